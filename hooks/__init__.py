@@ -1,0 +1,21 @@
+"""Seeing and changing a running network. Knows nothing of GANs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .edit import Edit, edited
+    from .tap import Tap
+
+__all__ = ["Edit", "Tap", "edited"]
+
+_HOMES = {"Edit": "edit", "edited": "edit", "Tap": "tap"}
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported when a hook is first used, not when an error class is
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

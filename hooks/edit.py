@@ -1,0 +1,86 @@
+"""Change what chosen units put out during a forward pass: ablation, insertion and everything between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UsageError
+from .layers import find_layer
+from .tap import single_tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """Pull units towards a value: x[:, units] = (1 - mask) · x[:, units] + mask · value (Bau et al. 2019, section 3.2).
+
+    Args:
+        layer: a name from `named_modules()`.
+        units: which channels; none means that nothing changes.
+        value: 0 ablates; a number, or one value a unit (units,), inserts.
+        mask: where, in [0, 1]: None is everywhere, else (h, w) or (N, 1, h, w) at the layer's resolution.
+    """
+
+    layer: str
+    units: tuple[int, ...]
+    value: float | Tensor = 0.0
+    mask: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (N, U, …) -> the same with the units changed; x itself is left alone.
+
+        Raises:
+            UsageError: a unit that the layer does not have, or a value or mask that does not fit it.
+        """
+        if not self.units:
+            return x
+        if min(self.units) < 0 or max(self.units) >= x.shape[1]:
+            raise UsageError(f"Layer {self.layer!r} has units 0 to {x.shape[1] - 1}; asked for {_list(self.units)}.")
+        value = torch.as_tensor(self.value, dtype=x.dtype, device=x.device)
+        if value.ndim > 1 or value.numel() not in (1, len(self.units)):
+            raise UsageError(f"{len(self.units)} units need one value or {len(self.units)}, got {value.numel()}.")
+        units = torch.as_tensor(self.units, device=x.device)
+        value = value.reshape(-1, *[1] * (x.ndim - 2))
+        out = x.clone()
+        if self.mask is None:
+            out[:, units] = value.expand(x.shape[0], len(self.units), *x.shape[2:])
+            return out
+        mask = self.mask.to(x)
+        if mask.shape[-2:] != x.shape[-2:] or mask.ndim not in (2, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
+            raise UsageError(
+                f"Layer {self.layer!r} puts out {tuple(x.shape[-2:])} positions; a mask must be (h, w) or (N, 1, h, w) "
+                f"of that size, got {tuple(mask.shape)}."
+            )
+        before = x[:, units]
+        out[:, units] = torch.lerp(
+            before, value.expand_as(before), mask.expand_as(before)
+        )  # exact where mask is 0 or 1
+        return out
+
+
+@contextmanager
+def edited(module: nn.Module, *edits: Edit) -> Iterator[nn.Module]:
+    """While open, every forward pass of `module` runs with the edits, in the order given.
+
+    Raises:
+        UsageError: a layer that does not exist (no hook stays behind), or an edit that does not fit its layer.
+    """
+    found = [(edit, find_layer(module, edit.layer)) for edit in edits]
+    handles = []
+    try:
+        for edit, layer in found:
+            handles.append(
+                layer.register_forward_hook(lambda _m, _i, out, edit=edit: edit(single_tensor(edit.layer, out)))
+            )
+        yield module
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _list(units: tuple[int, ...]) -> str:
+    return ", ".join(map(str, units[:8])) + (", …" if len(units) > 8 else "")

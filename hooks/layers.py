@@ -1,0 +1,109 @@
+"""Find the layers of a module by name or number, and see what they put out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import DissectError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerShape:
+    """One module of a network and the output it was seen to give."""
+
+    name: str
+    kind: str  # class name
+    shape: tuple[int, ...] | None  # without the batch axis; None where the output is not one tensor
+    innermost: bool  # has no modules inside
+
+    @property
+    def is_featuremap(self) -> bool:
+        """Whether the output is (units, height, width) with more than one position."""
+        return self.shape is not None and len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1
+
+
+def find_layer(module: nn.Module, name: str) -> nn.Module:
+    """The submodule of that name.
+
+    Raises:
+        UsageError: there is none; the message offers near misses.
+    """
+    modules = dict(module.named_modules())
+    if name and name in modules:
+        return modules[name]
+    names = [known for known in modules if known]
+    raise UsageError(f"There is no layer {name!r}. {_near(name, names)}")
+
+
+def pick_layers(wanted: Sequence[str | int], names: Sequence[str], module: nn.Module) -> tuple[str, ...]:
+    """Turn numbers (the n-th of `names`, from 1) and names into layer names, in the order asked for, each once.
+
+    Raises:
+        UsageError: a number out of range or a name that is not there.
+    """
+    picked = []
+    for layer in wanted:
+        text = str(layer)
+        if text.isdecimal():
+            if not 1 <= int(text) <= len(names):
+                raise UsageError(
+                    f"Layer {text} is not there: numbers go from 1 to {len(names)} ({names[0]} … {names[-1]})."
+                    if names
+                    else f"Layer {text} is not there: the network has no layer with a featuremap."
+                )
+            text = names[int(text) - 1]
+        elif text not in names:
+            modules = [known for known, _ in module.named_modules() if known]
+            if text not in modules:
+                raise UsageError(f"There is no layer {text!r}. {_near(text, [*names, *modules])}")
+        if text not in picked:
+            picked.append(text)
+    return tuple(picked)
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    close = difflib.get_close_matches(name, unique, n=5, cutoff=0.5)
+    if close:
+        return f"Did you mean {', '.join(close)}?"
+    shown = ", ".join(unique[:12]) + (", …" if len(unique) > 12 else "")
+    return f"There are: {shown}."
+
+
+@torch.inference_mode()
+def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShape]:
+    """Call `run()`, which must call `module` once, and list every submodule that took part, in order of first output.
+
+    Raises:
+        DissectError: the forward pass failed.
+    """
+    seen: dict[str, LayerShape] = {}
+
+    def look(name: str, layer: nn.Module) -> Callable[[nn.Module, object, object], None]:
+        innermost = not any(layer.children())
+
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
+            seen.setdefault(name, LayerShape(name=name, kind=type(layer).__name__, shape=shape, innermost=innermost))
+
+        return hook
+
+    handles = []
+    try:
+        for name, layer in module.named_modules():
+            if name:
+                handles.append(layer.register_forward_hook(look(name, layer)))
+        run()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DissectError(
+            f"The network failed on one probe sample ({type(error).__name__}: {error}); check that the latent fits it."
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(seen.values())

@@ -1,0 +1,81 @@
+"""Tiny generators and segmenters with planted truth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganatomy.dissect import Generator, NormalLatents
+from ganatomy.segmenters import Vocabulary
+
+COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
+NAMES = ("red", "green", "blue", "yellow")
+SIDE = 32
+
+
+class Painter(nn.Module):
+    """Unit k of `paint` is 1 on a square whose place depends on the latent, and the image shows it in colour k.
+
+    Units 4 and up paint nothing: 4 is constantly zero and 5 is noise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paint = nn.Identity()
+        self.colour = nn.Conv2d(6, 3, 1, bias=False)
+        shown = [[1.0, 0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]
+        self.colour.weight.data = torch.tensor(shown)[:, :, None, None]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        axis = torch.arange(8)
+        corner = (latents[:, :2].sigmoid() * 3).floor()  # (N, 2), 0 to 2
+        units = []
+        for k in range(4):
+            left, top = corner[:, 0] + 3 * (k % 2), corner[:, 1] + 3 * (k // 2)
+            across = (axis >= left[:, None]) & (axis < left[:, None] + 2)
+            down = (axis >= top[:, None]) & (axis < top[:, None] + 2)
+            square = down[:, :, None] & across[:, None, :]
+            here = latents[:, 2 + k, None, None] > 0  # half of the images have it
+            units.append((square & here).float())
+        noise = torch.sin(1000 * (latents[:, :1, None] + axis[:, None] * 3.7 + axis * 1.3))
+        maps = self.paint(torch.stack([*units, torch.zeros_like(units[0]), noise], 1))  # (N, 6, 8, 8)
+        return nn.functional.interpolate(self.colour(maps), scale_factor=SIDE // 8) * 2 - 1
+
+
+class ColourSegmenter:
+    """Names a pixel by its colour; black is unlabelled."""
+
+    name = "colours"
+    vocabulary = Vocabulary(names=NAMES, categories=("object",) * 4, colours=COLOURS)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        red, green, blue = (images > 0.5).unbind(1)
+        labels = torch.full_like(red, -1, dtype=torch.int64)
+        for index, where in enumerate((red & ~green, green & ~red, blue, red & green)):
+            labels[where] = index
+        return labels[:, None]
+
+
+@pytest.fixture
+def painter() -> Generator:
+    return Generator(module=Painter(), name="painter", source=NormalLatents((6,)), layers=("paint",))
+
+
+@pytest.fixture
+def colours() -> ColourSegmenter:
+    return ColourSegmenter()
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder for factories of the user's own; their modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
