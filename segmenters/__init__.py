@@ -1,0 +1,140 @@
+"""What a pixel is called: segmenters by their spec, and the check of what they return."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..hooks.errors import DissectError, UsageError
+from ..hooks.factory import call_factory, is_factory
+from .base import UNLABELLED, Segmenter, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["UNLABELLED", "Row", "Segmenter", "Vocabulary", "check_labels", "load_segmenter", "table"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One known segmenter, for the list of them."""
+
+    spec: str
+    title: str
+    classes: int
+    origin: str
+    licence: str
+    here: bool  # its weights are on this machine
+
+
+def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
+    """The segmenter of a spec: `scenes`, `hub:ID`, `hub:FOLDER`, `torchvision:NAME` or `package.module:factory`.
+
+    A factory is called without arguments and chooses its device itself. Raises UsageError for what does not exist,
+    DissectError for what cannot be fetched or loaded.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec == "scenes":
+        from .scenes import ScenesSegmenter
+
+        return ScenesSegmenter(device)
+    if kind == "hub" and rest:
+        from .hub import HubSegmenter
+
+        return HubSegmenter(rest, device)
+    if kind == "torchvision" and rest:
+        from .torchvision import TorchvisionSegmenter
+
+        return TorchvisionSegmenter(rest, device)
+    if kind not in ("hub", "torchvision") and is_factory(spec):
+        return _from_factory(spec)
+    specs = {
+        row.spec.partition(":")[2] or row.spec: row.spec for row in table()
+    }  # a forgotten prefix is a near miss too
+    near = difflib.get_close_matches(rest or spec, specs, n=1)
+    raise UsageError(
+        f"There is no segmenter {spec!r}."
+        + (f" Did you mean {specs[near[0]]!r}?" if near else "")
+        + " Allowed: scenes, hub:ID, hub:FOLDER, torchvision:NAME, package.module:factory. "
+        "`dissect segmenters` lists those known by name."
+    )
+
+
+def _from_factory(spec: str) -> Segmenter:
+    segmenter = call_factory(spec)
+    if not (isinstance(segmenter, Segmenter) and isinstance(segmenter.vocabulary, Vocabulary) and callable(segmenter)):
+        raise DissectError(
+            f"Segmenter {spec!r}: the function returned a {type(segmenter).__name__}; needed is a callable object with "
+            "a `name` and a `vocabulary` (ganatomy.segmenters.Vocabulary)."
+        )
+    return segmenter
+
+
+def check_labels(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:
+    """Raise DissectError unless labels are (N, P, H, W) int64, classes or -1, for these images (N, 3, H, W)."""
+    import torch
+
+    n, _, height, width = images.shape
+    if not isinstance(labels, torch.Tensor):
+        raise DissectError(
+            f"Segmenter {segmenter.name} returned a {type(labels).__name__}; needed is a tensor of labels."
+        )
+    shape = tuple(labels.shape)
+    if labels.dtype != torch.int64 or len(shape) != 4 or shape[1] < 1 or (shape[0], *shape[2:]) != (n, height, width):
+        raise DissectError(
+            f"Segmenter {segmenter.name} returned labels of shape {shape} and type {labels.dtype}; "
+            f"needed are ({n}, planes, {height}, {width}) and torch.int64."
+        )
+    if not n:
+        return
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < UNLABELLED or high >= len(segmenter.vocabulary):
+        raise DissectError(
+            f"Segmenter {segmenter.name} returned labels from {low} to {high}; its vocabulary has "
+            f"{len(segmenter.vocabulary)} classes, so -1 to {len(segmenter.vocabulary) - 1} are allowed."
+        )
+
+
+def table() -> list[Row]:
+    """All segmenters known by name, for `dissect segmenters`."""
+    from torchvision.models import get_model_weights
+
+    from . import hub, scenes, torchvision
+
+    rows = [
+        Row(
+            spec="scenes",
+            title="U-Net for the embedded church scenes, 64x64",
+            classes=len(scenes.VOCABULARY),
+            origin="in the package",
+            licence="MIT",
+            here=scenes.WEIGHTS.is_file(),
+        )
+    ]
+    for repository, title in hub.KNOWN:
+        rows.append(
+            Row(
+                spec=f"hub:{repository}",
+                title=title,
+                classes=hub.ADE20K_CLASSES,
+                origin=f"https://huggingface.co/{repository}",
+                licence="NVIDIA SegFormer licence, non-commercial",
+                here=hub.is_cached(repository),
+            )
+        )
+    for name in torchvision.names():
+        weights = get_model_weights(name).DEFAULT
+        rows.append(
+            Row(
+                spec=f"torchvision:{name}",
+                title=f"{name.replace('_', ' ')}, {weights.name.replace('_', ' ').lower()}",
+                classes=len(
+                    [category for category in weights.meta["categories"] if category != torchvision.BACKGROUND]
+                ),
+                origin=weights.url,
+                licence="BSD-3-Clause code; none stated for weights",
+                here=torchvision.cache_file(weights.url).is_file(),
+            )
+        )
+    return rows

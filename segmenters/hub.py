@@ -1,0 +1,249 @@
+"""Segmenters from segmentation-models-pytorch checkpoints, on the Hugging Face hub or in a local folder.
+
+A checkpoint is what a model's `save_pretrained` writes, `config.json` and `model.safetensors`, and optionally what
+albumentations' `save_pretrained` writes beside it, `albumentations_config_eval.json`: how images are resized and
+normalised. Class names may be added to `config.json` as the list `_class_names` (segmentation-models-pytorch ignores
+keys that start with an underscore). Weights are read from safetensors alone, never from pickles.
+
+`ade20k.csv` holds the 150 classes of ADE20K in the benchmark's order (objectInfo150, whose index 1 is 0 here), each
+under the first of its names. Source: Zhou et al. 2017, "Scene Parsing through ADE20K Dataset", CVPR.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..hooks.errors import DissectError, UsageError
+from .base import Vocabulary
+from .colours import palette
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG, WEIGHTS, TRANSFORM = "config.json", "model.safetensors", "albumentations_config_eval.json"
+KNOWN = (  # id, title
+    ("smp-hub/segformer-b1-512x512-ade-160k", "SegFormer B1, ADE20K, 512x512"),
+    ("smp-hub/segformer-b3-512x512-ade-160k", "SegFormer B3, ADE20K, 512x512"),
+    ("smp-hub/segformer-b4-512x512-ade-160k", "SegFormer B4, ADE20K, 512x512"),
+    ("smp-hub/segformer-b5-640x640-ade-160k", "SegFormer B5, ADE20K, 640x640"),
+)
+ADE20K_CLASSES = 150
+MULTIPLE = 32  # what encoders need the sides of an image to be divisible by
+SCORES = 2**28  # class scores held at a time (1 GiB of float32): 150 classes at 512x512 allow 6 images a forward pass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a network wants of images in [0, 1]: resized to `size`, then (image - mean) / std, channel by channel."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    size: tuple[int, int] | None = None  # (height, width); None: the images' own, rounded up to MULTIPLE
+
+
+def label_pixels(
+    network: Callable[[Tensor], Tensor], images: Tensor, preprocessing: Preprocessing, classes: int
+) -> Tensor:
+    """The class of highest score at every pixel of images (N, 3, H, W) in [0, 1]: labels (N, 1, H, W) int64.
+
+    Images are resized to the network's input size (bilinear, antialiased), labels are taken at the resolution of the
+    network's output and then brought back to HxW (nearest-exact): classes are never blended.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    image_size = (images.shape[2], images.shape[3])
+    size = preprocessing.size or (-(-image_size[0] // MULTIPLE) * MULTIPLE, -(-image_size[1] // MULTIPLE) * MULTIPLE)
+    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    planes = []
+    with torch.inference_mode():
+        for some in torch.split(images, max(1, SCORES // (classes * size[0] * size[1]))):
+            if size != image_size:
+                some = F.interpolate(some, size, mode="bilinear", antialias=True, align_corners=False)
+            planes.append(network((some - mean) / std).argmax(1, keepdim=True))  # (n, 1, h, w)
+        labels = torch.cat(planes)
+        if labels.shape[2:] != image_size:
+            labels = F.interpolate(labels.float(), image_size, mode="nearest-exact").long()
+    return labels
+
+
+def read_transform(transform: dict[str, Any]) -> Preprocessing:
+    """An albumentations pipeline, which was made for pixels in 0…255, restated for images in [0, 1].
+
+    Raises DissectError where the pipeline has a step other than Resize, Normalize and ToTensorV2.
+    """
+    found = Preprocessing(mean=(0.0,), std=(1 / 255,))  # without Normalize the network sees 0…255
+    for step in transform["transform"]["transforms"]:
+        kind = step["__class_fullname__"].rpartition(".")[2]
+        if kind == "Resize":
+            found = replace(found, size=(int(step["height"]), int(step["width"])))
+        elif kind == "Normalize" and step.get("normalization", "standard") == "standard":
+            scale = step["max_pixel_value"] / 255
+            mean, std = (tuple(value * scale for value in step[key]) for key in ("mean", "std"))
+            found = replace(found, mean=mean, std=std)
+        elif kind != "ToTensorV2":
+            raise DissectError(
+                f"The preprocessing in {TRANSFORM} has the step {kind}; only Resize, Normalize (standard) and "
+                "ToTensorV2 are understood. Save the pipeline with these alone."
+            )
+    return found
+
+
+def ade20k() -> tuple[tuple[str, str], ...]:
+    """(name, category) of the 150 classes of ADE20K, in order."""
+    with (Path(__file__).parent / "ade20k.csv").open(encoding="utf-8", newline="") as file:
+        return tuple((row["name"], row["category"]) for row in csv.DictReader(file))
+
+
+def read_vocabulary(config: dict[str, Any]) -> Vocabulary:
+    """The classes as the config names them; without names ADE20K's where they are 150, else "class 0", "class 1", ….
+
+    Raises DissectError unless the names are as many strings as there are classes.
+    """
+    n: int = config["classes"]
+    if "_class_names" not in config and n == ADE20K_CLASSES:
+        names, categories = zip(*ade20k(), strict=True)
+        return Vocabulary(names=names, categories=categories, colours=palette(n))
+    names = config.get("_class_names", [f"class {i}" for i in range(n)])
+    if not isinstance(names, list) or len(names) != n or not all(isinstance(name, str) for name in names):
+        raise DissectError(f"`_class_names` in the segmenter's {CONFIG} must be a list of {n} names, one a class.")
+    return Vocabulary(names=tuple(names), categories=("object",) * n, colours=palette(n))
+
+
+def is_cached(repository: str) -> bool:
+    """Whether the weights of a hub model are in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, WEIGHTS), str)
+
+
+def _folder(source: str) -> Path:
+    """The local folder of a checkpoint, downloaded to the hub's cache where `source` is the id of a hub model."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is None:
+        raise UsageError(
+            f"There is no folder {source!r}. Give hub:FOLDER, a folder written by save_pretrained, or hub:OWNER/NAME, "
+            f"a model on the Hugging Face hub such as hub:{KNOWN[1][0]}."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, TRANSFORM]))
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"There is no folder {source!r}, and the Hugging Face hub has no model of that name that may be read from "
+            f"here. Known to work: {', '.join(name for name, _ in KNOWN)}."
+        ) from error
+    except Exception as error:  # the hub's client has changed its HTTP library, and its errors with it, more than once
+        raise DissectError(
+            f"{source} is no folder here and could not be fetched from the Hugging Face hub ({_reason(error)}). Where "
+            f"the hub can be reached run `hf download {source} --local-dir DIR`, then use --segmenter hub:DIR."
+        ) from error
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises DissectError where there is none."""
+    content = None
+    with contextlib.suppress(ValueError):
+        content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise DissectError(f"{file} does not hold a JSON object: fetch or save the checkpoint again.")
+    return content
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The config of a checkpoint that can serve as a segmenter; raises DissectError for any other folder."""
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise DissectError(
+            f"{folder} lacks {' and '.join(missing)}: needed is what save_pretrained of a segmentation-models-pytorch "
+            "model writes; weights are read from safetensors alone, never from pickles (*.bin)."
+        )
+    config = _json(folder / CONFIG)
+    classes, channels = config.get("classes"), config.get("in_channels", 3)
+    if not isinstance(config.get("_model_class"), str) or not isinstance(classes, int):
+        raise DissectError(
+            f"{folder / CONFIG} was not written by save_pretrained of a segmentation-models-pytorch model."
+        )
+    if classes < 2 or channels != 3:
+        raise DissectError(
+            f"The segmenter in {folder} has {classes} classes and {channels} input channels; "
+            "at least 2 classes and 3 channels (RGB) are needed."
+        )
+    return config
+
+
+def _preprocessing(folder: Path, source: str, encoder: str) -> Preprocessing:
+    """From the checkpoint's own file; without it, what timm says of a `tu-` encoder, or else ImageNet's values.
+
+    A size that the file does not give is taken from the name (…-512x512-…), or left to the images.
+    """
+    named = re.search(r"(\d{2,4})x(\d{2,4})", Path(source).name)
+    size = (int(named[1]), int(named[2])) if named else None
+    if (folder / TRANSFORM).is_file():
+        try:
+            found = read_transform(_json(folder / TRANSFORM))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DissectError(
+                f"{folder / TRANSFORM} is not an albumentations pipeline (at {_reason(error)})."
+            ) from error
+        return replace(found, size=found.size or size)
+    if encoder.startswith("tu-"):
+        import segmentation_models_pytorch as smp
+
+        with contextlib.suppress(ValueError):  # no pretrained weights, hence no values
+            known = smp.encoders.get_preprocessing_params(encoder)
+            return Preprocessing(mean=tuple(known["mean"]), std=tuple(known["std"]), size=size)
+    return Preprocessing(size=size)
+
+
+def _network(folder: Path) -> nn.Module:
+    """The network of a checkpoint, with its weights."""
+    import segmentation_models_pytorch as smp
+
+    try:
+        # The loader prints to stdout, which belongs to results. The encoder's own weights would only be overwritten.
+        with contextlib.redirect_stdout(io.StringIO()):
+            network: nn.Module = smp.from_pretrained(str(folder), encoder_weights=None)
+    except Exception as error:  # whatever building a network from a foreign config and filling it can raise
+        raise DissectError(f"The segmenter in {folder} cannot be loaded ({_reason(error)}).") from error
+    return network
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+class HubSegmenter:
+    """A segmentation-models-pytorch checkpoint: `source` is the id of a hub model, or a local folder."""
+
+    def __init__(self, source: str, device: str = "cpu") -> None:
+        folder = _folder(source)
+        config = _config(folder)
+        self.name = f"hub:{source}"
+        self.vocabulary = read_vocabulary(config)
+        self.preprocessing = _preprocessing(folder, source, config.get("encoder_name", ""))
+        self.network = _network(folder).eval().requires_grad_(False).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> labels (N, 1, H, W) int64; see `label_pixels`."""
+        return label_pixels(self._scores, images, self.preprocessing, len(self.vocabulary))
+
+    def _scores(self, images: Tensor) -> Tensor:
+        output: Tensor | tuple[Tensor, Tensor] = self.network(images)  # the second is of a classification head
+        return output[0] if isinstance(output, tuple) else output

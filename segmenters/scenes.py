@@ -1,0 +1,87 @@
+"""The embedded segmenter: a small U-Net that names the pixels of church scenes, 64×64 and thereabouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .base import UNLABELLED, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "weights" / "scenes.safetensors"
+SIDE = 64  # pixels; images of another size are resized to it and the labels back
+CONFIDENCE = 0.5  # a pixel whose best class is less probable stays unlabelled
+
+# name, category, display colour
+CLASSES: tuple[tuple[str, str, str], ...] = (
+    ("sky", "object", "#8cc4f0"),
+    ("cloud", "object", "#e8eef5"),
+    ("mountain", "object", "#7d86a3"),
+    ("grass", "object", "#8ccf5a"),
+    ("path", "object", "#d9bf8c"),
+    ("tree", "object", "#1f7a3a"),
+    ("bush", "object", "#5a9e4b"),
+    ("building", "object", "#c9a27e"),
+    ("tower", "object", "#a8744f"),
+    ("roof", "part", "#b5473c"),
+    ("dome", "part", "#3fa79a"),
+    ("door", "part", "#6b3f1d"),
+    ("window", "part", "#2f4fa8"),
+)
+VOCABULARY = Vocabulary(
+    names=tuple(name for name, _, _ in CLASSES),
+    categories=tuple(category for _, category, _ in CLASSES),
+    colours=tuple(colour for _, _, colour in CLASSES),
+)
+
+
+def network() -> nn.Module:
+    """images (N, 3, 64, 64) in [-2, 2] -> class scores (N, 13, 64, 64), with random weights."""
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet(
+        "timm-mobilenetv3_small_minimal_100",
+        encoder_weights=None,
+        encoder_depth=4,
+        decoder_channels=(64, 48, 32, 24),
+        classes=len(CLASSES),
+    )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """[0, 1] -> [-2, 2]."""
+    return (images - 0.5) * 4
+
+
+class ScenesSegmenter:
+    """Church scenes in 13 classes. Trained on renders alone, never on generated images."""
+
+    name = "scenes"
+    vocabulary = VOCABULARY
+
+    def __init__(self, device: str = "cpu") -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        self.network = network()
+        self.network.load_state_dict(load_file(WEIGHTS))
+        self.network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> labels (N, 1, H, W) int64, -1 where no class reaches CONFIDENCE."""
+        import torch
+        from torch.nn import functional as F
+
+        size = images.shape[2:]
+        if size != (SIDE, SIDE):
+            images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+        with torch.inference_mode():
+            scores = self.network(normalise(images).contiguous(memory_format=torch.channels_last))
+            best, labels = scores.max(1, keepdim=True)  # (N, 1, S, S)
+            unsure = best - scores.logsumexp(1, keepdim=True) < torch.tensor(CONFIDENCE).log()
+            labels = labels.masked_fill(unsure, UNLABELLED)
+            if size != (SIDE, SIDE):
+                labels = F.interpolate(labels.float(), size, mode="nearest-exact").long()
+        return labels
