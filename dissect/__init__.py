@@ -1,0 +1,36 @@
+"""The science: dissect a generator's units.
+
+from ganatomy import dissect
+
+run = dissect.run("progan_scenes", layers=["layer4"], samples=1000)
+run.units.query("label == 'tree'").head()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .generators.base import Generator, NormalLatents, Provenance
+    from .generators.zoo import load_generator
+    from .pipeline import run
+    from .store import Dissection
+
+__all__ = ["Dissection", "Generator", "NormalLatents", "Provenance", "load_generator", "run"]
+
+_HOMES = {
+    "Dissection": "store",
+    "Generator": "generators.base",
+    "NormalLatents": "generators.base",
+    "Provenance": "generators.base",
+    "load_generator": "generators.zoo",
+    "run": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported when it is first needed
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

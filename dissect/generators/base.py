@@ -1,0 +1,120 @@
+"""A generator as the rest of the program sees it: latents in, images in [0, 1] out, and where it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...hooks.errors import DissectError, UsageError
+
+
+class LatentSource(Protocol):
+    """Latents as a pure function of the sample's index, so that sample i never depends on batch, shard or device."""
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        """(N, …) float32 on the CPU."""
+        ...
+
+    def seeded(self, seed: int) -> LatentSource:
+        """The same source under another seed."""
+        ...
+
+
+@dataclass(frozen=True)
+class NormalLatents:
+    """Independent N(0, 1) numbers of the given shape, from a counter-based generator keyed by (seed, index)."""
+
+    shape: tuple[int, ...]
+    seed: int = 0
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        rows = [
+            np.random.Generator(np.random.Philox(key=[self.seed, index])).standard_normal(self.shape, np.float32)
+            for index in indices
+        ]
+        return torch.from_numpy(np.stack(rows))
+
+    def seeded(self, seed: int) -> NormalLatents:
+        return replace(self, seed=seed)
+
+    def __str__(self) -> str:
+        return "normal:" + "x".join(map(str, self.shape))
+
+    @classmethod
+    def parse(cls, text: str) -> NormalLatents:
+        """`normal:512` or `normal:512x1x1`.
+
+        Raises:
+            UsageError: anything else.
+        """
+        found = re.fullmatch(r"normal:([1-9]\d*(?:x[1-9]\d*)*)", text)
+        if not found:
+            raise UsageError(f"--latent {text!r} is not understood; write normal:512, or normal:512x1x1 for a map.")
+        return cls(tuple(int(size) for size in found[1].split("x")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a generator's weights came from. What is not known is None."""
+
+    file: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """A generator to dissect.
+
+    Args:
+        module: latents -> images (N, 3 or 1, H, W), values in `output_range`. It is put into eval mode.
+        name: how the generator is called in tables and folders.
+        source: the latents.
+        layers: names of the layers worth dissecting, in order: `--layer 4` is the fourth. Empty: every innermost
+            module whose output is a featuremap, found by running the module once.
+        output_range: what is black and what is white in the module's output.
+        provenance: where the weights came from.
+    """
+
+    module: nn.Module
+    name: str
+    source: LatentSource
+    layers: tuple[str, ...] = ()
+    output_range: tuple[float, float] = (-1.0, 1.0)
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        self.module.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """The latents of these samples, on the generator's device."""
+        return self.source(indices).to(self.device)
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """latents -> images (N, 3, H, W) float32 in [0, 1]; a one-channel output is shown as grey.
+
+        Raises:
+            DissectError: the module returned something else than images.
+        """
+        out = self.module(latents)
+        if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[1] not in (1, 3):
+            found = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise DissectError(
+                f"The generator {self.name} returned {found}; it must return images (N, 3, H, W) or (N, 1, H, W). "
+                "Wrap it in a module that does."
+            )
+        low, high = self.output_range
+        images = ((out.float() - low) / (high - low)).clamp(0, 1)
+        return images.expand(-1, 3, -1, -1)
