@@ -1,0 +1,69 @@
+"""The one place where anything is resized: featuremaps and labels meet on a g×g grid."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@cache
+def bilinear_weights(size: int, grid: int) -> Tensor:
+    """(grid, size) float32: row i holds the weights of the source pixels under target pixel i.
+
+    Bilinear with half-pixel centres, clamped at the border (`align_corners=False`), for grid ≥ size.
+    """
+    place = ((torch.arange(grid, dtype=torch.float64) + 0.5) * size / grid - 0.5).clamp(0, size - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp(max=size - 1)
+    weights = torch.zeros(grid, size, dtype=torch.float64)
+    rows = torch.arange(grid)
+    weights[rows, low] += 1 - (place - low)
+    weights[rows, high] += place - low
+    return weights.float()
+
+
+def upsample(x: Tensor, grid: int) -> Tensor:
+    """featuremaps (…, h, w), h and w ≤ grid -> (…, grid, grid): two small matrix products."""
+    rows = bilinear_weights(x.shape[-2], grid).to(x)
+    columns = bilinear_weights(x.shape[-1], grid).to(x)
+    return rows @ (x @ columns.T)
+
+
+def upsample_rows_first(x: Tensor, grid: int, out: Tensor) -> None:
+    """The same numbers for (N, U, h, w), laid out as (grid, N, U, grid) in the flat `out`, by two large products."""
+    count, units, height, width = x.shape
+    columns = x.reshape(-1, width) @ bilinear_weights(width, grid).T
+    columns = columns.view(count, units, height, grid).permute(2, 0, 1, 3).reshape(height, -1)
+    torch.mm(bilinear_weights(height, grid), columns, out=out.view(grid, -1))
+
+
+def at_most(x: Tensor, grid: int) -> Tensor:
+    """featuremaps (N, U, h, w) -> no finer than the grid: antialiased bilinear where a side is longer."""
+    size = (min(x.shape[2], grid), min(x.shape[3], grid))
+    if size == tuple(x.shape[2:]):
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def labels_to_grid(labels: Tensor, grid: int) -> Tensor:
+    """labels (N, P, H, W) int64 -> (N, P, grid, grid) int16, nearest-exact."""
+    if labels.shape[2:] != (grid, grid):
+        rows, columns = (
+            ((torch.arange(grid, dtype=torch.float64) + 0.5) * size / grid).long().to(labels.device)
+            for size in labels.shape[2:]
+        )
+        labels = labels[:, :, rows[:, None], columns]
+    return labels.to(torch.int16)
+
+
+def thumbnails(images: Tensor, side: int) -> Tensor:
+    """images (N, 3, H, W) in [0, 1] -> (N, h, w, 3) uint8, the longer side at most `side` pixels."""
+    height, width = images.shape[2:]
+    shrink = min(1.0, side / max(height, width))
+    if shrink < 1:
+        size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)

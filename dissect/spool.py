@@ -1,0 +1,103 @@
+"""The spool: what the networks said of each sample, on disk, so that no question needs them twice.
+
+    spool/shard-00003/labels.npy            (n, P, g, g) int16, -1 for unlabelled
+                      images.npy            (n, h, w, 3) uint8 thumbnails
+                      features-LAYER.npy    (n, U, h, w) float16, times the layer's scale
+
+A shard appears whole or not at all: it is written under another name and then renamed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hooks.errors import DissectError
+
+SHARD = 64  # samples; even, so that a sample's parity is that of its row
+
+
+class Spool:
+    """A folder of shards; shard k holds samples 64 k … 64 k + 63 of `samples`."""
+
+    def __init__(self, folder: Path, samples: int) -> None:
+        self.folder = folder
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return -(-self.samples // SHARD)
+
+    def indices(self, shard: int) -> range:
+        """The samples of a shard."""
+        return range(shard * SHARD, min((shard + 1) * SHARD, self.samples))
+
+    @property
+    def largest(self) -> int:
+        """The number of samples in the largest shard."""
+        return min(SHARD, self.samples)
+
+    def missing(self) -> list[int]:
+        """Shards that are not there yet."""
+        return [shard for shard in range(len(self)) if not self._path(shard).is_dir()]
+
+    def write(self, shard: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Add one shard.
+
+        Raises:
+            OSError: it could not be written; nothing of it is left.
+        """
+        part = self._path(shard).with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            for name, array in arrays.items():
+                np.save(part / f"{name}.npy", array, allow_pickle=False)
+            part.rename(self._path(shard))
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    def read(self, shard: int, name: str) -> NDArray[Any]:
+        """One array of a shard, memory-mapped, read-only.
+
+        Raises:
+            DissectError: it is missing or damaged.
+        """
+        path = self._path(shard) / f"{name}.npy"
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DissectError(
+                f"{path} cannot be read ({error}); delete {path.parent} and run the same command again."
+            ) from error
+        if len(array) != len(self.indices(shard)):
+            raise DissectError(
+                f"{path} holds {len(array)} samples instead of {len(self.indices(shard))}; delete {path.parent} and "
+                "run the same command again."
+            )
+        return array
+
+    def gather(self, name: str, samples: NDArray[Any]) -> NDArray[Any]:
+        """The rows of these samples (each at most once, ascending), from all shards."""
+        parts = [
+            self.read(int(shard), name)[samples[samples // SHARD == shard] % SHARD]
+            for shard in np.unique(samples // SHARD)
+        ]
+        return np.concatenate(parts)
+
+    def drop_features(self) -> None:
+        """Delete the featuremaps; labels and thumbnails stay."""
+        for path in self.folder.glob("shard-*/features-*.npy"):
+            path.unlink()
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:05d}"
+
+
+def feature_name(layer: str) -> str:
+    """The array of a layer's featuremaps; layer names hold nothing but dots, words and digits."""
+    return f"features-{layer}"

@@ -1,0 +1,225 @@
+"""The run folder: a versioned, atomic, resumable public contract.
+
+RUN/run.json      config, versions, device, provenance and hashes, timings; schema version; status
+RUN/units.csv     one row a unit
+RUN/classes.csv   one row a class
+RUN/scores.npz    LAYER/level (U, K); LAYER/HALF/intersection (U, C, K), LAYER/HALF/unit_area (U, K);
+                  HALF/class_area (C,), HALF/pixels; shares (K,); HALF is choose or score
+RUN/tops.npz      LAYER/sample, LAYER/peak (U, T), LAYER/mask (U, T, g, ⌈g / 8⌉) bits packed along x
+RUN/spool/        see spool.py
+RUN/report/       made by the package reports
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..hooks.errors import DissectError, UsageError
+from .scores import Counts
+from .spool import Spool
+
+SCHEMA = 1
+INCOMPLETE, COMPLETE = "incomplete", "complete"
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    write_atomic(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+
+
+def open_run(folder: Path, config: dict[str, Any], fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The run.json of a folder that holds this very run, complete or not; a new folder gets one from `fresh()`.
+
+    Raises:
+        UsageError: the folder holds another run, or something else than a run.
+        DissectError: it cannot be read or written.
+    """
+    try:
+        if (folder / "run.json").exists():
+            info = read_info(folder)
+            if info["config"] != config:
+                raise UsageError(
+                    f"{folder} holds another run ({_difference(info['config'], config)}); give another --out, or "
+                    "delete it."
+                )
+            return info
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not a run; give another --out.")
+        folder.mkdir(parents=True, exist_ok=True)
+        info = {"schema": SCHEMA, "status": INCOMPLETE, "config": config, **fresh()}
+        write_json(folder / "run.json", info)
+        return info
+    except OSError as error:
+        raise DissectError(f"{folder} cannot be used ({error.strerror or error}); give another --out.") from error
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """The run.json of a folder.
+
+    Raises:
+        UsageError: there is no run there.
+        DissectError: it is damaged or of an unknown schema.
+    """
+    path = folder / "run.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        schema, _, _ = info["schema"], info["status"], info["config"]
+    except FileNotFoundError:
+        raise UsageError(f"{folder} holds no run (no run.json); make one by: dissect run --out {folder}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DissectError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete the folder and run again."
+        ) from error
+    if schema != SCHEMA:
+        raise DissectError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; use the version that wrote it.")
+    return info
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key}: there {_short(old.get(key))}, asked {_short(new.get(key))}" for key in keys)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dissection:
+    """What a run found.
+
+    `units` has one row a unit and `classes` one row a class (pandas); `info` is run.json.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    units: pd.DataFrame
+    classes: pd.DataFrame
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dissection:
+        """Open a finished run.
+
+        Raises:
+            UsageError: there is no run there, or it is not finished.
+            DissectError: a file of it is missing or damaged.
+        """
+        folder = Path(folder)
+        info = read_info(folder)
+        if info["status"] != COMPLETE:
+            raise UsageError(f"The run in {folder} is not finished; run the same command again to finish it.")
+        tables = []
+        for name in ("units.csv", "classes.csv"):
+            try:
+                tables.append(pd.read_csv(folder / name, keep_default_na=False, na_values={"iou": [""], "iqr": [""]}))
+            except (OSError, ValueError) as error:
+                raise DissectError(
+                    f"{folder / name} cannot be read ({error}); delete the folder and run again."
+                ) from error
+        return cls(folder=folder, info=info, units=tables[0], classes=tables[1])
+
+    @property
+    def layers(self) -> list[str]:
+        return list(self.info["layers"])
+
+    @property
+    def spool(self) -> Spool:
+        return Spool(self.folder / "spool", self.info["config"]["samples"])
+
+    @cached_property
+    def _scores(self) -> dict[str, NDArray[np.generic]]:
+        return read_arrays(self.folder / "scores.npz")
+
+    @cached_property
+    def _tops(self) -> dict[str, NDArray[np.generic]]:
+        return read_arrays(self.folder / "tops.npz")
+
+    def counts(self, layer: str, half: str) -> Counts:
+        """The integer counts of one layer on the half `choose` (even samples) or `score` (odd)."""
+        stored: dict[str, Any] = self._scores
+        return Counts(
+            intersection=stored[f"{layer}/{half}/intersection"],
+            unit_area=stored[f"{layer}/{half}/unit_area"],
+            class_area=stored[f"{half}/class_area"],
+            pixels=int(stored[f"{half}/pixels"]),
+        )
+
+    def levels(self, layer: str) -> NDArray[np.float32]:
+        """(U, K) activation levels, ascending."""
+        return self._scores[f"{layer}/level"].astype(np.float32)
+
+    def tops(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The most-activating samples (U, T) and where in them the unit exceeds its threshold (U, T, g, g)."""
+        bits: Any = self._tops[f"{layer}/mask"]
+        masks = np.unpackbits(bits, axis=-1, count=self.info["grid"]).astype(bool)
+        return self._tops[f"{layer}/sample"].astype(np.int64), masks
+
+    def summary(self) -> pd.DataFrame:
+        """One row a layer: units, labelled units, classes covered, mean IoU of the labelled."""
+        rows = []
+        for layer in self.layers:
+            units = self.units[self.units.layer == layer]
+            labelled = units[units.labelled]
+            rows.append(
+                {
+                    "layer": layer,
+                    "units": len(units),
+                    "labelled": len(labelled),
+                    "classes": labelled.label.nunique(),
+                    "mean_iou": labelled.iou.mean(),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        columns = ["layer", "unit", "label", "iou", "chance_iou", "iqr"]
+        best = self.units[self.units.labelled].nlargest(10, "iou")[columns]
+        return self.summary().to_html(index=False) + best.to_html(index=False)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an .npz file.
+
+    Raises:
+        DissectError: it is missing or damaged.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return dict(stored)
+    except Exception as error:  # a damaged archive fails in many ways: BadZipFile, zlib.error, ValueError, OSError
+        raise DissectError(f"{path} cannot be read ({error}); delete the folder and run again.") from error
