@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,23 +83,33 @@ def capture(
         OSError: a shard could not be written; those before it stay.
     """
     batch = batch or BATCH.get(generator.device.type, 16)
-    for shard in spool.missing():
-        indices = spool.indices(shard)
-        parts: list[Arrays] = []
-        start = 0
-        while start < len(indices):
-            try:
-                parts.append(_sample(generator, segmenter, plan, indices[start : start + batch]))
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise DissectError(f"The networks failed on samples {indices[start]} …: {error}") from error
-                if batch == 1:
-                    raise DissectError("Memory does not suffice for a single sample; use another --device.") from error
-                batch //= 2
-                continue
-            advance(len(parts[-1]["labels"]))
-            start += batch
-        spool.write(shard, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    threads = Threads() if generator.device.type == "cpu" else nullcontext()
+    with ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
+        written: Future[None] | None = None
+        for shard in spool.missing():
+            indices = spool.indices(shard)
+            parts: list[Arrays] = []
+            start = 0
+            while start < len(indices):
+                try:
+                    with threads:
+                        parts.append(_sample(generator, segmenter, plan, indices[start : start + batch]))
+                except RuntimeError as error:
+                    if not _out_of_memory(error):
+                        raise DissectError(f"The networks failed on samples {indices[start]} …: {error}") from error
+                    if batch == 1:
+                        raise DissectError("Memory does not suffice for one sample; try another --device.") from error
+                    batch //= 2
+                    continue
+                advance(len(parts[-1]["labels"]))
+                start += batch
+            if written:
+                written.result()
+            written = writer.submit(
+                spool.write, shard, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+            )
+        if written:
+            written.result()
 
 
 def _sample(generator: Generator, segmenter: Segmenter, plan: Plan, indices: Sequence[int]) -> Arrays:
@@ -121,6 +134,29 @@ def _forward(
     labels = segmenter(images)
     check_labels(labels, images, segmenter)
     return images, {layer: tap[layer] for layer in layers}, labels
+
+
+class Threads:
+    """Tries torch's usual number of threads and one thread on the first batches, then keeps to the faster.
+
+    Beside other busy processes one thread can be several times faster than two; alone, slower.
+    """
+
+    def __init__(self) -> None:
+        many = torch.get_num_threads()
+        self._trials = [many, many, 1] if many > 1 else []  # the first batch is a warm-up
+        self._seconds: dict[int, float] = {}
+
+    def __enter__(self) -> None:
+        if self._trials:
+            torch.set_num_threads(self._trials[0])
+            self._started = time.perf_counter()
+
+    def __exit__(self, *_error: object) -> None:
+        if self._trials:
+            self._seconds[self._trials.pop(0)] = time.perf_counter() - self._started
+            if not self._trials:
+                torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -1,9 +1,8 @@
-"""Per-unit quantile levels from a histogram of 65,536 steps between a unit's lowest and highest activation.
+"""Per-unit quantile levels from counts over 4,096 steps between a unit's lowest and highest activation.
 
-One step is finer than float16, in which the activations are spooled, for all but the smallest of them. Bilinear
-weights sum to one, so a featuremap may be measured in steps before it is enlarged: on the grid, the whole part of a
-number is then its code already, but for float32's rounding of a tenth of a step. Codes of unit u start at
-u · 65,536, ready for one `bincount` over many units, and memory does not depend on the number of samples.
+One step is at most the spacing of float16, in which activations are spooled, at the unit's greatest activation.
+Bilinear weights sum to one, so a featuremap may be measured in steps before it is enlarged: on the grid, the whole
+part of a number is then its code already, but for float32's rounding of a few thousandths of a step.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STEPS = 65536
+STEPS = 4096
 HIGHEST, LOWEST, COUNT = 0.001, 0.5, 64  # shares of pixels above the highest and the lowest level
 
 
@@ -29,7 +28,7 @@ def level_shares(quantile: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Scale:
-    """How activations of some units become codes: low and high are the least and greatest of each unit, (U,)."""
+    """How activations become codes: low and high are the least and greatest of each unit, (U,)."""
 
     low: Tensor
     high: Tensor
@@ -40,9 +39,8 @@ class Scale:
         return torch.where(spread > 0, (STEPS - 1) / spread, 0.0)
 
     def measure(self, featuremaps: Tensor) -> Tensor:
-        """featuremaps (N, U, h, w) -> float32 in steps, unit u's between 65,536 u + 0.5 and 65,536 (u + 1) − 0.5."""
-        start = torch.arange(len(self.low)) * STEPS + 0.5
-        return ((featuremaps - self.low[:, None, None]) * self._steps[:, None, None]).add_(start[:, None, None])
+        """featuremaps (N, U, h, w) -> float32 in steps, from 0.5 to 4,095.5."""
+        return ((featuremaps - self.low[:, None, None]) * self._steps[:, None, None]).add_(0.5)
 
     def activation(self, codes: Tensor) -> Tensor:
         """codes (U, K), from 0 for every unit -> (U, K) float32: the activation where the next code begins.
@@ -53,13 +51,8 @@ class Scale:
         return self.low[:, None] + torch.where(steps > 0, (codes + 0.5) / steps, 0.0)
 
 
-def histogram(codes: Tensor, units: int) -> Tensor:
-    """int32 codes of any shape -> (U, 65536) int64: how often each unit takes each code."""
-    return torch.bincount(codes.flatten(), minlength=units * STEPS).reshape(units, STEPS)
-
-
 def quantile_codes(histogram: Tensor, shares: Sequence[float]) -> Tensor:
-    """histogram (U, 65536) -> (U, K) codes, ascending for descending shares.
+    """histogram (U, 4096) of codes -> (U, K) codes, ascending for descending shares.
 
     The code of share q is the (1 − q) quantile in the sense of `torch.quantile(…, interpolation="lower")`: the order
     statistic of rank ⌊(1 − q)(n − 1)⌋, hence one that occurred. At most about q of the pixels lie above it.
@@ -69,9 +62,7 @@ def quantile_codes(histogram: Tensor, shares: Sequence[float]) -> Tensor:
     return torch.searchsorted(histogram.cumsum(1), ranks.expand(len(histogram), -1).contiguous(), right=True)
 
 
-def level_table(codes: Tensor) -> Tensor:
-    """codes (U, K) -> (U, 65536) uint8: for every code, how many of the levels lie strictly below it."""
-    # one lookup a pixel afterwards, instead of one search a pixel
-    steps = torch.zeros(len(codes), STEPS + 1, dtype=torch.uint8)
-    steps.scatter_add_(1, codes + 1, torch.ones_like(codes, dtype=torch.uint8))
-    return steps.cumsum(1, dtype=torch.uint8)[:, :STEPS]
+def counts_above(counts: Tensor, codes: Tensor) -> Tensor:
+    """counts (U, G, 4096) by code, codes (U, K) -> (U, G, K): how many lie strictly above each."""
+    above = counts.sum(-1, keepdim=True) - counts.cumsum(-1)
+    return above.gather(-1, codes[:, None].expand(-1, counts.shape[1], -1))

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..hooks.errors import DissectError
 
@@ -47,37 +45,6 @@ class Counts:
             class_area=self.class_area + other.class_area,
             pixels=self.pixels + other.pixels,
         )
-
-
-def joint_histogram(
-    codes: Tensor, groups: Tensor, table: Tensor, *, count: int, levels: int, scratch: Tensor
-) -> Tensor:
-    """Count pixels by unit, group and number of levels below the activation.
-
-    Args:
-        codes: (g, N, U, g) int32 codes of the activations on the grid (see levels.py).
-        groups: (g, N, 1, g) int32 in [0, count): what the pixel is (its class and its half of the samples).
-        table: (U, 65536) from `level_table`.
-        scratch: as many numbers as codes has, of dtype `place_dtype`; overwritten.
-
-    Returns:
-        (U, count, levels + 1) int64.
-    """
-    units, width = len(table), levels + 1
-    start = torch.arange(units, dtype=scratch.dtype)[:, None] * (count * width)
-    torch.index_select((table + start).flatten(), 0, codes.flatten(), out=scratch)
-    scratch.view(codes.shape).add_((groups * width).to(scratch.dtype))
-    return torch.bincount(scratch, minlength=units * count * width).reshape(units, count, width)
-
-
-def place_dtype(units: int, count: int, levels: int) -> torch.dtype:
-    """The smallest integer that numbers all cells of a joint histogram: the less memory moves, the faster it is."""
-    return torch.int16 if units * count * (levels + 1) <= 2**15 else torch.int32
-
-
-def counts_above(joint: Tensor) -> Tensor:
-    """joint (…, K + 1) -> (…, K): pixels above each of the K levels."""
-    return joint.flip(-1).cumsum(-1).flip(-1)[..., 1:]
 
 
 def iou(counts: Counts) -> Floats:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError
 
-SHARD = 64  # samples; even, so that a sample's parity is that of its row
+SHARD = 128  # samples; even, so that a sample's parity is that of its row
 
 
 class Spool:
-    """A folder of shards; shard k holds samples 64 k … 64 k + 63 of `samples`."""
+    """A folder of shards; shard k holds samples 128 k … 128 k + 127 of `samples`."""
 
     def __init__(self, folder: Path, samples: int) -> None:
         self.folder = folder
@@ -34,11 +34,6 @@ class Spool:
     def indices(self, shard: int) -> range:
         """The samples of a shard."""
         return range(shard * SHARD, min((shard + 1) * SHARD, self.samples))
-
-    @property
-    def largest(self) -> int:
-        """The number of samples in the largest shard."""
-        return min(SHARD, self.samples)
 
     def missing(self) -> list[int]:
         """Shards that are not there yet."""

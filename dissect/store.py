@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,10 @@ from .spool import Spool
 
 SCHEMA = 1
 INCOMPLETE, COMPLETE = "incomplete", "complete"
+COLUMNS = {
+    "units.csv": "layer unit label category labelled iou iqr chance_iou threshold quantile peak state",
+    "classes.csv": "class category colour share images units",
+}
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -58,7 +63,17 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    write_atomic(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    """An .npz file, lightly compressed, the same bytes for the same arrays."""
+
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in arrays.items():
+                entry = zipfile.ZipInfo(f"{name}.npy")
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with archive.open(entry, "w", force_zip64=True) as part:
+                    np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
+
+    write_atomic(path, write)
 
 
 def open_run(folder: Path, config: dict[str, Any], fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -146,7 +161,7 @@ class Dissection:
         tables = []
         for name in ("units.csv", "classes.csv"):
             try:
-                tables.append(pd.read_csv(folder / name, keep_default_na=False, na_values={"iou": [""], "iqr": [""]}))
+                tables.append(_read_csv(folder / name))
             except (OSError, ValueError) as error:
                 raise DissectError(
                     f"{folder / name} cannot be read ({error}); delete the folder and run again."
@@ -210,6 +225,16 @@ class Dissection:
         columns = ["layer", "unit", "label", "iou", "chance_iou", "iqr"]
         best = self.units[self.units.labelled].nlargest(10, "iou")[columns]
         return self.summary().to_html(index=False) + best.to_html(index=False)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A table whose names stay text, whatever they look like: a class may be called NA or 1."""
+    texts = dict.fromkeys(("layer", "label", "category", "state", "class", "colour"), str)
+    numbers = {name: [""] for name in ("iou", "iqr", "chance_iou")}  # empty for a unit without a label
+    table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
+    if missing := set(COLUMNS[path.name].split()) - set(table.columns):
+        raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+    return table
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,10 +15,12 @@ from torch import Tensor
 from . import grid as gr
 from . import levels as lv
 from .capture import Plan
-from .scores import Counts, counts_above, joint_histogram, place_dtype
+from .scores import Counts
 from .spool import SHARD, Spool, feature_name
 
-UNITS_AT_ONCE = 8  # the tables of so many units, and the pixels of one shard, fit the processor's caches
+UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
+BLOCK_CELLS = 2**22  # counters of a block of units
+PIECE_PIXELS = 2**19  # counted together
 TOP = 12  # most-activating samples kept a unit
 
 OK, CONSTANT, NOT_FINITE = "ok", "constant", "not finite"
@@ -41,7 +43,8 @@ def tally_layer(
 ) -> Tally:
     """Tally a layer, several unit blocks at a time, one processor each. `advance` is told of units done."""
     units = plan.shapes[layer][0]
-    blocks = [slice(start, min(start + UNITS_AT_ONCE, units)) for start in range(0, units, UNITS_AT_ONCE)]
+    at_once = max(1, min(UNITS_AT_ONCE, BLOCK_CELLS // (2 * (classes + 1) * lv.STEPS)))
+    blocks = _pieces(units, at_once)
 
     def work(block: slice) -> Tally:
         torch.set_num_threads(1)
@@ -76,85 +79,104 @@ def tally_layer(
 
 @torch.inference_mode()
 def _tally_block(spool: Spool, plan: Plan, layer: str, block: slice, classes: int, shares: Sequence[float]) -> Tally:
+    survey = _survey(spool, layer, block)
+    scale = lv.Scale(survey.low, survey.high)
+    joint, every = _count(spool, plan, layer, block, scale, classes)
+    codes = lv.quantile_codes(every.sum(1), shares)
+    inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)[:, :, :classes].numpy()
+    area = lv.counts_above(every, codes).numpy()
+    choose, score = (
+        Counts(
+            intersection=inside[:, half],
+            unit_area=area[:, half],
+            class_area=joint[0, half, :classes].sum(-1).numpy(),
+            pixels=int(every[0, half].sum()),
+        )
+        for half in (0, 1)
+    )
+    return Tally(
+        level=(scale.activation(codes) * plan.scales[layer]).numpy(),
+        choose=choose,
+        score=score,
+        state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((survey.low == survey.high).numpy(), CONSTANT, OK)),
+        top=survey.top.numpy(),
+        peak=(survey.peak * plan.scales[layer]).numpy(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Survey:
+    low: Tensor  # (U,) least and greatest activation
+    high: Tensor
+    finite: Tensor  # (U,) bool
+    top: Tensor  # (U, T)
+    peak: Tensor
+
+
+def _survey(spool: Spool, layer: str, block: slice) -> _Survey:
+    """Ranges and most-activating samples; since bilinear interpolation is convex, they hold on the grid too."""
     units = block.stop - block.start
     low, high = torch.full((units,), torch.inf), torch.full((units,), -torch.inf)
     finite = torch.ones(units, dtype=torch.bool)
     top, peak = torch.zeros(units, 0, dtype=torch.int64), torch.zeros(units, 0)
     for shard in range(len(spool)):
-        features = _features(spool, shard, layer, block)
-        finite &= features.isfinite().all(0).all(-1).all(-1)
-        features = features.nan_to_num(0, 0, 0)
+        raw = _features(spool, shard, layer, block)
+        finite &= raw.isfinite().all(0).all(-1).all(-1)
+        features = raw.nan_to_num(0, 0, 0)
         low = torch.minimum(low, features.amin((0, 2, 3)))
         high = torch.maximum(high, features.amax((0, 2, 3)))
         indices = torch.tensor(spool.indices(shard)).expand(units, -1)
         peak = torch.cat([peak, features.amax((2, 3)).T], 1)
         peak, order = (t[:, :TOP] for t in peak.sort(dim=1, descending=True, stable=True))
         top = torch.cat([top, indices], 1).gather(1, order)
-    scale = lv.Scale(low, high)
+    return _Survey(low=low, high=high, finite=finite, top=top, peak=peak)
 
-    # buffers are reused, since touching fresh memory costs more than the arithmetic
-    pixels = spool.largest * units * plan.grid**2
+
+def _count(spool: Spool, plan: Plan, layer: str, block: slice, scale: lv.Scale, classes: int) -> tuple[Tensor, Tensor]:
+    """Pixels by code: (U, 2, C + 1, 4096) by half and class, the last "unlabelled", and (U, 2, 4096) by half alone."""
+    units, stride = block.stop - block.start, 2 * (classes + 1) * lv.STEPS
+    joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64)
+    every = torch.zeros(units, 2, lv.STEPS, dtype=torch.int64)
+
+    # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
+    at_once = max(1, PIECE_PIXELS // (SHARD * plan.grid**2))
+    pixels = at_once * SHARD * plan.grid**2
     real, whole = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
-    groups_count = 2 * (classes + 1)
-    place = torch.empty(pixels, dtype=place_dtype(units, groups_count, len(shares)))
-
-    def codes(shard: int) -> Tensor:
-        steps = scale.measure(_features(spool, shard, layer, block).nan_to_num(0, 0, 0))
-        count = len(steps) * units * plan.grid**2
-        gr.upsample_rows_first(steps, plan.grid, out=real[:count])
-        return whole[:count].copy_(real[:count]).view(plan.grid, -1, units, plan.grid)  # (g, n, units, g), truncated
-
-    histogram = torch.zeros(units, lv.STEPS, dtype=torch.int64)
     for shard in range(len(spool)):
-        histogram += lv.histogram(codes(shard), units)
-    level = lv.quantile_codes(histogram, shares)
-    table = lv.level_table(level)
+        features = _features(spool, shard, layer, block).nan_to_num_(0, 0, 0)
+        planes = _groups(spool, shard, classes)
+        for piece in _pieces(units, at_once):
+            steps = lv.Scale(scale.low[piece], scale.high[piece]).measure(features[:, piece])
+            samples, width = steps.shape[:2]
+            count = samples * width * plan.grid**2
+            gr.upsample_rows_first(steps, plan.grid, out=real[:count])
+            for plane, groups in enumerate(planes):
+                codes = whole[:count].copy_(real[:count])  # truncated
+                apart = codes.view(plan.grid, samples, width, plan.grid).add_(groups)
+                if width > 1:
+                    apart.add_(torch.arange(width, dtype=torch.int32)[:, None] * stride)
+                counted = torch.bincount(codes, minlength=width * stride).view(width, 2, classes + 1, lv.STEPS)
+                joint[piece] += counted
+                if plane == 0:  # each pixel once, whatever its classes
+                    every[piece] += counted.sum(2)
+    return joint, every
 
-    joint = torch.zeros(units, groups_count, len(shares) + 1, dtype=torch.int64)
-    every = torch.zeros(units, 2, len(shares) + 1, dtype=torch.int64)  # each pixel once, whatever its classes
-    for shard in range(len(spool)):
-        coded = codes(shard)
-        for plane, groups in enumerate(_groups(spool, shard, classes)):
-            counted = joint_histogram(
-                coded, groups, table, count=groups_count, levels=len(shares), scratch=place[: coded.numel()]
-            )
-            joint += counted
-            if plane == 0:
-                every += counted.unflatten(1, (2, classes + 1)).sum(2)
 
-    joint = joint.unflatten(1, (2, classes + 1))[:, :, :classes]
-    inside, area = counts_above(joint).numpy(), counts_above(every).numpy()
-    choose, score = (
-        Counts(
-            intersection=inside[:, half],
-            unit_area=area[:, half],
-            class_area=joint[0, half].sum(-1).numpy(),
-            pixels=int(every[0, half].sum()),
-        )
-        for half in (0, 1)
-    )
-    return Tally(
-        level=(scale.activation(level) * plan.scales[layer]).numpy(),
-        choose=choose,
-        score=score,
-        state=np.where(~finite.numpy(), NOT_FINITE, np.where((low == high).numpy(), CONSTANT, OK)),
-        top=top.numpy(),
-        peak=(peak * plan.scales[layer]).numpy(),
-    )
+def _pieces(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _features(spool: Spool, shard: int, layer: str, block: slice) -> Tensor:
     """(n, units of the block, h, w) float32, as spooled."""
-    return torch.from_numpy(np.ascontiguousarray(spool.read(shard, feature_name(layer))[:, block])).float()
+    return torch.from_numpy(np.array(spool.read(shard, feature_name(layer))[:, block])).float()
 
 
-def _groups(spool: Spool, shard: int, classes: int) -> Iterator[Tensor]:
-    """Per label plane (g, n, 1, g) int32: class (the last is "unlabelled"), plus classes + 1 for odd samples."""
+def _groups(spool: Spool, shard: int, classes: int) -> list[Tensor]:
+    """Per label plane (g, n, 1, g) int32: where the codes of the pixel's half and class begin."""
     labels = torch.from_numpy(np.array(spool.read(shard, "labels"), dtype=np.int32))  # (n, P, g, g)
     labels[labels < 0] = classes
     labels[1::2] += classes + 1
-    for plane in labels.unbind(1):
-        yield plane.transpose(0, 1)[:, :, None].contiguous()
+    return [(plane * lv.STEPS).transpose(0, 1)[:, :, None].contiguous() for plane in labels.unbind(1)]
 
 
 def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:

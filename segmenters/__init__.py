@@ -62,7 +62,13 @@ def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
 
 
 def _from_factory(spec: str) -> Segmenter:
-    segmenter = call_factory(spec)
+    try:
+        segmenter = call_factory(spec)
+    except UsageError as error:
+        kind, _, rest = spec.partition(":")
+        if near := difflib.get_close_matches(kind, ("hub", "torchvision"), n=1):
+            raise UsageError(f"{error} Did you mean {near[0]}:{rest}?") from error
+        raise
     if not (isinstance(segmenter, Segmenter) and isinstance(segmenter.vocabulary, Vocabulary) and callable(segmenter)):
         raise DissectError(
             f"Segmenter {spec!r}: the function returned a {type(segmenter).__name__}; needed is a callable object with "

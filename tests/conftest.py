@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.segmenters import Vocabulary
+from torch import Tensor, nn
 
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
 NAMES = ("red", "green", "blue", "yellow")
@@ -43,7 +42,7 @@ class Painter(nn.Module):
             units.append((square & here).float())
         noise = torch.sin(1000 * (latents[:, :1, None] + axis[:, None] * 3.7 + axis * 1.3))
         maps = self.paint(torch.stack([*units, torch.zeros_like(units[0]), noise], 1))  # (N, 6, 8, 8)
-        return nn.functional.interpolate(self.colour(maps), scale_factor=SIDE // 8) * 2 - 1
+        return nn.functional.interpolate(self.colour(maps.nan_to_num()), scale_factor=SIDE // 8) * 2 - 1
 
 
 class ColourSegmenter:

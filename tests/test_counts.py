@@ -8,19 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-
 from ganatomy.dissect import grid as gr
 from ganatomy.dissect import scores as sc
 from ganatomy.dissect.capture import Plan
 from ganatomy.dissect.levels import STEPS, level_shares
 from ganatomy.dissect.spool import Spool, feature_name
 from ganatomy.dissect.tally import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
+from torch import Tensor
+from torch.nn import functional as F
 
-N, U, C, G = 67, 11, 4, 16  # two shards and two blocks of units, both with a rest
+N, U, C, G = 131, 11, 4, 16  # two shards, the second with a rest
 QUANTILE = 0.01
-ROUNDING = 0.1  # of a step: float32 arithmetic in steps, against float64
+ROUNDING = 0.004  # of a step: float32 arithmetic in steps, against float64
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +76,13 @@ def test_levels_are_quantiles(tally: Tally, values: Tensor) -> None:
     assert shares[-1] == pytest.approx(0.001)
     for unit in range(U):
         pixels = values[:, unit].flatten()
-        truth = torch.quantile(pixels, torch.tensor([1 - q for q in shares], dtype=torch.float64), interpolation="lower")
+        truth = torch.quantile(
+            pixels, torch.tensor([1 - q for q in shares], dtype=torch.float64), interpolation="lower"
+        )
         step = float(pixels.max() - pixels.min()) / STEPS
         assert np.abs(tally.level[unit] - truth.numpy()).max() <= step * (1 + ROUNDING) + 1e-6
-        float16_spacing = float(pixels.abs().max()) * 2**-11
-        assert step <= float16_spacing
+        spacing = 2.0 ** (math.floor(math.log2(float(pixels.abs().max()))) - 10)  # of float16 at the greatest value
+        assert step <= spacing * 1.001
 
 
 def test_counts_are_exact(tally: Tally, values: Tensor, data: tuple[Tensor, Tensor]) -> None:
@@ -195,9 +196,7 @@ def test_labels_of_both_rules(tally: Tally, rule: str) -> None:
 
 def test_hand_computed_scores() -> None:
     """10 pixels, class of 5, unit of 4 above the level, 3 in common."""
-    counts = sc.Counts(
-        intersection=np.array([[[3]]]), unit_area=np.array([[4]]), class_area=np.array([5]), pixels=10
-    )
+    counts = sc.Counts(intersection=np.array([[[3]]]), unit_area=np.array([[4]]), class_area=np.array([5]), pixels=10)
     assert sc.iou(counts)[0, 0, 0] == pytest.approx(3 / 6)
     assert sc.chance_iou(np.array(0.5), np.array(0.4)) == pytest.approx(0.2 / 0.7)
     joint = -sum(p * math.log(p) for p in (0.3, 0.1, 0.2, 0.4))
@@ -220,7 +219,11 @@ def test_counts_merge(tally: Tally) -> None:
     assert np.array_equal(both.intersection, tally.choose.intersection + tally.score.intersection)
     assert both.pixels == N * G * G
     with pytest.raises(sc.DissectError, match="different shape"):
-        both.merge(sc.Counts(intersection=both.intersection[:2], unit_area=both.unit_area, class_area=both.class_area, pixels=1))
+        both.merge(
+            sc.Counts(
+                intersection=both.intersection[:2], unit_area=both.unit_area, class_area=both.class_area, pixels=1
+            )
+        )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7), (16, 16)])

@@ -39,7 +39,7 @@ def export(count: int, out: Path, *, side: int = 64, seed: int = 0, quiet: bool 
                 pixels = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
                 for index, image, mask in zip(indices, pixels, labels, strict=True):
                     Image.fromarray(image).save(out / "images" / f"{index:06d}.png")
-                    painted = Image.fromarray(mask).convert("P")
+                    painted = Image.frombytes("P", (side, side), mask.tobytes())
                     painted.putpalette(palette)
                     painted.save(out / "masks" / f"{index:06d}.png")
                 advance(len(indices))

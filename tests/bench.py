@@ -1,0 +1,123 @@
+"""How near `dissect run` comes to the floor: the generator and segmenter forward passes alone.
+
+    python tests/bench.py                      # all cases
+    python tests/bench.py --samples 1000 --case scenes --rounds 3
+
+Prints one JSON line a case. Floor and run alternate within one process, in the same batch size and with the same
+number of threads; figures are medians over the rounds. `dissect run` is timed from the call to the finished tables,
+probe, hashing of the weights and label choice included. Peak memory is measured in a process of its own.
+
+Cases: `scenes` is the embedded generator, layer4 (128 units at 8×8); `wide` is a progressive GAN of the same
+resolution with random weights and 256 units at 16×16.
+"""
+
+from __future__ import annotations
+
+import json
+import resource  # noqa: F401 - used by the child process of peak_memory
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import torch
+from ganatomy.dissect import Dissection, Generator, NormalLatents, load_generator, run
+from ganatomy.dissect.capture import BATCH, Threads
+from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.reports.pages import write_report
+from ganatomy.segmenters import Segmenter, load_segmenter
+
+CASES = {"scenes": "layer4", "wide": "layer6"}
+
+
+def generator(case: str) -> Generator:
+    """The generator of a case."""
+    if case == "scenes":
+        return load_generator("progan_scenes")
+    torch.manual_seed(0)
+    module = ProGAN(64, (256, 256, 256, 128, 64)).to(memory_format=torch.channels_last).requires_grad_(False)
+    layers = tuple(f"layer{i}" for i in range(1, 11))
+    return Generator(module=module, name="wide", source=NormalLatents((64,)), layers=layers)
+
+
+@torch.inference_mode()
+def floor(model: Generator, segmenter: Segmenter, samples: int) -> float:
+    """Seconds for the two forward passes and nothing else."""
+    batch, threads = BATCH["cpu"], Threads()
+    started = time.perf_counter()
+    for start in range(0, samples, batch):
+        with threads:
+            segmenter(model(model.latents(range(start, min(start + batch, samples)))))
+    return time.perf_counter() - started
+
+
+def dissected(
+    model: Generator, segmenter: Segmenter, case: str, samples: int, folder: Path
+) -> tuple[float, Dissection]:
+    """Seconds to finished tables."""
+    started = time.perf_counter()
+    found = run(model, layers=[CASES[case]], segmenter=segmenter, samples=samples, out=folder, quiet=True)
+    return time.perf_counter() - started, found
+
+
+def compare(case: str, samples: int, rounds: int) -> dict[str, object]:
+    """One line of results."""
+    model, segmenter = generator(case), load_segmenter("scenes")
+    threads = torch.get_num_threads()
+    floors, tables, reports = [], [], []
+    for _ in range(rounds):
+        torch.set_num_threads(threads)
+        floors.append(floor(model, segmenter, samples))
+        torch.set_num_threads(threads)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, found = dissected(model, segmenter, case, samples, Path(folder) / "run")
+            tables.append(seconds)
+            started = time.perf_counter()
+            write_report(found)
+            reports.append(seconds + time.perf_counter() - started)
+    middle = {name: statistics.median(v) for name, v in (("floor", floors), ("tables", tables), ("report", reports))}
+    return {
+        "case": case,
+        "layer": CASES[case],
+        "samples": samples,
+        "rounds": rounds,
+        "floor_s": round(middle["floor"], 2),
+        "tables_s": round(middle["tables"], 2),
+        "report_s": round(middle["report"], 2),
+        "tables_over_floor": round(statistics.median(t / f for t, f in zip(tables, floors, strict=True)), 3),
+        "report_over_floor": round(statistics.median(r / f for r, f in zip(reports, floors, strict=True)), 3),
+    }
+
+
+def peak_memory(samples: int) -> dict[str, object]:
+    """Peak resident memory of a run in a fresh process."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import bench, pathlib\n"
+        "model, names = bench.generator('scenes'), bench.load_segmenter('scenes')\n"
+        "import tempfile\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    bench.dissected(model, names, 'scenes', int(sys.argv[1]), pathlib.Path(folder) / 'run')\n"
+        "print(bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", code, str(samples), str(Path(__file__).parent)]
+    kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    return {"case": "memory", "samples": samples, "peak_mib": round(kilobytes / 1024)}
+
+
+@click.command()
+@click.option("--samples", default=1000, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--case", "cases", multiple=True, type=click.Choice([*CASES, "memory"]), help="[default: all]")
+def main(samples: int, rounds: int, cases: tuple[str, ...]) -> None:
+    """Measure."""
+    for case in cases or [*CASES, "memory"]:
+        lines = [peak_memory(n) for n in (500, 5000)] if case == "memory" else [compare(case, samples, rounds)]
+        for line in lines:
+            click.echo(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The report in a real browser, from the file system, with friendly and with hostile content."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ganatomy import dissect
+from ganatomy.dissect.generators.base import Generator
+from ganatomy.hooks.errors import DissectError
+from ganatomy.reports import figures
+from ganatomy.reports.pages import write_report
+from ganatomy.segmenters import Vocabulary
+
+from .conftest import COLOURS, ColourSegmenter
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+
+SCRIPT = '"><script>document.title="owned"</script>'
+HOSTILE = ("<img src=x onerror=document.title='owned'>", "$x$ & <b>", "blue", SCRIPT)
+
+
+class HostileSegmenter(ColourSegmenter):
+    name = SCRIPT
+    vocabulary = Vocabulary(names=HOSTILE, categories=("<i>",) * 4, colours=(*COLOURS[:3], "red;background:url(x)"))
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """A page of a real browser that fails the test on any console error and any request off the file system."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page(viewport={"width": 1240, "height": 900})
+        troubles: list[str] = []
+        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("requestfailed", lambda request: troubles.append(request.url))
+        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        yield page
+        assert troubles == []
+        browser.close()
+
+
+def make(painter: Generator, segmenter: ColourSegmenter, folder: Path) -> Path:
+    run = dissect.run(painter, layers=[1], segmenter=segmenter, samples=60, out=folder, quiet=True)
+    return write_report(run)
+
+
+def column(page: Any, number: int) -> list[str]:
+    cells = page.locator(f"#units tbody tr:not([hidden]) td:nth-child({number})")
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
+def test_sort_find_and_filter(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
+    page.goto(make(painter, colours, tmp_path / "run").as_uri())
+    assert "painter" in page.title()
+    assert page.locator("h1").inner_text() == "painter paint"
+    assert len(column(page, 1)) == 6
+    assert page.locator("#shown").inner_text() == "6 of 6 units"
+    page.get_by_role("button", name="unit").click()
+    assert column(page, 2) == list("012345")
+    page.get_by_role("button", name="IoU").click()
+    scores = [float(text) for text in column(page, 4) if text]
+    assert scores == sorted(scores, reverse=True)
+    assert page.locator("th[aria-sort=descending]").inner_text().startswith("IoU")
+    page.get_by_role("button", name="IoU").press("Enter")  # by keyboard
+    scores = [float(text) for text in column(page, 4) if text]
+    assert scores == sorted(scores)
+    page.get_by_label("Find").fill("green")
+    assert set(column(page, 3)) == {"green"}
+    page.get_by_label("Find").fill("4")
+    assert column(page, 2) == ["4"]
+    assert column(page, 3) == ["constant"]
+    page.get_by_label("Find").fill("")
+    page.get_by_label("labelled only").check()
+    assert sorted(column(page, 3)) == ["blue", "green", "red", "yellow"]
+    assert "1 units constant" in page.locator(".warning").inner_text()
+
+
+def test_pictures_load_and_links_lead_somewhere(
+    page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path
+) -> None:
+    page.goto(make(painter, colours, tmp_path / "run").as_uri())
+    page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+    page.wait_for_function("[...document.images].every(i => i.complete)")
+    assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0 && i.alt)")
+    assert page.locator("img").count() == 6 + 2
+    for link in page.locator("a").all():
+        assert (tmp_path / "run" / "report" / link.get_attribute("href")).is_file()
+
+
+def test_a_strangers_run_folder_runs_no_script(page: Any, painter: Generator, tmp_path: Path) -> None:
+    hostile = replace(painter, name=SCRIPT)
+    page.goto(make(hostile, HostileSegmenter(), tmp_path / "run").as_uri())
+    page.wait_for_timeout(300)
+    assert page.title() != "owned"
+    assert page.locator("#units script, #units tbody b b, h1 script").count() == 0
+    assert HOSTILE[0] in column(page, 3)
+    chart = (tmp_path / "run" / "report" / "units-per-class.svg").read_text()
+    assert "<script" not in chart
+    assert "<img" not in chart
+    assert "url(x)" not in (tmp_path / "run" / "report" / "index.html").read_text()
+
+
+def test_the_same_run_gives_the_same_bytes(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
+    report = make(painter, colours, tmp_path / "run").parent
+    first = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    write_report(dissect.Dissection.load(tmp_path / "run"))
+    assert {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()} == first
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_report_that_cannot_be_written(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
+    make(painter, colours, tmp_path / "run")
+    run = dissect.Dissection.load(tmp_path / "run")
+    (tmp_path / "run" / "report.part").write_text("in the way")
+    with pytest.raises(DissectError, match="report cannot be written"):
+        write_report(run)
+    assert (tmp_path / "run" / "report" / "index.html").exists()  # the old one stays
+
+
+def test_an_outline_follows_the_region() -> None:
+    image = np.full((1, 64, 64, 3), 90, np.uint8)
+    mask = np.zeros((1, 16, 16), bool)
+    mask[0, 4:12, 4:12] = True
+    drawn = figures.outline(image, mask)[0]
+    yellow = (drawn == figures.LINE).all(-1)
+    assert yellow[16:18, 20:44].all()
+    assert not yellow[20:44, 20:44].any()
+    assert not yellow[:15].any()
+    assert (drawn[20:44, 20:44] == 90).all()
+    assert (drawn[:14] == 60).all()
+
+
+def test_labels_are_painted_in_their_colours() -> None:
+    labels = np.array([[[0, 1], [-1, 0]]])
+    painted = figures.paint_labels(labels, ["#ff0000", "javascript:x"], (4, 4))
+    assert painted[0, 0, 0].tolist() == [255, 0, 0]
+    assert painted[0, 1, 3].tolist() == [153, 153, 153]
+    assert painted[0, 3, 0].tolist() == [0, 0, 0]
