@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .hooks.errors import DissectError
@@ -62,7 +63,26 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _OneLine(click.Group):
+    """Shows click's own complaints in one line, as all others."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        try:
+            return super().main(*args, standalone_mode=False, **options)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "dissect"
+            _fail(f"{' '.join(error.format_message().split())} See: {command} --help", error.exit_code)
+        except click.Abort:
+            _fail("Interrupted.", 130)
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group("dissect", cls=_OneLine, epilog=EXAMPLES, context_settings=SETTINGS)
 @click.version_option(package_name="ganatomy", prog_name="dissect")
 def main() -> None:
     """Open a generator: see what its units draw."""
@@ -120,20 +140,22 @@ def _show_run(found: Any, summary: Any) -> None:
     for row in summary.itertuples():
         share = f"{row.labelled} ({row.labelled / row.units:.0%})"
         mean = f"{row.mean_iou:.3f}" if row.labelled else "–"
-        table.add_row(row.layer, str(row.units), share, str(row.classes), mean)
+        table.add_row(escape(row.layer), str(row.units), share, str(row.classes), mean)
     screen.print(table)
     best = found.units[found.units.labelled].nlargest(8, "iou")
     if len(best):
         table = _table("Best units", "layer*", "unit", "label*", "IoU", "chance", "IQR")
         for row in best.itertuples():
             numbers = (f"{number:.3f}" for number in (row.iou, row.chance_iou, row.iqr))
-            table.add_row(row.layer, str(row.unit), row.label, *numbers)
+            table.add_row(escape(row.layer), str(row.unit), escape(row.label), *numbers)
         screen.print(table)
         screen.print("[dim]IoU: overlap with the label's class; chance: IoU of an unrelated mask of the same size.")
     odd = found.units[found.units.state != "ok"]
     for (layer, state), units in odd.groupby(["layer", "state"]).unit:
         more = ", …" if len(units) > 12 else ""
-        screen.print(f"[yellow]{layer}: {len(units)} units {state}: {', '.join(map(str, units.head(12)))}{more}")
+        screen.print(
+            f"[yellow]{escape(layer)}: {len(units)} units {state}: {', '.join(map(str, units.head(12)))}{more}"
+        )
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -170,7 +192,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
         if not quiet:
             click.echo(text)
         return {"name": detail, "card": text}
-    return _list("Generators", zoo.table(), quiet)
+    return _list(zoo.table(), "{} pixels", quiet)
 
 
 @main.command(epilog="\b\nExample:\n  dissect segmenters")
@@ -179,16 +201,19 @@ def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
     from .segmenters import table
 
-    return _list("Segmenters", table(), quiet)
+    return _list(table(), "{} classes", quiet)
 
 
-def _list(title: str, rows: list[Any], quiet: bool) -> list[dict[str, object]]:
+def _list(rows: list[Any], size: str, quiet: bool) -> list[dict[str, object]]:
+    """Print a line for each row and, dimmed, where it comes from; names are never cut short."""
     records = [asdict(row) for row in rows]
     if not quiet:
-        shown = _table(title, *(f"{name}*" for name in records[0]))
+        console = Console(soft_wrap=True, highlight=False)
         for record in records:
-            shown.add_row(*("yes" if v is True else "no" if v is False else str(v) for v in record.values()))
-        Console().print(shown)
+            name, title, number, origin, licence, here = record.values()
+            where = "[green]here[/]" if here else "[yellow]to fetch[/]"
+            console.print(f"[bold]{escape(name)}[/]  {where}  {escape(title)}, {size.format(number)}")
+            console.print(f"    [dim]{escape(origin)}; {escape(licence)}")
     return records
 
 

@@ -42,7 +42,7 @@ def network() -> nn.Module:
     import segmentation_models_pytorch as smp
 
     return smp.Unet(
-        "timm-mobilenetv3_small_minimal_100",
+        "tu-tf_mobilenetv3_small_minimal_100",
         encoder_weights=None,
         encoder_depth=4,
         decoder_channels=(64, 48, 32, 24),

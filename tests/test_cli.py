@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -79,6 +80,10 @@ def test_tables_on_stderr_and_the_path_on_stdout(dissect: Callable[..., Result])
         (["run", *MINE, "--quantile", "1.5"], "--quantile 1.5"),
         (["run", *MINE, "--layer", "pant"], "Did you mean paint"),
         (["run", *MINE, "--layer", "7"], "numbers go from 1 to"),
+        (["run", "--layer", "4"], "Missing option '--model'. See: dissect run --help"),
+        (["run", *MINE, "--samples", "many"], "'many' is not a valid integer"),
+        (["dance"], "No such command 'dance'"),
+        (["run", *MINE, "--speed", "9"], "No such option"),
         (["run", "--model", "missing.pth", "--layer", "4"], "There is no file missing.pth"),
         (["run", "--model", "mine:nett", "--layer", "4"], "Did you mean net"),
         (["run", "--model", "mine:net", "--layer", "4"], "say what latents it takes"),
@@ -169,7 +174,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(mine: Path) -> None:
     )
     (mine / "mine.py").write_text(slow)
     command = [entry_point(), "run", *MINE, "--samples", "640", "--out", "run", "--no-report"]
-    process = subprocess.Popen(command, cwd=mine, stderr=subprocess.PIPE, text=True)
+    hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits deafness to it
+    process = subprocess.Popen(command, cwd=mine, stderr=subprocess.PIPE, text=True, preexec_fn=hear)
     deadline = time.monotonic() + 60
     while not (mine / "run" / "spool" / "shard-00001").exists():
         assert time.monotonic() < deadline

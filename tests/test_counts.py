@@ -68,7 +68,12 @@ def values(data: tuple[Tensor, Tensor]) -> Tensor:
     return F.interpolate(features, (G, G), mode="bilinear", align_corners=False)
 
 
-def test_levels_are_quantiles(tally: Tally, values: Tensor) -> None:
+def step_of(data: tuple[Tensor, Tensor], unit: int) -> float:
+    raw = data[0][:, unit].double().nan_to_num(0, 0, 0) * 4
+    return float(raw.max() - raw.min()) / (STEPS - 1)
+
+
+def test_levels_are_quantiles(tally: Tally, values: Tensor, data: tuple[Tensor, Tensor]) -> None:
     shares = level_shares(QUANTILE)
     assert len(shares) == 64
     assert QUANTILE in shares
@@ -79,9 +84,11 @@ def test_levels_are_quantiles(tally: Tally, values: Tensor) -> None:
         truth = torch.quantile(
             pixels, torch.tensor([1 - q for q in shares], dtype=torch.float64), interpolation="lower"
         )
-        step = float(pixels.max() - pixels.min()) / STEPS
+        step = step_of(data, unit)
         assert np.abs(tally.level[unit] - truth.numpy()).max() <= step * (1 + ROUNDING) + 1e-6
-        spacing = 2.0 ** (math.floor(math.log2(float(pixels.abs().max()))) - 10)  # of float16 at the greatest value
+        spacing = 2.0 ** (
+            math.floor(math.log2(float(data[0][:, unit].double().nan_to_num(0, 0, 0).abs().max() * 4))) - 10
+        )  # of float16 at the greatest value
         assert step <= spacing * 1.001
 
 
@@ -94,7 +101,7 @@ def test_counts_are_exact(tally: Tally, values: Tensor, data: tuple[Tensor, Tens
         for c in range(C):
             assert counts.class_area[c] == int((names == c).sum())
         for unit in range(U):
-            slack = ROUNDING * float(values[:, unit].max() - values[:, unit].min()) / STEPS
+            slack = ROUNDING * step_of(data, unit)
             for k, level in enumerate(tally.level[unit]):
                 if tally.state[unit] == CONSTANT:
                     assert counts.unit_area[unit, k] == 0

@@ -109,9 +109,9 @@ def test_torchvision_reads_nothing_but_tensors(torch_cache: Path, content: objec
         ("hub:", "hub:FOLDER"),
         ("", "torchvision:NAME"),
         ("torchvision:deeplab_resnet50", "Did you mean 'deeplabv3_resnet50'?"),
-        ("torchvison:fcn_resnet50", "Did you mean 'torchvision:fcn_resnet50'?"),
+        ("torchvison:fcn_resnet50", "Did you mean torchvision:fcn_resnet50?"),
         ("nosuchmodule:factory", "no module 'nosuchmodule'"),
-        ("json:loadz", "Did you mean 'load'?"),
+        ("json:loadz", "Did you mean load or loads?"),
     ],
 )
 def test_unknown_specs(spec: str, message: str) -> None:

@@ -205,7 +205,8 @@ def test_cards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert zoo.card("progan_scenes") == "# Written by hand\n"
     for said in ("progan_church", "7e701dd5", "https://dissect.csail.mit.edu", "CC BY-NC", "Karras", "segformer"):
         assert said in (zoo.card("progan_church") or "")
-    assert zoo.card("progan_chapel") is None
+    with pytest.raises(UsageError, match="no model 'progan_chapel'"):
+        zoo.card("progan_chapel")
 
 
 @pytest.fixture

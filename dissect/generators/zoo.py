@@ -72,7 +72,7 @@ def _progan(name: str, file: str, title: str, resolution: int = 256) -> Model:
             "32 at 512, 16 at 1024"
         ),
         segmenter=ADE20K_SEGMENTER,
-        licence="CC BY-NC 4.0, as the networks of Karras et al.; none stated for the converted files",
+        licence="CC BY-NC 4.0 (of the original networks)",
         citation=(
             "Karras, Aila, Laine and Lehtinen 2018, Progressive Growing of GANs for Improved Quality, Stability, and "
             "Variation, ICLR; converted for Bau et al. 2019, GAN Dissection, ICLR"

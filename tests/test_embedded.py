@@ -1,0 +1,95 @@
+"""The embedded generator and segmenter are as good as their card says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ganatomy import dissect
+from ganatomy.dissect.generators.base import Generator
+from ganatomy.dissect.scenes import evaluate
+from ganatomy.dissect.scenes.train_segmenter import accuracy
+from ganatomy.hooks import Edit, edited
+from ganatomy.segmenters.scenes import ScenesSegmenter
+
+SAMPLES = range(50_000, 50_128)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return dissect.load_generator("progan_scenes")
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> ScenesSegmenter:
+    return ScenesSegmenter()
+
+
+@pytest.fixture(scope="module")
+def found(
+    generator: Generator, segmenter: ScenesSegmenter, tmp_path_factory: pytest.TempPathFactory
+) -> dissect.Dissection:
+    out = tmp_path_factory.mktemp("run") / "run"
+    return dissect.run(generator, layers=[4, 6, 7], segmenter=segmenter, samples=256, out=out, quiet=True)
+
+
+def test_segmenter_is_right_on_held_out_renders(segmenter: ScenesSegmenter) -> None:
+    assert accuracy(segmenter.network, spoilt=False, count=96)["accuracy"] > 0.97
+    assert accuracy(segmenter.network, spoilt=True, count=96)["accuracy"] > 0.94
+
+
+def test_segmenter_labels_images_of_other_sizes(segmenter: ScenesSegmenter, generator: Generator) -> None:
+    images = generator(generator.latents(range(8)))
+    small = segmenter(images)
+    large = segmenter(torch.nn.functional.interpolate(images, (128, 160), mode="bilinear"))
+    assert large.shape == (8, 1, 128, 160)
+    again = torch.nn.functional.interpolate(large.float(), (64, 64), mode="nearest-exact").long()
+    assert (small == again).float().mean() > 0.93
+
+
+def test_segmenter_is_silent_where_it_is_unsure(segmenter: ScenesSegmenter) -> None:
+    noise = torch.rand(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert (segmenter(noise) == -1).float().mean() > 0.2
+
+
+def test_generated_scenes_have_what_renders_have(generator: Generator, segmenter: ScenesSegmenter) -> None:
+    labels = evaluate.segmented(generator, segmenter, SAMPLES)
+    generated = evaluate.shares(labels)
+    _, masks = evaluate.render(range(400), seed=evaluate.HELD_OUT)
+    rendered = evaluate.shares(torch.from_numpy(masks).long())
+    for name in evaluate.NAMES:
+        if rendered[name] > 0.02:
+            assert 0.5 < generated[name] / rendered[name] < 2, name
+    assert generated["unlabelled"] < 0.03
+    for name in ("building", "sky", "grass", "tree", "path"):
+        present = (labels == evaluate.NAMES.index(name)).flatten(1).any(1).float().mean()
+        assert present > 0.7, name
+
+
+def test_samples_differ(generator: Generator) -> None:
+    images = generator(generator.latents(SAMPLES)).flatten(1)
+    rendered = torch.from_numpy(evaluate.render(range(len(SAMPLES)))[0]).flatten(1)
+    assert torch.pdist(images).median() > 0.6 * torch.pdist(rendered).median()
+    assert torch.pdist(images).min() > 0.5
+
+
+def test_units_are_labelled_over_many_classes(found: dissect.Dissection) -> None:
+    for layer in found.layers:
+        units = found.units[found.units.layer == layer]
+        labelled = units[units.labelled]
+        assert len(labelled) >= 0.2 * len(units)
+        assert labelled.label.nunique() >= 6
+        assert {"tree", "sky", "building"} <= set(labelled.label)
+        assert {"door", "window"} & set(labelled.label)
+        assert (labelled.iou > labelled.chance_iou).all()
+
+
+def test_ablating_tree_units_removes_trees(
+    found: dissect.Dissection, generator: Generator, segmenter: ScenesSegmenter
+) -> None:
+    before = evaluate.shares(evaluate.segmented(generator, segmenter, SAMPLES))
+    with edited(generator.module, Edit(layer="layer7", units=evaluate.best_units(found, "layer7", "tree"))):
+        after = evaluate.shares(evaluate.segmented(generator, segmenter, SAMPLES))
+    change = after / before - 1
+    assert change["tree"] < -0.25
+    assert abs(change["sky"]) < 0.15
+    assert abs(change["building"]) < 0.2
