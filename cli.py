@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .hooks.errors import DissectError
+from .hooks.errors import DissectError, one_line
 
 EXAMPLES = """
 \b
@@ -47,13 +47,17 @@ def _common(command: Callable[..., object]) -> Callable[..., None]:
         except KeyboardInterrupt:
             if debug:
                 raise
-            _fail("Interrupted. What was captured stays; run the same command again to go on.", 130)
-        except (DissectError, OSError) as error:
+            _fail("Interrupted. A dissection goes on where it stopped: run the same command again.", 130)
+        except DissectError as error:
             if debug:
                 raise
-            _fail(" ".join(str(error).split()), getattr(error, "exit_code", 1))
+            _fail(" ".join(str(error).split()), error.exit_code)
+        except Exception as error:
+            if debug:
+                raise
+            _fail(f"{one_line(error)} (--debug shows where)", 1)
         if as_json:
-            click.echo(json.dumps(result, indent=2, default=str))
+            click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
 
     return wrapped
 
@@ -66,9 +70,9 @@ def _fail(message: str, code: int) -> None:
 class _OneLine(click.Group):
     """Shows click's own complaints in one line, as all others."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
         try:
-            return super().main(*args, standalone_mode=False, **options)
+            return super().main(*args, **(options | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
@@ -129,7 +133,11 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
     if not quiet:
         _show_run(found, summary)
         click.echo(page or found.folder / "units.csv")
-    return {"folder": found.folder, "report": page, "layers": summary.to_dict("records")}
+    return {
+        "folder": found.folder,
+        "report": page,
+        "layers": summary.astype(object).where(summary.notna(), None).to_dict("records"),
+    }
 
 
 def _show_run(found: Any, summary: Any) -> None:

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import DissectError, UsageError, one_line
 from ..hooks.tap import Tap
 from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from .generators.base import Generator
-from .spool import Spool, feature_name
+from .spool import Spool
 
 THUMBNAIL = 128  # pixels
 BATCH = {"cuda": 64, "cpu": 16}
@@ -37,6 +37,10 @@ class Plan:
     planes: int
     shapes: dict[str, tuple[int, int, int]]  # layer -> units, height, width as spooled
     scales: dict[str, float]  # layer -> power of two by which featuremaps are divided to suit float16
+
+    def array(self, layer: str) -> str:
+        """The name of a layer's array in the spool: by number, since a layer may be called anything."""
+        return f"features-{list(self.shapes).index(layer)}"
 
     @property
     def sample_bytes(self) -> int:
@@ -94,9 +98,7 @@ def capture(
                 try:
                     with threads:
                         parts.append(_sample(generator, segmenter, plan, indices[start : start + batch]))
-                except RuntimeError as error:
-                    if not _out_of_memory(error):
-                        raise DissectError(f"The networks failed on samples {indices[start]} …: {error}") from error
+                except (RuntimeError, MemoryError) as error:
                     if batch == 1:
                         raise DissectError("Memory does not suffice for one sample; try another --device.") from error
                     batch //= 2
@@ -120,7 +122,7 @@ def _sample(generator: Generator, segmenter: Segmenter, plan: Plan, indices: Seq
     }
     for layer, x in features.items():
         small = gr.at_most(x.float(), plan.grid) / plan.scales[layer]
-        arrays[feature_name(layer)] = small.half().cpu().numpy()
+        arrays[plan.array(layer)] = small.half().cpu().numpy()
     return arrays
 
 
@@ -129,10 +131,17 @@ def _forward(
     generator: Generator, segmenter: Segmenter, layers: Sequence[str], indices: Sequence[int]
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """images (n, 3, H, W), featuremaps by layer, labels (n, P, H, W)."""
-    with Tap(generator.module, layers) as tap:
-        images = generator(generator.latents(indices))
-    labels = segmenter(images)
-    check_labels(labels, images, segmenter)
+    try:
+        with Tap(generator.module, layers) as tap:
+            images = generator(generator.latents(indices))
+        labels = segmenter(images)
+        check_labels(labels, images, segmenter)
+    except DissectError:
+        raise
+    except Exception as error:  # whatever the user's networks raise
+        if _out_of_memory(error):
+            raise
+        raise DissectError(f"A network failed on samples {indices[0]} … ({one_line(error)}).") from error
     return images, {layer: tap[layer] for layer in layers}, labels
 
 
@@ -159,5 +168,5 @@ class Threads:
                 torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -40,13 +40,13 @@ RULES = ("iqr", "quantile")
 def run(
     model: str | Generator,
     *,
-    layers: Sequence[str | int],
+    layers: Sequence[str | int] | str | int,
     segmenter: str | Segmenter | None = None,
     samples: int = 1000,
     threshold: str = "iqr",
     quantile: float = 0.01,
     grid: int = 64,
-    seed: int = 0,
+    seed: int | None = None,
     weights: str | Path | None = None,
     latent: str | None = None,
     batch_size: int | None = None,
@@ -67,7 +67,7 @@ def run(
         threshold: `iqr` (Bau et al. 2019) or `quantile` (Bau et al. 2020).
         quantile: the share of pixels above the threshold under the rule `quantile`.
         grid: side of the grid on which featuremaps and labels meet, at most the image side.
-        seed: of the latents.
+        seed: of the latents; None is 0, or a Generator's own.
         weights, latent: for `package.module:factory`: a checkpoint of its state, and e.g. `normal:128`.
         batch_size, device: None chooses.
         out: the run folder; None is `runs/MODEL-LAYERS`. The same run there is resumed, or returned if finished.
@@ -82,14 +82,15 @@ def run(
     _check(samples, threshold, quantile, grid, seed, batch_size)
     device = _device(device)
     if isinstance(model, Generator):
-        generator = replace(model, source=model.source.seeded(seed))
+        generator = model if seed is None else replace(model, source=model.source.seeded(seed))
         generator.module.to(device)
     else:
-        generator = load_generator(model, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet)
+        generator = load_generator(model, weights=weights, latent=latent, seed=seed or 0, device=device, quiet=quiet)
     named = generator.name in MODELS and MODELS[generator.name].segmenter
     if segmenter is None and not named:
         raise UsageError(f"No segmenter belongs to {generator.name}; choose one by --segmenter (dissect segmenters).")
     namer = load_segmenter(segmenter or str(named), device) if not isinstance(segmenter, Segmenter) else segmenter
+    layers = [layers] if isinstance(layers, (str, int)) else layers
     picked = pick_layers(layers, dissectable(generator), generator.module)
     if not picked:
         raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
@@ -98,26 +99,31 @@ def run(
     config = {
         "model": generator.name,
         "weights_sha256": fingerprint(generator.module),
-        "latent": str(generator.source),
+        "latent": re.sub(r" at 0x[0-9a-f]+", "", str(generator.source)),
+        "output_range": list(generator.output_range),
         "layers": list(picked),
         "segmenter": namer.name,
+        "segmenter_sha256": _segmenter_fingerprint(namer),
         "samples": samples,
         "threshold": threshold,
         "quantile": quantile,
         "grid": plan.grid,
-        "seed": seed,
+        "seed": getattr(generator.source, "seed", seed),
     }
     folder = Path(out) if out else Path("runs") / _folder_name(generator.name, picked)
     needed = samples * plan.sample_bytes
-    if needed > spool_limit:
+    if not needed <= spool_limit:
         raise UsageError(
             f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {spool_limit / 1e9:.1f} GB; take "
             "fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
         )
     info = open_run(folder, config, lambda: _describe(generator, namer, plan, device))
     if info["status"] == COMPLETE:
+        if keep_spool and not list(folder.glob("spool/*/features-*")):
+            raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
         return Dissection.load(folder)
     plan = replace(plan, scales={name: layer["scale"] for name, layer in info["layers"].items()})
+    threads = torch.get_num_threads()
     try:
         return _work(generator, namer, plan, folder, info, batch_size, keep_spool, quiet)
     except OSError as error:
@@ -125,6 +131,8 @@ def run(
             f"Writing to {folder} failed ({error.strerror or error}); what was captured stays: make room and run the "
             "same command again."
         ) from error
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _work(
@@ -248,13 +256,24 @@ def dissectable(generator: Generator) -> tuple[str, ...]:
 def fingerprint(module: nn.Module) -> str:
     """sha256 over names, shapes and bytes of a module's state, the same whatever file it came from."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    tensors = [(name, value) for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)]
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int, batch_size: int | None) -> None:
+def _segmenter_fingerprint(segmenter: Segmenter) -> str:
+    """sha256 over a segmenter's vocabulary and over every network it holds."""
+    digest = hashlib.sha256(repr(segmenter.vocabulary).encode())
+    parts = [segmenter, *getattr(segmenter, "__dict__", {}).values()]
+    for part in parts:
+        if isinstance(part, nn.Module):
+            digest.update(fingerprint(part).encode())
+    return digest.hexdigest()
+
+
+def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int | None, batch_size: int | None) -> None:
     if samples < 2:
         raise UsageError(f"--samples {samples}: at least 2 are needed, one to choose labels and one to score them.")
     if threshold not in RULES:
@@ -263,8 +282,8 @@ def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int, 
         raise UsageError(f"--quantile {quantile}: a share of pixels above 0 and below 1 is needed, e.g. 0.01.")
     if not 2 <= grid <= 1024:
         raise UsageError(f"--grid {grid}: a side between 2 and 1024 is needed.")
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: a whole number from 0 up is needed.")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed}: a whole number from 0 to 2^63 - 1 is needed.")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
 
@@ -273,8 +292,8 @@ def _device(device: str | None) -> str:
     if device in (None, "auto"):
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device {device} cannot be used ({str(error).splitlines()[0]}); try cpu.") from error
     return str(device)
 

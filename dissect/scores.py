@@ -92,7 +92,9 @@ class Labels:
     iqr: Floats
     chance_iou: Floats
     share: Floats  # of pixels above the level
-    attracted: NDArray[np.bool_]  # the unit overlaps its class more than by chance where it was chosen
+    attracted: NDArray[
+        np.bool_
+    ]  # where chosen, the unit overlaps its class: more than by chance under `iqr`, or at all
     labelled: NDArray[np.bool_]
 
 
@@ -123,6 +125,6 @@ def label_units(choose: Counts, score: Counts, rule: str, quantile_level: int) -
         iqr=scored_iqr,
         chance_iou=chance_iou(score.class_area[label] / score.pixels, share),
         share=share,
-        attracted=ratio[at] > 0,
+        attracted=(ratio if rule == "iqr" else choose.intersection)[at] > 0,
         labelled=limits,
     )

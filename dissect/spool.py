@@ -2,13 +2,14 @@
 
     spool/shard-00003/labels.npy            (n, P, g, g) int16, -1 for unlabelled
                       images.npy            (n, h, w, 3) uint8 thumbnails
-                      features-LAYER.npy    (n, U, h, w) float16, times the layer's scale
+                      features-0.npy        (n, U, h, w) float16 of the run's first layer, divided by its scale; …
 
 A shard appears whole or not at all: it is written under another name and then renamed.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,15 @@ class Spool:
         Raises:
             OSError: it could not be written; nothing of it is left.
         """
-        part = self._path(shard).with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
+        part = self.folder / f"shard-{shard:05d}.{os.getpid()}.part"  # another process may be at the same shard
         try:
             part.mkdir(parents=True)
             for name, array in arrays.items():
                 np.save(part / f"{name}.npy", array, allow_pickle=False)
-            part.rename(self._path(shard))
-        except BaseException:
+            if not self._path(shard).exists():
+                part.rename(self._path(shard))
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            raise
 
     def read(self, shard: int, name: str) -> NDArray[Any]:
         """One array of a shard, memory-mapped, read-only.
@@ -67,12 +67,13 @@ class Spool:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DissectError(
-                f"{path} cannot be read ({error}); delete {path.parent} and run the same command again."
+                f"{path} cannot be read ({error}); delete {path.parent}, or the run folder if the run was "
+                "finished, and run again."
             ) from error
         if len(array) != len(self.indices(shard)):
             raise DissectError(
-                f"{path} holds {len(array)} samples instead of {len(self.indices(shard))}; delete {path.parent} and "
-                "run the same command again."
+                f"{path} holds {len(array)} samples instead of {len(self.indices(shard))}; delete {path.parent}, or "
+                "the run folder if the run was finished, and run again."
             )
         return array
 
@@ -91,8 +92,3 @@ class Spool:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}"
-
-
-def feature_name(layer: str) -> str:
-    """The array of a layer's featuremaps; layer names hold nothing but dots, words and digits."""
-    return f"features-{layer}"

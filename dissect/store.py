@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import DissectError, UsageError, one_line
 from .scores import Counts
 from .spool import Spool
 
@@ -54,7 +54,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -112,13 +112,15 @@ def read_info(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        schema, _, _ = info["schema"], info["status"], info["config"]
+        schema, _ = info["schema"], info["status"]
+        if not isinstance(info["config"], dict):
+            raise ValueError("its config is no table")
     except FileNotFoundError:
-        raise UsageError(f"{folder} holds no run (no run.json); make one by: dissect run --out {folder}") from None
+        raise UsageError(
+            f"{folder} is no run folder (it has no run.json); give the folder that dissect run made."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DissectError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete the folder and run again."
-        ) from error
+        raise DissectError(f"{path} is damaged or no run.json ({one_line(error)}); make the run anew.") from error
     if schema != SCHEMA:
         raise DissectError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; use the version that wrote it.")
     return info

@@ -16,7 +16,7 @@ from . import grid as gr
 from . import levels as lv
 from .capture import Plan
 from .scores import Counts
-from .spool import SHARD, Spool, feature_name
+from .spool import SHARD, Spool
 
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
 BLOCK_CELLS = 2**22  # counters of a block of units
@@ -79,10 +79,16 @@ def tally_layer(
 
 @torch.inference_mode()
 def _tally_block(spool: Spool, plan: Plan, layer: str, block: slice, classes: int, shares: Sequence[float]) -> Tally:
-    survey = _survey(spool, layer, block)
-    scale = lv.Scale(survey.low, survey.high)
-    joint, every = _count(spool, plan, layer, block, scale, classes)
-    codes = lv.quantile_codes(every.sum(1), shares)
+    survey = _survey(spool, plan, layer, block)
+    scale, whole = lv.step_range(survey.histogram)
+    while True:
+        joint, every = _count(spool, plan, layer, block, scale, classes)
+        codes = lv.quantile_codes(every.sum(1), shares)
+        outside = (codes.amin(1) == 0) & (scale.low > whole.low)
+        outside |= (codes.amax(1) == lv.STEPS - 1) & (scale.high < whole.high)
+        if not outside.any():
+            break
+        scale = lv.Scale(torch.where(outside, whole.low, scale.low), torch.where(outside, whole.high, scale.high))
     inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)[:, :, :classes].numpy()
     area = lv.counts_above(every, codes).numpy()
     choose, score = (
@@ -98,7 +104,7 @@ def _tally_block(spool: Spool, plan: Plan, layer: str, block: slice, classes: in
         level=(scale.activation(codes) * plan.scales[layer]).numpy(),
         choose=choose,
         score=score,
-        state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((survey.low == survey.high).numpy(), CONSTANT, OK)),
+        state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((whole.low == whole.high).numpy(), CONSTANT, OK)),
         top=survey.top.numpy(),
         peak=(survey.peak * plan.scales[layer]).numpy(),
     )
@@ -106,30 +112,28 @@ def _tally_block(spool: Spool, plan: Plan, layer: str, block: slice, classes: in
 
 @dataclass(frozen=True, kw_only=True)
 class _Survey:
-    low: Tensor  # (U,) least and greatest activation
-    high: Tensor
+    histogram: Tensor  # (U, 65536) of the featuremaps' float16 values
     finite: Tensor  # (U,) bool
     top: Tensor  # (U, T)
     peak: Tensor
 
 
-def _survey(spool: Spool, layer: str, block: slice) -> _Survey:
-    """Ranges and most-activating samples; since bilinear interpolation is convex, they hold on the grid too."""
+def _survey(spool: Spool, plan: Plan, layer: str, block: slice) -> _Survey:
+    """Which values the featuremaps take, and the most-activating samples."""
     units = block.stop - block.start
-    low, high = torch.full((units,), torch.inf), torch.full((units,), -torch.inf)
+    histogram = torch.zeros(units, 2**16, dtype=torch.int64)
     finite = torch.ones(units, dtype=torch.bool)
     top, peak = torch.zeros(units, 0, dtype=torch.int64), torch.zeros(units, 0)
     for shard in range(len(spool)):
-        raw = _features(spool, shard, layer, block)
+        raw = _features(spool, plan, shard, layer, block)
         finite &= raw.isfinite().all(0).all(-1).all(-1)
-        features = raw.nan_to_num(0, 0, 0)
-        low = torch.minimum(low, features.amin((0, 2, 3)))
-        high = torch.maximum(high, features.amax((0, 2, 3)))
+        features = raw.nan_to_num_(0, 0, 0)
+        histogram += lv.float16_histogram(features)
         indices = torch.tensor(spool.indices(shard)).expand(units, -1)
-        peak = torch.cat([peak, features.amax((2, 3)).T], 1)
+        peak = torch.cat([peak, features.amax((2, 3)).T.float()], 1)
         peak, order = (t[:, :TOP] for t in peak.sort(dim=1, descending=True, stable=True))
         top = torch.cat([top, indices], 1).gather(1, order)
-    return _Survey(low=low, high=high, finite=finite, top=top, peak=peak)
+    return _Survey(histogram=histogram, finite=finite, top=top, peak=peak)
 
 
 def _count(spool: Spool, plan: Plan, layer: str, block: slice, scale: lv.Scale, classes: int) -> tuple[Tensor, Tensor]:
@@ -143,13 +147,14 @@ def _count(spool: Spool, plan: Plan, layer: str, block: slice, scale: lv.Scale, 
     pixels = at_once * SHARD * plan.grid**2
     real, whole = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
     for shard in range(len(spool)):
-        features = _features(spool, shard, layer, block).nan_to_num_(0, 0, 0)
+        features = _features(spool, plan, shard, layer, block).nan_to_num_(0, 0, 0).float()
         planes = _groups(spool, shard, classes)
         for piece in _pieces(units, at_once):
             steps = lv.Scale(scale.low[piece], scale.high[piece]).measure(features[:, piece])
             samples, width = steps.shape[:2]
             count = samples * width * plan.grid**2
             gr.upsample_rows_first(steps, plan.grid, out=real[:count])
+            real[:count].clamp_(0, lv.STEPS - 1)
             for plane, groups in enumerate(planes):
                 codes = whole[:count].copy_(real[:count])  # truncated
                 apart = codes.view(plan.grid, samples, width, plan.grid).add_(groups)
@@ -166,9 +171,9 @@ def _pieces(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _features(spool: Spool, shard: int, layer: str, block: slice) -> Tensor:
-    """(n, units of the block, h, w) float32, as spooled."""
-    return torch.from_numpy(np.array(spool.read(shard, feature_name(layer))[:, block])).float()
+def _features(spool: Spool, plan: Plan, shard: int, layer: str, block: slice) -> Tensor:
+    """(n, units of the block, h, w) float16, as spooled; a copy."""
+    return torch.from_numpy(np.array(spool.read(shard, plan.array(layer))[:, block]))
 
 
 def _groups(spool: Spool, shard: int, classes: int) -> list[Tensor]:
@@ -200,7 +205,7 @@ def top_masks(
         unit, place = np.nonzero(top // SHARD == shard)
         if len(unit):
             rows = top[unit, place] - spool.indices(shard).start
-            chosen = np.array(spool.read(shard, feature_name(layer))[rows, unit])  # (found, h, w)
+            chosen = np.array(spool.read(shard, plan.array(layer))[rows, unit])  # (found, h, w)
             above = gr.upsample(torch.from_numpy(chosen).float(), plan.grid) > scaled[unit]
             masks[unit, place] = np.packbits(above.numpy(), axis=-1)
     return masks

@@ -50,7 +50,11 @@ class Edit:
             out[:, units] = value.expand(x.shape[0], len(self.units), *x.shape[2:])
             return out
         mask = self.mask.to(x)
-        if mask.shape[-2:] != x.shape[-2:] or mask.ndim not in (2, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
+        if (
+            mask.shape[-2:] != x.shape[-2:]
+            or mask.ndim not in (2, 4)
+            or (mask.ndim == 4 and (mask.shape[1] != 1 or mask.shape[0] not in (1, x.shape[0])))
+        ):
             raise UsageError(
                 f"Layer {self.layer!r} puts out {tuple(x.shape[-2:])} positions; a mask must be (h, w) or (N, 1, h, w) "
                 f"of that size, got {tuple(mask.shape)}."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import DissectError, UsageError
+from .errors import DissectError, UsageError, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,11 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
             if name:
                 handles.append(layer.register_forward_hook(look(name, layer)))
         run()
-    except (RuntimeError, TypeError, ValueError) as error:
+    except DissectError:
+        raise
+    except Exception as error:  # whatever the network raises
         raise DissectError(
-            f"The network failed on one probe sample ({type(error).__name__}: {error}); check that the latent fits it."
+            f"The network failed on one probe sample ({one_line(error)}); check that the latent fits it."
         ) from error
     finally:
         for handle in handles:

@@ -69,7 +69,7 @@ class Tap:
         return self._outputs[layer]
 
     def _keep(self, name: str, _layer: nn.Module, _inputs: object, output: object) -> None:
-        self._outputs[name] = single_tensor(name, output)
+        self._outputs[name] = single_tensor(name, output).clone()  # a later layer may work in place
         if self.stop and len(self._outputs) == len(set(self.layers)):
             raise _Enough
 

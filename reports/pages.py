@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ..dissect.store import Dissection, write_atomic
-from ..hooks.errors import DissectError
+from ..hooks.errors import DissectError, one_line
 from . import figures
 
 HERE = Path(__file__).parent
@@ -41,6 +41,10 @@ def write_report(run: Dissection) -> Path:
         write_atomic(part / "index.html", lambda file: file.write(page.encode()))
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise DissectError(
+            f"The run in {run.folder} is damaged ({one_line(error)}); delete the folder and run again."
+        ) from error
     except OSError as error:
         raise DissectError(
             f"The report cannot be written to {final} ({error.strerror or error}); make room and run: "

@@ -23,6 +23,8 @@ class Vocabulary:
     colours: tuple[str, ...]  # "#rrggbb"
 
     def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names) or not all(self.names):
+            raise ValueError(f"Class names must differ and not be empty, got {', '.join(map(repr, self.names[:12]))}.")
         sizes = {len(self.names), len(self.categories), len(self.colours)}
         if len(sizes) != 1 or not self.names:
             raise ValueError(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from ganatomy.dissect import Generator, NormalLatents
+from ganatomy.dissect import Dissection, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
 from torch import Tensor, nn
 
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
 NAMES = ("red", "green", "blue", "yellow")
 SIDE = 32
+
+Go = Callable[..., Dissection]
 
 
 class Painter(nn.Module):
@@ -70,7 +74,7 @@ def colours() -> ColourSegmenter:
 
 
 @pytest.fixture
-def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty current folder for factories of the user's own; their modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
@@ -78,3 +82,21 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def go(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> Go:
+    """Dissect the painter; any option can be changed."""
+
+    def call(**options: Any) -> Dissection:
+        usual: dict[str, Any] = {
+            "model": painter,
+            "layers": [1],
+            "segmenter": colours,
+            "samples": 200,
+            "out": tmp_path / "run",
+            "quiet": True,
+        }
+        return run(**(usual | options))
+
+    return call

@@ -61,6 +61,15 @@ def test_tap_keeps_the_latest_pass(net: Net, x: Tensor) -> None:
     assert torch.equal(tap["first"], net.first(x * 2))
 
 
+def test_tap_is_not_fooled_by_layers_that_work_in_place(x: Tensor) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True))
+    with Tap(net, ["0", "1"]) as tap:
+        net(x)
+    assert torch.equal(tap["0"], net[0](x))
+    assert torch.equal(tap["1"], net[0](x).relu())
+
+
 def test_tap_stops_early(net: Net, x: Tensor) -> None:
     net.last_ran = True
     after = []
@@ -164,6 +173,7 @@ def test_edits_apply_in_order(net: Net, x: Tensor) -> None:
         (Edit(layer="first", units=(-1,)), "asked for -1"),
         (Edit(layer="first", units=(0, 1), value=torch.ones(3)), "2 units need one value or 2, got 3"),
         (Edit(layer="first", units=(0,), mask=torch.ones(3, 3)), r"\(6, 6\) positions.*got \(3, 3\)"),
+        (Edit(layer="first", units=(0,), mask=torch.ones(3, 1, 6, 6)), r"got \(3, 1, 6, 6\)"),
         (Edit(layer="fist", units=(0,)), "Did you mean first"),
     ],
 )

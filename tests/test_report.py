@@ -19,7 +19,6 @@ from ganatomy.segmenters import Vocabulary
 
 from .conftest import COLOURS, ColourSegmenter
 
-playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 
 SCRIPT = '"><script>document.title="owned"</script>'
@@ -36,6 +35,7 @@ def page() -> Iterator[Any]:
     """A page of a real browser that fails the test on any console error and any request off the file system."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -139,7 +139,7 @@ def test_an_outline_follows_the_region() -> None:
     assert not yellow[20:44, 20:44].any()
     assert not yellow[:15].any()
     assert (drawn[20:44, 20:44] == 90).all()
-    assert (drawn[:14] == 60).all()
+    assert (drawn[:14] == 72).all()
 
 
 def test_labels_are_painted_in_their_colours() -> None:
@@ -148,3 +148,24 @@ def test_labels_are_painted_in_their_colours() -> None:
     assert painted[0, 0, 0].tolist() == [255, 0, 0]
     assert painted[0, 1, 3].tolist() == [153, 153, 153]
     assert painted[0, 3, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", '{"schema": 1, "status": "complete", "config": {}}'),
+        ("run.json", "null"),
+        ("classes.csv", "class,category,colour,share,images,units\n"),
+        ("units.csv", "layer,unit,label,category,labelled,iou,iqr,chance_iou,threshold,quantile,peak,state\na,b,c\n"),
+        ("spool/shard-00000/images.npy", "nonsense"),
+    ],
+)
+def test_a_damaged_run_is_named(
+    painter: Generator, colours: ColourSegmenter, tmp_path: Path, name: str, content: str
+) -> None:
+    make(painter, colours, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(DissectError) as caught:
+        write_report(dissect.Dissection.load(tmp_path / "run"))
+    assert str(tmp_path / "run") in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -82,6 +82,9 @@ class Generator:
             module whose output is a featuremap, found by running the module once.
         output_range: what is black and what is white in the module's output.
         provenance: where the weights came from.
+
+    Raises:
+        UsageError: an output range that is none.
     """
 
     module: nn.Module
@@ -92,6 +95,9 @@ class Generator:
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
+        low, high = self.output_range
+        if not low < high:
+            raise UsageError(f"output_range {self.output_range}: black must be less than white, e.g. (-1, 1).")
         self.module.eval()
 
     @property

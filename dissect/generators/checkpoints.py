@@ -107,8 +107,8 @@ def infer_progan(state: Mapping[str, Tensor]) -> ProGAN:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no progressive GAN.
     """
-    older = not any(re.match(r"layer\d+\.", key) for key in state)
-    numbered = re.compile(r"features\.(\d+)\..+" if older else r"layer(\d+)\..+")
+    older = not any(re.match(r"layer\d{1,4}\.", key) for key in state)
+    numbered = re.compile(r"features\.(\d{1,4})\..+" if older else r"layer(\d{1,4})\..+")
     numbers = {int(found[1]) for key in state if (found := numbered.fullmatch(key))}
     if not numbers:
         raise DissectError("no key is like layer1.conv.weight (or, in older files, features.0.conv.weight).")
