@@ -52,16 +52,30 @@ class Scale:
         return self.low[:, None] + torch.where(steps > 0, (codes + 0.5) / steps, 0.0)
 
 
-_VALUES = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).float()  # of every float16, NaNs too
+_VALUES = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).float()  # of every float16
+_FINITE = _VALUES.isfinite()
 _VALUES = _VALUES.nan_to_num(torch.inf, torch.inf, -torch.inf)
 _ASCENDING = _VALUES.argsort(stable=True)
+_ZERO = 2**15  # the place of +0.0
 
 
-def float16_histogram(features: Tensor) -> Tensor:
-    """finite featuremaps (N, U, h, w) float16 -> (U, 65536) int64: how often each unit takes each float16."""
-    units = features.shape[1]
-    bits = features.view(torch.int16).int() + (torch.arange(units, dtype=torch.int32) * 2**16 + 2**15)[:, None, None]
-    return torch.bincount(bits.flatten(), minlength=units * 2**16).view(units, -1)
+def float16_codes(features: Tensor) -> Tensor:
+    """featuremaps (N, U, h, w) float16 -> flat int32: which float16 it is, unit u's from u · 65,536 on."""
+    start = torch.arange(features.shape[1], dtype=torch.int32) * 2**16 + 2**15
+    return (features.view(torch.int16).int() + start[:, None, None]).flatten()
+
+
+def float16_histogram(codes: Sequence[Tensor], units: int) -> Tensor:
+    """flat codes -> (U, 65536) int64: how often each unit takes each float16."""
+    return torch.bincount(torch.cat(list(codes)), minlength=units * 2**16).view(units, -1)
+
+
+def broken_as_zero(histogram: Tensor) -> tuple[Tensor, Tensor]:
+    """histogram (U, 65536) -> the same with infinities and NaNs counted as zeros, and which units have none, (U,)."""
+    broken = histogram[:, ~_FINITE].sum(1)
+    histogram = histogram * _FINITE
+    histogram[:, _ZERO] += broken
+    return histogram, broken == 0
 
 
 def step_range(histogram: Tensor) -> tuple[Scale, Scale]:

@@ -21,6 +21,7 @@ from .spool import SHARD, Spool
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
 BLOCK_CELLS = 2**22  # counters of a block of units
 PIECE_PIXELS = 2**19  # counted together
+SURVEY_VALUES = 2**22  # float16 values counted together
 TOP = 12  # most-activating samples kept a unit
 
 OK, CONSTANT, NOT_FINITE = "ok", "constant", "not finite"
@@ -122,17 +123,19 @@ def _survey(spool: Spool, plan: Plan, layer: str, block: slice) -> _Survey:
     """Which values the featuremaps take, and the most-activating samples."""
     units = block.stop - block.start
     histogram = torch.zeros(units, 2**16, dtype=torch.int64)
-    finite = torch.ones(units, dtype=torch.bool)
     top, peak = torch.zeros(units, 0, dtype=torch.int64), torch.zeros(units, 0)
+    waiting: list[Tensor] = []
     for shard in range(len(spool)):
         raw = _features(spool, plan, shard, layer, block)
-        finite &= raw.isfinite().all(0).all(-1).all(-1)
-        features = raw.nan_to_num_(0, 0, 0)
-        histogram += lv.float16_histogram(features)
+        waiting.append(lv.float16_codes(raw))
+        if shard == len(spool) - 1 or sum(map(len, waiting)) > SURVEY_VALUES:
+            histogram += lv.float16_histogram(waiting, units)
+            waiting.clear()
         indices = torch.tensor(spool.indices(shard)).expand(units, -1)
-        peak = torch.cat([peak, features.amax((2, 3)).T.float()], 1)
+        peak = torch.cat([peak, _whole(raw).amax((2, 3)).T], 1)
         peak, order = (t[:, :TOP] for t in peak.sort(dim=1, descending=True, stable=True))
         top = torch.cat([top, indices], 1).gather(1, order)
+    histogram, finite = lv.broken_as_zero(histogram)
     return _Survey(histogram=histogram, finite=finite, top=top, peak=peak)
 
 
@@ -147,7 +150,7 @@ def _count(spool: Spool, plan: Plan, layer: str, block: slice, scale: lv.Scale, 
     pixels = at_once * SHARD * plan.grid**2
     real, whole = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
     for shard in range(len(spool)):
-        features = _features(spool, plan, shard, layer, block).nan_to_num_(0, 0, 0).float()
+        features = _whole(_features(spool, plan, shard, layer, block))
         planes = _groups(spool, shard, classes)
         for piece in _pieces(units, at_once):
             steps = lv.Scale(scale.low[piece], scale.high[piece]).measure(features[:, piece])
@@ -174,6 +177,11 @@ def _pieces(length: int, size: int) -> list[slice]:
 def _features(spool: Spool, plan: Plan, shard: int, layer: str, block: slice) -> Tensor:
     """(n, units of the block, h, w) float16, as spooled; a copy."""
     return torch.from_numpy(np.array(spool.read(shard, plan.array(layer))[:, block]))
+
+
+def _whole(features: Tensor) -> Tensor:
+    """float16 -> float32 with zeros for infinities and NaNs."""
+    return features.float().nan_to_num_(0, 0, 0)
 
 
 def _groups(spool: Spool, shard: int, classes: int) -> list[Tensor]:
