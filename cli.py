@@ -195,12 +195,23 @@ def models(*, detail: str | None, quiet: bool) -> object:
     """List pretrained generators: where they come from, licence, whether they are on this machine."""
     from .dissect.generators import zoo
 
-    if detail:
-        text = zoo.card(detail)
-        if not quiet:
-            click.echo(text)
-        return {"name": detail, "card": text}
-    return _list(zoo.table(), "{} pixels", quiet)
+    if not detail:
+        return _list(zoo.table(), "{} pixels", quiet)
+    text, layers = zoo.card(detail), {}
+    if zoo.place(zoo.MODELS[detail]).is_file():
+        from .hooks.layers import layer_shapes
+
+        generator = zoo.load_generator(detail)
+        shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
+        layers = {shape.name: shape.shape for shape in shapes if shape.name in generator.layers}
+    if not quiet:
+        click.echo(text)
+        if layers:
+            table = _table("Layers", "layer*", "number", "units", "height", "width")
+            for number, (name, shape) in enumerate(layers.items(), 1):
+                table.add_row(name, str(number), *map(str, shape or ()))
+            Console().print(table)
+    return {"name": detail, "card": text, "layers": layers}
 
 
 @main.command(epilog="\b\nExample:\n  dissect segmenters")
