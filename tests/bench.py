@@ -24,6 +24,7 @@ from pathlib import Path
 
 import click
 import torch
+
 from ganatomy.dissect import Dissection, Generator, NormalLatents, load_generator, run
 from ganatomy.dissect.capture import BATCH, Threads
 from ganatomy.dissect.generators.progan import ProGAN

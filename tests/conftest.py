@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ganatomy.dissect import Dissection, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
-from torch import Tensor, nn
 
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
 NAMES = ("red", "green", "blue", "yellow")

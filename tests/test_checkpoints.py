@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ganatomy.dissect.generators.checkpoints import infer_progan, load_state_dict, open_checkpoint, sha256
-from ganatomy.hooks.errors import DissectError, UsageError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+
+from ganatomy.dissect.generators.checkpoints import infer_progan, load_state_dict, open_checkpoint, sha256
+from ganatomy.hooks.errors import DissectError, UsageError
 
 LATENT, WIDTHS = 3, (4, 2)  # images of 8 pixels
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
+
 from ganatomy.cli import main
 from ganatomy.dissect.generators.progan import ProGAN
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from ganatomy.dissect import grid as gr
 from ganatomy.dissect import scores as sc
 from ganatomy.dissect.capture import Plan
 from ganatomy.dissect.levels import STEPS, level_shares
 from ganatomy.dissect.spool import Spool
 from ganatomy.dissect.tally import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
-from torch import Tensor
-from torch.nn import functional as F
 
 N, U, C, G = 131, 11, 4, 16  # two shards, the second with a rest
 QUANTILE = 0.01

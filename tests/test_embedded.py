@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from ganatomy import dissect
 from ganatomy.dissect.generators.base import Generator
 from ganatomy.dissect.scenes import evaluate

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ganatomy.hooks import Edit, Tap, edited
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.hooks.layers import find_layer, layer_shapes, pick_layers
-from torch import Tensor, nn
 
 
 class Net(nn.Module):

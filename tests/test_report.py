@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ganatomy import dissect
 from ganatomy.dissect.generators.base import Generator
 from ganatomy.hooks.errors import DissectError

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ganatomy import dissect
 from ganatomy.dissect import capture as capture_module
 from ganatomy.dissect import spool as spool_module
@@ -20,7 +22,6 @@ from ganatomy.dissect.generators.base import Generator, NormalLatents
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.spool import Spool
 from ganatomy.hooks.errors import DissectError, UsageError
-from torch import Tensor, nn
 
 from .conftest import NAMES, ColourSegmenter, Go, Painter
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
+
 from ganatomy import dissect
 from ganatomy.dissect.generators.base import Generator, NormalLatents
 from ganatomy.hooks.errors import DissectError, UsageError
-from torch import Tensor, nn
 
 from .conftest import ColourSegmenter, Go, Painter
 

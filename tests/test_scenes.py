@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ganatomy.dissect.scenes.export import export
 from ganatomy.dissect.scenes.render import LABEL, render
 from ganatomy.hooks.errors import UsageError
 from ganatomy.segmenters.scenes import CLASSES
-from PIL import Image
 
 
 def test_a_scene_is_the_same_in_every_batch() -> None:

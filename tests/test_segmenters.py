@@ -10,11 +10,12 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.segmenters import Vocabulary, check_labels, load_segmenter, table
 from ganatomy.segmenters.colours import palette
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 LRASPP, DEEPLAB = "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"
 

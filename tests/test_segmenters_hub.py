@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from ganatomy import segmenters
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.segmenters import Segmenter, check_labels, load_segmenter, table
 from ganatomy.segmenters.hub import TRANSFORM, is_cached
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 ENCODER = "tu-tf_mobilenetv3_small_minimal_100"
 NAMES = ["sky", "tree", "door", "grass"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ganatomy.dissect.generators import zoo
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.hooks.errors import DissectError, UsageError
