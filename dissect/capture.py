@@ -99,6 +99,8 @@ def capture(
                     with threads:
                         parts.append(_sample(generator, segmenter, plan, indices[start : start + batch]))
                 except (RuntimeError, MemoryError) as error:
+                    if not _out_of_memory(error):
+                        raise
                     if batch == 1:
                         raise DissectError("Memory does not suffice for one sample; try another --device.") from error
                     batch //= 2

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import DissectError, UsageError, one_line
 from ..hooks.layers import layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter, Vocabulary
@@ -117,7 +117,7 @@ def run(
             f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {spool_limit / 1e9:.1f} GB; take "
             "fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
         )
-    info = open_run(folder, config, lambda: _describe(generator, namer, plan, device))
+    info = open_run(folder, config, lambda: _describe(generator, plan, device))
     if info["status"] == COMPLETE:
         if keep_spool and not list(folder.glob("spool/*/features-*")):
             raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
@@ -294,7 +294,7 @@ def _device(device: str | None) -> str:
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {device} cannot be used ({str(error).splitlines()[0]}); try cpu.") from error
+        raise UsageError(f"--device {device} cannot be used ({one_line(error)}); try cpu.") from error
     return str(device)
 
 
@@ -309,7 +309,7 @@ def _layers(plan: Plan) -> dict[str, dict[str, float]]:
     }
 
 
-def _describe(generator: Generator, segmenter: Segmenter, plan: Plan, device: str) -> dict[str, Any]:
+def _describe(generator: Generator, plan: Plan, device: str) -> dict[str, Any]:
     return {
         "created": _now(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

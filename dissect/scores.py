@@ -49,8 +49,13 @@ class Counts:
 
 def iou(counts: Counts) -> Floats:
     """a / |M ∪ C| as (U, C, K); NaN where the union is empty."""
-    union = counts.unit_area[:, None, :] + counts.class_area[None, :, None] - counts.intersection
-    return np.divide(counts.intersection, union, out=np.full(union.shape, np.nan), where=union > 0)
+    return _iou(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None])
+
+
+def _iou(a: Integers, m: Integers, c: Integers) -> Floats:
+    """The same from |M ∩ C|, |M| and |C|, of any shapes that broadcast."""
+    union = m + c - a
+    return np.divide(a, union, out=np.full(union.shape, np.nan), where=union > 0)
 
 
 def chance_iou(p: Floats, q: Floats) -> Floats:
@@ -65,13 +70,14 @@ def iqr(counts: Counts) -> Floats:
     Source: Bau et al. 2019, section 3.1. Where M and C avoid each other (a < npq) it counts as 0, since what a unit
     shuns is not what it draws.
     """
-    n = counts.pixels
-    a = counts.intersection
-    m = np.broadcast_to(counts.unit_area[:, None, :], a.shape)
-    c = np.broadcast_to(counts.class_area[None, :, None], a.shape)
+    return _iqr(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None], counts.pixels)
+
+
+def _iqr(a: Integers, m: Integers, c: Integers, n: int) -> Floats:
+    """The same from |M ∩ C|, |M| and |C|, of any shapes that broadcast, and the number of pixels."""
     joint = _entropy(a, n) + _entropy(m - a, n) + _entropy(c - a, n) + _entropy(n - m - c + a, n)
     apart = _entropy(m, n) + _entropy(n - m, n) + _entropy(c, n) + _entropy(n - c, n)
-    ratio = np.divide(apart - joint, joint, out=np.zeros(a.shape), where=joint > 0)
+    ratio = np.divide(apart - joint, joint, out=np.zeros(joint.shape), where=joint > 0)
     attracted = a / n > (m / n) * (c / n)
     return np.where(attracted, np.maximum(ratio, 0), 0.0)
 
@@ -92,9 +98,7 @@ class Labels:
     iqr: Floats
     chance_iou: Floats
     share: Floats  # of pixels above the level
-    attracted: NDArray[
-        np.bool_
-    ]  # where chosen, the unit overlaps its class: more than by chance under `iqr`, or at all
+    attracted: NDArray[np.bool_]  # overlaps its class where chosen: under `iqr` more than by chance, else at all
     labelled: NDArray[np.bool_]
 
 
@@ -106,25 +110,26 @@ def label_units(choose: Counts, score: Counts, rule: str, quantile_level: int) -
     `quantile_level` for all, the class of highest IoU; labelled where IoU ≥ 0.04.
     """
     units = np.arange(len(choose.unit_area))
-    ratio = iqr(choose)  # (U, C, K)
     if rule == "iqr":
-        level_of_class = ratio.argmax(2)
+        ratio = iqr(choose)  # (U, C, K)
         label = ratio.max(2).argmax(1)
-        level = level_of_class[units, label]
+        level = ratio[units, label].argmax(1)
+        attracted = ratio[units, label, level] > 0
     else:
         label = np.nan_to_num(iou(choose)[:, :, quantile_level], nan=-1.0).argmax(1)
         level = np.full(len(units), quantile_level)
-    at = (units, label, level)
-    scored_iou, scored_iqr = iou(score)[at], iqr(score)[at]
-    share = score.unit_area[units, level] / score.pixels
+        attracted = choose.intersection[units, label, level] > 0
+    a, m, c = score.intersection[units, label, level], score.unit_area[units, level], score.class_area[label]
+    scored_iou, scored_iqr = _iou(a, m, c), _iqr(a, m, c, score.pixels)
+    share = m / score.pixels
     limits = (scored_iqr >= MIN_IQR) & (scored_iou >= MIN_IOU) if rule == "iqr" else scored_iou >= MIN_IOU_QUANTILE
     return Labels(
         label=label,
         level=level,
         iou=scored_iou,
         iqr=scored_iqr,
-        chance_iou=chance_iou(score.class_area[label] / score.pixels, share),
+        chance_iou=chance_iou(c / score.pixels, share),
         share=share,
-        attracted=(ratio if rule == "iqr" else choose.intersection)[at] > 0,
+        attracted=attracted,
         labelled=limits,
     )

@@ -62,20 +62,24 @@ def tally_layer(
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
-    def stack(name: str) -> NDArray[np.generic]:
-        return np.concatenate([getattr(part, name) for part in parts])
+    return Tally(
+        level=np.concatenate([part.level for part in parts]),
+        choose=_stack([part.choose for part in parts]),
+        score=_stack([part.score for part in parts]),
+        state=np.concatenate([part.state for part in parts]),
+        top=np.concatenate([part.top for part in parts]),
+        peak=np.concatenate([part.peak for part in parts]),
+    )
 
-    def counts(half: str) -> Counts:
-        halves: list[Counts] = [getattr(part, half) for part in parts]
-        return Counts(
-            intersection=np.concatenate([h.intersection for h in halves]),
-            unit_area=np.concatenate([h.unit_area for h in halves]),
-            class_area=halves[0].class_area,
-            pixels=halves[0].pixels,
-        )
 
-    fields = {name: stack(name) for name in ("level", "state", "top", "peak")}
-    return Tally(choose=counts("choose"), score=counts("score"), **fields)  # type: ignore[arg-type]
+def _stack(counts: Sequence[Counts]) -> Counts:
+    """The counts of several blocks of units on the same samples as one."""
+    return Counts(
+        intersection=np.concatenate([block.intersection for block in counts]),
+        unit_area=np.concatenate([block.unit_area for block in counts]),
+        class_area=counts[0].class_area,
+        pixels=counts[0].pixels,
+    )
 
 
 @torch.inference_mode()

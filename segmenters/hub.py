@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import DissectError, UsageError, one_line
 from .base import Vocabulary
 from .colours import palette
 
@@ -150,7 +150,7 @@ def _folder(source: str) -> Path:
         ) from error
     except Exception as error:  # the hub's client has changed its HTTP library, and its errors with it, more than once
         raise DissectError(
-            f"{source} is no folder here and could not be fetched from the Hugging Face hub ({_reason(error)}). Where "
+            f"{source} is no folder here and could not be fetched from the Hugging Face hub ({one_line(error)}). Where "
             f"the hub can be reached run `hf download {source} --local-dir DIR`, then use --segmenter hub:DIR."
         ) from error
 
@@ -199,7 +199,7 @@ def _preprocessing(folder: Path, source: str, encoder: str) -> Preprocessing:
             found = read_transform(_json(folder / TRANSFORM))
         except (KeyError, TypeError, ValueError) as error:
             raise DissectError(
-                f"{folder / TRANSFORM} is not an albumentations pipeline (at {_reason(error)})."
+                f"{folder / TRANSFORM} is not an albumentations pipeline (at {one_line(error)})."
             ) from error
         return replace(found, size=found.size or size)
     if encoder.startswith("tu-"):
@@ -220,13 +220,8 @@ def _network(folder: Path) -> nn.Module:
         with contextlib.redirect_stdout(io.StringIO()):
             network: nn.Module = smp.from_pretrained(str(folder), encoder_weights=None)
     except Exception as error:  # whatever building a network from a foreign config and filling it can raise
-        raise DissectError(f"The segmenter in {folder} cannot be loaded ({_reason(error)}).") from error
+        raise DissectError(f"The segmenter in {folder} cannot be loaded ({one_line(error)}).") from error
     return network
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an exception says."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 class HubSegmenter:

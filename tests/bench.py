@@ -14,7 +14,6 @@ resolution with random weights and 256 units at 16×16.
 from __future__ import annotations
 
 import json
-import resource  # noqa: F401 - used by the child process of peak_memory
 import statistics
 import subprocess
 import sys
@@ -96,12 +95,12 @@ def compare(case: str, samples: int, rounds: int) -> dict[str, object]:
 def peak_memory(samples: int) -> dict[str, object]:
     """Peak resident memory of a run in a fresh process."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import bench, pathlib\n"
+        "import pathlib, resource, sys; sys.path.insert(0, sys.argv[2]); import bench\n"
         "model, names = bench.generator('scenes'), bench.load_segmenter('scenes')\n"
         "import tempfile\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    bench.dissected(model, names, 'scenes', int(sys.argv[1]), pathlib.Path(folder) / 'run')\n"
-        "print(bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     command = [sys.executable, "-c", code, str(samples), str(Path(__file__).parent)]
     kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
