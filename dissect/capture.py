@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ def capture(
     """
     batch = batch or BATCH.get(generator.device.type, 16)
     threads = Threads() if generator.device.type == "cpu" else nullcontext()
-    with ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
+    with threads_kept(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None
         for shard in spool.missing():
             indices = spool.indices(shard)
@@ -145,6 +145,16 @@ def _forward(
             raise
         raise DissectError(f"A network failed on samples {indices[0]} … ({one_line(error)}).") from error
     return images, {layer: tap[layer] for layer in layers}, labels
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Afterwards torch uses as many threads as before."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Threads:

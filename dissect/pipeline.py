@@ -123,7 +123,6 @@ def run(
             raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
         return Dissection.load(folder)
     plan = replace(plan, scales={name: layer["scale"] for name, layer in info["layers"].items()})
-    threads = torch.get_num_threads()
     try:
         return _work(generator, namer, plan, folder, info, batch_size, keep_spool, quiet)
     except OSError as error:
@@ -131,8 +130,6 @@ def run(
             f"Writing to {folder} failed ({error.strerror or error}); what was captured stays: make room and run the "
             "same command again."
         ) from error
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _work(

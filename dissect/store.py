@@ -196,10 +196,6 @@ class Dissection:
             pixels=int(stored[f"{half}/pixels"]),
         )
 
-    def levels(self, layer: str) -> NDArray[np.float32]:
-        """(U, K) activation levels, ascending."""
-        return self._scores[f"{layer}/level"].astype(np.float32)
-
     def tops(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The most-activating samples (U, T) and where in them the unit exceeds its threshold (U, T, g, g)."""
         bits: Any = self._tops[f"{layer}/mask"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import grid as gr
 from . import levels as lv
-from .capture import Plan
+from .capture import Plan, threads_kept
 from .scores import Counts
 from .spool import SHARD, Spool
 
@@ -52,15 +52,14 @@ def tally_layer(
         return _tally_block(spool, plan, layer, block, classes, shares)
 
     parts: list[Tally] = []
-    threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
-    try:
-        for part in pool.map(work, blocks):
-            parts.append(part)
-            advance(len(part.state))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+    with threads_kept():
+        try:
+            for part in pool.map(work, blocks):
+                parts.append(part)
+                advance(len(part.state))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     return Tally(
         level=np.concatenate([part.level for part in parts]),

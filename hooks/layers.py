@@ -17,7 +17,6 @@ class LayerShape:
     """One module of a network and the output it was seen to give."""
 
     name: str
-    kind: str  # class name
     shape: tuple[int, ...] | None  # without the batch axis; None where the output is not one tensor
     innermost: bool  # has no modules inside
 
@@ -89,7 +88,7 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
 
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-            seen.setdefault(name, LayerShape(name=name, kind=type(layer).__name__, shape=shape, innermost=innermost))
+            seen.setdefault(name, LayerShape(name=name, shape=shape, innermost=innermost))
 
         return hook
 

@@ -101,3 +101,18 @@ def go(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> Go:
         return run(**(usual | options))
 
     return call
+
+
+def make_varied(network: nn.Module, last: str, scores: Callable[[Any], Tensor]) -> None:
+    """Calibrate a random segmentation network, in place, so that its labels vary from pixel to pixel.
+
+    `last` names its last convolution, `scores` finds the class scores in its output.
+    """
+    sample = torch.rand(2, 3, 64, 64)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # statistics of the sample: features of unit variance
+    with torch.no_grad():
+        network(sample)
+        average = scores(network.eval()(sample)).mean((0, 2, 3))
+        network.get_submodule(last).bias -= average  # no class wins everywhere

@@ -163,6 +163,19 @@ def test_memory_that_runs_out_halves_the_batch(go: Go, tmp_path: Path, monkeypat
     same(found, go(out=tmp_path / "plain"))
 
 
+def test_other_failures_do_not_halve_the_batch(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def broken(_generator: Any, _segmenter: Any, _plan: Any, indices: Sequence[int]) -> Any:
+        sizes.append(len(indices))
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(capture_module, "_sample", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        go(batch_size=64)
+    assert sizes == [64]
+
+
 def test_the_networks_are_called_once_a_sample(go: Go, painter: Generator, colours: ColourSegmenter) -> None:
     drawn, named = [], []
     painter.module.register_forward_hook(lambda _m, inputs, _out: drawn.extend(inputs[0][:, 0].tolist()))
