@@ -12,20 +12,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .effects import Effects
     from .generators.base import Generator, NormalLatents, Provenance
     from .generators.zoo import load_generator
+    from .interventions import ablate, insert
     from .pipeline import run
     from .store import Dissection
+    from .unit_scan import Scan, scan
 
-__all__ = ["Dissection", "Generator", "NormalLatents", "Provenance", "load_generator", "run"]
+__all__ = [
+    "Dissection",
+    "Effects",
+    "Generator",
+    "NormalLatents",
+    "Provenance",
+    "Scan",
+    "ablate",
+    "insert",
+    "load_generator",
+    "run",
+    "scan",
+]
 
 _HOMES = {
     "Dissection": "store",
+    "Effects": "effects",
     "Generator": "generators.base",
     "NormalLatents": "generators.base",
     "Provenance": "generators.base",
     "load_generator": "generators.zoo",
+    "Scan": "unit_scan",
+    "ablate": "interventions",
+    "insert": "interventions",
     "run": "pipeline",
+    "scan": "unit_scan",
 }
 
 

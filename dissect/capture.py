@@ -99,7 +99,7 @@ def capture(
                     with threads:
                         parts.append(_sample(generator, segmenter, plan, indices[start : start + batch]))
                 except (RuntimeError, MemoryError) as error:
-                    if not _out_of_memory(error):
+                    if not out_of_memory(error):
                         raise
                     if batch == 1:
                         raise DissectError("Memory does not suffice for one sample; try another --device.") from error
@@ -141,7 +141,7 @@ def _forward(
     except DissectError:
         raise
     except Exception as error:  # whatever the user's networks raise
-        if _out_of_memory(error):
+        if out_of_memory(error):
             raise
         raise DissectError(f"A network failed on samples {indices[0]} … ({one_line(error)}).") from error
     return images, {layer: tap[layer] for layer in layers}, labels
@@ -180,5 +180,6 @@ class Threads:
                 torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says that memory ran out."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import sys
@@ -16,18 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from ..hooks.errors import DissectError, UsageError, one_line
-from ..hooks.layers import layer_shapes, pick_layers
-from ..segmenters import load_segmenter
+from ..hooks.errors import DissectError, UsageError
+from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter, Vocabulary
 from .capture import Plan, capture, probe
 from .generators.base import Generator
-from .generators.zoo import MODELS, load_generator
 from .levels import level_shares
+from .models import dissectable, fingerprint, open_models, segmenter_fingerprint, usable_device
 from .progress import Progress
 from .scores import label_units
 from .spool import Spool
@@ -80,16 +76,10 @@ def run(
         DissectError: something failed; what was captured stays and the same call resumes.
     """
     _check(samples, threshold, quantile, grid, seed, batch_size)
-    device = _device(device)
-    if isinstance(model, Generator):
-        generator = model if seed is None else replace(model, source=model.source.seeded(seed))
-        generator.module.to(device)
-    else:
-        generator = load_generator(model, weights=weights, latent=latent, seed=seed or 0, device=device, quiet=quiet)
-    named = generator.name in MODELS and MODELS[generator.name].segmenter
-    if segmenter is None and not named:
-        raise UsageError(f"No segmenter belongs to {generator.name}; choose one by --segmenter (dissect segmenters).")
-    namer = load_segmenter(segmenter or str(named), device) if not isinstance(segmenter, Segmenter) else segmenter
+    device = usable_device(device)
+    generator, namer = open_models(
+        model, segmenter, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet
+    )
     layers = [layers] if isinstance(layers, (str, int)) else layers
     picked = pick_layers(layers, dissectable(generator), generator.module)
     if not picked:
@@ -103,12 +93,18 @@ def run(
         "output_range": list(generator.output_range),
         "layers": list(picked),
         "segmenter": namer.name,
-        "segmenter_sha256": _segmenter_fingerprint(namer),
+        "segmenter_sha256": segmenter_fingerprint(namer),
         "samples": samples,
         "threshold": threshold,
         "quantile": quantile,
         "grid": plan.grid,
         "seed": getattr(generator.source, "seed", seed),
+    }
+    source = {  # how to load them again; nothing where they came as objects
+        "model": model if isinstance(model, str) else None,
+        "weights": str(weights) if weights else None,
+        "latent": latent,
+        "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
     }
     folder = Path(out) if out else Path("runs") / _folder_name(generator.name, picked)
     needed = samples * plan.sample_bytes
@@ -117,7 +113,7 @@ def run(
             f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {spool_limit / 1e9:.1f} GB; take "
             "fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
         )
-    info = open_run(folder, config, lambda: _describe(generator, plan, device))
+    info = open_run(folder, config, lambda: _describe(generator, plan, device) | {"source": source})
     if info["status"] == COMPLETE:
         if keep_spool and not list(folder.glob("spool/*/features-*")):
             raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
@@ -184,7 +180,7 @@ def _work(
     write_csv(folder / "classes.csv", classes)
     info = info | {
         "status": COMPLETE,
-        "finished": _now(),
+        "finished": now(),
         "seconds": {"capture": round(captured - started, 3), "score": round(time.perf_counter() - captured, 3)},
         "captured_now": missing,
     }
@@ -242,34 +238,6 @@ def _class_table(
     )
 
 
-def dissectable(generator: Generator) -> tuple[str, ...]:
-    """The generator's own list of layers, else every innermost module that puts out a featuremap."""
-    if generator.layers:
-        return generator.layers
-    shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
-    return tuple(shape.name for shape in shapes if shape.innermost and shape.is_featuremap)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """sha256 over names, shapes and bytes of a module's state, the same whatever file it came from."""
-    digest = hashlib.sha256()
-    tensors = [(name, value) for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)]
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _segmenter_fingerprint(segmenter: Segmenter) -> str:
-    """sha256 over a segmenter's vocabulary and over every network it holds."""
-    digest = hashlib.sha256(repr(segmenter.vocabulary).encode())
-    parts = [segmenter, *getattr(segmenter, "__dict__", {}).values()]
-    for part in parts:
-        if isinstance(part, nn.Module):
-            digest.update(fingerprint(part).encode())
-    return digest.hexdigest()
-
-
 def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int | None, batch_size: int | None) -> None:
     if samples < 2:
         raise UsageError(f"--samples {samples}: at least 2 are needed, one to choose labels and one to score them.")
@@ -285,16 +253,6 @@ def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int |
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
 
 
-def _device(device: str | None) -> str:
-    if device in (None, "auto"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {device} cannot be used ({one_line(error)}); try cpu.") from error
-    return str(device)
-
-
 def _folder_name(model: str, layers: Sequence[str]) -> str:
     return re.sub(r"[^\w.+-]+", "_", f"{model}-{'+'.join(layers)}")[:100]
 
@@ -308,8 +266,8 @@ def _layers(plan: Plan) -> dict[str, dict[str, float]]:
 
 def _describe(generator: Generator, plan: Plan, device: str) -> dict[str, Any]:
     return {
-        "created": _now(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "created": now(),
+        "command": command(),
         "provenance": asdict(generator.provenance),
         "image": list(plan.image),
         "grid": plan.grid,
@@ -322,5 +280,11 @@ def _describe(generator: Generator, plan: Plan, device: str) -> dict[str, Any]:
     }
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """The command line of this process."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -7,6 +7,8 @@ RUN/scores.npz    LAYER/level (U, K); LAYER/HALF/intersection (U, C, K), LAYER/H
                   HALF/class_area (C,), HALF/pixels; shares (K,); HALF is choose or score
 RUN/tops.npz      LAYER/sample, LAYER/peak (U, T), LAYER/mask (U, T, g, ⌈g / 8⌉) bits packed along x
 RUN/spool/        see spool.py
+RUN/interventions/NAME/         see effects.py
+RUN/interventions/scan-LAYER/   see unit_scan.py
 RUN/report/       made by the package reports
 """
 
@@ -160,19 +162,22 @@ class Dissection:
         info = read_info(folder)
         if info["status"] != COMPLETE:
             raise UsageError(f"The run in {folder} is not finished; run the same command again to finish it.")
-        tables = []
-        for name in ("units.csv", "classes.csv"):
-            try:
-                tables.append(_read_csv(folder / name))
-            except (OSError, ValueError) as error:
-                raise DissectError(
-                    f"{folder / name} cannot be read ({error}); delete the folder and run again."
-                ) from error
-        return cls(folder=folder, info=info, units=tables[0], classes=tables[1])
+        units, classes = (read_table(folder / name) for name in COLUMNS)
+        return cls(folder=folder, info=info, units=units, classes=classes)
 
     @property
     def layers(self) -> list[str]:
         return list(self.info["layers"])
+
+    @property
+    def interventions(self) -> list[Path]:
+        """The folders of what was ablated and inserted, by name."""
+        return sorted(path.parent for path in self.folder.glob("interventions/*/effect.json"))
+
+    @property
+    def scans(self) -> list[Path]:
+        """The folders of scanned layers, by name."""
+        return sorted(path.parent for path in self.folder.glob("interventions/*/scan.json"))
 
     @property
     def spool(self) -> Spool:
@@ -195,6 +200,15 @@ class Dissection:
             class_area=stored[f"{half}/class_area"],
             pixels=int(stored[f"{half}/pixels"]),
         )
+
+    def levels(self, layer: str) -> NDArray[np.float32]:
+        """The activations (U, K) that define the levels; above level k lie at most `shares[k]` of the grid's pixels."""
+        return np.asarray(self._scores[f"{layer}/level"], np.float32)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(K,), descending."""
+        return np.asarray(self._scores["shares"], np.float64)
 
     def tops(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The most-activating samples (U, T) and where in them the unit exceeds its threshold (U, T, g, g)."""
@@ -225,14 +239,39 @@ class Dissection:
         return self.summary().to_html(index=False) + best.to_html(index=False)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A table whose names stay text, whatever they look like: a class may be called NA or 1."""
-    texts = dict.fromkeys(("layer", "label", "category", "state", "class", "colour"), str)
-    numbers = {name: [""] for name in ("iou", "iqr", "chance_iou")}  # empty for a unit without a label
-    table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
-    if missing := set(COLUMNS[path.name].split()) - set(table.columns):
-        raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+TEXTS = ("layer", "label", "category", "state", "class", "colour", "set", "members")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table whose names stay text, whatever they look like: a class may be called NA or 1.
+
+    Raises:
+        DissectError: it is missing or damaged.
+    """
+    try:
+        header = pd.read_csv(path, nrows=0).columns
+        numbers = {name: [""] for name in header if name not in TEXTS}
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=numbers)
+        if missing := set(COLUMNS.get(path.name, "").split()) - set(table.columns):
+            raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+    except (OSError, ValueError) as error:
+        raise DissectError(f"{path} cannot be read ({error}); delete {path.parent} and run again.") from error
     return table
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+        DissectError: it is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError) as error:
+        raise DissectError(f"{path} cannot be read ({one_line(error)}); delete {path.parent} and try again.") from error
+    return found
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:

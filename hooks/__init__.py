@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .above import Above
     from .edit import Edit, edited
     from .tap import Tap
 
-__all__ = ["Edit", "Tap", "edited"]
+__all__ = ["Above", "Edit", "Tap", "edited"]
 
-_HOMES = {"Edit": "edit", "edited": "edit", "Tap": "tap"}
+_HOMES = {"Above": "above", "Edit": "edit", "edited": "edit", "Tap": "tap"}
 
 
 def __getattr__(name: str) -> Any:

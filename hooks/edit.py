@@ -21,7 +21,7 @@ class Edit:
     Args:
         layer: a name from `named_modules()`.
         units: which channels; none means that nothing changes.
-        value: 0 ablates; a number, or one value a unit (units,), inserts.
+        value: 0 ablates; a number, one value a unit (units,), or maps (1 or N, units, …) insert.
         mask: where, in [0, 1]: None is everywhere, else (h, w) or (N, 1, h, w) at the layer's resolution.
     """
 
@@ -41,13 +41,18 @@ class Edit:
         if min(self.units) < 0 or max(self.units) >= x.shape[1]:
             raise UsageError(f"Layer {self.layer!r} has units 0 to {x.shape[1] - 1}; asked for {_list(self.units)}.")
         value = torch.as_tensor(self.value, dtype=x.dtype, device=x.device)
-        if value.ndim > 1 or value.numel() not in (1, len(self.units)):
-            raise UsageError(f"{len(self.units)} units need one value or {len(self.units)}, got {value.numel()}.")
+        wanted = (x.shape[0], len(self.units), *x.shape[2:])
+        if value.ndim <= 1 and value.numel() in (1, len(self.units)):
+            value = value.reshape(-1, *[1] * (x.ndim - 2))
+        elif value.ndim != x.ndim or value.shape[0] not in (1, wanted[0]) or tuple(value.shape[1:]) != wanted[1:]:
+            raise UsageError(
+                f"{len(self.units)} units of layer {self.layer!r} need one value, {len(self.units)}, or maps {wanted}; "
+                f"got {tuple(value.shape)}."
+            )
         units = torch.as_tensor(self.units, device=x.device)
-        value = value.reshape(-1, *[1] * (x.ndim - 2))
         out = x.clone()
         if self.mask is None:
-            out[:, units] = value.expand(x.shape[0], len(self.units), *x.shape[2:])
+            out[:, units] = value.expand(wanted)
             return out
         mask = self.mask.to(x)
         if (

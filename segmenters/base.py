@@ -50,3 +50,12 @@ class Segmenter(Protocol):
     vocabulary: Vocabulary
 
     def __call__(self, images: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Differentiable(Segmenter, Protocol):
+    """A segmenter that also says how probable each class is, so that a gradient can pass through it."""
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) float32 in [0, 1] -> (N, C, H, W) in [0, 1], differentiable with respect to images."""
+        ...

@@ -52,30 +52,46 @@ class Preprocessing:
     size: tuple[int, int] | None = None  # (height, width); None: the images' own, rounded up to MULTIPLE
 
 
-def label_pixels(
-    network: Callable[[Tensor], Tensor], images: Tensor, preprocessing: Preprocessing, classes: int
-) -> Tensor:
-    """The class of highest score at every pixel of images (N, 3, H, W) in [0, 1]: labels (N, 1, H, W) int64.
-
-    Images are resized to the network's input size (bilinear, antialiased), labels are taken at the resolution of the
-    network's output and then brought back to HxW (nearest-exact): classes are never blended.
-    """
-    import torch
+def _prepared(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """images (N, 3, H, W) in [0, 1] -> what the network wants (bilinear, antialiased)."""
     from torch.nn import functional as F
 
     image_size = (images.shape[2], images.shape[3])
     size = preprocessing.size or (-(-image_size[0] // MULTIPLE) * MULTIPLE, -(-image_size[1] // MULTIPLE) * MULTIPLE)
     mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    planes = []
+    if size != image_size:
+        images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    return (images - mean) / std
+
+
+def label_pixels(
+    network: Callable[[Tensor], Tensor], images: Tensor, preprocessing: Preprocessing, classes: int
+) -> Tensor:
+    """The class of highest score at every pixel of images (N, 3, H, W) in [0, 1]: labels (N, 1, H, W) int64.
+
+    Images are resized to the network's input size, labels are taken at the resolution of the network's output and then
+    brought back to HxW (nearest-exact): classes are never blended.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    height, width = preprocessing.size or images.shape[2:]
     with torch.inference_mode():
-        for some in torch.split(images, max(1, SCORES // (classes * size[0] * size[1]))):
-            if size != image_size:
-                some = F.interpolate(some, size, mode="bilinear", antialias=True, align_corners=False)
-            planes.append(network((some - mean) / std).argmax(1, keepdim=True))  # (n, 1, h, w)
-        labels = torch.cat(planes)
-        if labels.shape[2:] != image_size:
-            labels = F.interpolate(labels.float(), image_size, mode="nearest-exact").long()
+        some = torch.split(images, max(1, SCORES // (classes * height * width)))
+        labels = torch.cat([network(_prepared(part, preprocessing)).argmax(1, keepdim=True) for part in some])
+        if labels.shape[2:] != images.shape[2:]:
+            labels = F.interpolate(labels.float(), images.shape[2:], mode="nearest-exact").long()
     return labels
+
+
+def class_probabilities(network: Callable[[Tensor], Tensor], images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """images (N, 3, H, W) in [0, 1] -> (N, C, H, W) in [0, 1], differentiable; brought back to HxW bilinearly."""
+    from torch.nn import functional as F
+
+    chances = network(_prepared(images, preprocessing)).softmax(1)
+    if chances.shape[2:] != images.shape[2:]:
+        chances = F.interpolate(chances, images.shape[2:], mode="bilinear", antialias=True, align_corners=False)
+    return chances
 
 
 def read_transform(transform: dict[str, Any]) -> Preprocessing:
@@ -238,6 +254,10 @@ class HubSegmenter:
     def __call__(self, images: Tensor) -> Tensor:
         """images (N, 3, H, W) in [0, 1] -> labels (N, 1, H, W) int64; see `label_pixels`."""
         return label_pixels(self._scores, images, self.preprocessing, len(self.vocabulary))
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> (N, C, H, W) in [0, 1], differentiable."""
+        return class_probabilities(self._scores, images, self.preprocessing)
 
     def _scores(self, images: Tensor) -> Tensor:
         output: Tensor | tuple[Tensor, Tensor] = self.network(images)  # the second is of a classification head

@@ -75,13 +75,30 @@ class ScenesSegmenter:
         from torch.nn import functional as F
 
         size = images.shape[2:]
-        if size != (SIDE, SIDE):
-            images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
         with torch.inference_mode():
-            scores = self.network(normalise(images).contiguous(memory_format=torch.channels_last))
+            scores = self._scores(images)
             best, labels = scores.max(1, keepdim=True)  # (N, 1, S, S)
             unsure = best - scores.logsumexp(1, keepdim=True) < torch.tensor(CONFIDENCE).log()
             labels = labels.masked_fill(unsure, UNLABELLED)
             if size != (SIDE, SIDE):
                 labels = F.interpolate(labels.float(), size, mode="nearest-exact").long()
         return labels
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> (N, 13, H, W) in [0, 1], differentiable."""
+        from torch.nn import functional as F
+
+        chances = self._scores(images).softmax(1)
+        if images.shape[2:] != (SIDE, SIDE):
+            chances = F.interpolate(chances, images.shape[2:], mode="bilinear", antialias=True, align_corners=False)
+        return chances
+
+    def _scores(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> class scores (N, 13, 64, 64)."""
+        import torch
+        from torch.nn import functional as F
+
+        if images.shape[2:] != (SIDE, SIDE):
+            images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+        scores: Tensor = self.network(normalise(images).contiguous(memory_format=torch.channels_last))
+        return scores

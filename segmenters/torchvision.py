@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..hooks.errors import DissectError, UsageError
 from .base import UNLABELLED, Vocabulary
 from .colours import palette
-from .hub import Preprocessing, label_pixels
+from .hub import Preprocessing, class_probabilities, label_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,11 +97,17 @@ class TorchvisionSegmenter:
 
     def __call__(self, images: Tensor) -> Tensor:
         """images (N, 3, H, W) in [0, 1] -> labels (N, 1, H, W) int64, -1 for background; see `label_pixels`."""
-        preprocessing = replace(self.preprocessing, size=resized(images.shape[2], images.shape[3], self.side))
-        labels = label_pixels(self._scores, images, preprocessing, len(self.vocabulary))
+        labels = label_pixels(self._scores, images, self._preprocessing(images), len(self.vocabulary))
         if BACKGROUND not in self.vocabulary.names:
             return labels
         return labels.masked_fill(labels == self.vocabulary.names.index(BACKGROUND), UNLABELLED)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """images (N, 3, H, W) in [0, 1] -> (N, C, H, W) in [0, 1], background among them, differentiable."""
+        return class_probabilities(self._scores, images, self._preprocessing(images))
+
+    def _preprocessing(self, images: Tensor) -> Preprocessing:
+        return replace(self.preprocessing, size=resized(images.shape[2], images.shape[3], self.side))
 
     def _scores(self, images: Tensor) -> Tensor:
         scores: Tensor = self.network(images)["out"]

@@ -172,7 +172,10 @@ def test_edits_apply_in_order(net: Net, x: Tensor) -> None:
     [
         (Edit(layer="first", units=(5,)), "units 0 to 4; asked for 5"),
         (Edit(layer="first", units=(-1,)), "asked for -1"),
-        (Edit(layer="first", units=(0, 1), value=torch.ones(3)), "2 units need one value or 2, got 3"),
+        (
+            Edit(layer="first", units=(0, 1), value=torch.ones(3)),
+            "2 units .* need one value, 2, or maps .*got .3,.",
+        ),
         (Edit(layer="first", units=(0,), mask=torch.ones(3, 3)), r"\(6, 6\) positions.*got \(3, 3\)"),
         (Edit(layer="first", units=(0,), mask=torch.ones(3, 1, 6, 6)), r"got \(3, 1, 6, 6\)"),
         (Edit(layer="fist", units=(0,)), "Did you mean first"),

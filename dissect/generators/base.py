@@ -114,7 +114,14 @@ class Generator:
         Raises:
             DissectError: the module returned something else than images.
         """
-        out = self.module(latents)
+        return self.to_images(self.module(latents))
+
+    def to_images(self, out: object) -> Tensor:
+        """What the module returned -> images (N, 3, H, W) float32 in [0, 1].
+
+        Raises:
+            DissectError: it is something else than images.
+        """
         if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[1] not in (1, 3):
             found = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise DissectError(

@@ -1,0 +1,177 @@
+"""The tables of an intervention, from what was measured: intervals over images, tests, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .effects import UNLABELLED
+from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, ratio, sign_flip_p
+
+Floats = NDArray[np.float64]
+
+BASELINES = ("random", "matched")  # of the same size; of about the same activation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One set of units, as measured: after (N, C + 1) shares of pixels; changed, on_target (N,) shares of pixels."""
+
+    kind: str  # chosen, random, matched, by_iou
+    number: int
+    units: tuple[int, ...]
+    after: Floats
+    changed: Floats
+    on_target: Floats
+
+
+def effects_table(before: Floats, outcomes: Sequence[Outcome], names: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """One row a class, "unlabelled" last.
+
+    Args:
+        before: (N, C + 1) shares of pixels; the outcomes' `after` are paired with it, image by image.
+        outcomes: the chosen set first.
+
+    change_pp is 100 · mean(after − before); relative is Σ after / Σ before − 1, NaN for a class that is not there.
+    Intervals: 95 % percentile bootstrap over images. p_value: sign-flip test; q_value: Benjamini–Hochberg over all
+    rows; `changed` where q ≤ 0.05. For each baseline the mean over its sets, the least and the greatest.
+    `beyond_random`: the interval of the change contains none of the baselines' changes and nothing between them.
+    """
+    chosen = outcomes[0]
+    weights = bootstrap(len(before), seed)
+    change = chosen.after - before
+    p = sign_flip_p(change, seed)
+    q = benjamini_hochberg(p)
+    low, high = interval(weights @ change / len(before) * 100)
+    relative_low, relative_high = interval(ratio(weights @ change, weights @ before))
+    columns: dict[str, Any] = {
+        "class": [*names, UNLABELLED],
+        "before": before.mean(0),
+        "after": chosen.after.mean(0),
+        "change_pp": change.mean(0) * 100,
+        "change_pp_low": low,
+        "change_pp_high": high,
+        "relative": ratio(change.sum(0), before.sum(0)),
+        "relative_low": relative_low,
+        "relative_high": relative_high,
+        "p_value": p,
+        "q_value": q,
+        "changed": q <= FALSE_DISCOVERIES,
+    }
+    others = []
+    for kind in BASELINES:
+        changes = [outcome.after - before for outcome in outcomes if outcome.kind == kind]
+        if not changes:
+            continue
+        means = np.stack([np.nanmean(c, 0) * 100 for c in changes])  # (B, C + 1)
+        relatives = np.stack([ratio(np.nansum(c, 0), np.where(np.isnan(c), 0, before).sum(0)) for c in changes])
+        others.append(means)
+        for name, values in (("pp", means), ("relative", relatives)):
+            columns[f"{kind}_{name}"] = values.mean(0)
+            columns[f"{kind}_{name}_min"], columns[f"{kind}_{name}_max"] = values.min(0), values.max(0)
+    if others:
+        every = np.concatenate(others)
+        columns["beyond_random"] = (low > every.max(0)) | (high < every.min(0))
+    return pd.DataFrame(columns)
+
+
+def sets_table(before: Floats, outcomes: Sequence[Outcome], target: int | None, seed: int = 0) -> pd.DataFrame:
+    """One row a set of units: what it did to the target class, how many pixels changed their label, how many on target.
+
+    on_target is the share, among all pixels whose label changed, of those that were or became the target class.
+    """
+    weights = bootstrap(len(before), seed)
+    rows = []
+    for outcome in outcomes:
+        row: dict[str, Any] = {"set": outcome.kind, "number": outcome.number, "size": len(outcome.units)}
+        known = ~np.isnan(outcome.changed)
+        w = weights * known
+        if target is not None:
+            was = np.where(known, before[:, target], 0)
+            change = np.where(known, outcome.after[:, target] - before[:, target], 0)
+            low, high = interval(ratio(w @ change, w.sum(1)) * 100)
+            row |= {"change_pp": change.sum() / known.sum() * 100, "change_pp_low": low, "change_pp_high": high}
+            low, high = interval(ratio(w @ change, w @ was))
+            relative = ratio(change.sum(), was.sum())
+            row |= {"relative": float(relative), "relative_low": low, "relative_high": high}
+        changed, hit = np.where(known, outcome.changed, 0), np.where(known, outcome.on_target, 0)
+        row["changed_pixels"] = changed.sum() / known.sum()
+        if target is not None:
+            low, high = interval(ratio(w @ hit, w @ changed))
+            share = float(ratio(hit.sum(), changed.sum()))
+            row |= {"on_target": share, "on_target_low": low, "on_target_high": high}
+        rows.append(row | {"members": " ".join(map(str, outcome.units))})
+    return pd.DataFrame(rows)
+
+
+def curve_table(before: Floats, steps: Sequence[tuple[int, Outcome]], target: int, seed: int = 0) -> pd.DataFrame:
+    """The target class's remaining area, 1 = as before, for each number of units.
+
+    One row a number: remaining with its 95 % interval over images, and the mean, least and greatest of the random sets.
+    """
+    weights = bootstrap(len(before), seed)
+    was = before[:, target]
+    rows = []
+    for number in sorted({number for number, _ in steps}):
+        mine = [outcome for size, outcome in steps if size == number]
+        chosen = next(outcome for outcome in mine if outcome.kind == "chosen").after[:, target]
+        low, high = interval(ratio(weights @ chosen, weights @ was))
+        row: dict[str, Any] = {"units": number, "remaining": float(ratio(chosen.sum(), was.sum()))}
+        row |= {"low": low, "high": high}
+        others = [float(ratio(o.after[:, target].sum(), was.sum())) for o in mine if o.kind == "random"]
+        if others:
+            row |= {"random": np.mean(others), "random_min": min(others), "random_max": max(others)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def context_table(
+    change: Floats,
+    random: Floats | None,
+    cells: NDArray[np.int16],
+    names: Sequence[str],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The effect of an edit of one cell by the class found at the cell's centre before.
+
+    Args:
+        change: (h·w, N) change of the target class's share of the image's pixels, for each cell and image.
+        random: the same of random sets.
+        cells: (N, P, h, w) classes at the centres, -1 for unlabelled.
+
+    One row a class that was found: how many places in how many images; change_pp, in percentage points of the image,
+    with its 95 % interval over images (places of one image are not independent), p- and q-value over the rows; cells,
+    the same change as a multiple of the edited cell's area; random_pp.
+    """
+    number, planes = cells.shape[:2]
+    weights = bootstrap(number, seed)
+    spots = cells.reshape(number, planes, -1)  # (N, P, h·w)
+    rows = []
+    for k, name in [*enumerate(names), (-1, UNLABELLED)]:
+        here = (spots == k).any(1) if k >= 0 else spots[:, 0] < 0  # (N, h·w)
+        count = here.sum(1).astype(float)
+        if not count.any():
+            continue
+        total = (change.T * here).sum(1) * 100  # (N,)
+        low, high = interval(ratio(weights @ total, weights @ count))
+        row = {
+            "class": name,
+            "places": int(count.sum()),
+            "images": int((count > 0).sum()),
+            "change_pp": total.sum() / count.sum(),
+            "low": low,
+            "high": high,
+            "cells": total.sum() / count.sum() / 100 * spots.shape[2],
+            "p_value": float(sign_flip_p(total[:, None], seed)[0]),
+        }
+        if random is not None:
+            row["random_pp"] = (random.T * here).sum() * 100 / count.sum()
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc("p_value") + 1, "q_value", benjamini_hochberg(table.p_value.to_numpy()))
+    return table.sort_values("change_pp", ascending=False, kind="stable", ignore_index=True)

@@ -1,0 +1,334 @@
+"""One intervention from its task to its effects: choose units, give them values, measure, tabulate, draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..hooks.errors import UsageError
+from . import pictures, selection
+from .effect_tables import Outcome, context_table, curve_table, effects_table, sets_table
+from .effects import Effects
+from .measure import Areas, Variants, measure
+from .optimise import IMAGES, STEPS, optimise
+from .places import Where, box_place, class_places, grid_places, mask_place
+from .progress import Progress
+from .selection import Integers
+from .store import Dissection
+from .subject import Subject
+from .unit_scan import scan_layer
+
+SAMPLES = 256
+GRID_IMAGES, GRID_SAMPLES = 4096, 16  # on a grid of places: images drawn for the chosen set, about; samples at least
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What was asked for, kept as `config` in effect.json. The same task gives the same numbers."""
+
+    kind: str  # ablate or insert
+    layer: str
+    label: str | None
+    units: tuple[int, ...] | None  # None: the best for the class
+    top: int
+    by: str
+    value: str | float | tuple[float, ...]  # zero, mean, resample; typical; or numbers
+    level: float | None
+    where: str | None
+    samples: int | None
+    random_sets: int
+    curve: bool
+    optimize: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A task on a subject. `order`: units, best first; None where a scan or a gradient is to find them."""
+
+    task: Task
+    subject: Subject
+    run: Dissection | None
+    where: Where | None
+    target: int | None
+    order: Integers | None
+
+    def perform(self, progress: Progress) -> Effects:
+        """Do it; see `interventions.ablate`."""
+        task, subject = self.task, self.subject
+        width = subject.shape[0]
+        mean, strength = torch.zeros(width), np.ones(width)
+        if task.random_sets or task.value == "mean":
+            with progress.task("measure activations", len(self._measured_on)) as advance:
+                mean, rms = selection.unit_statistics(subject, self._measured_on, advance)
+                strength = rms.double().numpy()
+        value = self._value(mean, progress)
+        order, alpha = self._choose(value, progress)
+        size = task.top if task.units is None else len(task.units)
+        sets = self._sets(order, size, strength)
+
+        samples: Sequence[int] = range(self._seen, self._seen + self._count)
+        place, skipped = None, 0
+        if self.where is not None and self.where.kind == "class":
+            samples, place = self._in_class(samples)
+            skipped = self._count - len(samples)
+        elif self.where is not None:
+            place = self._place(self.where)
+        donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
+
+        grid = self.where is not None and self.where.kind == "grid"
+        weights = self._on_grid(sets, len(samples)) if grid else [_weight(members, width) for _, _, members in sets]
+        steps = self._curve_steps(order) if task.curve else []
+        weights += [_weight(members, width) for _, _, _, members in steps]
+        if grid and place is not None:
+            place = place.repeat(len(weights), 1, 1, 1)
+        variants = Variants(weight=_stack(weights, len(samples)), value=value, place=place, donors=donors)
+        with progress.task("draw and segment", len(variants) * len(samples)) as advance:
+            areas = measure(subject, samples, variants, target=self.target, advance=advance)
+
+        if grid:
+            outcomes, random_change = self._grid_outcomes(areas, sets)
+        else:
+            outcomes = [_outcome(areas, index, *one) for index, one in enumerate(sets)]
+        before, names = areas.before, subject.segmenter.vocabulary.names
+        curve = context = None
+        if task.curve and self.target is not None:
+            first = len(variants) - len(steps)
+            rows = [
+                (number, _outcome(areas, first + index, kind, b, members))
+                for index, (number, kind, b, members) in enumerate(steps)
+            ]
+            curve = curve_table(before, rows, self.target)
+        if grid and self.target is not None:
+            cells = subject.shape[1] * subject.shape[2]
+            change = areas.difference[:cells, :, self.target]
+            context = context_table(change, random_change, areas.cells, names)
+        shown = subject.shape[1] * subject.shape[2] if grid else 1
+        picks = pictures.choose(*pictures.successes(areas, shown, self.target, task.kind))
+        table = sets_table(before, outcomes, self.target)
+        return Effects(
+            info=self._info(samples, skipped, table),
+            table=effects_table(before, outcomes, names),
+            sets=table,
+            units=self._units_table(order[:size], value, alpha),
+            pictures=pictures.draw(subject, samples, variants, picks, self.target),
+            curve=curve,
+            context=context,
+        )
+
+    @property
+    def _seen(self) -> int:
+        """How many samples the run has used; those from here on are unseen."""
+        return 0 if self.run is None else int(self.run.info["config"]["samples"])
+
+    @property
+    def _count(self) -> int:
+        if self.task.samples is not None:
+            return self.task.samples
+        if self.task.where != "grid":
+            return SAMPLES
+        return min(max(GRID_IMAGES // (self.subject.shape[1] * self.subject.shape[2]), GRID_SAMPLES), SAMPLES)
+
+    @property
+    def _measured_on(self) -> range:
+        """The samples on which activations are measured: the run's, or those after the ones that are changed."""
+        return range(min(self._seen, selection.MEASURED)) if self.run else range(self._count, 2 * self._count)
+
+    def _value(self, mean: Tensor, progress: Progress) -> Tensor | None:
+        """(U,) what units are set to; None for what they put out in another sample."""
+        task, width = self.task, self.subject.shape[0]
+        if task.value == "resample":
+            return None
+        if task.value in ("zero", "mean"):
+            return mean if task.value == "mean" else torch.zeros(width)
+        if task.value != "typical":
+            given = torch.as_tensor(task.value, dtype=torch.float32)
+            if given.ndim == 0:
+                return given.expand(width).clone()
+            spread = torch.full((width,), float(given.mean()))  # what random sets get
+            spread[list(task.units or ())] = given
+            return spread
+        assert self.run is not None
+        if task.level is not None:
+            return selection.level_value(self.run, task.layer, task.level)[0]
+        assert self.target is not None
+        with progress.task("measure values", len(self._measured_on)) as advance:
+            return selection.typical_high(self.subject, self.run, self.target, advance)
+
+    def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, Floats | None]:
+        """Units, best first, and the α of each unit of the layer where a gradient has found them."""
+        task = self.task
+        if task.units is not None or self.run is None:
+            return np.array(task.units), None
+        assert self.target is not None
+        if task.optimize:
+            constant = value
+            if task.kind == "ablate":
+                with progress.task("measure values", len(self._measured_on)) as advance:
+                    constant = selection.typical_high(self.subject, self.run, self.target, advance)
+            assert constant is not None
+            with progress.task("optimise units", STEPS * IMAGES) as advance:
+                alpha = optimise(self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
+            return np.argsort(-alpha, kind="stable"), alpha
+        if task.by == "scan":
+            _, change = scan_layer(self.subject, self.run, progress=progress)
+            return np.argsort(change[:, :, self.target].mean(1), kind="stable"), None
+        assert self.order is not None
+        return self.order, None
+
+    def _sets(self, order: Integers, size: int, strength: Floats) -> list[tuple[str, int, Integers]]:
+        """(kind, number, units) of every set that is measured; the chosen one first."""
+        task, width = self.task, self.subject.shape[0]
+        chosen = order[:size]
+        sets = [("chosen", 0, chosen)]
+        for number, drawn in enumerate(selection.random_orders(width, chosen, task.random_sets, task.seed)):
+            sets.append(("random", number, drawn[:size]))
+        for number, drawn in enumerate(selection.matched_sets(strength, chosen, task.random_sets, task.seed)):
+            sets.append(("matched", number, drawn))
+        if task.optimize and self.order is not None:
+            sets.append(("by_iou", 0, self.order[:size]))
+        return sets
+
+    def _curve_steps(self, order: Integers) -> list[tuple[int, str, int, Integers]]:
+        """(number of units, kind, set, units) for 1, 2, 4, … units, the number asked for among them."""
+        task, width = self.task, self.subject.shape[0]
+        numbers = {2**k for k in range(width.bit_length()) if 2**k <= len(order)} | {min(task.top, len(order))}
+        drawn = selection.random_orders(width, order[:0], task.random_sets, task.seed)
+        steps = []
+        for number in sorted(numbers):
+            steps.append((number, "chosen", 0, order[:number]))
+            steps += [(number, "random", b, units[:number]) for b, units in enumerate(drawn)]
+        return steps
+
+    def _in_class(self, samples: Sequence[int]) -> tuple[Sequence[int], Tensor]:
+        """The samples in which the class of `where` lies at the centre of a cell, and these cells."""
+        assert self.where is not None
+        names = self.subject.segmenter.vocabulary.names
+        number = selection.class_number(self.where.name, names, names)
+        width = self.subject.shape[0]
+        nothing = Variants(weight=torch.zeros(0, 1, width), value=torch.zeros(width))
+        places = class_places(measure(self.subject, samples, nothing).cells, number)  # (1, N, h, w)
+        here = places[0].flatten(1).any(1)
+        if not here.any():
+            raise UsageError(f"--where {self.where.text}: none of {len(samples)} samples has it at a cell's centre.")
+        return [index for index, found in zip(samples, here.tolist(), strict=True) if found], places[:, here]
+
+    def _place(self, where: Where) -> Tensor:
+        height, width = self.subject.shape[1:]
+        if where.kind == "grid":
+            return grid_places(height, width)
+        return box_place(where.box, height, width) if where.kind == "box" else mask_place(where.text, height, width)
+
+    def _on_grid(self, sets: Sequence[tuple[str, int, Integers]], samples: int) -> list[Tensor]:
+        """Weights of every cell for each kind of set; several sets of a kind take turns over cells and samples."""
+        height, width = self.subject.shape[1:]
+        turn = torch.arange(height * width)[:, None] + torch.arange(samples)  # (h·w, N)
+        weights = []
+        for kind in dict.fromkeys(kind for kind, _, _ in sets):
+            several = torch.cat([_weight(members, self.subject.shape[0])[0] for k, _, members in sets if k == kind])
+            weights.append(several[turn % len(several)] if len(several) > 1 else several.expand(height * width, 1, -1))
+        return weights
+
+    def _grid_outcomes(
+        self, areas: Areas, sets: Sequence[tuple[str, int, Integers]]
+    ) -> tuple[list[Outcome], Floats | None]:
+        """Each set's mean over the cells where it was tried; and the random sets' change of the target by cell."""
+        cells, samples = self.subject.shape[1] * self.subject.shape[2], len(areas.before)
+        kinds = list(dict.fromkeys(kind for kind, _, _ in sets))
+        turn = np.add.outer(np.arange(cells), np.arange(samples))
+        outcomes = []
+        for kind, number, members in sets:
+            first = kinds.index(kind) * cells
+            block = slice(first, first + cells)
+            mine = turn % sum(k == kind for k, _, _ in sets) == number  # (h·w, N)
+            count = mine.sum(0)
+            after, changed, on_target = (
+                np.divide(
+                    (values[block] * mine.reshape(*mine.shape, *[1] * (values.ndim - 2))).sum(0),
+                    count.reshape(-1, *[1] * (values.ndim - 2)),
+                    out=np.full(values.shape[1:], np.nan),
+                    where=count.reshape(-1, *[1] * (values.ndim - 2)) > 0,
+                )
+                for values in (areas.after, areas.changed, areas.on_target)
+            )
+            outcomes.append(
+                Outcome(
+                    kind=kind,
+                    number=number,
+                    units=tuple(map(int, members)),
+                    after=after,
+                    changed=changed,
+                    on_target=on_target,
+                )
+            )
+        if "random" not in kinds or self.target is None:
+            return outcomes, None
+        return outcomes, areas.difference[cells : 2 * cells, :, self.target]
+
+    def _units_table(self, chosen: Integers, value: Tensor | None, alpha: Floats | None) -> pd.DataFrame:
+        """The chosen units, in order."""
+        table = pd.DataFrame({"unit": chosen})
+        if self.run is not None:
+            units = self.run.units[self.run.units.layer == self.task.layer].set_index("unit")
+            table["label"] = units.label.reindex(chosen).to_numpy()
+            if self.target is not None:
+                table["iou"] = selection.class_iou(self.run, self.task.layer, self.target)[chosen]
+        table["value"] = np.nan if value is None else value.numpy()[chosen]
+        if alpha is not None:
+            table["alpha"] = alpha[chosen]
+        return table
+
+    def _info(self, samples: Sequence[int], skipped: int, sets: pd.DataFrame) -> dict[str, Any]:
+        task, chosen = self.task, sets.iloc[0]
+        info: dict[str, Any] = {
+            "kind": task.kind,
+            "generator": self.subject.generator.name,
+            "segmenter": self.subject.segmenter.name,
+            "layer": self.subject.layer,
+            "label": task.label,
+            "units": [int(unit) for unit in chosen.members.split()],
+            "value": task.value if task.level is None else f"exceeded by {task.level:g} of the pixels",
+            "where": task.where or "everywhere",
+            "samples": {"first": int(samples[0]), "last": int(samples[-1]), "number": len(samples), "skipped": skipped},
+            "chosen_on": None if self.run is None or task.units is not None else {"first": 0, "last": self._seen - 1},
+        }
+        if self.target is not None:
+            info["on_target"] = {
+                name: None if pd.isna(chosen[name]) else float(chosen[name])
+                for name in ("on_target", "on_target_low", "on_target_high")
+            }
+        return info
+
+
+def _weight(members: Integers, width: int) -> Tensor:
+    """(1, 1, U): 1 for the members."""
+    weight = torch.zeros(1, 1, width)
+    weight[..., torch.as_tensor(np.asarray(members), dtype=torch.int64)] = 1
+    return weight
+
+
+def _stack(weights: Sequence[Tensor], samples: int) -> Tensor:
+    """Weights (v, 1 or N, U) as one tensor."""
+    if any(weight.shape[1] > 1 for weight in weights):
+        weights = [weight.expand(-1, samples, -1) for weight in weights]
+    return torch.cat(list(weights))
+
+
+def _outcome(areas: Areas, index: int, kind: str, number: int, members: Integers) -> Outcome:
+    return Outcome(
+        kind=kind,
+        number=number,
+        units=tuple(map(int, members)),
+        after=areas.after[index],
+        changed=areas.changed[index],
+        on_target=areas.on_target[index],
+    )

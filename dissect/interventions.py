@@ -1,0 +1,308 @@
+"""Switch units off and see what leaves; switch them on and see what appears; say how sure we are.
+
+Units are chosen on the samples of a run. What changing them does is measured on samples that the run has not seen, each
+beside itself unchanged, and beside random sets of units on the same samples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..hooks.errors import DissectError, UsageError
+from ..segmenters.base import Segmenter
+from . import selection
+from .effects import Effects
+from .experiment import Experiment, Task
+from .generators.base import Generator
+from .models import open_models, reopen, usable_device
+from .pipeline import command, now
+from .places import Where
+from .progress import Progress
+from .selection import Integers
+from .store import SCHEMA, Dissection
+from .subject import Subject
+
+VALUES = ("zero", "mean", "resample")
+BY = ("iou", "scan")
+
+What = Dissection | Generator | str | Path
+
+
+def ablate(
+    what: What,
+    *,
+    label: str | None = None,
+    top: int = 20,
+    units: str | Sequence[int] | None = None,
+    layer: str | int | None = None,
+    by: str = "iou",
+    value: str = "zero",
+    samples: int | None = None,
+    random_sets: int = 5,
+    curve: bool = False,
+    optimize: bool = False,
+    name: str | None = None,
+    generator: Generator | None = None,
+    segmenter: str | Segmenter | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Effects:
+    """Switch units off and measure what leaves.
+
+    Args:
+        what: a finished run or its folder; its `interventions/NAME/` keeps the result. Or a Generator of your own,
+            with a `segmenter` and `units`; nothing is kept then.
+        label: the class that should leave.
+        top: how many of the class's best units.
+        units: these units instead: numbers, or `layer4:12,57`.
+        layer: which layer; needed where the run has several.
+        by: what makes a unit good for the class: `iou`, or `scan`, the effect of ablating it alone (see `scan`).
+        value: what the units put out instead: `zero`, their `mean` over samples and positions, or `resample`, what
+            they put out in another sample.
+        samples: on how many unseen samples effects are measured; None is 256.
+        random_sets: how many random sets of as many units, and how many of units as active, are measured beside.
+        curve: also for 1, 2, 4, … units.
+        optimize: choose the units by gradient (see `optimise`), and compare them with as many of the best by IoU.
+        name: of the folder.
+        generator, segmenter: for a run of objects made in Python.
+        seed: of the random sets.
+        batch_size, device: None chooses.
+        quiet: no progress bars.
+
+    Raises:
+        UsageError: something asked for does not exist, or the model has changed since the run. Nothing is written.
+        DissectError: something failed. Nothing is written.
+    """
+    if value not in VALUES:
+        raise UsageError(f"--value {value!r} is not known; there are {', '.join(VALUES)}.")
+    layer, units = _layer_and_units(what, layer, units)
+    task = Task(
+        kind="ablate",
+        layer=layer,
+        label=label,
+        units=units,
+        top=top,
+        by=by,
+        value=value,
+        level=None,
+        where=None,
+        samples=samples,
+        random_sets=random_sets,
+        curve=curve,
+        optimize=optimize,
+        seed=seed,
+    )
+    return _intervene(what, task, generator, segmenter, batch_size, device, name, quiet)
+
+
+def insert(
+    what: What,
+    *,
+    label: str | None = None,
+    top: int = 20,
+    units: str | Sequence[int] | None = None,
+    layer: str | int | None = None,
+    by: str = "iou",
+    value: float | Sequence[float] | None = None,
+    level: float | None = None,
+    where: str = "grid",
+    samples: int | None = None,
+    random_sets: int = 5,
+    optimize: bool = False,
+    name: str | None = None,
+    generator: Generator | None = None,
+    segmenter: str | Segmenter | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Effects:
+    """Switch units on and measure what appears.
+
+    Args are those of `ablate`, and:
+        value: what the units put out: a number, or one a unit of `units`; None measures it in the run: the mean of a
+            unit where it draws the class (see `selection.typical_high`).
+        level: or else the activation that this share of the pixels exceeds, e.g. 0.005.
+        where: `grid`, each cell of the layer in turn, one at a time; `x,y` or `x,y,w,h` in fractions of the image;
+            `class:NAME`, the cells whose centre is labelled so; or the file of a mask.
+        samples: None is 256; on the grid, so many that about 4,096 images are drawn, at least 16.
+
+    Raises:
+        UsageError: something asked for does not exist, or the model has changed since the run. Nothing is written.
+        DissectError: something failed. Nothing is written.
+    """
+    if value is not None and level is not None:
+        raise UsageError("Give a value or a --level, not both.")
+    layer, units = _layer_and_units(what, layer, units)
+    given = value if value is None or isinstance(value, (int, float)) else tuple(value)
+    task = Task(
+        kind="insert",
+        layer=layer,
+        label=label,
+        units=units,
+        top=top,
+        by=by,
+        value="typical" if given is None else given,
+        level=level,
+        where=where,
+        samples=samples,
+        random_sets=random_sets,
+        curve=False,
+        optimize=optimize,
+        seed=seed,
+    )
+    return _intervene(what, task, generator, segmenter, batch_size, device, name, quiet)
+
+
+def _layer_and_units(
+    what: What, layer: str | int | None, units: str | Sequence[int] | None
+) -> tuple[str, tuple[int, ...] | None]:
+    """The layer's name, as far as it is known without the network, and the units that were asked for."""
+    if isinstance(units, str):
+        named, units = selection.parse_units(units)
+        if layer is not None and str(layer) != named:
+            raise UsageError(f"--units names layer {named!r} and --layer {layer!r}; name one of them.")
+        layer = named
+    if isinstance(what, Generator):
+        if layer is None or units is None:
+            raise UsageError("Without a run, name the layer and its units, e.g. units='layer4:12,57'.")
+    else:
+        layer = selection.pick_layer(_run(what), layer)
+    return str(layer), None if units is None else tuple(int(unit) for unit in units)
+
+
+def _run(what: Dissection | str | Path) -> Dissection:
+    return what if isinstance(what, Dissection) else Dissection.load(what)
+
+
+def _intervene(
+    what: What,
+    task: Task,
+    generator: Generator | None,
+    segmenter: str | Segmenter | None,
+    batch_size: int | None,
+    device: str | None,
+    name: str | None,
+    quiet: bool,
+) -> Effects:
+    """Check what can be checked without a network, return what is there already, else do it and keep it."""
+    run = None if isinstance(what, Generator) else _run(what)
+    where = None if task.where is None else Where.parse(task.where)
+    _check(task, batch_size)
+    order = None if run is None else _order(task, run, where)
+    config = asdict(task) | ({"mask_sha256": where.digest()} if where and where.kind == "mask" else {})
+    config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+    device = usable_device(device)
+    if isinstance(what, Generator):
+        generator, segmenter = open_models(what, segmenter, device=device)
+    else:
+        generator, segmenter = reopen(_run(what), generator, segmenter, device, quiet)
+    folder = None
+    if run is not None:
+        folder = run.folder / "interventions" / _file_name(name or _name(task))
+        if (kept := _kept(folder, config)) is not None:
+            return kept
+    subject = Subject.open(generator, segmenter, task.layer, batch_size)
+    selection.check_units(task.units or (), task.layer, subject.shape[0], of_class=task.units is None)
+    names = segmenter.vocabulary.names
+    target = None if task.label is None else selection.class_number(task.label, names, names)
+    experiment = Experiment(task=task, subject=subject, run=run, where=where, target=target, order=order)
+    with Progress(quiet) as progress:
+        effects = experiment.perform(progress)
+    effects = replace(
+        effects, info={"schema": SCHEMA, "created": now(), "command": command(), "config": config, **effects.info}
+    )
+    if folder is not None:
+        effects.save(folder)
+    return effects
+
+
+def _check(task: Task, batch_size: int | None) -> None:
+    if task.by not in BY:
+        raise UsageError(f"--by {task.by!r} is not known; there are {', '.join(BY)}.")
+    for option, number, least in (
+        ("--top", task.top, 1),
+        ("--samples", 2 if task.samples is None else task.samples, 2),
+        ("--random-sets", task.random_sets, 0),
+        ("--batch-size", 1 if batch_size is None else batch_size, 1),
+        ("--seed", task.seed, 0),
+    ):
+        if number < least:
+            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+    if task.units is not None and task.optimize:
+        raise UsageError("--optimize finds the units itself; leave --units out.")
+    if task.label is None:
+        if task.units is None:
+            raise UsageError("Say which units: the best for a --class, or --units LAYER:UNIT,UNIT,….")
+        if task.curve:
+            raise UsageError("--curve shows how much of a class remains; name it by --class.")
+        if task.value == "typical" and task.level is None:
+            raise UsageError(
+                "What --units should put out is measured where a class is; name it by --class, or give --level."
+            )
+
+
+def _order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
+    """The units of the run, best first, as far as its tables tell; None where a scan is asked for.
+
+    Raises:
+        UsageError: a class, a unit or a number of units that the run does not have.
+    """
+    width = int(run.info["layers"][task.layer]["units"])
+    for name in (task.label, where.name if where else None):
+        if name:
+            selection.run_class(run, name)
+    if task.units is not None:
+        selection.check_units(task.units, task.layer, width)
+        return np.array(task.units)
+    if task.top > width:
+        raise UsageError(f"--top {task.top}: layer {task.layer} has {width} units.")
+    if task.level is not None:
+        selection.level_value(run, task.layer, task.level)
+    return None if task.by == "scan" and not task.optimize else selection.rank_by_iou(run, task.layer, str(task.label))
+
+
+def _name(task: Task) -> str:
+    """How the folder of a task is called when no name is given."""
+    parts = [task.kind, task.label or "units", task.layer]
+    parts += [f"top{task.top}"] if task.units is None else ["+".join(map(str, task.units))]
+    parts += ["optimized"] if task.optimize else [f"by-{task.by}"] if task.by != "iou" else []
+    parts += [str(task.value)] if task.value not in ("zero", "typical") else []
+    parts += [f"level{task.level:g}"] if task.level is not None else []
+    parts += [task.where] if task.where not in (None, "grid") else []
+    return "-".join(str(part) for part in parts)[:80]
+
+
+def _file_name(text: str) -> str:
+    name = re.sub(r"[^\w.+-]+", "_", text).strip(".")
+    if not name:
+        raise UsageError(f"--name {text!r}: letters or digits are needed.")
+    return name
+
+
+def _kept(folder: Path, config: dict[str, Any]) -> Effects | None:
+    """The effects in the folder if they are of this very task; None if there is no folder.
+
+    Raises:
+        UsageError: it holds another task's.
+    """
+    if not folder.exists():
+        return None
+    try:
+        effects = Effects.load(folder)
+    except DissectError as error:
+        raise DissectError(f"{error} Or give another --name.") from error
+    old = effects.info.get("config", {})
+    keys = [key for key in {**old, **config} if old.get(key) != config.get(key)]
+    if keys:
+        said = "; ".join(f"{key}: there {old.get(key)}, asked {config.get(key)}" for key in keys)
+        raise UsageError(f"{folder} holds another intervention ({said}); give another --name.")
+    return effects

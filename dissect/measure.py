@@ -1,0 +1,153 @@
+"""The one loop of every intervention: samples × variants -> how much of each image each class covers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..hooks.errors import DissectError
+from .capture import threads_kept
+from .subject import Subject
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variants:
+    """V ways to change a layer of U units on a map of h×w; a size of 1 stands for "the same for all".
+
+    Args:
+        weight: (V, 1 or N, U) in [0, 1], how far each unit is pulled to its value: 1 replaces, 0 leaves it alone.
+        value: (U,), or None: the units' featuremaps in another sample, see `donors`.
+        place: (1 or V, 1 or N, h, w) in [0, 1], where; None is everywhere.
+        donors: N samples, the other ones.
+    """
+
+    weight: Tensor
+    value: Tensor | None
+    place: Tensor | None = None
+    donors: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def apply(self, x: Tensor, donated: Tensor | None, some: slice, rows: slice) -> Tensor:
+        """x (n, U, h, w) of the samples `rows` -> (k·n, U, h, w), changed in the k ways `some`."""
+        pull = _part(self.weight, some, rows)[..., None, None].to(x)  # (k, n or 1, U, 1, 1)
+        if self.place is not None:
+            pull = pull * _part(self.place, some, rows)[:, :, None].to(x)  # (k, n or 1, U, h, w)
+        value = donated if self.value is None else self.value.to(x)[:, None, None]
+        assert value is not None
+        changed = replace_softly(x, value, pull).expand(len(pull), *x.shape).flatten(0, 1)
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return changed.contiguous(memory_format=torch.channels_last)
+        return changed
+
+
+def replace_softly(x: Tensor, value: Tensor, pull: Tensor) -> Tensor:
+    """(1 − pull) · x + pull · value, exactly `value` where pull is 1 and exactly `x` where it is 0, even for NaN."""
+    out = torch.where(pull > 0, value, x)
+    soft = (pull > 0) & (pull < 1)
+    return torch.where(soft, torch.lerp(x, value.expand_as(x), pull), out) if bool(soft.any()) else out
+
+
+def _part(values: Tensor, some: slice, rows: slice) -> Tensor:
+    values = values if len(values) == 1 else values[some]
+    return values if values.shape[1] == 1 else values[:, rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Areas:
+    """What was measured, as shares of an image's pixels. The class number C is "unlabelled", in the first plane.
+
+    before (N, C + 1); after (V, N, C + 1); changed (V, N): pixels whose label differs; on_target (V, N): those of them
+    that were or became the target class; cells (N, P, h, w) int16: the label at the centre of each of the layer's
+    cells, before.
+    """
+
+    before: Floats
+    after: Floats
+    changed: Floats
+    on_target: Floats
+    cells: NDArray[np.int16]
+
+    @property
+    def difference(self) -> Floats:
+        """(V, N, C + 1): after − before."""
+        return self.after - self.before
+
+
+def measure(
+    subject: Subject,
+    samples: Sequence[int],
+    variants: Variants,
+    *,
+    target: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Areas:
+    """Every variant on every sample, paired: all start from the same featuremaps. `advance` is told of images done.
+
+    What lies below the layer runs once a sample; what lies above it once a sample and variant, many rows at a time.
+
+    Raises:
+        DissectError: a network failed, or put out numbers that are not finite.
+    """
+    count, classes = len(samples), len(subject.segmenter.vocabulary)
+    after = np.zeros((len(variants), count, classes + 1))
+    changed, on_target = np.zeros((2, len(variants), count))
+    before = np.zeros((count, classes + 1))
+    cells = []
+    with threads_kept(), torch.inference_mode():
+        for rows, batch in subject.batches(samples):
+            x = subject.featuremaps(batch)
+            latents = subject.generator.latents(batch)
+            donated = subject.featuremaps(variants.donors[rows]) if variants.value is None else None
+            images, labels = subject.see(x, latents)
+            if not bool(images.isfinite().all()):
+                raise DissectError(
+                    f"The generator {subject.generator.name} drew pixels that are not finite in samples {batch[0]} to "
+                    f"{batch[-1]}, before any change; look at its activations with dissect run."
+                )
+            before[rows] = shares(labels, classes).cpu()
+            cells.append(at_centres(labels, subject.shape[1:]).cpu().numpy())
+            at_once = max(1, subject.batch // len(batch))
+            for start in range(0, len(variants), at_once):
+                some = slice(start, min(start + at_once, len(variants)))
+                with subject.pace():
+                    edited = variants.apply(x, donated, some, rows)
+                    repeats = len(edited) // len(batch)
+                    _, new = subject.see(edited, latents.repeat(repeats, *[1] * (latents.ndim - 1)))
+                    size = (repeats, len(batch))
+                    after[some, rows] = shares(new, classes).view(*size, -1).cpu()
+                    old = labels.repeat(repeats, 1, 1, 1)
+                    differs = old != new
+                    changed[some, rows] = differs.any(1).double().mean((1, 2)).view(size).cpu()
+                    if target is not None:
+                        differs &= (old == target) | (new == target)
+                        on_target[some, rows] = differs.any(1).double().mean((1, 2)).view(size).cpu()
+                advance(len(edited))
+    return Areas(before=before, after=after, changed=changed, on_target=on_target, cells=np.concatenate(cells))
+
+
+def shares(labels: Tensor, classes: int) -> Tensor:
+    """labels (N, P, H, W) -> (N, C + 1) float64: the share of each image's pixels; last, of unlabelled in plane 0."""
+    number, _, height, width = labels.shape
+    codes = torch.where(labels < 0, classes, labels)
+    codes[:, 1:][labels[:, 1:] < 0] = classes + 1  # unlabelled pixels of other planes count nowhere
+    codes = codes + torch.arange(number, device=labels.device)[:, None, None, None] * (classes + 2)
+    counts = torch.bincount(codes.flatten(), minlength=number * (classes + 2)).view(number, -1)
+    return counts[:, : classes + 1].double() / (height * width)
+
+
+def at_centres(labels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """labels (N, P, H, W) -> (N, P, h, w) int16: the label at the centre of each cell of an h×w map."""
+    rows, columns = (
+        ((torch.arange(cells, dtype=torch.float64, device=labels.device) + 0.5) * side / cells).long()
+        for cells, side in zip(size, labels.shape[2:], strict=True)
+    )
+    return labels[:, :, rows[:, None], columns].to(torch.int16)

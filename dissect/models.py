@@ -1,0 +1,129 @@
+"""Open what is dissected, a generator and a segmenter, and tell whether they are the same as before."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..hooks.errors import UsageError, one_line
+from ..hooks.layers import layer_shapes
+from ..segmenters import load_segmenter
+from ..segmenters.base import Segmenter
+from .generators.base import Generator
+from .generators.zoo import MODELS, load_generator
+from .store import Dissection
+
+
+def open_models(
+    model: str | Generator,
+    segmenter: str | Segmenter | None,
+    *,
+    weights: str | Path | None = None,
+    latent: str | None = None,
+    seed: int | None = None,
+    device: str,
+    quiet: bool = False,
+) -> tuple[Generator, Segmenter]:
+    """The generator and the segmenter of what `run` was asked for; without a segmenter the generator's own.
+
+    Raises:
+        UsageError: something asked for does not exist or does not fit.
+        DissectError: it cannot be fetched or loaded.
+    """
+    if isinstance(model, Generator):
+        generator = model if seed is None else replace(model, source=model.source.seeded(seed))
+        generator.module.to(device)
+    else:
+        generator = load_generator(model, weights=weights, latent=latent, seed=seed or 0, device=device, quiet=quiet)
+    named = generator.name in MODELS and MODELS[generator.name].segmenter
+    if segmenter is None and not named:
+        raise UsageError(f"No segmenter belongs to {generator.name}; choose one by --segmenter (dissect segmenters).")
+    if not isinstance(segmenter, Segmenter):
+        segmenter = load_segmenter(segmenter or str(named), device)
+    return generator, segmenter
+
+
+def reopen(
+    run: Dissection,
+    generator: Generator | None = None,
+    segmenter: str | Segmenter | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> tuple[Generator, Segmenter]:
+    """The generator and segmenter that a run saw, loaded as it loaded them, or given.
+
+    Raises:
+        UsageError: they have changed since, or the run does not know how to load them.
+        DissectError: they cannot be fetched or loaded.
+    """
+    config, source = run.info["config"], run.info.get("source", {})
+    model = source.get("model") if generator is None else generator
+    namer = source.get("segmenter") if segmenter is None else segmenter
+    for what, found in (("generator", model), ("segmenter", namer)):
+        if found is None:
+            raise UsageError(
+                f"The run in {run.folder} was given its {what} as an object in Python; give the same object again: "
+                f"dissect.ablate(run, {what}=…), and so for insert and scan."
+            )
+    generator, segmenter = open_models(
+        model,
+        namer,
+        weights=None if generator else source.get("weights"),
+        latent=None if generator else source.get("latent"),
+        seed=config["seed"],
+        device=device,
+        quiet=quiet,
+    )
+    for name, now, then in (
+        (generator.name, fingerprint(generator.module), config["weights_sha256"]),
+        (segmenter.name, segmenter_fingerprint(segmenter), config["segmenter_sha256"]),
+    ):
+        if now != then:
+            raise UsageError(
+                f"{name} has changed since the run in {run.folder} was made (sha256 {now[:12]}… now, {then[:12]}… "
+                "then); bring the old one back, or dissect the new one into another --out."
+            )
+    return generator, segmenter
+
+
+def dissectable(generator: Generator) -> tuple[str, ...]:
+    """The generator's own list of layers, else every innermost module that puts out a featuremap."""
+    if generator.layers:
+        return generator.layers
+    shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
+    return tuple(shape.name for shape in shapes if shape.innermost and shape.is_featuremap)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over names, shapes and bytes of a module's state, the same whatever file it came from."""
+    digest = hashlib.sha256()
+    tensors = [(name, value) for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)]
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def segmenter_fingerprint(segmenter: Segmenter) -> str:
+    """sha256 over a segmenter's vocabulary and over every network it holds."""
+    digest = hashlib.sha256(repr(segmenter.vocabulary).encode())
+    parts = [segmenter, *getattr(segmenter, "__dict__", {}).values()]
+    for part in parts:
+        if isinstance(part, nn.Module):
+            digest.update(fingerprint(part).encode())
+    return digest.hexdigest()
+
+
+def usable_device(device: str | None) -> str:
+    """The device asked for, or the best there is; raises UsageError for one that cannot be used."""
+    if device in (None, "auto"):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device {device} cannot be used ({one_line(error)}); try cpu.") from error
+    return str(device)

@@ -1,0 +1,94 @@
+"""Where a change is made: `grid`, `x,y[,w,h]`, `class:NAME` or a mask's file, on the map of a layer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..hooks.errors import DissectError, UsageError
+
+KINDS = "grid, x,y or x,y,w,h in fractions of the image, class:NAME, or the file of a mask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What `--where` said. `box` is left, top, width, height; width and height are 0 for a point."""
+
+    kind: str  # grid, box, class or mask
+    text: str
+    box: tuple[float, float, float, float] = (0, 0, 0, 0)
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Where:
+        """Read `--where`.
+
+        Raises:
+            UsageError: it is none of the four, or a box outside the image.
+        """
+        if text == "grid":
+            return cls(kind="grid", text=text)
+        if text.startswith("class:") and len(text) > len("class:"):
+            return cls(kind="class", text=text, name=text.removeprefix("class:"))
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            if Path(text).is_file():
+                return cls(kind="mask", text=text)
+            raise UsageError(f"--where {text!r}: there is no such file; allowed are {KINDS}.") from None
+        x, y, w, h = (*numbers, 0, 0)[:4] if len(numbers) in (2, 4) else (np.nan,) * 4
+        if not (0 <= x <= 1 and 0 <= y <= 1 and w >= 0 and h >= 0 and x + w <= 1 and y + h <= 1):
+            raise UsageError(f"--where {text!r}: a place inside the image is needed, all from 0 to 1, e.g. 0.2,0.5.")
+        return cls(kind="box", text=text, box=(x, y, w, h))
+
+    def digest(self) -> str:
+        """sha256 of the mask's file."""
+        return hashlib.sha256(Path(self.text).read_bytes()).hexdigest()
+
+
+def grid_places(height: int, width: int) -> Tensor:
+    """(h·w, 1, h, w): each cell alone, row by row."""
+    return torch.eye(height * width).view(-1, 1, height, width)
+
+
+def box_place(box: tuple[float, float, float, float], height: int, width: int) -> Tensor:
+    """(1, 1, h, w): the cells whose centre lies in the box; the cell at its centre at least."""
+    x, y, w, h = box
+
+    def along(start: float, length: float, cells: int) -> Tensor:
+        centres = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+        inside = (centres >= start) & (centres < start + length)
+        inside[min(int((start + length / 2) * cells), cells - 1)] = True
+        return inside
+
+    return (along(y, h, height)[:, None] & along(x, w, width)).float()[None, None]
+
+
+def class_places(cells: NDArray[np.int16], number: int) -> Tensor:
+    """cells (N, P, h, w), the labels at the cells' centres -> (1, N, h, w): those of a class."""
+    return torch.from_numpy((cells == number).any(1)).float()[None]
+
+
+def mask_place(path: str, height: int, width: int) -> Tensor:
+    """(1, 1, h, w) in [0, 1]: the brightness of a picture, averaged over each cell.
+
+    Raises:
+        DissectError: the file is no picture.
+        UsageError: the mask is black everywhere.
+    """
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("L").resize((width, height), Image.Resampling.BOX)
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise DissectError(f"--where {path}: this is no picture that can be read; give a PNG, white where.") from error
+    mask = torch.from_numpy(np.asarray(small, np.float32).copy() / 255)
+    if not bool(mask.any()):
+        raise UsageError(f"--where {path}: the mask is black everywhere; paint white what is to change.")
+    return mask[None, None]

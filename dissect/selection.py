@@ -1,0 +1,206 @@
+"""Which units are changed, which are their baselines, and what values they get."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..hooks.errors import DissectError, UsageError
+from . import grid as gr
+from .scores import iou, iqr
+from .store import Dissection
+from .subject import Subject
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+NEAREST = 5  # units of about the same strength among which a matched one is drawn
+MEASURED = 1000  # samples of the run, at most, on which values are measured
+
+
+def class_number(name: str, names: Sequence[str], seen: Sequence[str]) -> int:
+    """The number of a class among `names`; `seen` are those worth naming.
+
+    Raises:
+        UsageError: there is none of that name; the message lists near ones and those seen.
+    """
+    if name in names:
+        return list(names).index(name)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    raise UsageError(
+        f"There is no class {name!r}."
+        + (f" Did you mean {' or '.join(near)}?" if near else "")
+        + f" There are {', '.join(seen[:24])}{', …' if len(seen) > 24 else ''}."
+    )
+
+
+def run_class(run: Dissection, name: str) -> int:
+    """The number of a class in the run's vocabulary; the run's classes are named where there is none such."""
+    seen = run.classes[run.classes["share"] > 0].sort_values("share", ascending=False, kind="stable")["class"]
+    return class_number(name, list(run.classes["class"]), list(seen))
+
+
+def pick_layer(run: Dissection, layer: str | int | None) -> str:
+    """The run's layer of that name or number (4 = layer4 of the run), or its only one.
+
+    Raises:
+        UsageError: the run has no such layer, or several and none was named.
+    """
+    if layer is None and len(run.layers) == 1:
+        return run.layers[0]
+    asked = str(layer)
+    found = [name for name in run.layers if asked == name or (asked.isdecimal() and name == f"layer{asked}")]
+    if layer is None or not found:
+        why = "has several layers" if layer is None else f"has no layer {asked!r}"
+        raise UsageError(f"The run in {run.folder} {why}; name one by --layer: {', '.join(run.layers)}.")
+    return found[0]
+
+
+def parse_units(text: str) -> tuple[str, tuple[int, ...]]:
+    """`layer4:12,57,300` -> ("layer4", (12, 57, 300)).
+
+    Raises:
+        UsageError: it is written in another way.
+    """
+    layer, colon, numbers = text.rpartition(":")
+    if not colon or not layer or re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", numbers) is None:
+        raise UsageError(f"--units {text!r} is not understood; write LAYER:UNIT,UNIT,…, e.g. layer4:12,57,300.")
+    return layer, tuple(dict.fromkeys(int(number) for number in numbers.split(",")))
+
+
+def check_units(units: Sequence[int], layer: str, width: int, *, of_class: bool = False) -> None:
+    """Raise UsageError for a unit that the layer does not have, or for none at all."""
+    wrong = [unit for unit in units if not 0 <= unit < width]
+    if wrong or not (units or of_class):
+        asked = ", ".join(map(str, wrong[:8])) + (", …" if len(wrong) > 8 else "") if wrong else "none"
+        raise UsageError(f"Layer {layer!r} has units 0 to {width - 1}; asked for {asked}.")
+
+
+def class_level(run: Dissection, layer: str, number: int) -> Integers:
+    """(U,) the level at which each unit is compared with a class: under the rule `iqr` that of highest IQR."""
+    if run.info["config"]["threshold"] == "quantile":
+        fixed = run.shares.tolist().index(run.info["config"]["quantile"])
+        return np.full(len(run.levels(layer)), fixed)
+    ratio = iqr(run.counts(layer, "choose"))[:, number]  # (U, K)
+    return ratio.argmax(1)
+
+
+def class_iou(run: Dissection, layer: str, number: int) -> Floats:
+    """(U,) IoU of each unit's region for this class with the class, on the score half; 0 where both avoid."""
+    level = class_level(run, layer, number)
+    units = np.arange(len(level))
+    attracted = iqr(run.counts(layer, "choose"))[units, number, level] > 0
+    return np.where(attracted, np.nan_to_num(iou(run.counts(layer, "score"))[units, number, level]), 0.0)
+
+
+def rank_by_iou(run: Dissection, layer: str, name: str) -> Integers:
+    """All units of a layer for a class, best first: those labelled so by their IoU, then the others by theirs with it.
+
+    Raises:
+        UsageError: no unit of the layer is labelled so.
+    """
+    units = run.units[run.units.layer == layer]
+    labelled = ((units.label == name) & units.labelled).to_numpy()
+    if not labelled.any():
+        known = units[units.labelled].label.value_counts().index
+        raise UsageError(
+            f"No unit of {layer} is labelled {name!r}; labelled there: {', '.join(known) or 'none'}. Choose one of "
+            "these, another run, units by --units, or the class's units by their effect: --by scan."
+        )
+    return np.lexsort((-class_iou(run, layer, run_class(run, name)), ~labelled))
+
+
+def random_orders(width: int, chosen: Integers, sets: int, seed: int) -> Integers:
+    """(B, U) orders of all units, drawn at random; the chosen ones come last where the others suffice for a set."""
+    dice = np.random.default_rng([seed, 1])
+    orders = np.stack([dice.permutation(width) for _ in range(sets)]) if sets else np.zeros((0, width), np.int64)
+    if 2 * len(chosen) > width:
+        return orders
+    late = np.isin(orders, chosen)
+    return np.take_along_axis(orders, late.argsort(axis=1, kind="stable"), 1)
+
+
+def matched_sets(strength: Floats, chosen: Integers, sets: int, seed: int) -> Integers:
+    """(B, n) units as strongly active as the chosen ones: for each, one of the five nearest that are left.
+
+    `strength` (U,) is the root mean square activation. Where the others do not suffice, chosen ones are drawn too.
+    """
+    dice = np.random.default_rng([seed, 2])
+    distance = np.abs(np.log(strength[:, None] + 1e-12) - np.log(strength[None, chosen] + 1e-12))  # (U, n)
+    if 2 * len(chosen) <= len(strength):
+        distance[chosen] = np.inf
+    drawn = np.zeros((sets, len(chosen)), np.int64)
+    for row in drawn:
+        left = distance.copy()
+        for place in dice.permutation(len(chosen)):
+            nearest = np.argsort(left[:, place], kind="stable")[:NEAREST]
+            row[place] = dice.choice(nearest[np.isfinite(left[nearest, place])])
+            left[row[place]] = np.inf
+    return drawn
+
+
+def unit_statistics(
+    subject: Subject, samples: Sequence[int], advance: Callable[[int], None] = lambda _: None
+) -> tuple[Tensor, Tensor]:
+    """(U,) mean activation of each unit over samples and positions, and (U,) its root mean square."""
+    total, square = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
+    for _, batch in subject.batches(samples):
+        x = subject.featuremaps(batch).double().nan_to_num(0, 0, 0)
+        total += x.mean((2, 3)).sum(0).cpu()
+        square += x.square().mean((2, 3)).sum(0).cpu()
+        advance(len(batch))
+    return (total / len(samples)).float(), (square / len(samples)).sqrt().float()
+
+
+def typical_high(
+    subject: Subject, run: Dissection, number: int, advance: Callable[[int], None] = lambda _: None
+) -> Tensor:
+    """(U,) what each unit puts out where it draws a class: the value that insertion gives it.
+
+    The mean, over the run's samples, of its activation on the grid at the pixels of the class where it lies above
+    the threshold for that class. A unit that never does gets the threshold itself.
+
+    Raises:
+        DissectError: the class occurs in none of these samples.
+    """
+    samples = range(min(run.info["config"]["samples"], MEASURED))
+    level = class_level(run, subject.layer, number)
+    threshold = torch.from_numpy(run.levels(subject.layer)[np.arange(len(level)), level]).double()
+    total, count = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
+    found = 0
+    for _, batch in subject.batches(samples):
+        labels = torch.from_numpy(np.array(run.spool.gather("labels", np.array(batch))))
+        here = (labels == number).any(1, keepdim=True)  # (n, 1, g, g)
+        found += int(here.sum())
+        x = gr.at_most(subject.featuremaps(batch).float(), run.info["grid"])
+        x = gr.upsample(x, run.info["grid"]).cpu().nan_to_num(0, 0, 0)
+        inside = here & (x > threshold[:, None, None].float())
+        total += torch.where(inside, x, 0.0).double().sum((0, 2, 3))
+        count += inside.sum((0, 2, 3))
+        advance(len(batch))
+    if not found:
+        name = run.classes["class"][number]
+        raise DissectError(
+            f"The class {name!r} occurs in none of the run's samples, so there is no typical value to insert; give "
+            "--level, or dissect more samples."
+        )
+    return torch.where(count > 0, total / count.clamp(min=1), threshold).float()
+
+
+def level_value(run: Dissection, layer: str, share: float) -> tuple[Tensor, float]:
+    """(U,) the activation that a share of the pixels exceeds, at the nearest of the run's levels, and that share.
+
+    Raises:
+        UsageError: a share outside the run's levels.
+    """
+    lowest, highest = float(run.shares.min()), float(run.shares.max())
+    if not lowest <= share <= highest:
+        raise UsageError(f"--level {share}: the share of pixels above it is needed, from {lowest:g} to {highest:g}.")
+    nearest = int(np.abs(np.log(run.shares / share)).argmin())
+    return torch.from_numpy(run.levels(layer)[:, nearest]).float(), float(run.shares[nearest])

@@ -1,0 +1,114 @@
+"""One layer of a generator, laid open: featuremaps out, changed featuremaps in, images and labels on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..hooks.above import Above
+from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.layers import pick_layers
+from ..hooks.tap import Tap
+from ..segmenters import check_labels
+from ..segmenters.base import Segmenter
+from .capture import BATCH, Threads, out_of_memory
+from .generators.base import Generator
+from .models import dissectable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A generator, a segmenter and the layer that is changed."""
+
+    generator: Generator
+    segmenter: Segmenter
+    layer: str
+    shape: tuple[int, int, int]  # units, height, width
+    above: Above
+    batch: int  # rows of a forward pass
+    threads: Threads = field(default_factory=Threads)
+
+    @classmethod
+    def open(cls, generator: Generator, segmenter: Segmenter, layer: str | int, batch: int | None = None) -> Subject:
+        """Look at one sample.
+
+        Raises:
+            UsageError: there is no such layer, or it has no units on a map.
+        """
+        (name,) = pick_layers([layer], dissectable(generator), generator.module)
+        latents = generator.latents([0])
+        with torch.inference_mode(), _failing("the probe sample"):
+            with Tap(generator.module, [name], stop=True) as tap:
+                generator.module(latents)
+            shape = tuple(tap[name].shape[1:])
+        if len(shape) != 3:
+            raise UsageError(f"Layer {name!r} puts out {(1, *shape)}; needed is (N, units, height, width).")
+        return cls(
+            generator=generator,
+            segmenter=segmenter,
+            layer=name,
+            shape=shape,
+            above=Above(generator.module, name, latents),
+            batch=batch or BATCH.get(generator.device.type, 16),
+        )
+
+    def batches(self, samples: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
+        """The samples by batches: their rows, and their numbers."""
+        for start in range(0, len(samples), self.batch):
+            rows = slice(start, min(start + self.batch, len(samples)))
+            yield rows, samples[rows]
+
+    @torch.inference_mode()
+    def featuremaps(self, samples: Sequence[int]) -> Tensor:
+        """(n, U, h, w), as the layer puts them out; nothing above it runs.
+
+        Raises:
+            DissectError: the network failed.
+        """
+        with _failing(f"samples {samples[0]} …"):
+            with Tap(self.generator.module, [self.layer], stop=True) as tap:
+                self.generator.module(self.generator.latents(samples))
+            return tap[self.layer]
+
+    def draw(self, featuremaps: Tensor, latents: Tensor) -> Tensor:
+        """featuremaps (n, U, h, w) in the place of the layer's for `latents` -> images (n, 3, H, W) in [0, 1]."""
+        return self.generator.to_images(self.above(featuremaps, latents))
+
+    @torch.inference_mode()
+    def see(self, featuremaps: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (n, 3, H, W) drawn from these featuremaps, and their labels (n, P, H, W).
+
+        Raises:
+            DissectError: a network failed.
+        """
+        with _failing("these samples"):
+            images = self.draw(featuremaps, latents)
+            labels = self.segmenter(images)
+            check_labels(labels, images, self.segmenter)
+        return images, labels
+
+    @contextmanager
+    def pace(self) -> Iterator[None]:
+        """Around each batch of a long loop: finds the faster number of threads on a CPU."""
+        if self.generator.device.type == "cpu":
+            with self.threads:
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Turn whatever the user's networks raise into one line."""
+    try:
+        yield
+    except DissectError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise DissectError("Memory does not suffice for a batch; give a smaller --batch-size.") from error
+        raise DissectError(f"A network failed on {what} ({one_line(error)}).") from error

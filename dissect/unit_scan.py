@@ -1,0 +1,194 @@
+"""The causal effect of each unit alone: every unit of a layer is ablated by itself, on samples of the run.
+
+RUN/interventions/scan-LAYER/scan.json   layer, samples
+                             areas.npz   before (N, C + 1), change (U, N, C + 1) shares of pixels; "unlabelled" last
+                             CLASS.csv   one row a unit, for each class that was asked for
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..hooks.errors import DissectError, UsageError
+from ..segmenters.base import Segmenter
+from . import selection
+from .effects import UNLABELLED
+from .generators.base import Generator
+from .measure import Variants, measure
+from .models import reopen, usable_device
+from .progress import Progress
+from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
+from .store import Dissection, read_arrays, read_json, write_arrays, write_csv, write_json
+from .subject import Subject
+
+Floats = NDArray[np.float64]
+
+SAMPLES = 64
+STRONGEST = 20  # units whose effects are summed up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What ablating each unit of a layer alone does.
+
+    table: one row a unit, strongest on the class first: `iou` with the class and `iou_rank`; `change_pp`, what ablating
+        it does to the class's area in percentage points, with its 95 % bootstrap interval over images, q-value and
+        `causal_rank` (1 removes most); then the change of every class, in columns `pp:CLASS`.
+    info: layer, class, samples; `rank_correlation` (Spearman's, of IoU and area removed) with its 95 % interval over
+        images; `strongest`, the 20 strongest units' changes added up, each measured alone.
+    """
+
+    table: pd.DataFrame
+    info: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        return self.table.head(12).to_html(index=False)
+
+
+def scan(
+    run: Dissection | str | Path,
+    *,
+    label: str,
+    layer: str | int | None = None,
+    samples: int = SAMPLES,
+    generator: Generator | None = None,
+    segmenter: str | Segmenter | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Scan:
+    """Ablate each unit of a run's layer alone and tell what it does to every class.
+
+    Samples are the run's first ones: a scan serves to choose units, so that what is chosen by it must be measured on
+    others, as `ablate` does.
+
+    Args:
+        run: a finished run, or its folder.
+        label: the class by which the table is ordered.
+        layer: one of the run's, by name or number; needed where it has several.
+        samples: how many.
+        generator, segmenter: for a run of objects made in Python.
+        batch_size, device: None chooses.
+        quiet: no progress bars.
+
+    Raises:
+        UsageError: something asked for does not exist, or the model has changed since the run.
+        DissectError: something failed.
+    """
+    run = run if isinstance(run, Dissection) else Dissection.load(run)
+    name = selection.pick_layer(run, layer)
+    target = selection.run_class(run, label)
+    if not 1 <= samples <= run.info["config"]["samples"]:
+        raise UsageError(f"--samples {samples}: from 1 to the run's {run.info['config']['samples']} can be scanned.")
+    generator, segmenter = reopen(run, generator, segmenter, usable_device(device), quiet)
+    subject = Subject.open(generator, segmenter, name, batch_size)
+    with Progress(quiet) as progress:
+        before, change = scan_layer(subject, run, samples, progress=progress)
+    found = tabulate(run, name, target, before, change)
+    write_csv(folder(run, name) / (re.sub(r"[^\w.+-]+", "_", label) + ".csv"), found.table)
+    return found
+
+
+def folder(run: Dissection, layer: str) -> Path:
+    """Where the scan of a layer is kept."""
+    return run.folder / "interventions" / re.sub(r"[^\w.+-]+", "_", f"scan-{layer}")
+
+
+def scan_layer(
+    subject: Subject, run: Dissection, samples: int | None = None, *, progress: Progress
+) -> tuple[Floats, Floats]:
+    """before (N, C + 1) and change (U, N, C + 1) as shares of pixels; as kept, where it was scanned before.
+
+    `samples` None takes whatever was scanned, or else 64.
+
+    Raises:
+        DissectError: a network failed, or the scan cannot be kept.
+    """
+    place, units = folder(run, subject.layer), subject.shape[0]
+    kept = read_json(place / "scan.json") if (place / "scan.json").exists() else {}
+    if kept and samples in (None, kept.get("samples")):
+        arrays: dict[str, Any] = read_arrays(place / "areas.npz")
+        return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
+    count = samples or min(SAMPLES, run.info["config"]["samples"])
+    alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
+    with progress.task(f"scan {subject.layer}", units * count) as advance:
+        areas = measure(subject, range(count), alone, advance=advance)
+    change = areas.difference
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "scan.json").unlink(missing_ok=True)
+        write_arrays(
+            place / "areas.npz", {"before": areas.before.astype(np.float32), "change": change.astype(np.float32)}
+        )
+        write_json(place / "scan.json", {"layer": subject.layer, "samples": count, "value": "zero"})
+    except OSError as error:
+        raise DissectError(
+            f"Writing to {place} failed ({error.strerror or error}); make room and try again."
+        ) from error
+    return areas.before, change
+
+
+def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: Floats) -> Scan:
+    """The table and the figures of a scan for one class; see `Scan`."""
+    names = list(run.classes["class"])
+    samples = len(before)
+    weights = bootstrap(samples)
+    alone = change[:, :, target].T * 100  # (N, U)
+    spread = weights @ alone / samples  # (2000, U)
+    low, high = interval(spread)
+    q = benjamini_hochberg(sign_flip_p(alone))
+    iou = selection.class_iou(run, layer, target)
+    units = run.units[run.units.layer == layer]
+    table = pd.DataFrame(
+        {
+            "unit": units.unit.to_numpy(),
+            "label": units.label.to_numpy(),
+            "labelled": units.labelled.to_numpy(),
+            "iou": iou,
+            "iou_rank": pd.Series(-iou).rank(method="min").astype(int),
+            "change_pp": alone.mean(0),
+            "low": low,
+            "high": high,
+            "q_value": q,
+            "changed": q <= FALSE_DISCOVERIES,
+            "causal_rank": pd.Series(alone.mean(0)).rank(method="min").astype(int),
+            **{f"pp:{name}": change[:, :, k].mean(1) * 100 for k, name in enumerate([*names, UNLABELLED])},
+        }
+    )
+    table = table.sort_values(["change_pp", "unit"], kind="stable", ignore_index=True)
+    rho, rho_low, rho_high = _rank_correlation(iou, alone.mean(0), spread)
+    return Scan(
+        table=table,
+        info={
+            "layer": layer,
+            "class": names[target],
+            "samples": samples,
+            "before_pp": float(before[:, target].mean() * 100),
+            "rank_correlation": rho,
+            "rank_correlation_low": rho_low,
+            "rank_correlation_high": rho_high,
+            "strongest": float(table.change_pp.head(STRONGEST).sum()),
+            "changed": int(table.changed.sum()),
+        },
+    )
+
+
+def _rank_correlation(iou: Floats, change: Floats, spread: Floats) -> tuple[float | None, float | None, float | None]:
+    """Spearman's correlation of IoU and area removed, and its interval over bootstrapped images; None if undefined."""
+    ranks = pd.DataFrame(np.vstack([-change, -spread]).T).rank().to_numpy()  # (U, 1 + 2000)
+    mine = pd.Series(iou).rank().to_numpy()
+    ranks, mine = ranks - ranks.mean(0), mine - mine.mean()
+    norm = np.sqrt((ranks**2).sum(0) * (mine**2).sum())
+    found = np.divide(mine @ ranks, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
+    if np.isnan(found[0]):
+        return None, None, None
+    low, high = interval(found[1:])
+    return float(found[0]), float(low), float(high)
