@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from .hooks.errors import DissectError, one_line
+from .reports import console
 
 EXAMPLES = """
 \b
@@ -24,11 +22,12 @@ Examples:
   dissect run --model progan_scenes --layer 4
   dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
+  dissect ablate runs/progan_scenes-layer4 --class tree --top 20
+  dissect insert runs/progan_scenes-layer4 --class door --top 20
+  dissect scan runs/progan_scenes-layer4 --class tree
   dissect models --detail progan_scenes
   dissect scenes --n 1000 --out scenes
 """
-
-screen = Console(stderr=True)
 
 
 def _common(command: Callable[..., object]) -> Callable[..., None]:
@@ -131,47 +130,139 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
         page = write_report(found)
     summary = found.summary()
     if not quiet:
-        _show_run(found, summary)
+        console.show_run(found, summary)
         click.echo(page or found.folder / "units.csv")
     return {
         "folder": found.folder,
         "report": page,
-        "layers": summary.astype(object).where(summary.notna(), None).to_dict("records"),
+        "layers": _records(summary),
     }
 
 
-def _show_run(found: Any, summary: Any) -> None:
-    config = found.info["config"]
-    table = _table(
-        f"{config['model']}: {config['samples']} samples", "layer*", "units", "labelled", "classes", "mean IoU"
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+def _effects_options(command: Callable[..., object]) -> Callable[..., object]:
+    """What `ablate` and `insert` have in common."""
+    options = (
+        click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
+        click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
+        click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
+        click.option("--layer", help="Layer of the run; needed where it has several."),
+        click.option("--by", default="iou", show_default=True, help="Best by: iou, or scan (effect of each alone)."),
+        click.option("--optimize", is_flag=True, help="Find the units by gradient (ACE) and compare with IoU's."),
+        click.option("--samples", type=int, help="Unseen samples to measure on.  [default: 256; grid: fewer]"),
+        click.option("--random-sets", default=5, show_default=True, help="Random sets beside, of each of two kinds."),
+        click.option("--name", help="Folder in RUN/interventions.  [default: from the options]"),
+        click.option("--seed", default=0, show_default=True, help="Seed of the random sets."),
+        click.option("--batch-size", type=int, help="[default: by device]"),
+        click.option("--device", default="auto", show_default=True),
+        _RUN,
     )
-    for row in summary.itertuples():
-        share = f"{row.labelled} ({row.labelled / row.units:.0%})"
-        mean = f"{row.mean_iou:.3f}" if row.labelled else "–"
-        table.add_row(escape(row.layer), str(row.units), share, str(row.classes), mean)
-    screen.print(table)
-    best = found.units[found.units.labelled].nlargest(8, "iou")
-    if len(best):
-        table = _table("Best units", "layer*", "unit", "label*", "IoU", "chance", "IQR")
-        for row in best.itertuples():
-            numbers = (f"{number:.3f}" for number in (row.iou, row.chance_iou, row.iqr))
-            table.add_row(escape(row.layer), str(row.unit), escape(row.label), *numbers)
-        screen.print(table)
-        screen.print("[dim]IoU: overlap with the label's class; chance: IoU of an unrelated mask of the same size.")
-    odd = found.units[found.units.state != "ok"]
-    for (layer, state), units in odd.groupby(["layer", "state"]).unit:
-        more = ", …" if len(units) > 12 else ""
-        screen.print(
-            f"[yellow]{escape(layer)}: {len(units)} units {state}: {', '.join(map(str, units.head(12)))}{more}"
-        )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table whose columns marked * are text, the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name.rstrip("*"), justify="left" if name.endswith("*") else "right")
-    return table
+@main.command(
+    epilog="""
+\b
+Examples:
+  dissect ablate runs/progan_scenes-layer4 --class tree --top 20
+  dissect ablate runs/progan_scenes-layer5 --class tree --by scan --curve
+  dissect ablate runs/progan_scenes-layer4 --units layer4:12,57 --class tree --value mean
+  dissect ablate runs/progan_scenes-layer5 --class tree --optimize
+"""
+)
+@_effects_options
+@click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
+@click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
+@_common
+def ablate(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+    """Switch units of a RUN off: which classes leave?"""
+    from .dissect.interventions import ablate as dissect_ablate
+
+    return _intervened(run, dissect_ablate(run, quiet=quiet, **options), quiet)
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  dissect insert runs/progan_scenes-layer4 --class door --top 20
+  dissect insert runs/progan_scenes-layer4 --class door --where class:building
+  dissect insert runs/progan_scenes-layer4 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
+  dissect insert runs/progan_scenes-layer4 --class tree --where mask.png
+"""
+)
+@_effects_options
+@click.option(
+    "--where", default="grid", show_default=True, help="grid (each cell alone), x,y[,w,h], class:NAME, a mask."
+)
+@click.option("--level", type=float, help="Value: what this share of pixels exceeds.  [default: typical for the class]")
+@_common
+def insert(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+    """Switch units of a RUN on: which classes appear?"""
+    from .dissect.interventions import insert as dissect_insert
+
+    return _intervened(run, dissect_insert(run, quiet=quiet, **options), quiet)
+
+
+def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
+    """Show what an intervention did and add its page to the report."""
+    from .dissect.store import Dissection
+    from .reports.pages import write_report
+
+    report = write_report(Dissection.load(run)).parent
+    page = report / "interventions" / f"{effects.info['name']}.html"
+    if not quiet:
+        console.show_effects(effects)
+        click.echo(page)
+    return {
+        "folder": run / "interventions" / effects.info["name"],
+        "report": page,
+        "units": effects.info["units"],
+        "on_target": effects.info.get("on_target"),
+        "effects": _records(effects.table),
+    }
+
+
+def _records(table: Any) -> list[dict[str, object]]:
+    """The rows of a table for JSON: what is no number is null."""
+    records: list[dict[str, object]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return records
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  dissect scan runs/progan_scenes-layer4 --class tree
+  dissect scan runs/both --class tree --layer layer6 --samples 128
+"""
+)
+@_RUN
+@click.option("--class", "label", metavar="CLASS", required=True, help="The class by which units are ranked.")
+@click.option("--layer", help="Layer of the run.  [default: all in turn]")
+@click.option("--samples", default=64, show_default=True, help="The run's first ones.")
+@click.option("--batch-size", type=int, help="[default: by device]")
+@click.option("--device", default="auto", show_default=True)
+@_common
+def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[dict[str, object]]:
+    """Ablate each unit of a RUN alone: which ones matter?"""
+    from .dissect.store import Dissection
+    from .dissect.unit_scan import scan as dissect_scan
+    from .reports.pages import write_report
+
+    opened = Dissection.load(run)
+    found = [dissect_scan(opened, layer=name, quiet=quiet, **options) for name in ([layer] if layer else opened.layers)]
+    report = write_report(opened).parent
+    results = []
+    for one in found:
+        page = report / "interventions" / f"{one.info['name']}.html"
+        results.append({**one.info, "report": page, "units": _records(one.table.head(20))})
+        if not quiet:
+            console.show_scan(one.table, one.info)
+            click.echo(page)
+    return results
 
 
 @main.command(epilog="\b\nExample:\n  dissect report runs/progan_scenes-layer4")
@@ -196,7 +287,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
     from .dissect.generators import zoo
 
     if not detail:
-        return _list(zoo.table(), "{} pixels", quiet)
+        return _rows(zoo.table(), "{} pixels", quiet)
     text, layers = zoo.card(detail), {}
     if zoo.place(zoo.MODELS[detail]).is_file():
         from .hooks.layers import layer_shapes
@@ -207,10 +298,10 @@ def models(*, detail: str | None, quiet: bool) -> object:
     if not quiet:
         click.echo(text)
         if layers:
-            table = _table("Layers", "layer*", "number", "units", "height", "width")
+            shown = console.table("Layers", "layer*", "number", "units", "height", "width")
             for number, (name, shape) in enumerate(layers.items(), 1):
-                table.add_row(name, str(number), *map(str, shape or ()))
-            Console().print(table)
+                shown.add_row(name, str(number), *map(str, shape or ()))
+            Console().print(shown)
     return {"name": detail, "card": text, "layers": layers}
 
 
@@ -220,19 +311,13 @@ def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
     from .segmenters import table
 
-    return _list(table(), "{} classes", quiet)
+    return _rows(table(), "{} classes", quiet)
 
 
-def _list(rows: list[Any], size: str, quiet: bool) -> list[dict[str, object]]:
-    """Print a line for each row and, dimmed, where it comes from; names are never cut short."""
+def _rows(rows: list[Any], size: str, quiet: bool) -> list[dict[str, object]]:
     records = [asdict(row) for row in rows]
     if not quiet:
-        console = Console(soft_wrap=True, highlight=False)
-        for record in records:
-            name, title, number, origin, licence, here = record.values()
-            where = "[green]here[/]" if here else "[yellow]to fetch[/]"
-            console.print(f"[bold]{escape(name)}[/]  {where}  {escape(title)}, {size.format(number)}")
-            console.print(f"    [dim]{escape(origin)}; {escape(licence)}")
+        console.show_rows(records, size)
     return records
 
 

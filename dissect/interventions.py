@@ -205,11 +205,10 @@ def _intervene(
         generator, segmenter = open_models(what, segmenter, device=device)
     else:
         generator, segmenter = reopen(_run(what), generator, segmenter, device, quiet)
-    folder = None
-    if run is not None:
-        folder = run.folder / "interventions" / _file_name(name or _name(task))
-        if (kept := _kept(folder, config)) is not None:
-            return kept
+    name = _file_name(name or _name(task))
+    folder = None if run is None else run.folder / "interventions" / name
+    if folder is not None and (kept := _kept(folder, config)) is not None:
+        return kept
     subject = Subject.open(generator, segmenter, task.layer, batch_size)
     selection.check_units(task.units or (), task.layer, subject.shape[0], of_class=task.units is None)
     names = segmenter.vocabulary.names
@@ -218,7 +217,8 @@ def _intervene(
     with Progress(quiet) as progress:
         effects = experiment.perform(progress)
     effects = replace(
-        effects, info={"schema": SCHEMA, "created": now(), "command": command(), "config": config, **effects.info}
+        effects,
+        info={"schema": SCHEMA, "created": now(), "command": command(), "config": config, "name": name, **effects.info},
     )
     if folder is not None:
         effects.save(folder)

@@ -2,7 +2,7 @@
 
 RUN/interventions/scan-LAYER/scan.json   layer, samples
                              areas.npz   before (N, C + 1), change (U, N, C + 1) shares of pixels; "unlabelled" last
-                             CLASS.csv   one row a unit, for each class that was asked for
+                             CLASS.csv, CLASS.json   one row a unit, and `Scan.info`, for each class asked for
 """
 
 from __future__ import annotations
@@ -93,13 +93,18 @@ def scan(
     with Progress(quiet) as progress:
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
-    write_csv(folder(run, name) / (re.sub(r"[^\w.+-]+", "_", label) + ".csv"), found.table)
+    write_csv(folder(run, name) / f"{_safe(label)}.csv", found.table)
+    write_json(folder(run, name) / f"{_safe(label)}.json", found.info)
     return found
 
 
 def folder(run: Dissection, layer: str) -> Path:
     """Where the scan of a layer is kept."""
-    return run.folder / "interventions" / re.sub(r"[^\w.+-]+", "_", f"scan-{layer}")
+    return run.folder / "interventions" / _safe(f"scan-{layer}")
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 def scan_layer(
@@ -168,6 +173,7 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
     return Scan(
         table=table,
         info={
+            "name": _safe(f"scan-{layer}-{names[target]}"),
             "layer": layer,
             "class": names[target],
             "samples": samples,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,9 +28,9 @@ def safe_colour(text: str) -> str:
     return text if re.fullmatch(r"#[0-9a-fA-F]{6}", text) else "#999999"
 
 
-def units_per_class(classes: pd.DataFrame, path: Path) -> None:
-    """Horizontal bars: labelled units of each class, most first, as SVG."""
-    shown = classes[classes.units > 0].sort_values("units", ascending=False, kind="stable")
+@contextmanager
+def _svg() -> Iterator[None]:
+    """Figures drawn inside are the same bytes for the same data, and any text in them stays text."""
     style: dict[Any, Any] = {
         "svg.hashsalt": "ganatomy",
         "svg.fonttype": "none",
@@ -36,7 +38,14 @@ def units_per_class(classes: pd.DataFrame, path: Path) -> None:
         "text.parse_math": False,
     }
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # text stays text; the viewer has the font or not
+        warnings.filterwarnings("ignore", "Glyph")  # the viewer has the font or not
+        yield
+
+
+def units_per_class(classes: pd.DataFrame, path: Path) -> None:
+    """Horizontal bars: labelled units of each class, most first, as SVG."""
+    shown = classes[classes.units > 0].sort_values("units", ascending=False, kind="stable")
+    with _svg():
         figure = Figure(figsize=(6.4, 0.6 + 0.32 * max(1, len(shown))), layout="constrained")
         axes = figure.subplots()
         bars = axes.barh(
@@ -58,6 +67,34 @@ def units_per_class(classes: pd.DataFrame, path: Path) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
+def remaining_area(curve: pd.DataFrame, label: str, colour: str, path: Path) -> None:
+    """The class's remaining area by number of ablated units, with its interval and the random sets' band, as SVG.
+
+    The form of figure 4 of Bau et al. 2019.
+    """
+    with _svg():
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        if "random" in curve:
+            axes.fill_between(curve.units, curve.random_min, curve.random_max, color="#bbbbbb", alpha=0.6, linewidth=0)
+            axes.plot(
+                curve.units, curve.random, color="#777777", linestyle="--", label="random sets, least to greatest"
+            )
+        axes.fill_between(curve.units, curve.low, curve.high, color=colour, alpha=0.3, linewidth=0)
+        axes.plot(curve.units, curve.remaining, color=colour, marker="o", label="chosen units, 95 % interval")
+        axes.axhline(1, color="#00000033", linewidth=0.8)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(curve.units), list(map(str, curve.units)))
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel("ablated units")
+        axes.set_ylabel(f"area of {label} that remains")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
 def enlarge(images: Pixels, side: int) -> Pixels:
     """images (N, h, w, 3) -> (N, H, W, 3), the longer side `side` pixels."""
     height, width = images.shape[1:3]
@@ -66,17 +103,22 @@ def enlarge(images: Pixels, side: int) -> Pixels:
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
 
 
-def outline(images: Pixels, masks: NDArray[np.bool_]) -> Pixels:
-    """Outline each mask (N, g, g) in its image (N, H, W, 3) in yellow and dim what lies outside a little."""
+def outline(images: Pixels, masks: NDArray[np.bool_], *, dim: bool = True) -> Pixels:
+    """Outline each mask (N, g, g) in its image (N, H, W, 3) in yellow and, with `dim`, darken the rest a little."""
     height, width = images.shape[1:3]
     size = (width, height)
     grown = np.stack(
         [np.asarray(Image.fromarray(m.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) for m in masks]
     )
     inside = grown > 127
-    out = np.where(inside[..., None], images, images // 5 * 4)
+    out = np.where(inside[..., None], images, images // 5 * 4) if dim else images.copy()
     out[inside & ~_shrink(_shrink(inside))] = LINE
     return out
+
+
+def difference(before: Pixels, after: Pixels) -> Pixels:
+    """|after − before| of (N, H, W, 3), three times brighter."""
+    return np.minimum(np.abs(after.astype(np.int16) - before) * 3, 255).astype(np.uint8)
 
 
 def _shrink(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

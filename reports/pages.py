@@ -16,6 +16,7 @@ from PIL import Image
 from ..dissect.store import Dissection, write_atomic
 from ..hooks.errors import DissectError, one_line
 from . import figures
+from .interventions import write_pages
 
 HERE = Path(__file__).parent
 TOP_SHOWN = 6  # images a unit
@@ -37,7 +38,9 @@ def write_report(run: Dissection) -> Path:
         _sample_sheets(run, part)
         for number, layer in enumerate(run.layers):
             _strips(run, layer, part / "units", number)
-        page = _environment().get_template("index.html").render(_context(run))
+        environment = _environment()
+        interventions = write_pages(run, part / "interventions", environment)
+        page = environment.get_template("index.html").render(_context(run) | {"interventions": interventions})
         write_atomic(part / "index.html", lambda file: file.write(page.encode()))
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
@@ -62,6 +65,11 @@ def _environment() -> jinja2.Environment:
     environment.globals["style"] = (HERE / "assets" / "report.css").read_text(encoding="utf-8")
     environment.globals["script"] = (HERE / "assets" / "report.js").read_text(encoding="utf-8")
     environment.filters["percent"] = lambda share: f"{share:.1%}"
+    environment.filters["percent0"] = lambda share: "–" if pd.isna(share) else f"{share:.0%}"
+    environment.filters["percent2"] = lambda share: f"{share:.2%}"
+    environment.filters["signed_percent"] = lambda value: "–" if pd.isna(value) else f"{value:+.0%}"
+    environment.filters["points"] = lambda value: "–" if pd.isna(value) else f"{value:+.2f}"
+    environment.filters["points4"] = lambda value: "–" if pd.isna(value) else f"{value:+.4f}"
     environment.filters["score"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     return environment
 
