@@ -20,9 +20,10 @@ def bootstrap(count: int, seed: int = 0) -> Floats:
 
 def interval(values: Floats) -> tuple[Floats, Floats]:
     """Bootstrap values (2000, …) -> the ends (…) of the 95 % percentile interval; NaN where no value is a number."""
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
+    numbers = ~np.isnan(values).all(0)
+    filled = np.where(numbers, values, 0)
+    low, high = np.nanquantile(filled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return np.where(numbers, low, np.nan), np.where(numbers, high, np.nan)
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:

@@ -79,9 +79,7 @@ def show_effects(effects: Effects) -> None:
     unseen = "" if info["chosen_on"] is None else ", which did not serve to choose the units"
     done = "ablated" if info["kind"] == "ablate" else f"inserted ({info['where']})"
     value, units = escape(str(info["value"])), _list(info["units"])
-    screen.print(
-        f"[bold]{len(info['units'])} units of {escape(info['layer'])} {escape(done)}[/], value {value}: {units}"
-    )
+    screen.print(f"[bold]{_units(info['units'])} of {escape(info['layer'])} {escape(done)}[/], value {value}: {units}")
     screen.print(
         f"[dim]{samples['number']} samples from {samples['first']} to {samples['last']}{unseen}; each beside itself "
         "unchanged" + (f"; {samples['skipped']} more had no such place" if samples["skipped"] else "") + "."
@@ -199,6 +197,10 @@ def _number(value: float | None, form: str) -> str:
 
 def _between(low: float | None, high: float | None, form: str) -> str:
     return f"\\[{_number(low, form)}, {_number(high, form)}]"
+
+
+def _units(units: Sequence[int]) -> str:
+    return "1 unit" if len(units) == 1 else f"{len(units)} units"
 
 
 def _list(units: Sequence[int]) -> str:

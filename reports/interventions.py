@@ -67,10 +67,13 @@ def _effect_page(
         roles=roles,
     )
     write_atomic(folder / f"{name}.html", lambda file: file.write(text.encode()))
-    verb = "ablated" if info["kind"] == "ablate" else "inserted"
+    count = len(info["units"])
+    done = "ablated" if info["kind"] == "ablate" else "inserted"
+    title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {done}"
     return {
         "page": f"interventions/{name}.html",
-        "title": f"{len(info['units'])} units of {info['layer']} {verb}" + (f", {info['label']}" if target else ""),
+        "title": f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {verb}"
+        + (f", {info['label']}" if target else ""),
         "where": info["where"],
         "target": target,
         "on_target": info.get("on_target"),

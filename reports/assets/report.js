@@ -17,7 +17,7 @@ headings.forEach((heading, column) => {
   if (!button) return;
   button.addEventListener("click", () => {
     const kind = button.dataset.kind;
-    const first = kind === "text" || column === 1 ? "ascending" : "descending";
+    const first = button.dataset.first || (kind === "text" ? "ascending" : "descending");
     const now = heading.getAttribute("aria-sort");
     const order = now === "none" ? first : now === "ascending" ? "descending" : "ascending";
     headings.forEach((other) => other.hasAttribute("aria-sort") && other.setAttribute("aria-sort", "none"));
