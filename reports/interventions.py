@@ -72,8 +72,7 @@ def _effect_page(
     title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {done}"
     return {
         "page": f"interventions/{name}.html",
-        "title": f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {verb}"
-        + (f", {info['label']}" if target else ""),
+        "title": f"{title}, {info['label']}" if target else title,
         "where": info["where"],
         "target": target,
         "on_target": info.get("on_target"),

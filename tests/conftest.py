@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganatomy.dissect import Dissection, Generator, NormalLatents, run
+from ganatomy import dissect
+from ganatomy.dissect import Dissection, Effects, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
 
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
@@ -19,6 +20,9 @@ NAMES = ("red", "green", "blue", "yellow")
 SIDE = 32
 
 Go = Callable[..., Dissection]
+Do = Callable[..., Effects]
+
+RED, GREEN, CONSTANT, UNITS = 3, 7, 5, 40  # of the planted generator
 
 
 class Painter(nn.Module):
@@ -101,6 +105,77 @@ def go(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> Go:
         return run(**(usual | options))
 
     return call
+
+
+class Squares(nn.Module):
+    """latents (N, 6) -> maps (N, 40, 8, 8): unit 3 a square of 2×2 cells, unit 7 another, 5 constant, others noise."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        axis = torch.arange(8)
+        maps = torch.sin(1000 * (latents[:, :1, None, None] + torch.arange(UNITS)[:, None, None] * 3.7 + axis * 1.3))
+        maps = maps.repeat(1, 1, 8, 1)
+        for unit, left in ((RED, 0), (GREEN, 4)):
+            start = (latents[:, unit % 6, None].sigmoid() * 3).floor() + left
+            across = (axis >= start) & (axis < start + 2)
+            down = (axis >= start - left) & (axis < start - left + 2)
+            maps[:, unit] = (down[:, :, None] & across[:, None]).float()
+        maps[:, CONSTANT] = 0.25
+        return maps
+
+
+class Planted(nn.Module):
+    """A chain from `paint` on; only units 3 and 7 are seen by the colours, and 5 as a little blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paint = Squares()
+        self.colour = nn.Conv2d(UNITS, 3, 1, bias=False)
+        self.grow = nn.Upsample(scale_factor=4)
+        nn.init.zeros_(self.colour.weight)
+        with torch.no_grad():
+            for channel, unit in enumerate((RED, GREEN, CONSTANT)):
+                self.colour.weight[channel, unit] = 1.0
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.grow(self.colour(self.paint(latents)))
+
+
+class Soft(ColourSegmenter):
+    """With probabilities: a pixel is red as far as its red exceeds its green, and green likewise."""
+
+    name = "soft"
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        red, green, blue = images.unbind(1)
+        return torch.stack([red * (1 - green), green * (1 - red), blue, red * green], 1)
+
+
+@pytest.fixture
+def planted() -> Generator:
+    module = Planted().requires_grad_(False)
+    return Generator(
+        module=module, name="planted", source=NormalLatents((6,)), layers=("paint", "colour"), output_range=(0, 1)
+    )
+
+
+@pytest.fixture
+def found(planted: Generator, tmp_path: Path) -> Dissection:
+    out = tmp_path / "run"
+    return run(planted, layers=[1], segmenter=Soft(), samples=120, out=out, quiet=True)
+
+
+@pytest.fixture
+def do(planted: Generator, found: Dissection) -> Callable[[str], Do]:
+    """`do("ablate")(…)` with the planted generator on a small number of samples."""
+
+    def named(kind: str) -> Do:
+        def call(**options: Any) -> Effects:
+            usual = {"generator": planted, "segmenter": Soft(), "samples": 24, "quiet": True}
+            return getattr(dissect, kind)(found, **(usual | options))
+
+        return call
+
+    return named
 
 
 def make_varied(network: nn.Module, last: str, scores: Callable[[Any], Tensor]) -> None:

@@ -156,7 +156,7 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     page.locator("th button", has_text="IoU rank").click()
     ranks = page.locator("#units tbody tr td:nth-child(4)").all_inner_texts()
     assert ranks == sorted(ranks, key=int)
-    page.locator("#find").fill("green")
+    page.locator("#find").fill("3")
     assert page.locator("#units tbody tr:visible").count() == 1
 
 

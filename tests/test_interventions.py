@@ -3,102 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from ganatomy import dissect
-from ganatomy.dissect import Dissection, Effects, Generator, NormalLatents
+from ganatomy.dissect import Dissection, Generator
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.subject import Subject
 from ganatomy.hooks import Edit, edited
-from ganatomy.hooks.errors import DissectError, UsageError
+from ganatomy.hooks.errors import UsageError
 
-from .conftest import ColourSegmenter
+from .conftest import CONSTANT, GREEN, RED, UNITS, ColourSegmenter, Do, Soft
 
-RED, GREEN, CONSTANT, UNITS = 3, 7, 5, 40
 ABSENT = -1  # "unlabelled"
-
-
-class Squares(nn.Module):
-    """latents (N, 6) -> maps (N, 40, 8, 8): unit 3 a square of 2×2 cells, unit 7 another, 5 constant, others noise."""
-
-    def forward(self, latents: Tensor) -> Tensor:
-        axis = torch.arange(8)
-        maps = torch.sin(1000 * (latents[:, :1, None, None] + torch.arange(UNITS)[:, None, None] * 3.7 + axis * 1.3))
-        maps = maps.repeat(1, 1, 8, 1)
-        for unit, left in ((RED, 0), (GREEN, 4)):
-            start = (latents[:, unit % 6, None].sigmoid() * 3).floor() + left
-            across = (axis >= start) & (axis < start + 2)
-            down = (axis >= start - left) & (axis < start - left + 2)
-            maps[:, unit] = (down[:, :, None] & across[:, None]).float()
-        maps[:, CONSTANT] = 0.25
-        return maps
-
-
-class Planted(nn.Module):
-    """A chain from `paint` on; only units 3 and 7 are seen by the colours, and 5 as a little blue."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.paint = Squares()
-        self.colour = nn.Conv2d(UNITS, 3, 1, bias=False)
-        self.grow = nn.Upsample(scale_factor=4)
-        nn.init.zeros_(self.colour.weight)
-        with torch.no_grad():
-            for channel, unit in enumerate((RED, GREEN, CONSTANT)):
-                self.colour.weight[channel, unit] = 1.0
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.grow(self.colour(self.paint(latents)))
-
-
-class Soft(ColourSegmenter):
-    """With probabilities: a pixel is red as far as its red exceeds its green, and green likewise."""
-
-    name = "soft"
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        red, green, blue = images.unbind(1)
-        return torch.stack([red * (1 - green), green * (1 - red), blue, red * green], 1)
-
-
-Do = Callable[..., Effects]
-
-
-@pytest.fixture
-def planted() -> Generator:
-    module = Planted().requires_grad_(False)
-    return Generator(
-        module=module, name="planted", source=NormalLatents((6,)), layers=("paint", "colour"), output_range=(0, 1)
-    )
-
-
-@pytest.fixture
-def found(planted: Generator, tmp_path: Path) -> Dissection:
-    out = tmp_path / "run"
-    return dissect.run(planted, layers=[1], segmenter=Soft(), samples=120, out=out, quiet=True)
-
-
-@pytest.fixture
-def do(planted: Generator, found: Dissection) -> Callable[[str], Do]:
-    """`do("ablate")(…)` with the planted generator on a small number of samples."""
-
-    def named(kind: str) -> Do:
-        def call(**options: Any) -> Effects:
-            usual = {"generator": planted, "segmenter": Soft(), "samples": 24, "quiet": True}
-            return getattr(dissect, kind)(found, **(usual | options))
-
-        return call
-
-    return named
 
 
 def test_units_are_found(found: Dissection) -> None:
@@ -335,74 +257,3 @@ def test_without_a_run(planted: Generator) -> None:
     assert on["green"].change_pp == pytest.approx(100 / 64)
     with pytest.raises(UsageError, match="Without a run, name the layer and its units"):
         dissect.ablate(planted, label="red", segmenter=Soft())
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        ("ablate", {"label": "gren"}, r"no class 'gren'. Did you mean green or red\?.* There are .*red"),
-        ("ablate", {"label": "blue"}, "No unit of paint is labelled 'blue'; labelled there: red, green"),
-        ("ablate", {"label": "red", "top": 41}, "--top 41: layer paint has 40 units"),
-        ("ablate", {"label": "red", "top": 0}, "--top 0"),
-        ("ablate", {"units": "paint:3,40"}, "has units 0 to 39; asked for 40"),
-        ("ablate", {"units": "paint"}, "write LAYER:UNIT"),
-        ("ablate", {"units": "colour:1"}, "has no layer 'colour'"),
-        ("ablate", {}, "Say which units"),
-        ("ablate", {"label": "red", "value": "one"}, "--value 'one' is not known; there are zero, mean, resample"),
-        ("ablate", {"label": "red", "by": "luck"}, "--by 'luck' is not known; there are iou, scan"),
-        ("ablate", {"units": [3], "curve": True}, "--curve shows how much of a class remains"),
-        ("insert", {"units": [3]}, "name a --class, or give --level"),
-        ("insert", {"label": "red", "where": "2,2"}, "a place inside the image"),
-        ("insert", {"label": "red", "where": "nowhere.png"}, "there is no such file"),
-        ("insert", {"label": "red", "where": "class:bleu"}, "no class 'bleu'. Did you mean blue"),
-        ("insert", {"label": "red", "samples": 1}, "--samples 1"),
-    ],
-)
-def test_what_cannot_be_is_said_in_one_line(
-    do: Callable[[str], Do], found: Dissection, kind: str, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        do(kind)(**options)
-    assert "\n" not in str(caught.value)
-    assert not (found.folder / "interventions").exists()
-
-
-def test_a_model_that_has_changed_is_refused(do: Callable[[str], Do], planted: Generator, found: Dissection) -> None:
-    with torch.no_grad():
-        planted.module.colour.weight[0, 0] = 0.5
-    with pytest.raises(UsageError, match=r"planted has changed since the run .*sha256 \w{12}… now, \w{12}… then"):
-        do("ablate")(label="red", top=1)
-    assert not (found.folder / "interventions").exists()
-
-
-def test_a_run_of_objects_asks_for_them(found: Dissection) -> None:
-    with pytest.raises(UsageError, match=r"given its generator as an object in Python; .*generator=…"):
-        dissect.ablate(found, label="red")
-
-
-def test_nothing_is_left_when_the_disk_fails(do: Callable[[str], Do], found: Dissection) -> None:
-    (found.folder / "interventions").write_text("in the way")
-    with pytest.raises(DissectError, match=r"Writing to .* failed"):
-        do("ablate")(label="red", top=1)
-    assert (found.folder / "interventions").read_text() == "in the way"
-
-
-def test_pixels_that_are_not_finite_are_said(planted: Generator) -> None:
-    planted.module.colour.weight.data[0, 0] = torch.nan
-    with pytest.raises(DissectError, match="drew pixels that are not finite in samples 0 to"):
-        dissect.ablate(planted, units="paint:1", segmenter=Soft(), samples=4, quiet=True)
-
-
-def test_a_damaged_folder_is_said(do: Callable[[str], Do], found: Dissection) -> None:
-    do("ablate")(label="red", top=1)
-    (found.folder / "interventions" / "ablate-red-paint-top1" / "effects.csv").write_bytes(b"")
-    with pytest.raises(DissectError, match=r"effects\.csv cannot be read .*give another --name"):
-        do("ablate")(label="red", top=1)
-
-
-def test_another_seed_of_latents_is_the_runs(planted: Generator, found: Dissection) -> None:
-    other = replace(planted, source=planted.source.seeded(5))
-    effects = dissect.ablate(found, label="red", top=1, generator=other, segmenter=Soft(), samples=8, quiet=True)
-    shots = effects.pictures
-    mine = planted(planted.latents(shots["sample"].tolist())).permute(0, 2, 3, 1).numpy() * 255
-    assert np.abs(mine - shots["before"]).max() <= 0.5
