@@ -23,7 +23,7 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
     numbers = ~np.isnan(values).all(0)
     filled = np.where(numbers, values, 0)
     low, high = np.nanquantile(filled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return np.where(numbers, low, np.nan), np.where(numbers, high, np.nan)
+    return np.where(numbers, low, np.nan)[()], np.where(numbers, high, np.nan)[()]
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:

@@ -39,8 +39,10 @@ class Subject:
         Raises:
             UsageError: there is no such layer, or it has no units on a map.
         """
-        (name,) = pick_layers([layer], dissectable(generator), generator.module)
-        latents = generator.latents([0])
+        name = str(layer)
+        if isinstance(layer, int) or name not in dict(generator.module.named_modules()):
+            (name,) = pick_layers([layer], dissectable(generator), generator.module)
+        latents = generator.latents([0, 1])
         with torch.inference_mode(), _failing("the probe sample"):
             with Tap(generator.module, [name], stop=True) as tap:
                 generator.module(latents)

@@ -9,7 +9,6 @@ from ganatomy import dissect
 from ganatomy.dissect.generators.base import Generator
 from ganatomy.dissect.scenes import evaluate
 from ganatomy.dissect.scenes.train_segmenter import accuracy
-from ganatomy.hooks import Edit, edited
 from ganatomy.segmenters.scenes import ScenesSegmenter
 
 SAMPLES = range(50_000, 50_128)
@@ -30,7 +29,7 @@ def found(
     generator: Generator, segmenter: ScenesSegmenter, tmp_path_factory: pytest.TempPathFactory
 ) -> dissect.Dissection:
     out = tmp_path_factory.mktemp("run") / "run"
-    return dissect.run(generator, layers=[4, 6, 7], segmenter=segmenter, samples=256, out=out, quiet=True)
+    return dissect.run(generator, layers=[4, 5, 6], segmenter=segmenter, samples=256, out=out, quiet=True)
 
 
 def test_segmenter_is_right_on_held_out_renders(segmenter: ScenesSegmenter) -> None:
@@ -84,14 +83,45 @@ def test_units_are_labelled_over_many_classes(found: dissect.Dissection) -> None
         assert (labelled.iou > labelled.chance_iou).all()
 
 
-def test_ablating_tree_units_removes_trees(
+def test_the_best_tree_units_remove_trees_and_little_else(
     found: dissect.Dissection, generator: Generator, segmenter: ScenesSegmenter
 ) -> None:
-    before = evaluate.shares(evaluate.segmented(generator, segmenter, SAMPLES))
-    with edited(generator.module, Edit(layer="layer6", units=evaluate.best_units(found, "layer6", "tree"))):
-        after = evaluate.shares(evaluate.segmented(generator, segmenter, SAMPLES))
-    change = after / before - 1
-    assert change["tree"] < -0.35
-    assert abs(change["sky"]) < 0.15
-    assert abs(change["building"]) < 0.2
-    assert after["unlabelled"] < 0.04
+    effects = dissect.ablate(
+        found,
+        label="tree",
+        layer="layer5",
+        by="scan",
+        samples=96,
+        random_sets=3,
+        generator=generator,
+        segmenter=segmenter,
+        quiet=True,
+    )
+    tree = effects["tree"]
+    assert tree.relative < -0.5
+    assert tree.relative_high < -0.45
+    assert bool(tree.beyond_random)
+    others = effects.table[~effects.table["class"].isin(["tree", "unlabelled"]) & (effects.table.before > 0.01)]
+    assert others.relative.min() > tree.relative / 3
+    assert effects["unlabelled"].after < 0.03
+
+
+def test_doors_appear_where_buildings_are_and_not_in_the_sky(
+    found: dissect.Dissection, generator: Generator, segmenter: ScenesSegmenter
+) -> None:
+    gains = {}
+    for place in ("building", "sky"):
+        effects = dissect.insert(
+            found,
+            label="door",
+            layer="layer4",
+            where=f"class:{place}",
+            samples=128,
+            random_sets=0,
+            generator=generator,
+            segmenter=segmenter,
+            quiet=True,
+        )
+        gains[place] = effects["door"]
+    assert gains["building"].change_pp_low > 0
+    assert gains["building"].change_pp_low > gains["sky"].change_pp_high

@@ -1,9 +1,9 @@
 """The figures of the model card of `progan_scenes`, measured.
 
-    python -m ganatomy.dissect.scenes.evaluate --sheet sheet.png
+    python -m ganatomy.dissect.scenes.evaluate
 
 Prints Markdown: the segmenter on held-out renders, class shares of generated images beside those of renders, labelled
-units by layer, and what ablating the best tree units of each layer does.
+units by layer, and what ablating the best tree units of each layer does. Takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -15,22 +15,18 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ...hooks.edit import Edit, edited
 from ...segmenters.scenes import CLASSES, ScenesSegmenter
-from .. import run
+from .. import ablate, run
+from ..effects import UNLABELLED
 from ..generators.base import Generator
 from ..generators.zoo import load_generator
-from ..scores import iqr
 from ..store import Dissection
 from .render import render
 from .train_segmenter import HELD_OUT, accuracy
 
 NAMES = [name for name, _, _ in CLASSES]
-TOP = 20
-PICTURED = "layer6"
 UNSEEN = range(100_000, 100_512)  # samples that no run has used
 
 
@@ -59,48 +55,40 @@ def class_shares(generator: Generator, segmenter: ScenesSegmenter) -> pd.DataFra
     )
 
 
-def best_units(found: Dissection, layer: str, name: str) -> tuple[int, ...]:
-    """The 20 units that tell most of a class: highest IQR over the levels, on the half that chooses.
-
-    Not by IoU, which is partial to large masks: 20 units by IoU removed less than half of what these remove.
-    """
-    ratio = iqr(found.counts(layer, "choose"))[:, NAMES.index(name)].max(1)
-    return tuple(map(int, np.argsort(-ratio, kind="stable")[:TOP]))
-
-
-def ablate_trees(generator: Generator, segmenter: ScenesSegmenter, found: Dissection) -> pd.DataFrame:
-    """Change of each class's area, relative to before, when a layer's best tree units are ablated."""
-    before = shares(segmented(generator, segmenter, UNSEEN))
-    columns = {}
+def interventions(generator: Generator, segmenter: ScenesSegmenter, found: Dissection) -> pd.DataFrame:
+    """What ablating the 20 units of each layer that a scan finds best for trees does, on unseen samples."""
+    rows = {}
     for layer in found.layers:
-        with edited(generator.module, Edit(layer=layer, units=best_units(found, layer, "tree"))):
-            columns[layer] = shares(segmented(generator, segmenter, UNSEEN)) / before - 1
-    return pd.DataFrame(columns)
-
-
-def sheet(generator: Generator, found: Dissection, layer: str, path: Path) -> None:
-    """16 unseen samples, each above itself with the layer's tree units ablated."""
-    latents = generator.latents(UNSEEN[:16])
-    with torch.inference_mode():
-        plain = generator(latents)
-        with edited(generator.module, Edit(layer=layer, units=best_units(found, layer, "tree"))):
-            changed = generator(latents)
-    rows = [torch.cat(list(half), 2) for pair in zip(plain.split(8), changed.split(8), strict=True) for half in pair]
-    Image.fromarray((torch.cat(rows, 1).permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+        effects = ablate(found, label="tree", layer=layer, by="scan", generator=generator, segmenter=segmenter)
+        tree, sets = effects["tree"], effects.sets
+        others = effects.table[~effects.table["class"].isin(["tree", UNLABELLED])]
+        worst = others.loc[others.relative.idxmin()]
+        random = [tree[f"{kind}_relative_{end}"] for kind in ("random", "matched") for end in ("min", "max")]
+        baseline = sets[sets.set != "chosen"].on_target
+        rows[layer] = {
+            "tree": f"{tree.relative:+.0%} [{tree.relative_low:+.0%}, {tree.relative_high:+.0%}]",
+            "random sets": f"{min(random):+.0%} to {max(random):+.0%}",
+            "on target": f"{sets.on_target[0]:.0%}; {baseline.min():.0%} to {baseline.max():.0%}",
+            "most lost else": f"{worst['class']} {worst.relative:+.0%}",
+            "unlabelled": f"{effects[UNLABELLED].before:.1%} to {effects[UNLABELLED].after:.1%}",
+        }
+    return pd.DataFrame(rows).T
 
 
 def table(frame: pd.DataFrame, form: str) -> str:
     """A Markdown table."""
     head = ["", *map(str, frame.columns)]
     lines = [head, ["---", *["---:"] * len(frame.columns)]]
-    lines += [[str(name), *(form.format(v) if np.isfinite(v) else "–" for v in row)] for name, row in frame.iterrows()]
+    for name, row in frame.iterrows():
+        lines.append(
+            [str(name), *(v if isinstance(v, str) else form.format(v) if np.isfinite(v) else "–" for v in row)]
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @click.command()
 @click.option("--samples", default=1000, show_default=True)
-@click.option("--sheet", "picture", type=click.Path(path_type=Path), help="File for ablated samples.")
-def main(samples: int, picture: Path | None) -> None:
+def main(samples: int) -> None:
     """Measure and print."""
     generator = load_generator("progan_scenes")
     segmenter = ScenesSegmenter()
@@ -111,10 +99,7 @@ def main(samples: int, picture: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = run(generator, layers=generator.layers, segmenter=segmenter, samples=samples, out=Path(folder) / "run")
         print("\n" + table(found.summary().set_index("layer"), "{:.4g}"))
-        effects = ablate_trees(generator, segmenter, found)
-        print("\n" + table(effects, "{:+.0%}"))
-        if picture:
-            sheet(generator, found, PICTURED, picture)
+        print("\n" + table(interventions(generator, segmenter, found), "{}"))
 
 
 if __name__ == "__main__":
