@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from .hooks.errors import DissectError, one_line
 from .reports import console
+from .reports.command import OneLine, common
 
 EXAMPLES = """
 \b
@@ -30,62 +28,10 @@ Examples:
 """
 
 
-def _common(command: Callable[..., object]) -> Callable[..., None]:
-    """Give a command --debug, --quiet and --json; print its result or its one-line error.
-
-    The command gets `quiet` and returns what --json prints.
-    """
-
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @click.option("--quiet", is_flag=True, help="No progress bars and tables.")
-    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else.")
-    @functools.wraps(command)
-    def wrapped(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
-        try:
-            result = command(quiet=quiet or as_json, **options)
-        except KeyboardInterrupt:
-            if debug:
-                raise
-            _fail("Interrupted. A dissection goes on where it stopped: run the same command again.", 130)
-        except DissectError as error:
-            if debug:
-                raise
-            _fail(" ".join(str(error).split()), error.exit_code)
-        except Exception as error:
-            if debug:
-                raise
-            _fail(f"{one_line(error)} (--debug shows where)", 1)
-        if as_json:
-            click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
-
-    return wrapped
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"dissect: {message}", err=True)
-    sys.exit(code)
-
-
-class _OneLine(click.Group):
-    """Shows click's own complaints in one line, as all others."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().main(*args, **(options | {"standalone_mode": False}))
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else "dissect"
-            _fail(f"{' '.join(error.format_message().split())} See: {command} --help", error.exit_code)
-        except click.Abort:
-            _fail("Interrupted.", 130)
-
-
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group("dissect", cls=_OneLine, epilog=EXAMPLES, context_settings=SETTINGS)
+@click.group("dissect", cls=OneLine, epilog=EXAMPLES, context_settings=SETTINGS)
 @click.version_option(package_name="ganatomy", prog_name="dissect")
 def main() -> None:
     """Open a generator: see what its units draw."""
@@ -117,7 +63,7 @@ Examples:
 @click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done.")
 @click.option("--spool-limit", default=20.0, show_default=True, help="Refuse to fill more disk than this, in GB.")
 @click.option("--no-report", is_flag=True, help="Tables only, no pages.")
-@_common
+@common
 def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> dict[str, object]:
     """Dissect layers: which units draw which classes."""
     from .dissect.pipeline import run as dissect_run
@@ -175,7 +121,7 @@ Examples:
 @_effects_options
 @click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
 @click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
-@_common
+@common
 def ablate(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
     """Switch units of a RUN off: which classes leave?"""
     from .dissect.interventions import ablate as dissect_ablate
@@ -198,7 +144,7 @@ Examples:
     "--where", default="grid", show_default=True, help="grid (each cell alone), x,y[,w,h], class:NAME, a mask."
 )
 @click.option("--level", type=float, help="Value: what this share of pixels exceeds.  [default: typical for the class]")
-@_common
+@common
 def insert(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
     """Switch units of a RUN on: which classes appear?"""
     from .dissect.interventions import insert as dissect_insert
@@ -245,7 +191,7 @@ Examples:
 @click.option("--samples", default=64, show_default=True, help="The run's first ones.")
 @click.option("--batch-size", type=int, help="[default: by device]")
 @click.option("--device", default="auto", show_default=True)
-@_common
+@common
 def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[dict[str, object]]:
     """Ablate each unit of a RUN alone: which ones matter?"""
     from .dissect.store import Dissection
@@ -267,7 +213,7 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[d
 
 @main.command(epilog="\b\nExample:\n  dissect report runs/progan_scenes-layer4")
 @click.argument("run", type=click.Path(path_type=Path))
-@_common
+@common
 def report(*, run: Path, quiet: bool) -> dict[str, object]:
     """Write the pages of a finished RUN again."""
     from .dissect.store import Dissection
@@ -281,7 +227,7 @@ def report(*, run: Path, quiet: bool) -> dict[str, object]:
 
 @main.command(epilog="\b\nExamples:\n  dissect models\n  dissect models --detail progan_scenes")
 @click.option("--detail", metavar="NAME", help="The model card of one.")
-@_common
+@common
 def models(*, detail: str | None, quiet: bool) -> object:
     """List pretrained generators: where they come from, licence, whether they are on this machine."""
     from .dissect.generators import zoo
@@ -306,7 +252,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
 
 
 @main.command(epilog="\b\nExample:\n  dissect segmenters")
-@_common
+@common
 def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
     from .segmenters import table
@@ -326,7 +272,7 @@ def _rows(rows: list[Any], size: str, quiet: bool) -> list[dict[str, object]]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder: images/, masks/, classes.csv.")
 @click.option("--side", default=64, show_default=True, help="Image side in pixels.")
 @click.option("--seed", default=0, show_default=True)
-@_common
+@common
 def scenes(*, n: int, out: Path, side: int, seed: int, quiet: bool) -> dict[str, object]:
     """Draw a labelled data set of procedural church scenes."""
     from .dissect.scenes.export import export

@@ -265,7 +265,9 @@ def _order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
         raise UsageError(f"--top {task.top}: layer {task.layer} has {width} units.")
     if task.level is not None:
         selection.level_value(run, task.layer, task.level)
-    return None if task.by == "scan" and not task.optimize else selection.rank_by_iou(run, task.layer, str(task.label))
+    if task.by == "scan" and not task.optimize:
+        return None
+    return selection.rank_by_iou(run, task.layer, str(task.label), labelled_needed=not task.optimize)
 
 
 def _name(task: Task) -> str:

@@ -99,19 +99,19 @@ def class_iou(run: Dissection, layer: str, number: int) -> Floats:
     return np.where(attracted, np.nan_to_num(iou(run.counts(layer, "score"))[units, number, level]), 0.0)
 
 
-def rank_by_iou(run: Dissection, layer: str, name: str) -> Integers:
+def rank_by_iou(run: Dissection, layer: str, name: str, *, labelled_needed: bool = True) -> Integers:
     """All units of a layer for a class, best first: those labelled so by their IoU, then the others by theirs with it.
 
     Raises:
-        UsageError: no unit of the layer is labelled so.
+        UsageError: no unit of the layer is labelled so, and one is needed.
     """
     units = run.units[run.units.layer == layer]
     labelled = ((units.label == name) & units.labelled).to_numpy()
-    if not labelled.any():
+    if labelled_needed and not labelled.any():
         known = units[units.labelled].label.value_counts().index
         raise UsageError(
             f"No unit of {layer} is labelled {name!r}; labelled there: {', '.join(known) or 'none'}. Choose one of "
-            "these, another run, units by --units, or the class's units by their effect: --by scan."
+            "these, another run, units by --units, or find the class's units by their effect: --by scan or --optimize."
         )
     return np.lexsort((-class_iou(run, layer, run_class(run, name)), ~labelled))
 
