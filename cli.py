@@ -157,10 +157,10 @@ def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
     from .dissect.store import Dissection
     from .reports.pages import write_report
 
-    report = write_report(Dissection.load(run)).parent
-    page = report / "interventions" / f"{effects.info['name']}.html"
     if not quiet:
         console.show_effects(effects)
+    page = write_report(Dissection.load(run)).parent / "interventions" / f"{effects.info['name']}.html"
+    if not quiet:
         click.echo(page)
     return {
         "folder": run / "interventions" / effects.info["name"],
@@ -200,13 +200,15 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[d
 
     opened = Dissection.load(run)
     found = [dissect_scan(opened, layer=name, quiet=quiet, **options) for name in ([layer] if layer else opened.layers)]
+    if not quiet:
+        for one in found:
+            console.show_scan(one.table, one.info)
     report = write_report(opened).parent
     results = []
     for one in found:
         page = report / "interventions" / f"{one.info['name']}.html"
         results.append({**one.info, "report": page, "units": _records(one.table.head(20))})
         if not quiet:
-            console.show_scan(one.table, one.info)
             click.echo(page)
     return results
 

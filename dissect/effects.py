@@ -33,6 +33,20 @@ TABLES = {
     "context": "context.csv",
 }
 OPTIONAL = ("curve", "context")
+NEEDED = {
+    "name",
+    "kind",
+    "layer",
+    "label",
+    "units",
+    "value",
+    "where",
+    "samples",
+    "chosen_on",
+    "config",
+    "created",
+    "command",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +93,7 @@ class Effects:
                     write_csv(part / file, table)
             write_arrays(part / "pictures.npz", self.pictures)
             write_json(part / "effect.json", self.info)
-            part.rename(folder)
+            part.rename(folder)  # fails if another process was faster
         except OSError as error:
             raise DissectError(
                 f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name."
@@ -95,9 +109,14 @@ class Effects:
             DissectError: a file of it is missing or damaged.
         """
         folder = Path(folder)
+        info = read_json(folder / "effect.json")
+        if missing := NEEDED - info.keys():
+            raise DissectError(
+                f"{folder / 'effect.json'} lacks {', '.join(sorted(missing))}; delete {folder} and try again."
+            )
         tables = {
             name: read_table(folder / file)
             for name, file in TABLES.items()
             if name not in OPTIONAL or (folder / file).exists()
         }
-        return cls(info=read_json(folder / "effect.json"), pictures=read_arrays(folder / "pictures.npz"), **tables)
+        return cls(info=info, pictures=read_arrays(folder / "pictures.npz"), **tables)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hooks.errors import UsageError
+from ..hooks.errors import DissectError, UsageError
 from . import pictures, selection
 from .effect_tables import Outcome, context_table, curve_table, effects_table, sets_table
 from .effects import Effects
@@ -21,14 +21,16 @@ from .optimise import IMAGES, STEPS, optimise
 from .places import Where, box_place, class_places, grid_places, mask_place
 from .progress import Progress
 from .selection import Integers
+from .significance import ratio
 from .store import Dissection
 from .subject import Subject
-from .unit_scan import scan_layer
+from .unit_scan import scan_layer, scan_samples
 
 SAMPLES = 256
 GRID_IMAGES, GRID_SAMPLES = 4096, 16  # on a grid of places: images drawn for the chosen set, about; samples at least
 
 Floats = NDArray[np.float64]
+Set = tuple[str, int, Integers]  # kind, number, units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,65 +67,50 @@ class Experiment:
     def perform(self, progress: Progress) -> Effects:
         """Do it; see `interventions.ablate`."""
         task, subject = self.task, self.subject
-        width = subject.shape[0]
-        mean, strength = torch.zeros(width), np.ones(width)
-        if task.random_sets or task.value == "mean":
-            with progress.task("measure activations", len(self._measured_on)) as advance:
-                mean, rms = selection.unit_statistics(subject, self._measured_on, advance)
-                strength = rms.double().numpy()
+        mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
-        order, alpha = self._choose(value, progress)
-        size = task.top if task.units is None else len(task.units)
+        order, size, alpha = self._choose(value, progress)
         sets = self._sets(order, size, strength)
+        samples, place = self._samples_and_place()
+        steps = self._curve_steps(order, size) if task.curve else []
 
-        samples: Sequence[int] = range(self._seen, self._seen + self._count)
-        place, skipped = None, 0
-        if self.where is not None and self.where.kind == "class":
-            samples, place = self._in_class(samples)
-            skipped = self._count - len(samples)
-        elif self.where is not None:
-            place = self._place(self.where)
+        weights = self._on_grid(sets, len(samples)) if self._grid else [_weight(s[2], subject.shape[0]) for s in sets]
+        weights += [_weight(members, subject.shape[0]) for _, _, _, members in steps]
         donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
-
-        grid = self.where is not None and self.where.kind == "grid"
-        weights = self._on_grid(sets, len(samples)) if grid else [_weight(members, width) for _, _, members in sets]
-        steps = self._curve_steps(order) if task.curve else []
-        weights += [_weight(members, width) for _, _, _, members in steps]
-        if grid and place is not None:
-            place = place.repeat(len(weights), 1, 1, 1)
         variants = Variants(weight=_stack(weights, len(samples)), value=value, place=place, donors=donors)
         with progress.task("draw and segment", len(variants) * len(samples)) as advance:
             areas = measure(subject, samples, variants, target=self.target, advance=advance)
 
-        if grid:
-            outcomes, random_change = self._grid_outcomes(areas, sets)
-        else:
-            outcomes = [_outcome(areas, index, *one) for index, one in enumerate(sets)]
-        before, names = areas.before, subject.segmenter.vocabulary.names
+        outcomes = self._grid_outcomes(areas, sets) if self._grid else _outcomes(areas, sets)
+        names = subject.segmenter.vocabulary.names
         curve = context = None
-        if task.curve and self.target is not None:
-            first = len(variants) - len(steps)
-            rows = [
-                (number, _outcome(areas, first + index, kind, b, members))
-                for index, (number, kind, b, members) in enumerate(steps)
-            ]
-            curve = curve_table(before, rows, self.target)
-        if grid and self.target is not None:
-            cells = subject.shape[1] * subject.shape[2]
-            change = areas.difference[:cells, :, self.target]
-            context = context_table(change, random_change, areas.cells, names)
-        shown = subject.shape[1] * subject.shape[2] if grid else 1
+        if steps and self.target is not None:
+            last = _outcomes(areas, [step[1:] for step in steps], len(variants) - len(steps))
+            curve = curve_table(areas.before, list(zip((step[0] for step in steps), last, strict=True)), self.target)
+        if self._grid and self.target is not None:
+            change = areas.difference[:, :, self.target]
+            random = change[self._cells : 2 * self._cells] if task.random_sets else None
+            context = context_table(change[: self._cells], random, areas.cells, names)
+        shown = self._cells if self._grid else 1
         picks = pictures.choose(*pictures.successes(areas, shown, self.target, task.kind))
-        table = sets_table(before, outcomes, self.target)
+        table = sets_table(areas.before, outcomes, self.target)
         return Effects(
-            info=self._info(samples, skipped, table),
-            table=effects_table(before, outcomes, names),
+            info=self._info(samples, table),
+            table=effects_table(areas.before, outcomes, names),
             sets=table,
             units=self._units_table(order[:size], value, alpha),
             pictures=pictures.draw(subject, samples, variants, picks, self.target),
             curve=curve,
             context=context,
         )
+
+    @property
+    def _grid(self) -> bool:
+        return self.task.where == "grid"
+
+    @property
+    def _cells(self) -> int:
+        return self.subject.shape[1] * self.subject.shape[2]
 
     @property
     def _seen(self) -> int:
@@ -136,12 +123,20 @@ class Experiment:
             return self.task.samples
         if self.task.where != "grid":
             return SAMPLES
-        return min(max(GRID_IMAGES // (self.subject.shape[1] * self.subject.shape[2]), GRID_SAMPLES), SAMPLES)
+        return min(max(GRID_IMAGES // self._cells, GRID_SAMPLES), SAMPLES)
 
     @property
     def _measured_on(self) -> range:
         """The samples on which activations are measured: the run's, or those after the ones that are changed."""
         return range(min(self._seen, selection.MEASURED)) if self.run else range(self._count, 2 * self._count)
+
+    def _statistics(self, progress: Progress) -> tuple[Tensor, Floats]:
+        """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
+        if not self.task.random_sets and self.task.value != "mean":
+            return torch.zeros(self.subject.shape[0]), np.ones(self.subject.shape[0])
+        with progress.task("measure activations", len(self._measured_on)) as advance:
+            mean, rms = selection.unit_statistics(self.subject, self._measured_on, advance)
+        return mean, rms.double().numpy()
 
     def _value(self, mean: Tensor, progress: Progress) -> Tensor | None:
         """(U,) what units are set to; None for what they put out in another sample."""
@@ -164,11 +159,15 @@ class Experiment:
         with progress.task("measure values", len(self._measured_on)) as advance:
             return selection.typical_high(self.subject, self.run, self.target, advance)
 
-    def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, Floats | None]:
-        """Units, best first, and the α of each unit of the layer where a gradient has found them."""
+    def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, int, Floats | None]:
+        """Units, best first; how many of them are meant; α of each unit of the layer where a gradient found them.
+
+        Raises:
+            DissectError: the gradient found none.
+        """
         task = self.task
         if task.units is not None or self.run is None:
-            return np.array(task.units), None
+            return np.array(task.units), len(task.units or ()), None
         assert self.target is not None
         if task.optimize:
             constant = value
@@ -178,14 +177,17 @@ class Experiment:
             assert constant is not None
             with progress.task("optimise units", STEPS * IMAGES) as advance:
                 alpha = optimise(self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
-            return np.argsort(-alpha, kind="stable"), alpha
+            found = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]
+            if not len(found):
+                raise DissectError(f"The gradient found no unit of {task.layer} for {task.label}; try --by scan.")
+            return found, min(task.top, len(found)), alpha
         if task.by == "scan":
             _, change = scan_layer(self.subject, self.run, progress=progress)
-            return np.argsort(change[:, :, self.target].mean(1), kind="stable"), None
+            return np.argsort(change[:, :, self.target].mean(1), kind="stable"), task.top, None
         assert self.order is not None
-        return self.order, None
+        return self.order, task.top, None
 
-    def _sets(self, order: Integers, size: int, strength: Floats) -> list[tuple[str, int, Integers]]:
+    def _sets(self, order: Integers, size: int, strength: Floats) -> list[Set]:
         """(kind, number, units) of every set that is measured; the chosen one first."""
         task, width = self.task, self.subject.shape[0]
         chosen = order[:size]
@@ -198,16 +200,33 @@ class Experiment:
             sets.append(("by_iou", 0, self.order[:size]))
         return sets
 
-    def _curve_steps(self, order: Integers) -> list[tuple[int, str, int, Integers]]:
-        """(number of units, kind, set, units) for 1, 2, 4, … units, the number asked for among them."""
-        task, width = self.task, self.subject.shape[0]
-        numbers = {2**k for k in range(width.bit_length()) if 2**k <= len(order)} | {min(task.top, len(order))}
-        drawn = selection.random_orders(width, order[:0], task.random_sets, task.seed)
+    def _curve_steps(self, order: Integers, size: int) -> list[tuple[int, str, int, Integers]]:
+        """(number of units, kind, set, units) for 1, 2, 4, … units, the number asked for among them.
+
+        The random sets grow out of those of the table; beyond the other units, they draw the chosen ones too.
+        """
+        width = self.subject.shape[0]
+        numbers = {2**k for k in range(width.bit_length()) if 2**k <= len(order)} | {size}
+        drawn = selection.random_orders(width, order[:size], self.task.random_sets, self.task.seed)
         steps = []
         for number in sorted(numbers):
             steps.append((number, "chosen", 0, order[:number]))
             steps += [(number, "random", b, units[:number]) for b, units in enumerate(drawn)]
         return steps
+
+    def _samples_and_place(self) -> tuple[Sequence[int], Tensor | None]:
+        """The samples to change, and where: (W, 1 or N, h, w), None for everywhere."""
+        samples = range(self._seen, self._seen + self._count)
+        height, width = self.subject.shape[1:]
+        if self.where is None:
+            return samples, None
+        if self.where.kind == "class":
+            return self._in_class(samples)
+        if self.where.kind == "grid":
+            return samples, grid_places(height, width)
+        if self.where.kind == "box":
+            return samples, box_place(self.where.box, height, width)
+        return samples, mask_place(self.where.text, height, width)
 
     def _in_class(self, samples: Sequence[int]) -> tuple[Sequence[int], Tensor]:
         """The samples in which the class of `where` lies at the centre of a cell, and these cells."""
@@ -222,57 +241,36 @@ class Experiment:
             raise UsageError(f"--where {self.where.text}: none of {len(samples)} samples has it at a cell's centre.")
         return [index for index, found in zip(samples, here.tolist(), strict=True) if found], places[:, here]
 
-    def _place(self, where: Where) -> Tensor:
-        height, width = self.subject.shape[1:]
-        if where.kind == "grid":
-            return grid_places(height, width)
-        return box_place(where.box, height, width) if where.kind == "box" else mask_place(where.text, height, width)
+    def _turn(self, samples: int) -> NDArray[np.int64]:
+        """(h·w, N) whose turn it is on a grid, modulo the number of sets of a kind."""
+        return np.add.outer(np.arange(self._cells), np.arange(samples))
 
-    def _on_grid(self, sets: Sequence[tuple[str, int, Integers]], samples: int) -> list[Tensor]:
+    def _on_grid(self, sets: Sequence[Set], samples: int) -> list[Tensor]:
         """Weights of every cell for each kind of set; several sets of a kind take turns over cells and samples."""
-        height, width = self.subject.shape[1:]
-        turn = torch.arange(height * width)[:, None] + torch.arange(samples)  # (h·w, N)
+        turn = torch.from_numpy(self._turn(samples))
         weights = []
         for kind in dict.fromkeys(kind for kind, _, _ in sets):
             several = torch.cat([_weight(members, self.subject.shape[0])[0] for k, _, members in sets if k == kind])
-            weights.append(several[turn % len(several)] if len(several) > 1 else several.expand(height * width, 1, -1))
+            weights.append(several[turn % len(several)] if len(several) > 1 else several.expand(self._cells, 1, -1))
         return weights
 
-    def _grid_outcomes(
-        self, areas: Areas, sets: Sequence[tuple[str, int, Integers]]
-    ) -> tuple[list[Outcome], Floats | None]:
-        """Each set's mean over the cells where it was tried; and the random sets' change of the target by cell."""
-        cells, samples = self.subject.shape[1] * self.subject.shape[2], len(areas.before)
-        kinds = list(dict.fromkeys(kind for kind, _, _ in sets))
-        turn = np.add.outer(np.arange(cells), np.arange(samples))
+    def _grid_outcomes(self, areas: Areas, sets: Sequence[Set]) -> list[Outcome]:
+        """Each set's mean over the cells where it was tried; NaN in images where it was tried in none."""
+        kinds = [kind for kind, _, _ in sets]
+        blocks = {kind: number * self._cells for number, kind in enumerate(dict.fromkeys(kinds))}
+        turn = self._turn(len(areas.before))
         outcomes = []
         for kind, number, members in sets:
-            first = kinds.index(kind) * cells
-            block = slice(first, first + cells)
-            mine = turn % sum(k == kind for k, _, _ in sets) == number  # (h·w, N)
-            count = mine.sum(0)
+            mine = turn % kinds.count(kind) == number  # (h·w, N)
+            some = slice(blocks[kind], blocks[kind] + self._cells)
             after, changed, on_target = (
-                np.divide(
-                    (values[block] * mine.reshape(*mine.shape, *[1] * (values.ndim - 2))).sum(0),
-                    count.reshape(-1, *[1] * (values.ndim - 2)),
-                    out=np.full(values.shape[1:], np.nan),
-                    where=count.reshape(-1, *[1] * (values.ndim - 2)) > 0,
-                )
-                for values in (areas.after, areas.changed, areas.on_target)
+                _mean(values[some], mine) for values in (areas.after, areas.changed, areas.on_target)
             )
+            units = tuple(map(int, members))
             outcomes.append(
-                Outcome(
-                    kind=kind,
-                    number=number,
-                    units=tuple(map(int, members)),
-                    after=after,
-                    changed=changed,
-                    on_target=on_target,
-                )
+                Outcome(kind=kind, number=number, units=units, after=after, changed=changed, on_target=on_target)
             )
-        if "random" not in kinds or self.target is None:
-            return outcomes, None
-        return outcomes, areas.difference[cells : 2 * cells, :, self.target]
+        return outcomes
 
     def _units_table(self, chosen: Integers, value: Tensor | None, alpha: Floats | None) -> pd.DataFrame:
         """The chosen units, in order."""
@@ -287,8 +285,14 @@ class Experiment:
             table["alpha"] = alpha[chosen]
         return table
 
-    def _info(self, samples: Sequence[int], skipped: int, sets: pd.DataFrame) -> dict[str, Any]:
+    def _info(self, samples: Sequence[int], sets: pd.DataFrame) -> dict[str, Any]:
         task, chosen = self.task, sets.iloc[0]
+        value = task.value
+        if task.level is not None and self.run is not None:
+            value = f"exceeded by {selection.level_value(self.run, task.layer, task.level)[1]:.3g} of the pixels"
+        used = None if self.run is None or task.units is not None else self._seen
+        if used and task.by == "scan" and not task.optimize and self.run is not None:
+            used = scan_samples(self.run, task.layer)
         info: dict[str, Any] = {
             "kind": task.kind,
             "generator": self.subject.generator.name,
@@ -296,10 +300,15 @@ class Experiment:
             "layer": self.subject.layer,
             "label": task.label,
             "units": [int(unit) for unit in chosen.members.split()],
-            "value": task.value if task.level is None else f"exceeded by {task.level:g} of the pixels",
+            "value": list(value) if isinstance(value, tuple) else value,
             "where": task.where or "everywhere",
-            "samples": {"first": int(samples[0]), "last": int(samples[-1]), "number": len(samples), "skipped": skipped},
-            "chosen_on": None if self.run is None or task.units is not None else {"first": 0, "last": self._seen - 1},
+            "samples": {
+                "first": int(samples[0]),
+                "last": int(samples[-1]),
+                "number": len(samples),
+                "skipped": self._count - len(samples),
+            },
+            "chosen_on": None if used is None else {"first": 0, "last": used - 1},
         }
         if self.target is not None:
             info["on_target"] = {
@@ -323,12 +332,22 @@ def _stack(weights: Sequence[Tensor], samples: int) -> Tensor:
     return torch.cat(list(weights))
 
 
-def _outcome(areas: Areas, index: int, kind: str, number: int, members: Integers) -> Outcome:
-    return Outcome(
-        kind=kind,
-        number=number,
-        units=tuple(map(int, members)),
-        after=areas.after[index],
-        changed=areas.changed[index],
-        on_target=areas.on_target[index],
-    )
+def _mean(values: Floats, mine: NDArray[np.bool_]) -> Floats:
+    """The mean over cells of values (h·w, N, …) where mine (h·w, N) holds; NaN where it holds nowhere."""
+    mine = mine.reshape(*mine.shape, *[1] * (values.ndim - 2))
+    return ratio((values * mine).sum(0), mine.sum(0).astype(float))
+
+
+def _outcomes(areas: Areas, sets: Sequence[Set], first: int = 0) -> list[Outcome]:
+    """The outcome of each set, whose variants lie one after another from `first` on."""
+    return [
+        Outcome(
+            kind=kind,
+            number=number,
+            units=tuple(map(int, members)),
+            after=areas.after[first + index],
+            changed=areas.changed[first + index],
+            on_target=areas.on_target[first + index],
+        )
+        for index, (kind, number, members) in enumerate(sets)
+    ]

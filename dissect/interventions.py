@@ -6,7 +6,9 @@ beside itself unchanged, and beside random sets of units on the same samples.
 
 from __future__ import annotations
 
-import re
+import math
+import operator
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,18 +17,21 @@ from typing import Any
 import numpy as np
 
 from ..hooks.errors import DissectError, UsageError
+from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
 from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
 from .generators.base import Generator
-from .models import open_models, reopen, usable_device
+from .models import dissectable, open_models, reopen, usable_device
+from .optimise import differentiable
 from .pipeline import command, now
 from .places import Where
 from .progress import Progress
 from .selection import Integers
-from .store import SCHEMA, Dissection
+from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
+from .unit_scan import scan_samples
 
 VALUES = ("zero", "mean", "resample")
 BY = ("iou", "scan")
@@ -89,16 +94,16 @@ def ablate(
         layer=layer,
         label=label,
         units=units,
-        top=top,
+        top=operator.index(top),
         by=by,
         value=value,
         level=None,
         where=None,
-        samples=samples,
-        random_sets=random_sets,
+        samples=None if samples is None else operator.index(samples),
+        random_sets=operator.index(random_sets),
         curve=curve,
         optimize=optimize,
-        seed=seed,
+        seed=operator.index(seed),
     )
     return _intervene(what, task, generator, segmenter, batch_size, device, name, quiet)
 
@@ -133,7 +138,7 @@ def insert(
         level: or else the activation that this share of the pixels exceeds, e.g. 0.005.
         where: `grid`, each cell of the layer in turn, one at a time; `x,y` or `x,y,w,h` in fractions of the image;
             `class:NAME`, the cells whose centre is labelled so; or the file of a mask.
-        samples: None is 256; on the grid, so many that about 4,096 images are drawn, at least 16.
+        samples: None is 256; on the grid, so many that the chosen set draws about 4,096 images, at least 16.
 
     Raises:
         UsageError: something asked for does not exist, or the model has changed since the run. Nothing is written.
@@ -142,22 +147,32 @@ def insert(
     if value is not None and level is not None:
         raise UsageError("Give a value or a --level, not both.")
     layer, units = _layer_and_units(what, layer, units)
-    given = value if value is None or isinstance(value, (int, float)) else tuple(value)
+    given: str | float | tuple[float, ...]
+    if value is None:
+        given = "typical"
+    elif isinstance(value, Sequence) or getattr(value, "ndim", 0) == 1:
+        given = tuple(_number("value", one) for one in value)  # type: ignore[union-attr]
+        if units is None or len(given) != len(units):
+            raise UsageError(f"value: {len(given)} numbers are given; needed is one, or one for each of `units`.")
+    else:
+        given = _number("value", value)
+    if isinstance(what, Generator) and given == "typical":
+        raise UsageError("Without a run, say what the units put out: value=5.0, or one number for each unit.")
     task = Task(
         kind="insert",
         layer=layer,
         label=label,
         units=units,
-        top=top,
+        top=operator.index(top),
         by=by,
-        value="typical" if given is None else given,
-        level=level,
+        value=given,
+        level=None if level is None else _number("level", level),
         where=where,
-        samples=samples,
-        random_sets=random_sets,
+        samples=None if samples is None else operator.index(samples),
+        random_sets=operator.index(random_sets),
         curve=False,
         optimize=optimize,
-        seed=seed,
+        seed=operator.index(seed),
     )
     return _intervene(what, task, generator, segmenter, batch_size, device, name, quiet)
 
@@ -165,18 +180,33 @@ def insert(
 def _layer_and_units(
     what: What, layer: str | int | None, units: str | Sequence[int] | None
 ) -> tuple[str, tuple[int, ...] | None]:
-    """The layer's name, as far as it is known without the network, and the units that were asked for."""
+    """The layer's name and the units that were asked for, each once."""
     if isinstance(units, str):
         named, units = selection.parse_units(units)
         if layer is not None and str(layer) != named:
             raise UsageError(f"--units names layer {named!r} and --layer {layer!r}; name one of them.")
         layer = named
-    if isinstance(what, Generator):
-        if layer is None or units is None:
-            raise UsageError("Without a run, name the layer and its units, e.g. units='layer4:12,57'.")
-    else:
+    if not isinstance(what, Generator):
         layer = selection.pick_layer(_run(what), layer)
-    return str(layer), None if units is None else tuple(int(unit) for unit in units)
+    elif layer is None or units is None:
+        raise UsageError("Without a run, name the layer and its units, e.g. units='layer4:12,57'.")
+    elif isinstance(layer, int):
+        (layer,) = pick_layers([layer], dissectable(what), what.module)
+    try:
+        return str(layer), None if units is None else tuple(dict.fromkeys(operator.index(unit) for unit in units))
+    except TypeError:
+        raise UsageError(f"units={units!r}: whole numbers are needed, e.g. [12, 57].") from None
+
+
+def _number(name: str, value: object) -> float:
+    """A finite number as a Python float; raises UsageError for anything else."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{name}={value!r}: a finite number is needed.")
+    return number
 
 
 def _run(what: Dissection | str | Path) -> Dissection:
@@ -200,29 +230,46 @@ def _intervene(
     order = None if run is None else _order(task, run, where)
     config = asdict(task) | ({"mask_sha256": where.digest()} if where and where.kind == "mask" else {})
     config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+    if run is not None and task.by == "scan" and task.units is None and not task.optimize:
+        config["scan_samples"] = scan_samples(run, task.layer)
+    name = _file_name(name or _name(task))
     device = usable_device(device)
     if isinstance(what, Generator):
         generator, segmenter = open_models(what, segmenter, device=device)
     else:
         generator, segmenter = reopen(_run(what), generator, segmenter, device, quiet)
-    name = _file_name(name or _name(task))
     folder = None if run is None else run.folder / "interventions" / name
     if folder is not None and (kept := _kept(folder, config)) is not None:
         return kept
     subject = Subject.open(generator, segmenter, task.layer, batch_size)
-    selection.check_units(task.units or (), task.layer, subject.shape[0], of_class=task.units is None)
+    if task.units is not None:
+        selection.check_units(task.units, task.layer, subject.shape[0])
+    if task.optimize:
+        differentiable(segmenter)
+    if where is not None:
+        where.check(subject.shape[1:])
     names = segmenter.vocabulary.names
     target = None if task.label is None else selection.class_number(task.label, names, names)
     experiment = Experiment(task=task, subject=subject, run=run, where=where, target=target, order=order)
+    if folder is not None:
+        _writable(folder.parent)
     with Progress(quiet) as progress:
         effects = experiment.perform(progress)
-    effects = replace(
-        effects,
-        info={"schema": SCHEMA, "created": now(), "command": command(), "config": config, "name": name, **effects.info},
-    )
+    noted = {"schema": SCHEMA, "name": name, "created": now(), "command": command(), "config": config}
+    effects = replace(effects, info=noted | effects.info)
     if folder is not None:
         effects.save(folder)
     return effects
+
+
+def _writable(folder: Path) -> None:
+    """Raise DissectError unless the folder can be written, before long work is done in vain."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DissectError(f"Writing to {folder} failed ({error.strerror or error}); make it writable.") from error
 
 
 def _check(task: Task, batch_size: int | None) -> None:
@@ -278,13 +325,13 @@ def _name(task: Task) -> str:
     parts += [str(task.value)] if task.value not in ("zero", "typical") else []
     parts += [f"level{task.level:g}"] if task.level is not None else []
     parts += [task.where] if task.where not in (None, "grid") else []
-    return "-".join(str(part) for part in parts)[:80]
+    return "-".join(str(part) for part in parts)
 
 
 def _file_name(text: str) -> str:
-    name = re.sub(r"[^\w.+-]+", "_", text).strip(".")
-    if not name:
-        raise UsageError(f"--name {text!r}: letters or digits are needed.")
+    name = safe_name(text)
+    if not name or name.startswith("scan-"):
+        raise UsageError(f"--name {text!r}: letters or digits are needed, and names with scan- are taken by scans.")
     return name
 
 

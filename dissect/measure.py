@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..hooks.edit import replace_softly
 from ..hooks.errors import DissectError
 from .capture import threads_kept
 from .subject import Subject
@@ -19,12 +20,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Variants:
-    """V ways to change a layer of U units on a map of h×w; a size of 1 stands for "the same for all".
+    """V ways to change a layer of U units on a map of h×w; N samples, where a size of 1 stands for "the same for all".
 
     Args:
         weight: (V, 1 or N, U) in [0, 1], how far each unit is pulled to its value: 1 replaces, 0 leaves it alone.
         value: (U,), or None: the units' featuremaps in another sample, see `donors`.
-        place: (1 or V, 1 or N, h, w) in [0, 1], where; None is everywhere.
+        place: (W, 1 or N, h, w) in [0, 1], where; variant v has place v modulo W. None is everywhere.
         donors: N samples, the other ones.
     """
 
@@ -49,15 +50,8 @@ class Variants:
         return changed
 
 
-def replace_softly(x: Tensor, value: Tensor, pull: Tensor) -> Tensor:
-    """(1 − pull) · x + pull · value, exactly `value` where pull is 1 and exactly `x` where it is 0, even for NaN."""
-    out = torch.where(pull > 0, value, x)
-    soft = (pull > 0) & (pull < 1)
-    return torch.where(soft, torch.lerp(x, value.expand_as(x), pull), out) if bool(soft.any()) else out
-
-
 def _part(values: Tensor, some: slice, rows: slice) -> Tensor:
-    values = values if len(values) == 1 else values[some]
+    values = values[torch.arange(some.start, some.stop) % len(values)]
     return values if values.shape[1] == 1 else values[:, rows]
 
 
@@ -108,12 +102,8 @@ def measure(
             latents = subject.generator.latents(batch)
             donated = subject.featuremaps(variants.donors[rows]) if variants.value is None else None
             images, labels = subject.see(x, latents)
-            if not bool(images.isfinite().all()):
-                raise DissectError(
-                    f"The generator {subject.generator.name} drew pixels that are not finite in samples {batch[0]} to "
-                    f"{batch[-1]}, before any change; look at its activations with dissect run."
-                )
-            before[rows] = shares(labels, classes).cpu()
+            _check_finite(images, subject, batch, "before any change; look at its activations with dissect run")
+            before[rows] = shares(labels, classes)
             cells.append(at_centres(labels, subject.shape[1:]).cpu().numpy())
             at_once = max(1, subject.batch // len(batch))
             for start in range(0, len(variants), at_once):
@@ -121,33 +111,42 @@ def measure(
                 with subject.pace():
                     edited = variants.apply(x, donated, some, rows)
                     repeats = len(edited) // len(batch)
-                    _, new = subject.see(edited, latents.repeat(repeats, *[1] * (latents.ndim - 1)))
+                    images, new = subject.see(edited, latents.repeat(repeats, *[1] * (latents.ndim - 1)))
+                    _check_finite(images, subject, batch, "after the change; try other units or another value")
                     size = (repeats, len(batch))
-                    after[some, rows] = shares(new, classes).view(*size, -1).cpu()
+                    after[some, rows] = shares(new, classes).view(*size, -1)
                     old = labels.repeat(repeats, 1, 1, 1)
                     differs = old != new
-                    changed[some, rows] = differs.any(1).double().mean((1, 2)).view(size).cpu()
+                    changed[some, rows] = differs.any(1).float().mean((1, 2)).view(size).cpu()
                     if target is not None:
                         differs &= (old == target) | (new == target)
-                        on_target[some, rows] = differs.any(1).double().mean((1, 2)).view(size).cpu()
+                        on_target[some, rows] = differs.any(1).float().mean((1, 2)).view(size).cpu()
                 advance(len(edited))
     return Areas(before=before, after=after, changed=changed, on_target=on_target, cells=np.concatenate(cells))
 
 
+def _check_finite(images: Tensor, subject: Subject, batch: Sequence[int], when: str) -> None:
+    if not bool(images.isfinite().all()):
+        raise DissectError(
+            f"The generator {subject.generator.name} drew pixels that are not finite in samples {batch[0]} to "
+            f"{batch[-1]}, {when}."
+        )
+
+
 def shares(labels: Tensor, classes: int) -> Tensor:
-    """labels (N, P, H, W) -> (N, C + 1) float64: the share of each image's pixels; last, of unlabelled in plane 0."""
+    """labels (N, P, H, W) -> (N, C + 1) float64, on the CPU: shares of pixels; last, of those unlabelled in plane 0."""
     number, _, height, width = labels.shape
     codes = torch.where(labels < 0, classes, labels)
     codes[:, 1:][labels[:, 1:] < 0] = classes + 1  # unlabelled pixels of other planes count nowhere
     codes = codes + torch.arange(number, device=labels.device)[:, None, None, None] * (classes + 2)
     counts = torch.bincount(codes.flatten(), minlength=number * (classes + 2)).view(number, -1)
-    return counts[:, : classes + 1].double() / (height * width)
+    return counts[:, : classes + 1].cpu().double() / (height * width)
 
 
 def at_centres(labels: Tensor, size: tuple[int, ...]) -> Tensor:
     """labels (N, P, H, W) -> (N, P, h, w) int16: the label at the centre of each cell of an h×w map."""
     rows, columns = (
-        ((torch.arange(cells, dtype=torch.float64, device=labels.device) + 0.5) * side / cells).long()
+        ((torch.arange(cells, dtype=torch.float64) + 0.5) * side / cells).long().to(labels.device)
         for cells, side in zip(size, labels.shape[2:], strict=True)
     )
     return labels[:, :, rows[:, None], columns].to(torch.int16)

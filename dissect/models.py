@@ -60,7 +60,8 @@ def reopen(
         UsageError: they have changed since, or the run does not know how to load them.
         DissectError: they cannot be fetched or loaded.
     """
-    config, source = run.info["config"], run.info.get("source", {})
+    config = run.info["config"]
+    source = run.info.get("source", {"model": config["model"], "segmenter": config["segmenter"]})
     model = source.get("model") if generator is None else generator
     namer = source.get("segmenter") if segmenter is None else segmenter
     for what, found in (("generator", model), ("segmenter", namer)):

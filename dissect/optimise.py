@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..hooks.errors import DissectError, UsageError
-from ..segmenters.base import Differentiable
-from .subject import Subject
+from ..segmenters.base import Differentiable, Segmenter
+from .subject import Subject, failing
 
 STEPS = 150
 IMAGES = 8  # a step
@@ -44,15 +44,10 @@ def optimise(
         value: k (U,), what insertion sets units to.
 
     Raises:
-        UsageError: the segmenter gives labels alone.
-        DissectError: the class is never probable.
+        UsageError: no gradient passes through the networks.
+        DissectError: the class is never probable, or a network failed.
     """
-    segmenter = subject.segmenter
-    if not isinstance(segmenter, Differentiable):
-        raise UsageError(
-            f"--optimize needs a gradient through the segmenter, and {segmenter.name} gives labels alone; add a method "
-            "`probabilities(images)` that returns (N, C, H, W), or leave --optimize out."
-        )
+    segmenter = differentiable(subject.segmenter)
     device = subject.generator.device
     alpha = torch.full((subject.shape[0],), START, device=device, requires_grad=True)
     constant = value.to(device)[:, None, None]
@@ -60,21 +55,20 @@ def optimise(
     dice = np.random.default_rng([seed, 3])
     seen = 0.0
     for _ in range(STEPS):
-        batch = [int(index) for index in dice.integers(0, samples, IMAGES)]
-        x = subject.featuremaps(batch).clone()  # a tensor that autograd takes
-        latents = subject.generator.latents(batch)
-        place = _places(subject.shape[1:], IMAGES, dice).to(device)  # (n, 1, h, w)
-        weight = alpha[:, None, None]
-        changed = torch.cat([torch.lerp(x, constant.expand_as(x), weight * place), (1 - weight) * x])
-        with torch.no_grad():
-            plain = segmenter.probabilities(subject.draw(x, latents))[:, target]  # (n, H, W)
-        drawn = segmenter.probabilities(subject.draw(changed, torch.cat([latents, latents])))[:, target]
-        seen = max(seen, float(plain.max()))
-        here = F.interpolate(place, plain.shape[1:], mode="nearest")[:, 0]
-        inserted = (drawn[:IMAGES] * here).sum() / here.sum()
-        ablated = (drawn[IMAGES:] * plain).sum() / plain.sum().clamp(min=1e-6)
-        loss = ablated - inserted + PENALTY * alpha.square().sum()
-        (alpha.grad,) = torch.autograd.grad(loss, [alpha])
+        picked = [int(index) for index in dice.integers(0, samples, IMAGES)]
+        places = _places(subject.shape[1:], IMAGES, dice).to(device)  # (n, 1, h, w)
+        gradient = 2 * PENALTY * alpha.detach()
+        for rows, batch in subject.batches(picked):
+            with failing("the optimised samples"):
+                loss, most = _loss(subject, segmenter, target, alpha, constant, batch, places[rows])
+                if not loss.requires_grad:
+                    raise UsageError(
+                        f"--optimize needs a gradient, and the probabilities of {segmenter.name} or the images of "
+                        f"{subject.generator.name} have none; do not detach them, or leave --optimize out."
+                    )
+                gradient = gradient + torch.autograd.grad(loss, [alpha])[0] * len(batch) / IMAGES
+            seen = max(seen, most)
+        alpha.grad = gradient
         steps.step()
         with torch.no_grad():
             alpha.clamp_(0, 1)
@@ -82,6 +76,45 @@ def optimise(
     if seen < 0.01:
         raise DissectError("The class is nowhere probable in the run's samples, so no units can be found for it.")
     return alpha.detach().double().cpu().numpy()
+
+
+def differentiable(segmenter: Segmenter) -> Differentiable:
+    """The segmenter itself.
+
+    Raises:
+        UsageError: it gives labels alone.
+    """
+    if isinstance(segmenter, Differentiable):
+        return segmenter
+    raise UsageError(
+        f"--optimize needs a gradient through the segmenter, and {segmenter.name} gives labels alone; add a method "
+        "`probabilities(images)` that returns (N, C, H, W), or leave --optimize out."
+    )
+
+
+def _loss(
+    subject: Subject,
+    segmenter: Differentiable,
+    target: int,
+    alpha: Tensor,
+    constant: Tensor,
+    batch: Sequence[int],
+    place: Tensor,
+) -> tuple[Tensor, float]:
+    """E[s(x_a)] − E[s(x_i)] over a batch, and the greatest probability of the class before."""
+    x = subject.featuremaps(batch).clone()  # a tensor that autograd takes
+    latents = subject.generator.latents(batch)
+    weight = alpha[:, None, None]
+    changed = torch.cat([torch.lerp(x, constant.expand_as(x), weight * place), (1 - weight) * x])
+    with torch.no_grad():
+        plain = segmenter.probabilities(subject.draw(x, latents))[:, target]  # (n, H, W)
+    inserted, ablated = segmenter.probabilities(subject.draw(changed, torch.cat([latents, latents])))[:, target].chunk(
+        2
+    )
+    here = F.interpolate(place, plain.shape[1:], mode="nearest")[:, 0]
+    gained = (inserted * here).sum() / here.sum()
+    left = (ablated * plain).sum() / plain.sum().clamp(min=1e-6)
+    return left - gained, float(plain.max())
 
 
 def _places(size: tuple[int, ...], count: int, dice: np.random.Generator) -> Tensor:

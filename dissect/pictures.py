@@ -27,7 +27,7 @@ def choose(success: Floats, possible: NDArray[np.bool_]) -> list[tuple[str, int,
     Args:
         success: how far the edit did what it was meant to; the most changed have most of it, the failing least, and
             the typical are nearest to the median.
-        possible: where it could succeed at all; failing and typical ones are taken from these.
+        possible: where it could succeed at all; no others are shown.
     """
     width = success.shape[1]
     middle = np.median(success[possible]) if possible.any() else 0.0
@@ -42,7 +42,7 @@ def choose(success: Floats, possible: NDArray[np.bool_]) -> list[tuple[str, int,
         left = EACH
         for place in order:
             v, i = divmod(int(place), width)
-            if left and i not in taken and (role == "most changed" or possible[v, i]):
+            if left and i not in taken and possible[v, i]:
                 found.append((role, v, i))
                 taken.add(i)
                 left -= 1
@@ -95,12 +95,12 @@ def draw(
         for name, images in (("before", before), ("after", after)):
             keep(name, gr.thumbnails(images, SIDE)[0].cpu())
         size = rows["before"][0].shape[:2]
+        plane = 0 if target is None else int((was == target).any(2).any(2)[0].int().argmax())
         for name, labels in (("labels_before", was), ("labels_after", now)):
-            plane = (labels == target).any(2).any(2)[0].int().argmax() if target is not None else 0
             small = F.interpolate(labels[:, plane].float()[:, None], size, mode="nearest-exact")
             keep(name, small[0, 0].to(torch.int16).cpu())
         if variants.place is not None:
-            at = variants.place if len(variants.place) == 1 else variants.place[v : v + 1]
+            at = variants.place[v % len(variants.place)][None]
             at = at if at.shape[1] == 1 else at[:, i : i + 1]
             keep("place", F.interpolate(at.float(), size, mode="nearest-exact")[0, 0] >= 0.5)
         elif target is not None:

@@ -27,7 +27,7 @@ from .models import dissectable, fingerprint, open_models, segmenter_fingerprint
 from .progress import Progress
 from .scores import label_units
 from .spool import Spool
-from .store import COMPLETE, Dissection, open_run, write_arrays, write_csv, write_json
+from .store import COMPLETE, Dissection, open_run, safe_name, write_arrays, write_csv, write_json
 from .tally import OK, Tally, images_with_class, tally_layer, top_masks
 
 RULES = ("iqr", "quantile")
@@ -81,7 +81,8 @@ def run(
         model, segmenter, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet
     )
     layers = [layers] if isinstance(layers, (str, int)) else layers
-    picked = pick_layers(layers, dissectable(generator), generator.module)
+    dissected = dissectable(generator)
+    picked = pick_layers(layers, dissected, generator.module)
     if not picked:
         raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
 
@@ -101,19 +102,19 @@ def run(
         "seed": getattr(generator.source, "seed", seed),
     }
     source = {  # how to load them again; nothing where they came as objects
-        "model": model if isinstance(model, str) else None,
-        "weights": str(weights) if weights else None,
+        "model": _there(model) if isinstance(model, str) else None,
+        "weights": _there(weights) if weights else None,
         "latent": latent,
         "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
     }
-    folder = Path(out) if out else Path("runs") / _folder_name(generator.name, picked)
+    folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-{'+'.join(picked)}")
     needed = samples * plan.sample_bytes
     if not needed <= spool_limit:
         raise UsageError(
             f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {spool_limit / 1e9:.1f} GB; take "
             "fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
         )
-    info = open_run(folder, config, lambda: _describe(generator, plan, device) | {"source": source})
+    info = open_run(folder, config, lambda: _describe(generator, plan, dissected, device) | {"source": source})
     if info["status"] == COMPLETE:
         if keep_spool and not list(folder.glob("spool/*/features-*")):
             raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
@@ -253,25 +254,33 @@ def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int |
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
 
 
-def _folder_name(model: str, layers: Sequence[str]) -> str:
-    return re.sub(r"[^\w.+-]+", "_", f"{model}-{'+'.join(layers)}")[:100]
+def _there(path: str | Path) -> str:
+    """A file's path from anywhere; anything else as it is."""
+    return str(Path(path).resolve()) if Path(path).is_file() else str(path)
 
 
-def _layers(plan: Plan) -> dict[str, dict[str, float]]:
+def _layers(plan: Plan, dissected: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    numbers = {name: number for number, name in enumerate(dissected, 1)}  # as --layer counts them
     return {
-        name: {"units": units, "height": height, "width": width, "scale": plan.scales[name]}
+        name: {
+            "number": numbers.get(name),
+            "units": units,
+            "height": height,
+            "width": width,
+            "scale": plan.scales[name],
+        }
         for name, (units, height, width) in plan.shapes.items()
     }
 
 
-def _describe(generator: Generator, plan: Plan, device: str) -> dict[str, Any]:
+def _describe(generator: Generator, plan: Plan, dissected: Sequence[str], device: str) -> dict[str, Any]:
     return {
         "created": now(),
         "command": command(),
         "provenance": asdict(generator.provenance),
         "image": list(plan.image),
         "grid": plan.grid,
-        "layers": _layers(plan),
+        "layers": _layers(plan, dissected),
         "device": device,
         "versions": {
             "python": platform.python_version(),

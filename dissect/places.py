@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..hooks.errors import DissectError, UsageError
 
+MOST_CELLS = 64 * 64  # of a layer whose cells are tried one by one
 KINDS = "grid, x,y or x,y,w,h in fractions of the image, class:NAME, or the file of a mask"
 
 
@@ -48,9 +50,25 @@ class Where:
             raise UsageError(f"--where {text!r}: a place inside the image is needed, all from 0 to 1, e.g. 0.2,0.5.")
         return cls(kind="box", text=text, box=(x, y, w, h))
 
+    def check(self, size: tuple[int, ...]) -> None:
+        """Raise what cannot be on a map of that size, before anything is done."""
+        if self.kind == "grid":
+            check_cells(*size)
+        elif self.kind == "mask":
+            mask_place(self.text, *size)
+
     def digest(self) -> str:
         """sha256 of the mask's file."""
         return hashlib.sha256(Path(self.text).read_bytes()).hexdigest()
+
+
+def check_cells(height: int, width: int) -> None:
+    """Raise UsageError where a map has too many cells to try each."""
+    if height * width > MOST_CELLS:
+        raise UsageError(
+            f"--where grid would try each of {height * width} cells of the layer; name a place, or take a layer of at "
+            f"most {MOST_CELLS} cells."
+        )
 
 
 def grid_places(height: int, width: int) -> Tensor:
@@ -77,7 +95,7 @@ def class_places(cells: NDArray[np.int16], number: int) -> Tensor:
 
 
 def mask_place(path: str, height: int, width: int) -> Tensor:
-    """(1, 1, h, w) in [0, 1]: the brightness of a picture, averaged over each cell.
+    """(1, 1, h, w) in [0, 1]: the brightness of a picture times its opacity, averaged over each cell.
 
     Raises:
         DissectError: the file is no picture.
@@ -85,10 +103,10 @@ def mask_place(path: str, height: int, width: int) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            small = picture.convert("L").resize((width, height), Image.Resampling.BOX)
+            bright, opaque = (np.asarray(band, np.float32) / 255 for band in picture.convert("LA").split())
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
         raise DissectError(f"--where {path}: this is no picture that can be read; give a PNG, white where.") from error
-    mask = torch.from_numpy(np.asarray(small, np.float32).copy() / 255)
+    mask = torch.from_numpy(bright * opaque)[None, None]
     if not bool(mask.any()):
         raise UsageError(f"--where {path}: the mask is black everywhere; paint white what is to change.")
-    return mask[None, None]
+    return F.interpolate(mask, (height, width), mode="area")

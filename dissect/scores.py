@@ -32,6 +32,15 @@ class Counts:
     class_area: Integers
     pixels: int
 
+    def only(self, number: int) -> Counts:
+        """The counts of one class alone."""
+        return Counts(
+            intersection=self.intersection[:, [number]],
+            unit_area=self.unit_area,
+            class_area=self.class_area[[number]],
+            pixels=self.pixels,
+        )
+
     def merge(self, other: Counts) -> Counts:
         """The counts of both sets of samples together; they must have been taken at the same levels."""
         if self.intersection.shape != other.intersection.shape:

@@ -47,7 +47,7 @@ def run_class(run: Dissection, name: str) -> int:
 
 
 def pick_layer(run: Dissection, layer: str | int | None) -> str:
-    """The run's layer of that name or number (4 = layer4 of the run), or its only one.
+    """The run's layer of that name, or of the number that `dissect run` knows it by, or its only one.
 
     Raises:
         UsageError: the run has no such layer, or several and none was named.
@@ -55,7 +55,8 @@ def pick_layer(run: Dissection, layer: str | int | None) -> str:
     if layer is None and len(run.layers) == 1:
         return run.layers[0]
     asked = str(layer)
-    found = [name for name in run.layers if asked == name or (asked.isdecimal() and name == f"layer{asked}")]
+    found = [name for name in run.layers if name == asked and not isinstance(layer, int)]
+    found += [name for name, known in run.info["layers"].items() if str(known.get("number")) == asked]
     if layer is None or not found:
         why = "has several layers" if layer is None else f"has no layer {asked!r}"
         raise UsageError(f"The run in {run.folder} {why}; name one by --layer: {', '.join(run.layers)}.")
@@ -74,10 +75,10 @@ def parse_units(text: str) -> tuple[str, tuple[int, ...]]:
     return layer, tuple(dict.fromkeys(int(number) for number in numbers.split(",")))
 
 
-def check_units(units: Sequence[int], layer: str, width: int, *, of_class: bool = False) -> None:
+def check_units(units: Sequence[int], layer: str, width: int) -> None:
     """Raise UsageError for a unit that the layer does not have, or for none at all."""
     wrong = [unit for unit in units if not 0 <= unit < width]
-    if wrong or not (units or of_class):
+    if wrong or not units:
         asked = ", ".join(map(str, wrong[:8])) + (", …" if len(wrong) > 8 else "") if wrong else "none"
         raise UsageError(f"Layer {layer!r} has units 0 to {width - 1}; asked for {asked}.")
 
@@ -87,16 +88,16 @@ def class_level(run: Dissection, layer: str, number: int) -> Integers:
     if run.info["config"]["threshold"] == "quantile":
         fixed = run.shares.tolist().index(run.info["config"]["quantile"])
         return np.full(len(run.levels(layer)), fixed)
-    ratio = iqr(run.counts(layer, "choose"))[:, number]  # (U, K)
-    return ratio.argmax(1)
+    return iqr(run.counts(layer, "choose").only(number))[:, 0].argmax(1)
 
 
 def class_iou(run: Dissection, layer: str, number: int) -> Floats:
     """(U,) IoU of each unit's region for this class with the class, on the score half; 0 where both avoid."""
     level = class_level(run, layer, number)
     units = np.arange(len(level))
-    attracted = iqr(run.counts(layer, "choose"))[units, number, level] > 0
-    return np.where(attracted, np.nan_to_num(iou(run.counts(layer, "score"))[units, number, level]), 0.0)
+    choose, score = (run.counts(layer, half).only(number) for half in ("choose", "score"))
+    attracted = iqr(choose)[units, 0, level] > 0
+    return np.where(attracted, np.nan_to_num(iou(score)[units, 0, level]), 0.0)
 
 
 def rank_by_iou(run: Dissection, layer: str, name: str, *, labelled_needed: bool = True) -> Integers:
@@ -151,9 +152,9 @@ def unit_statistics(
     """(U,) mean activation of each unit over samples and positions, and (U,) its root mean square."""
     total, square = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
     for _, batch in subject.batches(samples):
-        x = subject.featuremaps(batch).double().nan_to_num(0, 0, 0)
-        total += x.mean((2, 3)).sum(0).cpu()
-        square += x.square().mean((2, 3)).sum(0).cpu()
+        x = subject.featuremaps(batch).float().nan_to_num(0, 0, 0)
+        total += x.mean((2, 3)).cpu().double().sum(0)
+        square += x.square().mean((2, 3)).cpu().double().sum(0)
         advance(len(batch))
     return (total / len(samples)).float(), (square / len(samples)).sqrt().float()
 

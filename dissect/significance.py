@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 ROUNDS = 2000  # bootstrap samples
+BLOCK = 1000
 FLIPS = 9999  # random sign patterns: the least p-value is 1e-4
 LEVEL = 0.95
 FALSE_DISCOVERIES = 0.05  # expected share of false ones among those called changed
@@ -38,10 +39,13 @@ def sign_flip_p(differences: Floats, seed: int = 0) -> Floats:
     Under the hypothesis that before and after could be swapped in any image, each image's difference is as likely to
     have either sign (Fisher's randomisation test for pairs). Images with no difference at all tell nothing: p is 1.
     """
-    signs = np.random.default_rng(seed).integers(0, 2, (FLIPS, len(differences))) * 2.0 - 1
-    found = np.abs(differences.sum(0))
-    as_large = np.abs(signs @ differences) >= found * (1 - 1e-12)
-    return (1 + as_large.sum(0)) / (FLIPS + 1)
+    dice = np.random.default_rng(seed)
+    found = np.abs(differences.sum(0)) * (1 - 1e-12)
+    as_large = np.zeros(differences.shape[1])
+    for start in range(0, FLIPS, BLOCK):  # in blocks, for the sake of memory
+        signs = dice.integers(0, 2, (min(BLOCK, FLIPS - start), len(differences)), np.int8) * 2.0 - 1
+        as_large += (np.abs(signs @ differences) >= found).sum(0)
+    return (1 + as_large) / (FLIPS + 1)
 
 
 def benjamini_hochberg(p: Floats) -> Floats:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,9 +41,15 @@ COLUMNS = {
 }
 
 
+def safe_name(text: str, limit: int = 100) -> str:
+    """A name for files from any text: letters, digits, and _ . + - in at most `limit` bytes."""
+    name = re.sub(r"[^\w.+-]+", "_", text).strip(".")
+    return name.encode()[:limit].decode(errors="ignore")
+
+
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be at the same file
     try:
         with part.open("wb") as file:
             write(file)

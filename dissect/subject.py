@@ -34,29 +34,36 @@ class Subject:
 
     @classmethod
     def open(cls, generator: Generator, segmenter: Segmenter, layer: str | int, batch: int | None = None) -> Subject:
-        """Look at one sample.
+        """Look at two samples.
 
         Raises:
-            UsageError: there is no such layer, or it has no units on a map.
+            UsageError: there is no such layer, it has no units on a map, or the image is not a function of them.
         """
         name = str(layer)
         if isinstance(layer, int) or name not in dict(generator.module.named_modules()):
             (name,) = pick_layers([layer], dissectable(generator), generator.module)
         latents = generator.latents([0, 1])
-        with torch.inference_mode(), _failing("the probe sample"):
+        with torch.inference_mode(), failing("the probe samples"):
             with Tap(generator.module, [name], stop=True) as tap:
                 generator.module(latents)
-            shape = tuple(tap[name].shape[1:])
-        if len(shape) != 3:
-            raise UsageError(f"Layer {name!r} puts out {(1, *shape)}; needed is (N, units, height, width).")
-        return cls(
-            generator=generator,
-            segmenter=segmenter,
-            layer=name,
-            shape=shape,
-            above=Above(generator.module, name, latents),
-            batch=batch or BATCH.get(generator.device.type, 16),
-        )
+            maps = tap[name]
+            if maps.ndim != 4:
+                raise UsageError(f"Layer {name!r} puts out {tuple(maps.shape)}; needed is (N, units, height, width).")
+            subject = cls(
+                generator=generator,
+                segmenter=segmenter,
+                layer=name,
+                shape=(maps.shape[1], maps.shape[2], maps.shape[3]),
+                above=Above(generator.module, name, latents),
+                batch=batch or BATCH.get(generator.device.type, 16),
+            )
+            if not torch.allclose(subject.draw(maps, latents), generator(latents), atol=1e-4, equal_nan=True):
+                raise UsageError(
+                    f"{generator.name} does not draw the same image from the same featuremaps of {name!r} twice: the "
+                    "layer runs more than once, or the network draws noise of its own. Name another layer, or fix the "
+                    "noise."
+                )
+        return subject
 
     def batches(self, samples: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
         """The samples by batches: their rows, and their numbers."""
@@ -71,7 +78,7 @@ class Subject:
         Raises:
             DissectError: the network failed.
         """
-        with _failing(f"samples {samples[0]} …"):
+        with failing(f"samples {samples[0]} …"):
             with Tap(self.generator.module, [self.layer], stop=True) as tap:
                 self.generator.module(self.generator.latents(samples))
             return tap[self.layer]
@@ -87,7 +94,7 @@ class Subject:
         Raises:
             DissectError: a network failed.
         """
-        with _failing("these samples"):
+        with failing("these samples"):
             images = self.draw(featuremaps, latents)
             labels = self.segmenter(images)
             check_labels(labels, images, self.segmenter)
@@ -104,7 +111,7 @@ class Subject:
 
 
 @contextmanager
-def _failing(what: str) -> Iterator[None]:
+def failing(what: str) -> Iterator[None]:
     """Turn whatever the user's networks raise into one line."""
     try:
         yield

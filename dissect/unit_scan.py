@@ -7,7 +7,6 @@ RUN/interventions/scan-LAYER/scan.json   layer, samples
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from .measure import Variants, measure
 from .models import reopen, usable_device
 from .progress import Progress
 from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
-from .store import Dissection, read_arrays, read_json, write_arrays, write_csv, write_json
+from .store import Dissection, read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
 from .subject import Subject
 
 Floats = NDArray[np.float64]
@@ -93,18 +92,20 @@ def scan(
     with Progress(quiet) as progress:
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
-    write_csv(folder(run, name) / f"{_safe(label)}.csv", found.table)
-    write_json(folder(run, name) / f"{_safe(label)}.json", found.info)
+    write_csv(folder(run, name) / f"{_file(label, target)}.csv", found.table)
+    write_json(folder(run, name) / f"{_file(label, target)}.json", found.info)
     return found
 
 
 def folder(run: Dissection, layer: str) -> Path:
     """Where the scan of a layer is kept."""
-    return run.folder / "interventions" / _safe(f"scan-{layer}")
+    return run.folder / "interventions" / safe_name(f"scan-{layer}")
 
 
-def _safe(text: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", text)
+def _file(label: str, number: int) -> str:
+    """The name of a class's files; its number tells classes apart whose names make the same one."""
+    name = safe_name(label)
+    return name if name == label != "scan" else f"{name}-{number}"
 
 
 def scan_layer(
@@ -118,11 +119,10 @@ def scan_layer(
         DissectError: a network failed, or the scan cannot be kept.
     """
     place, units = folder(run, subject.layer), subject.shape[0]
-    kept = read_json(place / "scan.json") if (place / "scan.json").exists() else {}
-    if kept and samples in (None, kept.get("samples")):
+    count = samples or scan_samples(run, subject.layer)
+    if count == _kept_samples(run, subject.layer):
         arrays: dict[str, Any] = read_arrays(place / "areas.npz")
         return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
-    count = samples or min(SAMPLES, run.info["config"]["samples"])
     alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
     with progress.task(f"scan {subject.layer}", units * count) as advance:
         areas = measure(subject, range(count), alone, advance=advance)
@@ -139,6 +139,16 @@ def scan_layer(
             f"Writing to {place} failed ({error.strerror or error}); make room and try again."
         ) from error
     return areas.before, change
+
+
+def scan_samples(run: Dissection, layer: str) -> int:
+    """On how many samples a layer was scanned, or would be if nothing is said."""
+    return _kept_samples(run, layer) or min(SAMPLES, int(run.info["config"]["samples"]))
+
+
+def _kept_samples(run: Dissection, layer: str) -> int:
+    file = folder(run, layer) / "scan.json"
+    return int(read_json(file).get("samples", 0)) if file.exists() else 0
 
 
 def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: Floats) -> Scan:
@@ -173,7 +183,7 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
     return Scan(
         table=table,
         info={
-            "name": _safe(f"scan-{layer}-{names[target]}"),
+            "name": f"{folder(run, layer).name}-{_file(names[target], target)}",
             "layer": layer,
             "class": names[target],
             "samples": samples,

@@ -126,4 +126,4 @@ def _chain(module: nn.Module, layer: str, inputs: Tensor) -> tuple[nn.Module, ..
 
 def _writes(value: object = None) -> int:
     """How often a tensor has been written in place."""
-    return value._version if isinstance(value, Tensor) else 0
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0

@@ -64,11 +64,15 @@ class Edit:
                 f"Layer {self.layer!r} puts out {tuple(x.shape[-2:])} positions; a mask must be (h, w) or (N, 1, h, w) "
                 f"of that size, got {tuple(mask.shape)}."
             )
-        before = x[:, units]
-        out[:, units] = torch.lerp(
-            before, value.expand_as(before), mask.expand_as(before)
-        )  # exact where mask is 0 or 1
+        out[:, units] = replace_softly(x[:, units], value, mask)
         return out
+
+
+def replace_softly(x: Tensor, value: Tensor, pull: Tensor) -> Tensor:
+    """(1 − pull) · x + pull · value, exactly `value` where pull is 1 and exactly `x` where it is 0, even for NaN."""
+    out = torch.where(pull > 0, value, x)
+    soft = (pull > 0) & (pull < 1)
+    return torch.where(soft, torch.lerp(x, value.expand_as(x), pull), out) if bool(soft.any()) else out
 
 
 @contextmanager

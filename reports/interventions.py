@@ -15,6 +15,7 @@ from ..dissect.store import Dissection, read_json, read_table, write_atomic
 from . import figures
 
 SIDE = 144  # pixels of a picture
+SHOWN = 0.005  # percentage points: a class that no unit changes as much is left out of the scan's page
 
 
 def write_pages(run: Dissection, folder: Path, environment: jinja2.Environment) -> list[dict[str, Any]]:
@@ -127,9 +128,13 @@ def _scan_page(
     colours: dict[str, str],
 ) -> dict[str, Any]:
     name = str(info["name"])
-    classes = [column.removeprefix("pp:") for column in table if column.startswith("pp:")]
+    classes = [
+        column.removeprefix("pp:")
+        for column in table
+        if column.startswith("pp:") and table[column].abs().max() >= SHOWN  # of many, those that change
+    ]
     values = table[[f"pp:{one}" for one in classes]].to_numpy()
-    scale = float(np.abs(values).max()) or 1.0
+    scale = float(np.abs(values).max(initial=0)) or 1.0
     text = environment.get_template("scan.html").render(
         run=run.info,
         info=info,

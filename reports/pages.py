@@ -30,7 +30,7 @@ def write_report(run: Dissection) -> Path:
     Raises:
         DissectError: a file of the run is missing or damaged, or the report cannot be written.
     """
-    final, part = run.folder / "report", run.folder / "report.part"
+    final, part = run.folder / "report", run.folder / f"report.{os.getpid()}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
         (part / "units").mkdir(parents=True)
@@ -44,7 +44,7 @@ def write_report(run: Dissection) -> Path:
         write_atomic(part / "index.html", lambda file: file.write(page.encode()))
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, jinja2.TemplateError) as error:
         raise DissectError(
             f"The run in {run.folder} is damaged ({one_line(error)}); delete the folder and run again."
         ) from error

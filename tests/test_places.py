@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganatomy.dissect.measure import Variants, at_centres, replace_softly, shares
+from ganatomy.dissect.measure import Variants, at_centres, shares
 from ganatomy.dissect.places import Where, box_place, class_places, grid_places, mask_place
 from ganatomy.dissect.selection import check_units, class_number, matched_sets, parse_units, random_orders
 from ganatomy.hooks import Edit
+from ganatomy.hooks.edit import replace_softly
 from ganatomy.hooks.errors import DissectError, UsageError
 
 
@@ -223,7 +224,6 @@ def test_units_are_read() -> None:
 
 def test_units_that_a_layer_does_not_have() -> None:
     check_units((0, 7), "a", 8)
-    check_units((), "a", 8, of_class=True)
     for units, asked in (((1, 8, -1), "8, -1"), ((), "none"), (tuple(range(8, 20)), "8, 9, .* 15, …")):
         with pytest.raises(UsageError, match=rf"'a' has units 0 to 7; asked for {asked}\."):
             check_units(units, "a", 8)
