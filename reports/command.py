@@ -29,7 +29,10 @@ def common(command: Callable[..., object]) -> Callable[..., None]:
         except KeyboardInterrupt:
             if debug:
                 raise
-            _fail("Interrupted. A run goes on where it stopped with the same command; all else starts anew.", 130)
+            _fail(
+                "Interrupted. A dissection goes on where it stopped: run the same command again (others start anew).",
+                130,
+            )
         except DissectError as error:
             if debug:
                 raise

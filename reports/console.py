@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ def show_effects(effects: Effects) -> None:
     random = "random_relative" in effects.table
     columns = ["class*", "before", "after", "points", "rel.", "95 %*"]
     shown = table("Area of the classes, %", *columns, *(["random*"] if random else []), "changed*")
-    order = effects.table.change_pp.abs().sort_values(ascending=False, kind="stable").index
+    meant = effects.table["class"] != info["label"]  # the class that was meant comes first
+    order = effects.table.assign(meant=meant, size=-effects.table.change_pp.abs()).sort_values(["meant", "size"]).index
     for row in effects.table.loc[order].head(ROWS).to_dict("records"):
         baseline = []
         if random:
@@ -192,7 +194,8 @@ def show_scan(found: pd.DataFrame, info: dict[str, Any]) -> None:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or value != value else format(value, form)
+    text = "–" if value is None or value != value else format(value, form)
+    return text.lstrip("+-") if not re.search("[1-9]", text) else text
 
 
 def _between(low: float | None, high: float | None, form: str) -> str:

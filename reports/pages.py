@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,11 +69,23 @@ def _environment() -> jinja2.Environment:
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     environment.filters["percent0"] = lambda share: "–" if pd.isna(share) else f"{share:.0%}"
     environment.filters["percent2"] = lambda share: f"{share:.2%}"
-    environment.filters["signed_percent"] = lambda value: "–" if pd.isna(value) else f"{value:+.0%}"
-    environment.filters["points"] = lambda value: "–" if pd.isna(value) else f"{value:+.2f}"
-    environment.filters["points4"] = lambda value: "–" if pd.isna(value) else f"{value:+.4f}"
+    environment.filters["signed_percent"] = _signed("+.0%")
+    environment.filters["points"] = _signed("+.2f")
+    environment.filters["points4"] = _signed("+.4f")
     environment.filters["score"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     return environment
+
+
+def _signed(form: str) -> Callable[[float | None], str]:
+    """Numbers with their sign, but none before zeros."""
+
+    def write(value: float | None) -> str:
+        if value is None or pd.isna(value):
+            return "–"
+        text = format(value, form)
+        return text if re.search("[1-9]", text) else text[1:]
+
+    return write
 
 
 def _context(run: Dissection) -> dict[str, object]:

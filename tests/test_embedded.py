@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -86,16 +88,16 @@ def test_units_are_labelled_over_many_classes(found: dissect.Dissection) -> None
 def test_the_best_tree_units_remove_trees_and_little_else(
     found: dissect.Dissection, generator: Generator, segmenter: ScenesSegmenter
 ) -> None:
+    models: dict[str, Any] = {"generator": generator, "segmenter": segmenter, "quiet": True}
+    dissect.scan(found, label="tree", layer="layer5", samples=24, **models)
     effects = dissect.ablate(
         found,
         label="tree",
         layer="layer5",
         by="scan",
         samples=96,
-        random_sets=3,
-        generator=generator,
-        segmenter=segmenter,
-        quiet=True,
+        random_sets=2,
+        **models,
     )
     tree = effects["tree"]
     assert tree.relative < -0.5

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ganatomy import dissect
 from ganatomy.dissect import Dissection, Generator
@@ -257,3 +258,33 @@ def test_without_a_run(planted: Generator) -> None:
     assert on["green"].change_pp == pytest.approx(100 / 64)
     with pytest.raises(UsageError, match="Without a run, name the layer and its units"):
         dissect.ablate(planted, label="red", segmenter=Soft())
+
+
+def test_a_curve_of_given_units_ends_at_their_number(do: Callable[[str], Do]) -> None:
+    curve = do("ablate")(units=[*range(10, 15), RED], label="red", curve=True, random_sets=2).curve
+    assert curve is not None
+    assert curve.units.tolist() == [1, 2, 4, 6]
+    assert curve.remaining.tolist() == [1, 1, 1, 0]
+    assert curve["random"].tolist() == [1] * 4
+
+
+class TwoPlanes(Soft):
+    """Red and green in the first plane, blue and yellow in the second."""
+
+    name = "two planes"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        labels = super().__call__(images)
+        return torch.cat([labels.where(labels < 2, -1), labels.where(labels >= 2, -1)], 1)
+
+
+def test_label_planes_are_kept_apart(planted: Generator) -> None:
+    paints_yellow = {"units": f"paint:{GREEN}", "value": 1.0, "where": "class:red", "label": "yellow"}
+    options = {"segmenter": TwoPlanes(), "samples": 8, "random_sets": 0, "quiet": True}
+    effects = dissect.insert(planted, **paints_yellow, **options)
+    assert effects["yellow"].change_pp == pytest.approx(100 * 4 / 64)
+    assert effects["red"].change_pp == pytest.approx(-100 * 4 / 64)
+    assert effects["unlabelled"].before == pytest.approx(1 - 8 / 64)
+    assert effects.sets.changed_pixels[0] == pytest.approx(4 / 64)
+    gone = dissect.ablate(planted, units=f"paint:{RED}", label="red", **options)
+    assert set(np.unique(gone.pictures["labels_after"])) == {-1, 1}  # the plane in which red was

@@ -228,7 +228,7 @@ def test_units_that_a_layer_does_not_have() -> None:
         with pytest.raises(UsageError, match=rf"'a' has units 0 to 7; asked for {asked}\."):
             check_units(units, "a", 8)
     with pytest.raises(UsageError, match="asked for 8"):
-        check_units((8,), "a", 8, of_class=True)
+        check_units((8,), "a", 8)
 
 
 def test_a_class_by_its_name() -> None:

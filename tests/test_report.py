@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -124,7 +125,7 @@ def test_the_same_run_gives_the_same_bytes(painter: Generator, colours: ColourSe
 def test_a_report_that_cannot_be_written(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
     make(painter, colours, tmp_path / "run")
     run = dissect.Dissection.load(tmp_path / "run")
-    (tmp_path / "run" / "report.part").write_text("in the way")
+    (tmp_path / "run" / f"report.{os.getpid()}.part").write_text("in the way")
     with pytest.raises(DissectError, match="report cannot be written"):
         write_report(run)
     assert (tmp_path / "run" / "report" / "index.html").exists()  # the old one stays
