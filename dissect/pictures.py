@@ -19,6 +19,7 @@ SIDE = 256  # pixels, at most
 ROLES = ("most changed", "typical", "failing")
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 def choose(success: Floats, possible: NDArray[np.bool_]) -> list[tuple[str, int, int]]:
@@ -31,10 +32,15 @@ def choose(success: Floats, possible: NDArray[np.bool_]) -> list[tuple[str, int,
     """
     width = success.shape[1]
     middle = np.median(success[possible]) if possible.any() else 0.0
+    shuffled = np.random.default_rng(0).permutation(success.size)  # ties are not always the first
+
+    def ascending(key: Floats) -> Integers:
+        return shuffled[np.argsort(key.ravel()[shuffled], kind="stable")]
+
     orders = {
-        "most changed": np.argsort(-success, axis=None, kind="stable"),
-        "failing": np.argsort(np.where(possible, success, np.inf), axis=None, kind="stable"),
-        "typical": np.argsort(np.where(possible, np.abs(success - middle), np.inf), axis=None, kind="stable"),
+        "most changed": ascending(-success),
+        "failing": ascending(success),
+        "typical": ascending(np.abs(np.where(possible, success, np.inf) - middle)),
     }
     taken: set[int] = set()
     found = []

@@ -30,7 +30,7 @@ def common(command: Callable[..., object]) -> Callable[..., None]:
             if debug:
                 raise
             _fail(
-                "Interrupted. A dissection goes on where it stopped: run the same command again (others start anew).",
+                "Interrupted. A dissection goes on where it stopped: run the same command again; others start anew.",
                 130,
             )
         except DissectError as error:
