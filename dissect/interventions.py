@@ -309,7 +309,7 @@ def _order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
         selection.check_units(task.units, task.layer, width)
         return np.array(task.units)
     if task.top > width:
-        raise UsageError(f"--top {task.top}: layer {task.layer} has {width} units.")
+        raise UsageError(f"--top {task.top}: {task.layer} has {width} units.")
     if task.level is not None:
         selection.level_value(run, task.layer, task.level)
     if task.by == "scan" and not task.optimize:

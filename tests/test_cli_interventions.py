@@ -97,7 +97,7 @@ def test_scan_ranks_units(cli: Cli) -> None:
     [
         (("ablate", RUN), "Say which units"),
         (("ablate", RUN, "--class", "rad"), "There is no class 'rad'. Did you mean red?"),
-        (("ablate", RUN, "--class", "red", "--top", "7"), "--top 7: layer paint has 6 units"),
+        (("ablate", RUN, "--class", "red", "--top", "7"), "--top 7: paint has 6 units"),
         (("ablate", RUN, "--units", "paint:9"), "has units 0 to 5; asked for 9"),
         (("ablate", RUN, "--class", "red", "--layer", "pant"), "has no layer 'pant'"),
         (("ablate", "nowhere", "--class", "red"), "nowhere is no run folder"),

@@ -25,7 +25,7 @@ from .conftest import Do, Soft
     [
         ("ablate", {"label": "gren"}, r"no class 'gren'. Did you mean green or red\?.* There are .*red"),
         ("ablate", {"label": "blue"}, "No unit of paint is labelled 'blue'; labelled there: red, green"),
-        ("ablate", {"label": "red", "top": 41}, "--top 41: layer paint has 40 units"),
+        ("ablate", {"label": "red", "top": 41}, "--top 41: paint has 40 units"),
         ("ablate", {"label": "red", "top": 0}, "--top 0"),
         ("ablate", {"units": "paint:3,40"}, "has units 0 to 39; asked for 40"),
         ("ablate", {"units": "paint"}, "write LAYER:UNIT"),
