@@ -75,6 +75,7 @@ def _effect_page(
     return {
         "page": f"interventions/{name}.html",
         "title": f"{title}, {info['label']}" if target else title,
+        "name": name,
         "where": info["where"],
         "target": target,
         "on_target": info.get("on_target"),
