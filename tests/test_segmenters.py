@@ -76,6 +76,15 @@ def test_torchvision_labels_are_those_of_the_network_by_hand(
     assert torch.equal(segmenter(images), expected)
     assert {row.spec: row.here for row in table()}[f"torchvision:{name}"]
 
+    chances = segmenter.probabilities(images.requires_grad_())
+    assert chances.shape == (1, 21, 32, 48)
+    assert torch.allclose(chances.sum(1), torch.ones(1, 32, 48), atol=1e-5)
+    with torch.no_grad():
+        scores = network(preset(images))["out"]
+    expected_chances = F.interpolate(scores.softmax(1), (32, 48), mode="bilinear", antialias=True)
+    assert torch.allclose(chances, expected_chances, atol=1e-4)
+    assert torch.autograd.grad(chances.square().sum(), [images])[0].abs().sum() > 0
+
 
 def test_torchvision_unreachable(torch_cache: Path) -> None:
     with pytest.raises(DissectError) as error:

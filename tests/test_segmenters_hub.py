@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ganatomy import segmenters
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.segmenters import Segmenter, check_labels, load_segmenter, table
+from ganatomy.segmenters.base import Differentiable
 from ganatomy.segmenters.hub import TRANSFORM, is_cached
 
 from .conftest import make_varied
@@ -135,6 +136,29 @@ def test_hub_labels_do_not_depend_on_the_batch(saved: Path, images: Tensor, monk
     together = segmenter(images)
     monkeypatch.setattr("ganatomy.segmenters.hub.SCORES", 1)  # one image a forward pass
     assert torch.equal(segmenter(images), together)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 64)])
+def test_hub_probabilities_are_those_of_the_labels_and_let_a_gradient_through(
+    saved: Path, images: Tensor, size: tuple[int, int]
+) -> None:
+    segmenter = load_segmenter(f"hub:{saved}")
+    assert isinstance(segmenter, Differentiable)
+    images = F.interpolate(images, size, mode="bilinear").requires_grad_()
+    chances = segmenter.probabilities(images)
+    assert chances.shape == (3, len(segmenter.vocabulary), *size)
+    assert torch.allclose(chances.sum(1), torch.ones(3, *size), atol=1e-5)
+    if size == (64, 64):  # else resized: probabilities are blended, labels are not
+        assert torch.equal(chances.argmax(1), segmenter(images.detach())[:, 0])
+    given = segmenter.preprocessing
+    mean, std = (torch.tensor(values)[:, None, None] for values in (given.mean, given.std))
+    with torch.no_grad():
+        scores = segmenter.network((F.interpolate(images, (64, 64), mode="bilinear", antialias=True) - mean) / std)
+    expected = F.interpolate(scores.softmax(1), size, mode="bilinear", antialias=True)
+    assert torch.allclose(chances, expected, atol=1e-5)
+    (gradient,) = torch.autograd.grad(chances[:, 0].mean(), [images])
+    assert gradient.abs().sum() > 0
+    assert all(weight.grad is None for weight in segmenter.network.parameters())
 
 
 def test_hub_150_classes_are_those_of_ade20k(tmp_path: Path) -> None:
