@@ -72,6 +72,13 @@ class Effects:
         """The row of a class."""
         return self.table.set_index("class").loc[name]
 
+    @property
+    def ordered(self) -> pd.DataFrame:
+        """The table, the class that was meant first, then by the size of the change."""
+        meant = self.table["class"] != self.info["label"]
+        size = -self.table.change_pp.abs()
+        return self.table.loc[self.table.assign(meant=meant, size=size).sort_values(["meant", "size"]).index]
+
     def _repr_html_(self) -> str:
         columns = ["class", "before", "after", "change_pp", "relative", "relative_low", "relative_high", "changed"]
         order = self.table.change_pp.abs().sort_values(ascending=False, kind="stable").index

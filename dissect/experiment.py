@@ -52,6 +52,11 @@ class Task:
     optimize: bool
     seed: int
 
+    @property
+    def by_scan(self) -> bool:
+        """Whether a scan chooses the units."""
+        return self.by == "scan" and self.units is None and not self.optimize
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -155,9 +160,14 @@ class Experiment:
         assert self.run is not None
         if task.level is not None:
             return selection.level_value(self.run, task.layer, task.level)[0]
+        return self._typical(progress)
+
+    def _typical(self, progress: Progress) -> Tensor:
+        """(U,) what each unit puts out where it draws the class."""
+        assert self.run is not None
         assert self.target is not None
         with progress.task("measure values", len(self._measured_on)) as advance:
-            return selection.typical_high(self.subject, self.run, self.target, advance)
+            return selection.typical_high(self.subject, self.run, self.target, self._measured_on, advance)
 
     def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, int, Floats | None]:
         """Units, best first; how many of them are meant; α of each unit of the layer where a gradient found them.
@@ -170,18 +180,14 @@ class Experiment:
             return np.array(task.units), len(task.units or ()), None
         assert self.target is not None
         if task.optimize:
-            constant = value
-            if task.kind == "ablate":
-                with progress.task("measure values", len(self._measured_on)) as advance:
-                    constant = selection.typical_high(self.subject, self.run, self.target, advance)
-            assert constant is not None
+            constant = self._typical(progress) if task.kind == "ablate" or value is None else value
             with progress.task("optimise units", STEPS * IMAGES) as advance:
                 alpha = optimise(self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
             found = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]
             if not len(found):
                 raise DissectError(f"The gradient found no unit of {task.layer} for {task.label}; try --by scan.")
             return found, min(task.top, len(found)), alpha
-        if task.by == "scan":
+        if task.by_scan:
             _, change = scan_layer(self.subject, self.run, progress=progress)
             return np.argsort(change[:, :, self.target].mean(1), kind="stable"), task.top, None
         assert self.order is not None
@@ -291,7 +297,7 @@ class Experiment:
         if task.level is not None and self.run is not None:
             value = f"exceeded by {selection.level_value(self.run, task.layer, task.level)[1]:.3g} of the pixels"
         used = None if self.run is None or task.units is not None else self._seen
-        if used and task.by == "scan" and not task.optimize and self.run is not None:
+        if self.run is not None and task.by_scan:
             used = scan_samples(self.run, task.layer)
         info: dict[str, Any] = {
             "kind": task.kind,

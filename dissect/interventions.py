@@ -6,7 +6,6 @@ beside itself unchanged, and beside random sets of units on the same samples.
 
 from __future__ import annotations
 
-import math
 import operator
 import tempfile
 from collections.abc import Sequence
@@ -17,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..hooks.errors import DissectError, UsageError
-from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
 from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
 from .generators.base import Generator
-from .models import dissectable, open_models, reopen, usable_device
+from .models import layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
 from .pipeline import command, now
 from .places import Where
@@ -147,15 +145,9 @@ def insert(
     if value is not None and level is not None:
         raise UsageError("Give a value or a --level, not both.")
     layer, units = _layer_and_units(what, layer, units)
-    given: str | float | tuple[float, ...]
-    if value is None:
-        given = "typical"
-    elif isinstance(value, Sequence) or getattr(value, "ndim", 0) == 1:
-        given = tuple(_number("value", one) for one in value)  # type: ignore[union-attr]
-        if units is None or len(given) != len(units):
-            raise UsageError(f"value: {len(given)} numbers are given; needed is one, or one for each of `units`.")
-    else:
-        given = _number("value", value)
+    given: str | float | tuple[float, ...] = "typical" if value is None else _numbers("value", value)
+    if isinstance(given, tuple) and (units is None or len(given) != len(units)):
+        raise UsageError(f"value: {len(given)} numbers are given; needed is one, or one for each of `units`.")
     if isinstance(what, Generator) and given == "typical":
         raise UsageError("Without a run, say what the units put out: value=5.0, or one number for each unit.")
     task = Task(
@@ -190,21 +182,29 @@ def _layer_and_units(
         layer = selection.pick_layer(_run(what), layer)
     elif layer is None or units is None:
         raise UsageError("Without a run, name the layer and its units, e.g. units='layer4:12,57'.")
-    elif isinstance(layer, int):
-        (layer,) = pick_layers([layer], dissectable(what), what.module)
+    else:
+        layer = layer_name(what, layer)
     try:
-        return str(layer), None if units is None else tuple(dict.fromkeys(operator.index(unit) for unit in units))
+        return layer, None if units is None else tuple(dict.fromkeys(operator.index(unit) for unit in units))
     except TypeError:
         raise UsageError(f"units={units!r}: whole numbers are needed, e.g. [12, 57].") from None
 
 
-def _number(name: str, value: object) -> float:
-    """A finite number as a Python float; raises UsageError for anything else."""
+def _numbers(name: str, value: object) -> float | tuple[float, ...]:
+    """A finite number, or several; raises UsageError for anything else."""
     try:
-        number = float(value)  # type: ignore[arg-type]
+        numbers = np.asarray(value, np.float64)
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+        numbers = np.array(np.nan)
+    if numbers.ndim > 1 or not np.isfinite(numbers).all():
+        raise UsageError(f"{name}={value!r}: a finite number is needed.")
+    return tuple(numbers.tolist()) if numbers.ndim else float(numbers)
+
+
+def _number(name: str, value: object) -> float:
+    """The same for one number."""
+    number = _numbers(name, value)
+    if isinstance(number, tuple):
         raise UsageError(f"{name}={value!r}: a finite number is needed.")
     return number
 
@@ -230,7 +230,7 @@ def _intervene(
     order = None if run is None else _order(task, run, where)
     config = asdict(task) | ({"mask_sha256": where.digest()} if where and where.kind == "mask" else {})
     config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
-    if run is not None and task.by == "scan" and task.units is None and not task.optimize:
+    if run is not None and task.by_scan:
         config["scan_samples"] = scan_samples(run, task.layer)
     name = _file_name(name or _name(task))
     device = usable_device(device)
@@ -242,8 +242,8 @@ def _intervene(
     if folder is not None and (kept := _kept(folder, config)) is not None:
         return kept
     subject = Subject.open(generator, segmenter, task.layer, batch_size)
-    if task.units is not None:
-        selection.check_units(task.units, task.layer, subject.shape[0])
+    if run is None:  # else it was checked with the run's tables
+        selection.check_units(task.units or (), task.layer, subject.shape[0])
     if task.optimize:
         differentiable(segmenter)
     if where is not None:
@@ -312,7 +312,7 @@ def _order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
         raise UsageError(f"--top {task.top}: {task.layer} has {width} units.")
     if task.level is not None:
         selection.level_value(run, task.layer, task.level)
-    if task.by == "scan" and not task.optimize:
+    if task.by_scan:
         return None
     return selection.rank_by_iou(run, task.layer, str(task.label), labelled_needed=not task.optimize)
 

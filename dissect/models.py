@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..hooks.errors import UsageError, one_line
-from ..hooks.layers import layer_shapes
+from ..hooks.layers import layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
 from .generators.base import Generator
@@ -97,6 +97,17 @@ def dissectable(generator: Generator) -> tuple[str, ...]:
         return generator.layers
     shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
     return tuple(shape.name for shape in shapes if shape.innermost and shape.is_featuremap)
+
+
+def layer_name(generator: Generator, layer: str | int) -> str:
+    """The name of a layer given by name, or by number among those worth dissecting.
+
+    Raises:
+        UsageError: there is no such layer.
+    """
+    if isinstance(layer, str) and layer in dict(generator.module.named_modules()):
+        return layer
+    return pick_layers([layer], dissectable(generator), generator.module)[0]
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -108,9 +108,8 @@ def _loss(
     changed = torch.cat([torch.lerp(x, constant.expand_as(x), weight * place), (1 - weight) * x])
     with torch.no_grad():
         plain = segmenter.probabilities(subject.draw(x, latents))[:, target]  # (n, H, W)
-    inserted, ablated = segmenter.probabilities(subject.draw(changed, torch.cat([latents, latents])))[:, target].chunk(
-        2
-    )
+    drawn = subject.draw(changed, torch.cat([latents, latents]))
+    inserted, ablated = segmenter.probabilities(drawn)[:, target].chunk(2)
     here = F.interpolate(place, plain.shape[1:], mode="nearest")[:, 0]
     gained = (inserted * here).sum() / here.sum()
     left = (ablated * plain).sum() / plain.sum().clamp(min=1e-6)

@@ -52,23 +52,18 @@ class Where:
 
     def check(self, size: tuple[int, ...]) -> None:
         """Raise what cannot be on a map of that size, before anything is done."""
-        if self.kind == "grid":
-            check_cells(*size)
-        elif self.kind == "mask":
-            mask_place(self.text, *size)
+        height, width = size
+        if self.kind == "grid" and height * width > MOST_CELLS:
+            raise UsageError(
+                f"--where grid would try each of {height * width} cells of the layer; name a place, or take a layer of "
+                f"at most {MOST_CELLS} cells."
+            )
+        if self.kind == "mask":
+            mask_place(self.text, height, width)
 
     def digest(self) -> str:
         """sha256 of the mask's file."""
         return hashlib.sha256(Path(self.text).read_bytes()).hexdigest()
-
-
-def check_cells(height: int, width: int) -> None:
-    """Raise UsageError where a map has too many cells to try each."""
-    if height * width > MOST_CELLS:
-        raise UsageError(
-            f"--where grid would try each of {height * width} cells of the layer; name a place, or take a layer of at "
-            f"most {MOST_CELLS} cells."
-        )
 
 
 def grid_places(height: int, width: int) -> Tensor:

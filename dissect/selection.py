@@ -160,17 +160,20 @@ def unit_statistics(
 
 
 def typical_high(
-    subject: Subject, run: Dissection, number: int, advance: Callable[[int], None] = lambda _: None
+    subject: Subject,
+    run: Dissection,
+    number: int,
+    samples: Sequence[int],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
     """(U,) what each unit puts out where it draws a class: the value that insertion gives it.
 
-    The mean, over the run's samples, of its activation on the grid at the pixels of the class where it lies above
-    the threshold for that class. A unit that never does gets the threshold itself.
+    The mean, over these samples of the run, of its activation on the grid at the pixels of the class where it lies
+    above the threshold for that class. A unit that never does gets the threshold itself.
 
     Raises:
         DissectError: the class occurs in none of these samples.
     """
-    samples = range(min(run.info["config"]["samples"], MEASURED))
     level = class_level(run, subject.layer, number)
     threshold = torch.from_numpy(run.levels(subject.layer)[np.arange(len(level)), level]).double()
     total, count = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))

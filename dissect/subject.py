@@ -11,13 +11,11 @@ from torch import Tensor
 
 from ..hooks.above import Above
 from ..hooks.errors import DissectError, UsageError, one_line
-from ..hooks.layers import pick_layers
 from ..hooks.tap import Tap
 from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
 from .capture import BATCH, Threads, out_of_memory
 from .generators.base import Generator
-from .models import dissectable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,33 +31,30 @@ class Subject:
     threads: Threads = field(default_factory=Threads)
 
     @classmethod
-    def open(cls, generator: Generator, segmenter: Segmenter, layer: str | int, batch: int | None = None) -> Subject:
+    def open(cls, generator: Generator, segmenter: Segmenter, layer: str, batch: int | None = None) -> Subject:
         """Look at two samples.
 
         Raises:
             UsageError: there is no such layer, it has no units on a map, or the image is not a function of them.
         """
-        name = str(layer)
-        if isinstance(layer, int) or name not in dict(generator.module.named_modules()):
-            (name,) = pick_layers([layer], dissectable(generator), generator.module)
         latents = generator.latents([0, 1])
         with torch.inference_mode(), failing("the probe samples"):
-            with Tap(generator.module, [name], stop=True) as tap:
+            with Tap(generator.module, [layer], stop=True) as tap:
                 generator.module(latents)
-            maps = tap[name]
+            maps = tap[layer]
             if maps.ndim != 4:
-                raise UsageError(f"Layer {name!r} puts out {tuple(maps.shape)}; needed is (N, units, height, width).")
+                raise UsageError(f"Layer {layer!r} puts out {tuple(maps.shape)}; needed is (N, units, height, width).")
             subject = cls(
                 generator=generator,
                 segmenter=segmenter,
-                layer=name,
+                layer=layer,
                 shape=(maps.shape[1], maps.shape[2], maps.shape[3]),
-                above=Above(generator.module, name, latents),
+                above=Above(generator.module, layer, latents),
                 batch=batch or BATCH.get(generator.device.type, 16),
             )
             if not torch.allclose(subject.draw(maps, latents), generator(latents), atol=1e-4, equal_nan=True):
                 raise UsageError(
-                    f"{generator.name} does not draw the same image from the same featuremaps of {name!r} twice: the "
+                    f"{generator.name} does not draw the same image from the same featuremaps of {layer!r} twice: the "
                     "layer runs more than once, or the network draws noise of its own. Name another layer, or fix the "
                     "noise."
                 )
@@ -117,7 +112,7 @@ def failing(what: str) -> Iterator[None]:
         yield
     except DissectError:
         raise
-    except Exception as error:
+    except Exception as error:  # theirs may be of any kind
         if out_of_memory(error):
             raise DissectError("Memory does not suffice for a batch; give a smaller --batch-size.") from error
         raise DissectError(f"A network failed on {what} ({one_line(error)}).") from error

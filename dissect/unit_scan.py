@@ -7,6 +7,8 @@ RUN/interventions/scan-LAYER/scan.json   layer, samples
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +94,9 @@ def scan(
     with Progress(quiet) as progress:
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
-    write_csv(folder(run, name) / f"{_file(label, target)}.csv", found.table)
-    write_json(folder(run, name) / f"{_file(label, target)}.json", found.info)
+    with _writing(folder(run, name)) as place:
+        write_csv(place / f"{_file(label, target)}.csv", found.table)
+        write_json(place / f"{_file(label, target)}.json", found.info)
     return found
 
 
@@ -120,25 +123,29 @@ def scan_layer(
     """
     place, units = folder(run, subject.layer), subject.shape[0]
     count = samples or scan_samples(run, subject.layer)
-    if count == _kept_samples(run, subject.layer):
-        arrays: dict[str, Any] = read_arrays(place / "areas.npz")
-        return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
-    alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
-    with progress.task(f"scan {subject.layer}", units * count) as advance:
-        areas = measure(subject, range(count), alone, advance=advance)
-    change = areas.difference
+    if count != _kept_samples(run, subject.layer):
+        alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
+        with progress.task(f"scan {subject.layer}", units * count) as advance:
+            areas = measure(subject, range(count), alone, advance=advance)
+        measured = {"before": areas.before.astype(np.float32), "change": areas.difference.astype(np.float32)}
+        with _writing(place):
+            (place / "scan.json").unlink(missing_ok=True)
+            write_arrays(place / "areas.npz", measured)
+            write_json(place / "scan.json", {"layer": subject.layer, "samples": count, "value": "zero"})
+    arrays: dict[str, Any] = read_arrays(place / "areas.npz")
+    return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[Path]:
+    """The folder, made where it is not there; raises DissectError for what cannot be written."""
     try:
         place.mkdir(parents=True, exist_ok=True)
-        (place / "scan.json").unlink(missing_ok=True)
-        write_arrays(
-            place / "areas.npz", {"before": areas.before.astype(np.float32), "change": change.astype(np.float32)}
-        )
-        write_json(place / "scan.json", {"layer": subject.layer, "samples": count, "value": "zero"})
+        yield place
     except OSError as error:
         raise DissectError(
             f"Writing to {place} failed ({error.strerror or error}); make room and try again."
         ) from error
-    return areas.before, change
 
 
 def scan_samples(run: Dissection, layer: str) -> int:

@@ -30,7 +30,7 @@ class _Call:
 class Above:
     """A network from one layer's output on.
 
-        above = Above(module, "layer4", latents[:1])
+        above = Above(module, "layer4", latents)
         with Tap(module, ["layer4"], stop=True) as tap:
             module(latents)
         above(tap["layer4"], latents)  # what module(latents) returns

@@ -88,9 +88,7 @@ def show_effects(effects: Effects) -> None:
     random = "random_relative" in effects.table
     columns = ["class*", "before", "after", "points", "rel.", "95 %*"]
     shown = table("Area of the classes, %", *columns, *(["random*"] if random else []), "changed*")
-    meant = effects.table["class"] != info["label"]  # the class that was meant comes first
-    order = effects.table.assign(meant=meant, size=-effects.table.change_pp.abs()).sort_values(["meant", "size"]).index
-    for row in effects.table.loc[order].head(ROWS).to_dict("records"):
+    for row in effects.ordered.head(ROWS).to_dict("records"):
         baseline = []
         if random:
             low = min(row["random_relative_min"], row["matched_relative_min"]) * 100

@@ -47,9 +47,7 @@ def _effect_page(
     roles = _sheets(effects, folder, name, list(run.classes.colour))
     if effects.curve is not None:
         figures.remaining_area(effects.curve, info["label"], colour, folder / f"{name}-curve.svg")
-    meant = effects.table["class"] != info["label"]  # the class that was meant comes first
-    order = effects.table.assign(meant=meant, size=-effects.table.change_pp.abs()).sort_values(["meant", "size"]).index
-    rows = effects.table.loc[order].to_dict("records")
+    rows = effects.ordered.to_dict("records")
     scale = max((abs(row[end]) for row in rows for end in ("change_pp_low", "change_pp_high")), default=0) or 1
     baselines = "random_pp" in effects.table
     target = next((row for row in rows if row["class"] == info["label"]), None)

@@ -143,11 +143,11 @@ def main(samples: int, rounds: int, cases: tuple[str, ...]) -> None:
     """Measure."""
     for case in cases or [*CASES, "scan", "memory"]:
         if case == "memory":
-            lines = (peak_memory(n) for n in (500, 5000))
+            lines = [peak_memory(n) for n in (500, 5000)]
         elif case == "scan":
-            lines = (scan() for _ in range(1))
+            lines = [scan()]
         else:
-            lines = (compare(case, samples, rounds) for _ in range(1))
+            lines = [compare(case, samples, rounds)]
         for line in lines:
             click.echo(json.dumps(line))
 
