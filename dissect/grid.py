@@ -32,12 +32,17 @@ def upsample(x: Tensor, grid: int) -> Tensor:
     return rows @ (x @ columns.T)
 
 
-def upsample_rows_first(x: Tensor, grid: int, out: Tensor) -> None:
-    """The same numbers for (N, U, h, w), laid out as (grid, N, U, grid) in the flat `out`, by two large products."""
+def upsample_rows_first(x: Tensor, grid: int, stride: int = 1, out: Tensor | None = None) -> Tensor:
+    """The same numbers for (N, U, h, w), laid out as (grid, N, U, grid) in the flat `out`, by two large products.
+
+    With a stride, only every stride-th row and column of the grid.
+    """
     count, units, height, width = x.shape
-    columns = x.reshape(-1, width) @ bilinear_weights(width, grid).T
-    columns = columns.view(count, units, height, grid).permute(2, 0, 1, 3).reshape(height, -1)
-    torch.mm(bilinear_weights(height, grid), columns, out=out.view(grid, -1))
+    columns = x.reshape(-1, width) @ bilinear_weights(width, grid)[::stride].T
+    side = columns.shape[1]
+    columns = columns.view(count, units, height, side).permute(2, 0, 1, 3).reshape(height, -1)
+    rows = torch.mm(bilinear_weights(height, grid)[::stride], columns, out=None if out is None else out.view(side, -1))
+    return rows.view(side, count, units, side)
 
 
 def at_most(x: Tensor, grid: int) -> Tensor:

@@ -21,9 +21,9 @@ from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
 from .generators.base import Generator
+from .job import command, now
 from .models import layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
-from .pipeline import command, now
 from .places import Where
 from .progress import Progress
 from .selection import Integers

@@ -1,4 +1,4 @@
-"""Mergeable integer counts at many levels, and the scores read off them: IoU, IQR, chance, labels.
+"""Mergeable integer counts at many levels, and the scores read off them: IoU, IQR, chance, curves, labels.
 
 Notation, for one unit, class and level, over n pixels: M the pixels where the unit lies above the level, C those of
 the class; a = |M ∩ C|, q = |M| / n, p = |C| / n.
@@ -15,6 +15,7 @@ from ..hooks.errors import DissectError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Numbers = Integers | Floats
 
 MIN_IQR, MIN_IOU = 0.01, 0.05  # rule "iqr": what a labelled unit reaches
 MIN_IOU_QUANTILE = 0.04  # rule "quantile" (Bau et al. 2020)
@@ -41,6 +42,15 @@ class Counts:
             pixels=self.pixels,
         )
 
+    def of_unit(self, unit: int) -> Counts:
+        """The counts of one unit alone."""
+        return Counts(
+            intersection=self.intersection[[unit]],
+            unit_area=self.unit_area[[unit]],
+            class_area=self.class_area,
+            pixels=self.pixels,
+        )
+
     def merge(self, other: Counts) -> Counts:
         """The counts of both sets of samples together; they must have been taken at the same levels."""
         if self.intersection.shape != other.intersection.shape:
@@ -58,10 +68,10 @@ class Counts:
 
 def iou(counts: Counts) -> Floats:
     """a / |M ∪ C| as (U, C, K); NaN where the union is empty."""
-    return _iou(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None])
+    return iou_of(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None])
 
 
-def _iou(a: Integers, m: Integers, c: Integers) -> Floats:
+def iou_of(a: Numbers, m: Numbers, c: Numbers) -> Floats:
     """The same from |M ∩ C|, |M| and |C|, of any shapes that broadcast."""
     union = m + c - a
     return np.divide(a, union, out=np.full(union.shape, np.nan), where=union > 0)
@@ -79,10 +89,10 @@ def iqr(counts: Counts) -> Floats:
     Source: Bau et al. 2019, section 3.1. Where M and C avoid each other (a < npq) it counts as 0, since what a unit
     shuns is not what it draws.
     """
-    return _iqr(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None], counts.pixels)
+    return iqr_of(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None], counts.pixels)
 
 
-def _iqr(a: Integers, m: Integers, c: Integers, n: int) -> Floats:
+def iqr_of(a: Numbers, m: Numbers, c: Numbers, n: Numbers | int) -> Floats:
     """The same from |M ∩ C|, |M| and |C|, of any shapes that broadcast, and the number of pixels."""
     joint = _entropy(a, n) + _entropy(m - a, n) + _entropy(c - a, n) + _entropy(n - m - c + a, n)
     apart = _entropy(m, n) + _entropy(n - m, n) + _entropy(c, n) + _entropy(n - c, n)
@@ -91,54 +101,96 @@ def _iqr(a: Integers, m: Integers, c: Integers, n: int) -> Floats:
     return np.where(attracted, np.maximum(ratio, 0), 0.0)
 
 
-def _entropy(count: Integers, n: int) -> Floats:
+def _entropy(count: Numbers, n: Numbers | int) -> Floats:
     """−x log x at x = count / n."""
     x = count / n
     return -x * np.log(np.where(count > 0, x, 1.0))
 
 
+def curve(counts: Counts, label: Integers) -> tuple[Floats, Floats]:
+    """label (U,), each unit's class -> its IoU and the chance IoU at every level, (U, K) each."""
+    a, c = counts.intersection[np.arange(len(label)), label], counts.class_area[label][:, None]
+    return iou_of(a, counts.unit_area, c), chance_iou(c / counts.pixels, counts.unit_area / counts.pixels)
+
+
+def average_precision(counts: Counts, label: Integers) -> Floats:
+    """(U,) how well the activation, in the steps that the levels make, tells the pixels of the class `label` (U,).
+
+    AP = Σ (R_k − R_k+1) P_k over the levels from the highest down, and a last one below all pixels, with precision
+    P = |M ∩ C| / |M| and recall R = |M ∩ C| / |C|: no interpolation, as in scikit-learn. It is the class's share of the
+    pixels for a unit that tells nothing, and NaN where the class does not occur.
+    """
+    c = counts.class_area[label][:, None]
+    a = np.concatenate([c, counts.intersection[np.arange(len(label)), label]], 1)  # from the lowest level up
+    m = np.concatenate([np.full_like(c, counts.pixels), counts.unit_area], 1)
+    gained = -np.diff(a, axis=1, append=0)
+    precision = np.divide(a, m, out=np.zeros(a.shape), where=m > 0)
+    return np.divide((gained * precision).sum(1), c[:, 0], out=np.full(len(label), np.nan), where=c[:, 0] > 0)
+
+
+def excess_iou(choose: Counts, score: Counts, label: Integers) -> Floats:
+    """(U,) IoU minus chance IoU at the level where that is largest on the half `choose`, measured on the other."""
+    (found, chance), (scored, scored_chance) = curve(choose, label), curve(score, label)
+    best = np.nan_to_num(found - chance, nan=-1.0).argmax(1)
+    units = np.arange(len(label))
+    return (scored - scored_chance)[units, best]
+
+
+def attainable_iou(p: Floats, q: Floats) -> Floats:
+    """The greatest IoU that a mask of share q can have with a class of share p: min(p, q) / max(p, q)."""
+    large = np.maximum(p, q)
+    return np.divide(np.minimum(p, q), large, out=np.full(np.shape(large), np.nan), where=large > 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the rule says of each unit; arrays (U,). Scores come from the score half, choices from the other."""
+    """What the rule says of each unit; arrays (U,) unless said. Choices come from one half, scores from the other."""
 
     label: Integers  # class index
     level: Integers  # level index
+    class_level: Integers  # (U, C) at which each class is compared
     iou: Floats
     iqr: Floats
-    chance_iou: Floats
     share: Floats  # of pixels above the level
+    class_share: Floats  # of pixels of the label's class
     attracted: NDArray[np.bool_]  # overlaps its class where chosen: under `iqr` more than by chance, else at all
-    labelled: NDArray[np.bool_]
+    reaches_limits: NDArray[np.bool_]
+    runner_up: Integers  # the class that came second, -1 where none did
+    runner_up_iou: Floats  # NaN where none did
 
 
 def label_units(choose: Counts, score: Counts, rule: str, quantile_level: int) -> Labels:
     """Choose a level and a class for every unit on one half of the samples and score the choice on the other.
 
     Rule `iqr` (Bau et al. 2019): per unit and class the level of highest IQR, then the class of highest IQR;
-    labelled where IQR ≥ 0.01 and IoU ≥ 0.05. Rule `quantile` (Bau et al. 2020): the level with index
-    `quantile_level` for all, the class of highest IoU; labelled where IoU ≥ 0.04.
+    its limits are IQR ≥ 0.01 and IoU ≥ 0.05. Rule `quantile` (Bau et al. 2020): the level with index `quantile_level`
+    for all, the class of highest IoU; its limit is IoU ≥ 0.04.
     """
     units = np.arange(len(choose.unit_area))
     if rule == "iqr":
         ratio = iqr(choose)  # (U, C, K)
-        label = ratio.max(2).argmax(1)
-        level = ratio[units, label].argmax(1)
-        attracted = ratio[units, label, level] > 0
+        class_level, merit = ratio.argmax(2), ratio.max(2)
     else:
-        label = np.nan_to_num(iou(choose)[:, :, quantile_level], nan=-1.0).argmax(1)
-        level = np.full(len(units), quantile_level)
-        attracted = choose.intersection[units, label, level] > 0
+        merit = np.nan_to_num(iou(choose)[:, :, quantile_level])
+        class_level = np.full(merit.shape, quantile_level)
+    order = np.argsort(-merit, axis=1, kind="stable")  # best class first
+    label, second = order[:, 0], order[:, min(1, order.shape[1] - 1)]
+    level = class_level[units, label]
     a, m, c = score.intersection[units, label, level], score.unit_area[units, level], score.class_area[label]
-    scored_iou, scored_iqr = _iou(a, m, c), _iqr(a, m, c, score.pixels)
-    share = m / score.pixels
+    scored_iou, scored_iqr = iou_of(a, m, c), iqr_of(a, m, c, score.pixels)
     limits = (scored_iqr >= MIN_IQR) & (scored_iou >= MIN_IOU) if rule == "iqr" else scored_iou >= MIN_IOU_QUANTILE
+    came_second = (second != label) & (merit[units, second] > 0)
+    second_iou = iou(score)[units, second, class_level[units, second]]
     return Labels(
         label=label,
         level=level,
+        class_level=class_level,
         iou=scored_iou,
         iqr=scored_iqr,
-        chance_iou=chance_iou(c / score.pixels, share),
-        share=share,
-        attracted=attracted,
-        labelled=limits,
+        share=m / score.pixels,
+        class_share=c / score.pixels,
+        attracted=merit[units, label] > 0,
+        reaches_limits=limits,
+        runner_up=np.where(came_second, second, -1),
+        runner_up_iou=np.where(came_second, second_iou, np.nan),
     )

@@ -1,9 +1,17 @@
-"""How sure we are: bootstrap over images, sign-flip tests, false-discovery control. Pixels are never resampled."""
+"""How sure we are: bootstrap and permutation of images, sign flips, false discoveries. Pixels are never resampled."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from .randomness import BOOTSTRAP, PERMUTATION, bits
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +25,17 @@ FALSE_DISCOVERIES = 0.05  # expected share of false ones among those called chan
 def bootstrap(count: int, seed: int = 0) -> Floats:
     """(2000, count) weights: how often each image is drawn when `count` are drawn with replacement (Efron 1979)."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), ROUNDS).astype(np.float64)
+
+
+def poisson_bootstrap(count: int, seed: int, block: int) -> Floats:
+    """(2000, count) weights of the images of one block: independent Poisson numbers of mean 1.
+
+    The bootstrap for data that come in blocks: a block's weights do not depend on how many others there are (Hanley and
+    MacGibbon 2006). A pure function of (seed, block), the same on every machine.
+    """
+    uniform = (bits((ROUNDS, count), seed, BOOTSTRAP, block) >> np.uint64(11)) * 2.0**-53
+    reached = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(20)])
+    return np.searchsorted(reached, uniform, side="right").astype(np.float64)
 
 
 def interval(values: Floats) -> tuple[Floats, Floats]:
@@ -46,6 +65,39 @@ def sign_flip_p(differences: Floats, seed: int = 0) -> Floats:
         signs = dice.integers(0, 2, (min(BLOCK, FLIPS - start), len(differences)), np.int8) * 2.0 - 1
         as_large += (np.abs(signs @ differences) >= found).sum(0)
     return (1 + as_large) / (FLIPS + 1)
+
+
+def permutation_p(pairs: Mapping[int, Tensor], rounds: int, seed: int) -> Floats:
+    """One-sided p-values (U,) of overlaps, p = (1 + #{permuted ≥ observed}) / (rounds + 1).
+
+    `pairs` holds, by size n of a block of images, overlaps (U, n, n) summed over all blocks of that size: entry (i, j)
+    is how many pixels a unit's region in the block's image i shares with the class in its image j. The observed
+    overlap is the sum of the diagonals. Under the hypothesis that the unit follows nothing in the image but the place,
+    every pairing of a block's regions with its class maps is as likely, and so are those that pair all blocks of a size
+    alike: p is exact (Fisher 1935; Phipson and Smyth 2010). The pairings are a pure function of the seed.
+    """
+    weights = {size: matrix.flatten(1).T.double().contiguous() for size, matrix in pairs.items()}  # (n², U)
+    observed = torch.stack([matrix.double().diagonal(dim1=1, dim2=2).sum(1) for matrix in pairs.values()]).sum(0)
+    as_large = torch.zeros_like(observed)
+    for start in range(0, rounds, BLOCK):  # in blocks, for the sake of memory
+        drawn = torch.zeros(min(BLOCK, rounds - start), len(observed), dtype=torch.float64)
+        for size, weight in weights.items():
+            order = np.argsort(bits((len(drawn), size), seed, PERMUTATION + size, start), axis=1, kind="stable")
+            pairing = torch.from_numpy(order) + torch.arange(size) * size
+            drawn += F.embedding_bag(pairing, weight, mode="sum")
+        as_large += (drawn >= observed).sum(0)
+    return ((1 + as_large) / (rounds + 1)).numpy()
+
+
+def permutation_spread(pairs: Mapping[int, Tensor]) -> Floats:
+    """(U,) standard deviation of the permuted overlap, in closed form (Hoeffding 1951, theorem 2)."""
+    variance = torch.zeros(len(next(iter(pairs.values()))), dtype=torch.float64)
+    for size, matrix in pairs.items():
+        apart = matrix.double()
+        for side in (1, 2):
+            apart = apart - apart.mean(side, keepdim=True)
+        variance += apart.square().sum((1, 2)) / max(1, size - 1)
+    return variance.sqrt().numpy()
 
 
 def benjamini_hochberg(p: Floats) -> Floats:

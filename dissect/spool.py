@@ -85,6 +85,10 @@ class Spool:
         ]
         return np.concatenate(parts)
 
+    def has_features(self) -> bool:
+        """Whether every shard is there with its featuremaps."""
+        return not self.missing() and all(list(self._path(shard).glob("features-*.npy")) for shard in range(len(self)))
+
     def drop_features(self) -> None:
         """Delete the featuremaps; labels and thumbnails stay."""
         for path in self.folder.glob("shard-*/features-*.npy"):

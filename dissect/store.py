@@ -4,9 +4,11 @@ RUN/run.json      config, versions, device, provenance and hashes, timings; sche
 RUN/units.csv     one row a unit
 RUN/classes.csv   one row a class
 RUN/scores.npz    LAYER/level (U, K); LAYER/HALF/intersection (U, C, K), LAYER/HALF/unit_area (U, K);
+                  LAYER/null_sd (U,) of the IoU under permutation; LAYER/directions (K, U) if not units;
                   HALF/class_area (C,), HALF/pixels; shares (K,); HALF is choose or score
 RUN/tops.npz      LAYER/sample, LAYER/peak (U, T), LAYER/mask (U, T, g, ⌈g / 8⌉) bits packed along x
 RUN/spool/        see spool.py
+RUN/controls/NAME/              a run of its own: rotation or untrained
 RUN/interventions/NAME/         see effects.py
 RUN/interventions/scan-LAYER/   see unit_scan.py
 RUN/report/       made by the package reports
@@ -30,13 +32,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError, one_line
-from .scores import Counts
+from .scores import Counts, curve
 from .spool import Spool
 
-SCHEMA = 1
+SCHEMA = 2
 INCOMPLETE, COMPLETE = "incomplete", "complete"
 COLUMNS = {
-    "units.csv": "layer unit label category labelled iou iqr chance_iou threshold quantile peak state",
+    "units.csv": "layer unit label category labelled iou iou_low iou_high chance_iou position_iou content_iou "
+    "attainable_iou iqr average_precision excess_iou reaches_limits p_value q_value runner_up runner_up_iou label_set "
+    "split_half_iou threshold quantile peak state",
     "classes.csv": "class category colour share images units",
 }
 
@@ -80,9 +84,16 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with archive.open(entry, "w", force_zip64=True) as part:
-                    np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
+                    np.lib.format.write_array(part, _compact(np.asanyarray(array)), allow_pickle=False)
 
     write_atomic(path, write)
+
+
+def _compact(array: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in the smallest type that holds them; others as they are."""
+    if array.dtype.kind != "i" or not array.size:
+        return array
+    return array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
 
 
 def open_run(folder: Path, config: dict[str, Any], fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -177,6 +188,20 @@ class Dissection:
         return list(self.info["layers"])
 
     @property
+    def noun(self) -> str:
+        """What was dissected: unit, or direction, a linear combination of units."""
+        return "unit" if self.info["config"]["basis"] == "units" else "direction"
+
+    @property
+    def controls(self) -> dict[str, Dissection]:
+        """The finished controls of this run, by name: rotation, untrained."""
+        found = {}
+        for path in sorted(self.folder.glob("controls/*/run.json")):
+            if read_info(path.parent)["status"] == COMPLETE:
+                found[path.parent.name] = Dissection.load(path.parent)
+        return found
+
+    @property
     def interventions(self) -> list[Path]:
         """The folders of what was ablated and inserted, by name."""
         return sorted(path.parent for path in self.folder.glob("interventions/*/effect.json"))
@@ -188,7 +213,7 @@ class Dissection:
 
     @property
     def spool(self) -> Spool:
-        return Spool(self.folder / "spool", self.info["config"]["samples"])
+        return Spool(self.folder / self.info.get("spool", "spool"), self.info["config"]["samples"])
 
     @cached_property
     def _scores(self) -> dict[str, NDArray[np.generic]]:
@@ -202,9 +227,9 @@ class Dissection:
         """The integer counts of one layer on the half `choose` (even samples) or `score` (odd)."""
         stored: dict[str, Any] = self._scores
         return Counts(
-            intersection=stored[f"{layer}/{half}/intersection"],
-            unit_area=stored[f"{layer}/{half}/unit_area"],
-            class_area=stored[f"{half}/class_area"],
+            intersection=stored[f"{layer}/{half}/intersection"].astype(np.int64),
+            unit_area=stored[f"{layer}/{half}/unit_area"].astype(np.int64),
+            class_area=stored[f"{half}/class_area"].astype(np.int64),
             pixels=int(stored[f"{half}/pixels"]),
         )
 
@@ -217,6 +242,24 @@ class Dissection:
         """(K,), descending."""
         return np.asarray(self._scores["shares"], np.float64)
 
+    def curve(self, layer: str, unit: int) -> pd.DataFrame:
+        """IoU of a unit with its label's class at every level, on the score half, beside the chance IoU there.
+
+        Columns: `quantile`, the share of pixels above the level, `threshold`, `iou`, `chance_iou`. Empty for a unit
+        without a label.
+        """
+        row = self.units[(self.units.layer == layer) & (self.units.unit == unit)]
+        if row.empty:
+            raise UsageError(f"There is no {self.noun} {unit} of {layer!r} in {self.folder}.")
+        name = row.label.iloc[0]
+        if not name:
+            return pd.DataFrame(columns=["quantile", "threshold", "iou", "chance_iou"])
+        counts = self.counts(layer, "score").of_unit(unit)
+        found, chance = curve(counts, np.array([list(self.classes["class"]).index(name)]))
+        share = counts.unit_area[0] / counts.pixels
+        threshold = self.levels(layer)[unit]
+        return pd.DataFrame({"quantile": share, "threshold": threshold, "iou": found[0], "chance_iou": chance[0]})
+
     def tops(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The most-activating samples (U, T) and where in them the unit exceeds its threshold (U, T, g, g)."""
         bits: Any = self._tops[f"{layer}/mask"]
@@ -224,7 +267,7 @@ class Dissection:
         return self._tops[f"{layer}/sample"].astype(np.int64), masks
 
     def summary(self) -> pd.DataFrame:
-        """One row a layer: units, labelled units, classes covered, mean IoU of the labelled."""
+        """One row a layer: units, those whose scores reach the limits, labelled units, their classes and mean IoU."""
         rows = []
         for layer in self.layers:
             units = self.units[self.units.layer == layer]
@@ -233,6 +276,7 @@ class Dissection:
                 {
                     "layer": layer,
                     "units": len(units),
+                    "reach_limits": int(units.reaches_limits.sum()),
                     "labelled": len(labelled),
                     "classes": labelled.label.nunique(),
                     "mean_iou": labelled.iou.mean(),
@@ -241,12 +285,12 @@ class Dissection:
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        columns = ["layer", "unit", "label", "iou", "chance_iou", "iqr"]
+        columns = ["layer", "unit", "label", "iou", "iou_low", "iou_high", "position_iou", "iqr", "q_value"]
         best = self.units[self.units.labelled].nlargest(10, "iou")[columns]
         return self.summary().to_html(index=False) + best.to_html(index=False)
 
 
-TEXTS = ("layer", "label", "category", "state", "class", "colour", "set", "members")
+TEXTS = ("layer", "label", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members")
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from . import grid as gr
 from . import levels as lv
-from .capture import Plan, threads_kept
+from .capture import threads_kept
+from .maps import Maps, pieces, whole
 from .scores import Counts
 from .spool import SHARD, Spool
 
@@ -24,6 +26,8 @@ PIECE_PIXELS = 2**19  # counted together
 SURVEY_VALUES = 2**22  # float16 values counted together
 TOP = 12  # most-activating samples kept a unit
 
+Result = TypeVar("Result")
+
 OK, CONSTANT, NOT_FINITE = "ok", "constant", "not finite"
 
 
@@ -32,6 +36,8 @@ class Tally:
     """All that is kept of one layer; arrays are over its units first."""
 
     level: NDArray[np.float32]  # (U, K) ascending
+    scale: lv.Scale  # in which the pixels were measured
+    codes: Tensor  # (U, K) the levels in its steps
     choose: Counts  # even samples
     score: Counts  # odd samples
     state: NDArray[np.str_]  # (U,) ok, constant or not finite
@@ -39,36 +45,42 @@ class Tally:
     peak: NDArray[np.float32]  # (U, T)
 
 
-def tally_layer(
-    spool: Spool, plan: Plan, layer: str, classes: int, shares: Sequence[float], advance: Callable[[int], None]
-) -> Tally:
+def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Callable[[int], None]) -> Tally:
     """Tally a layer, several unit blocks at a time, one processor each. `advance` is told of units done."""
-    units = plan.shapes[layer][0]
     at_once = max(1, min(UNITS_AT_ONCE, BLOCK_CELLS // (2 * (classes + 1) * lv.STEPS)))
-    blocks = _pieces(units, at_once)
-
-    def work(block: slice) -> Tally:
-        torch.set_num_threads(1)
-        return _tally_block(spool, plan, layer, block, classes, shares)
-
-    parts: list[Tally] = []
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
-    with threads_kept():
-        try:
-            for part in pool.map(work, blocks):
-                parts.append(part)
-                advance(len(part.state))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
+    parts = in_blocks(lambda block: _tally_block(maps, block, classes, shares), len(maps), at_once, advance)
     return Tally(
         level=np.concatenate([part.level for part in parts]),
+        scale=lv.Scale(torch.cat([part.scale.low for part in parts]), torch.cat([part.scale.high for part in parts])),
+        codes=torch.cat([part.codes for part in parts]),
         choose=_stack([part.choose for part in parts]),
         score=_stack([part.score for part in parts]),
         state=np.concatenate([part.state for part in parts]),
         top=np.concatenate([part.top for part in parts]),
         peak=np.concatenate([part.peak for part in parts]),
     )
+
+
+def in_blocks(
+    work: Callable[[slice], Result], units: int, at_once: int, advance: Callable[[int], None]
+) -> list[Result]:
+    """What `work` makes of each block of units, in order; blocks run side by side, one processor each."""
+
+    def alone(block: slice) -> Result:
+        torch.set_num_threads(1)
+        return work(block)
+
+    blocks = list(pieces(units, at_once))
+    done: list[Result] = []
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    with threads_kept():
+        try:
+            for block, result in zip(blocks, pool.map(alone, blocks), strict=True):
+                done.append(result)
+                advance(block.stop - block.start)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return done
 
 
 def _stack(counts: Sequence[Counts]) -> Counts:
@@ -82,17 +94,17 @@ def _stack(counts: Sequence[Counts]) -> Counts:
 
 
 @torch.inference_mode()
-def _tally_block(spool: Spool, plan: Plan, layer: str, block: slice, classes: int, shares: Sequence[float]) -> Tally:
-    survey = _survey(spool, plan, layer, block)
-    scale, whole = lv.step_range(survey.histogram)
+def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]) -> Tally:
+    survey = _survey(maps, block)
+    scale, full = lv.step_range(survey.histogram)
     while True:
-        joint, every = _count(spool, plan, layer, block, scale, classes)
+        joint, every = _count(maps, block, scale, classes)
         codes = lv.quantile_codes(every.sum(1), shares)
-        outside = (codes.amin(1) == 0) & (scale.low > whole.low)
-        outside |= (codes.amax(1) == lv.STEPS - 1) & (scale.high < whole.high)
+        outside = (codes.amin(1) == 0) & (scale.low > full.low)
+        outside |= (codes.amax(1) == lv.STEPS - 1) & (scale.high < full.high)
         if not outside.any():
             break
-        scale = lv.Scale(torch.where(outside, whole.low, scale.low), torch.where(outside, whole.high, scale.high))
+        scale = lv.Scale(torch.where(outside, full.low, scale.low), torch.where(outside, full.high, scale.high))
     inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)[:, :, :classes].numpy()
     area = lv.counts_above(every, codes).numpy()
     choose, score = (
@@ -105,12 +117,14 @@ def _tally_block(spool: Spool, plan: Plan, layer: str, block: slice, classes: in
         for half in (0, 1)
     )
     return Tally(
-        level=(scale.activation(codes) * plan.scales[layer]).numpy(),
+        level=(scale.activation(codes) * maps.scale).numpy(),
+        scale=scale,
+        codes=codes,
         choose=choose,
         score=score,
-        state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((whole.low == whole.high).numpy(), CONSTANT, OK)),
+        state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((full.low == full.high).numpy(), CONSTANT, OK)),
         top=survey.top.numpy(),
-        peak=(survey.peak * plan.scales[layer]).numpy(),
+        peak=(survey.peak * maps.scale).numpy(),
     )
 
 
@@ -122,48 +136,49 @@ class _Survey:
     peak: Tensor
 
 
-def _survey(spool: Spool, plan: Plan, layer: str, block: slice) -> _Survey:
+def _survey(maps: Maps, block: slice) -> _Survey:
     """Which values the featuremaps take, and the most-activating samples."""
     units = block.stop - block.start
     histogram = torch.zeros(units, 2**16, dtype=torch.int64)
     top, peak = torch.zeros(units, 0, dtype=torch.int64), torch.zeros(units, 0)
     waiting: list[Tensor] = []
-    for shard in range(len(spool)):
-        raw = _features(spool, plan, shard, layer, block)
+    shards = len(maps.spool)
+    for shard in range(shards):
+        raw = maps.read(shard, block)
         waiting.append(lv.float16_codes(raw))
-        if shard == len(spool) - 1 or sum(map(len, waiting)) > SURVEY_VALUES:
+        if shard == shards - 1 or sum(map(len, waiting)) > SURVEY_VALUES:
             histogram += lv.float16_histogram(waiting, units)
             waiting.clear()
-        indices = torch.tensor(spool.indices(shard)).expand(units, -1)
-        peak = torch.cat([peak, _whole(raw).amax((2, 3)).T], 1)
+        indices = torch.tensor(maps.spool.indices(shard)).expand(units, -1)
+        peak = torch.cat([peak, whole(raw).amax((2, 3)).T], 1)
         peak, order = (t[:, :TOP] for t in peak.sort(dim=1, descending=True, stable=True))
         top = torch.cat([top, indices], 1).gather(1, order)
     histogram, finite = lv.broken_as_zero(histogram)
     return _Survey(histogram=histogram, finite=finite, top=top, peak=peak)
 
 
-def _count(spool: Spool, plan: Plan, layer: str, block: slice, scale: lv.Scale, classes: int) -> tuple[Tensor, Tensor]:
+def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> tuple[Tensor, Tensor]:
     """Pixels by code: (U, 2, C + 1, 4096) by half and class, the last "unlabelled", and (U, 2, 4096) by half alone."""
-    units, stride = block.stop - block.start, 2 * (classes + 1) * lv.STEPS
+    units, grid, stride = block.stop - block.start, maps.plan.grid, 2 * (classes + 1) * lv.STEPS
     joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64)
     every = torch.zeros(units, 2, lv.STEPS, dtype=torch.int64)
 
     # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
-    at_once = max(1, PIECE_PIXELS // (SHARD * plan.grid**2))
-    pixels = at_once * SHARD * plan.grid**2
-    real, whole = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
-    for shard in range(len(spool)):
-        features = _whole(_features(spool, plan, shard, layer, block))
-        planes = _groups(spool, shard, classes)
-        for piece in _pieces(units, at_once):
+    at_once = max(1, PIECE_PIXELS // (SHARD * grid**2))
+    pixels = at_once * SHARD * grid**2
+    real, truncated = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
+    for shard in range(len(maps.spool)):
+        features = whole(maps.read(shard, block))
+        planes = _groups(maps, shard, classes)
+        for piece in pieces(units, at_once):
             steps = lv.Scale(scale.low[piece], scale.high[piece]).measure(features[:, piece])
             samples, width = steps.shape[:2]
-            count = samples * width * plan.grid**2
-            gr.upsample_rows_first(steps, plan.grid, out=real[:count])
+            count = samples * width * grid**2
+            gr.upsample_rows_first(steps, grid, out=real[:count])
             real[:count].clamp_(0, lv.STEPS - 1)
             for plane, groups in enumerate(planes):
-                codes = whole[:count].copy_(real[:count])  # truncated
-                apart = codes.view(plan.grid, samples, width, plan.grid).add_(groups)
+                codes = truncated[:count].copy_(real[:count])
+                apart = codes.view(grid, samples, width, grid).add_(groups)
                 if width > 1:
                     apart.add_(torch.arange(width, dtype=torch.int32)[:, None] * stride)
                 counted = torch.bincount(codes, minlength=width * stride).view(width, 2, classes + 1, lv.STEPS)
@@ -173,23 +188,9 @@ def _count(spool: Spool, plan: Plan, layer: str, block: slice, scale: lv.Scale, 
     return joint, every
 
 
-def _pieces(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _features(spool: Spool, plan: Plan, shard: int, layer: str, block: slice) -> Tensor:
-    """(n, units of the block, h, w) float16, as spooled; a copy."""
-    return torch.from_numpy(np.array(spool.read(shard, plan.array(layer))[:, block]))
-
-
-def _whole(features: Tensor) -> Tensor:
-    """float16 -> float32 with zeros for infinities and NaNs."""
-    return features.float().nan_to_num_(0, 0, 0)
-
-
-def _groups(spool: Spool, shard: int, classes: int) -> list[Tensor]:
+def _groups(maps: Maps, shard: int, classes: int) -> list[Tensor]:
     """Per label plane (g, n, 1, g) int32: where the codes of the pixel's half and class begin."""
-    labels = torch.from_numpy(np.array(spool.read(shard, "labels"), dtype=np.int32))  # (n, P, g, g)
+    labels = maps.labels(shard).int()  # (n, P, g, g)
     labels[labels < 0] = classes
     labels[1::2] += classes + 1
     return [(plane * lv.STEPS).transpose(0, 1)[:, :, None].contiguous() for plane in labels.unbind(1)]
@@ -205,18 +206,15 @@ def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
     return found[:classes].numpy()
 
 
-def top_masks(
-    spool: Spool, plan: Plan, layer: str, top: NDArray[np.int64], threshold: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Where each unit exceeds its threshold in its top samples: (U, T, g, ⌈g / 8⌉) bits, packed along x."""
-    units, tops = top.shape
-    masks = np.zeros((units, tops, plan.grid, -(-plan.grid // 8)), np.uint8)
-    scaled = torch.from_numpy(threshold / plan.scales[layer])[:, None, None]
-    for shard in range(len(spool)):
+    grid = maps.plan.grid
+    masks = np.zeros((*top.shape, grid, -(-grid // 8)), np.uint8)
+    scaled = torch.from_numpy(threshold / maps.scale)[:, None, None]
+    for shard in range(len(maps.spool)):
         unit, place = np.nonzero(top // SHARD == shard)
         if len(unit):
-            rows = top[unit, place] - spool.indices(shard).start
-            chosen = np.array(spool.read(shard, plan.array(layer))[rows, unit])  # (found, h, w)
-            above = gr.upsample(torch.from_numpy(chosen).float(), plan.grid) > scaled[unit]
+            chosen = maps.pick(shard, top[unit, place] - maps.spool.indices(shard).start, unit)
+            above = gr.upsample(chosen, grid) > scaled[unit]
             masks[unit, place] = np.packbits(above.numpy(), axis=-1)
     return masks

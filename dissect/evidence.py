@@ -1,0 +1,213 @@
+"""How far each unit's label can be trusted: a second look at the spool, once levels and labels are chosen.
+
+One pass over the shards, memory independent of their number. The odd images, on which labels are scored, give
+
+- the IoU that place alone would give: labels and regions of different images, in closed form from their mean maps;
+- overlaps of every region with every class map within a shard, from which any pairing of images can be summed: the
+  permutation test. Class and level were chosen on the even images, which no pairing touches: a search repeated under
+  the null would find the same again, so that the test holds for either rule, however many levels and classes it tried;
+- sums over bootstrapped images: the interval of the IoU.
+
+The even images, on which labels are chosen, give the classes that would have come first in a bootstrap of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import grid as gr
+from . import levels as lv
+from .maps import Maps, pieces, whole
+from .scores import Floats, Labels, iou_of, iqr_of
+from .significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
+from .tally import Tally, in_blocks
+
+UNITS_AT_ONCE = 32
+PIECE_UNITS = 8  # whose regions are held together
+PIECE_CELLS = 2**19  # counters filled together
+BALLOT_CELLS = 1024  # units by classes of a block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thoroughness:
+    """How much the second look spends."""
+
+    permutations: int
+    stride: int  # every stride-th row and column serves for the bootstrap of labels
+
+
+THOROUGHNESS = {
+    "fast": Thoroughness(permutations=9_999, stride=2),
+    "full": Thoroughness(permutations=99_999, stride=1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of each unit's label; arrays (U,) unless said."""
+
+    low: Floats  # 95 % bootstrap interval of the IoU
+    high: Floats
+    position_iou: Floats  # expected where regions and class maps come from different images
+    null_sd: Floats  # of the IoU under permutation
+    p_value: Floats
+    votes: Floats  # (U, C) share of the bootstrap replicates in which the class comes first
+
+
+def examine_layer(
+    maps: Maps, tally: Tally, labels: Labels, rule: str, how: Thoroughness, seed: int, advance: Callable[[int], None]
+) -> Evidence:
+    """Test the labels of a layer. `advance` is told of units done.
+
+    - position_iou: E / (|M| + |C| − E) with E = n Σ_p m(p) c(p), n images, m and c their mean region and class map at
+      grid pixel p. E is exactly the mean of |M ∩ C| over all pairings of regions with class maps.
+    - p_value: see `significance.permutation_p`; blocks are the scored images of a shard, 64.
+    - low, high: 2.5 % and 97.5 % of the IoU over 2,000 Poisson bootstraps of the scored images; class and level fixed.
+    - votes: over as many bootstraps of the choosing images, each class at the level chosen for it.
+    """
+    parts = in_blocks(
+        lambda block: _examine_block(maps, block, tally, labels, rule, how.stride, seed),
+        len(maps),
+        max(1, min(UNITS_AT_ONCE, BALLOT_CELLS // labels.class_level.shape[1])),
+        advance,
+    )
+    sizes = parts[0].pairs
+    pairs = {size: torch.cat([part.pairs[size] for part in parts]) for size in sizes}
+    inside, area, present, place = (
+        np.concatenate([getattr(part, name) for part in parts], -1) for name in ("inside", "area", "present", "place")
+    )
+    low, high = interval(iou_of(inside[1:], area[1:], present[1:]))
+    both = area[0] + present[0]
+    slope = np.divide(both, (both - place) ** 2, out=np.zeros_like(place), where=both > place)  # of a / (both − a)
+    return Evidence(
+        low=low,
+        high=high,
+        position_iou=iou_of(place, area[0], present[0]),
+        null_sd=permutation_spread(pairs) * slope,
+        p_value=permutation_p(pairs, how.permutations, seed),
+        votes=np.concatenate([part.votes for part in parts]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What one block of units shows: sums over the scored images, row 0 plain and the others bootstrapped."""
+
+    pairs: dict[int, Tensor]
+    inside: Floats  # (1 + ROUNDS, U) |M ∩ C|
+    area: Floats  # |M|
+    present: Floats  # |C|
+    place: Floats  # (U,) |M ∩ C| expected of place alone
+    votes: Floats  # (U, C)
+
+
+@torch.inference_mode()
+def _examine_block(maps: Maps, block: slice, tally: Tally, labels: Labels, rule: str, stride: int, seed: int) -> _Look:
+    grid = maps.plan.grid
+    scale = lv.Scale(tally.scale.low[block], tally.scale.high[block])
+    label, level = labels.label[block], labels.level[block]
+    classes, own = np.unique(label, return_inverse=True)  # only classes that label a unit here are looked at
+    least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1  # step of the region
+    pairs: dict[int, Tensor] = {}
+    sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)
+    regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
+    ballot = _Ballot(tally.codes[block], torch.from_numpy(labels.class_level[block]), grid, stride)
+
+    def bootstrapped(images: int, number: int) -> Tensor:
+        return torch.from_numpy(poisson_bootstrap(images, seed, number))
+
+    for shard in range(len(maps.spool)):
+        steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard)
+        ballot.add(steps[::2], names[::2], bootstrapped(len(names[::2]), 2 * shard))
+
+        scored = names[1::2]
+        size = len(scored)
+        if not size:
+            continue
+        maps_of_classes = torch.stack([(scored == int(c)).any(1).flatten(1) for c in classes]).float()  # (C', n, g²)
+        overlap = torch.zeros(len(label), size, size)
+        area = torch.zeros(len(label), size)
+        for piece in pieces(len(label), PIECE_UNITS):
+            above = gr.upsample_rows_first(steps[1::2, piece], grid) >= least[piece, None]
+            masks = above.permute(2, 1, 0, 3).reshape(-1, size, grid**2).float()
+            regions[piece] += masks.sum(1)
+            area[piece] = masks.sum(2)
+            overlap[piece] = torch.bmm(masks, maps_of_classes[own[piece]].transpose(1, 2))
+        places += maps_of_classes.sum(1)
+        pairs[size] = pairs.get(size, 0) + overlap.double()
+        weights = torch.cat([torch.ones(1, size), bootstrapped(size, 2 * shard + 1)])
+        of_class = maps_of_classes.sum(2)[own]  # (U, n)
+        for row, image in enumerate((overlap.diagonal(dim1=1, dim2=2), area, of_class)):
+            sums[row] += weights @ image.T.double()
+    images = maps.spool.samples // 2
+    place = (regions.double() * places[own].double()).sum(1) / images
+    inside, area_sums, present = sums.numpy()
+    return _Look(
+        pairs=pairs,
+        inside=inside,
+        area=area_sums,
+        present=present,
+        place=place.numpy(),
+        votes=ballot.votes(rule),
+    )
+
+
+class _Ballot:
+    """Which class comes first for each unit when the choosing images are bootstrapped.
+
+    Each class is compared at the level that was chosen for it: overlaps are counted per image and then weighted.
+    """
+
+    def __init__(self, codes: Tensor, class_level: Tensor, grid: int, stride: int) -> None:
+        units, self.classes = class_level.shape
+        self.levels = codes.shape[1]
+        self.wanted = class_level + 1  # so many levels a pixel must exceed
+        self.grid, self.stride = grid, stride
+        every_step = torch.arange(lv.STEPS).expand(units, -1).contiguous()
+        self.exceeded = torch.searchsorted(codes.contiguous(), every_step)  # (U, 4096) how many levels lie below a step
+        self.inside = torch.zeros(ROUNDS, units, self.classes, dtype=torch.float64)
+        self.area = torch.zeros_like(self.inside)
+        self.present = torch.zeros(ROUNDS, self.classes, dtype=torch.float64)
+        self.pixels = torch.zeros(ROUNDS, dtype=torch.float64)
+
+    def add(self, steps: Tensor, names: Tensor, weights: Tensor) -> None:
+        """steps (n, U, h, w) of some images, their names (n, P, g, g), -1 for unlabelled, weights (ROUNDS, n)."""
+        size, units = steps.shape[:2]
+        names = names[:, :, :: self.stride, :: self.stride].flatten(2).long()  # (n, P, pixels)
+        names[names < 0] = self.classes
+        cells = (self.classes + 1) * (self.levels + 1)
+        start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names) * (self.levels + 1)
+        inside = torch.zeros(size, units, self.classes)
+        area = torch.zeros(size, units, self.classes)
+        for piece in pieces(units, max(1, PIECE_CELLS // (size * cells))):
+            near = gr.upsample_rows_first(steps[:, piece], self.grid, self.stride)  # (g', n, u, g')
+            step = near.permute(2, 1, 0, 3).reshape(near.shape[2], -1).clamp_(0, lv.STEPS - 1).long()
+            exceeded = self.exceeded[piece].gather(1, step).view(len(step), size, -1)  # (u, n, pixels)
+            exceeded += torch.arange(len(step))[:, None, None] * (size * cells)
+            wanted = self.wanted[piece, None].expand(-1, size, -1)  # (u, n, C)
+            for plane in range(names.shape[1]):
+                codes = (exceeded + start[:, plane]).flatten()
+                counted = torch.bincount(codes, minlength=len(step) * size * cells)
+                counted = counted.view(len(step), size, self.classes + 1, -1).flip(-1).cumsum(-1).flip(-1)
+                of_class = counted[:, :, : self.classes].gather(-1, wanted[..., None])[..., 0]
+                inside[:, piece] += of_class.transpose(0, 1)
+                if plane == 0:  # each pixel once, whatever its classes
+                    area[:, piece] = counted.sum(2).gather(-1, wanted).transpose(0, 1).float()
+        present = torch.stack([(names == c).any(1).sum(1) for c in range(self.classes)], 1)  # (n, C)
+        self.inside += torch.einsum("rn,nuc->ruc", weights, inside.double())
+        self.area += torch.einsum("rn,nuc->ruc", weights, area.double())
+        self.present += weights @ present.double()
+        self.pixels += weights.sum(1) * names.shape[2]
+
+    def votes(self, rule: str) -> Floats:
+        """(U, C) share of the replicates in which a class has the highest score; none has where all score nothing."""
+        a, m, c = self.inside.numpy(), self.area.numpy(), self.present[:, None].numpy()
+        n = self.pixels[:, None, None].clamp(min=1).numpy()
+        merit = iqr_of(a, m, c, n) if rule == "iqr" else np.nan_to_num(iou_of(a, m, c))  # (ROUNDS, U, C)
+        first = np.eye(self.classes)[merit.argmax(2)] * (merit.max(2, keepdims=True) > 0)
+        return first.mean(0)

@@ -1,0 +1,66 @@
+"""The featuremaps of a layer as the spool holds them: of its units, or of directions, linear combinations of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .capture import Plan
+from .spool import Spool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Featuremaps to score. With `directions` (K, U), K maps, each a weighted sum of the layer's U units."""
+
+    spool: Spool
+    plan: Plan
+    layer: str
+    directions: Tensor | None = None
+
+    def __len__(self) -> int:
+        """How many there are a sample."""
+        return self.plan.shapes[self.layer][0] if self.directions is None else len(self.directions)
+
+    @property
+    def scale(self) -> float:
+        """By which what is read is to be multiplied to give activations."""
+        return self.plan.scales[self.layer]
+
+    def read(self, shard: int, block: slice) -> Tensor:
+        """(n, units of the block, h, w) float16, as spooled; a copy."""
+        stored = self._stored(shard)
+        if self.directions is None:
+            return torch.from_numpy(np.array(stored[:, block]))
+        units = torch.from_numpy(np.array(stored)).float()
+        return torch.einsum("ku,nuhw->nkhw", self.directions[block], units).half()
+
+    def pick(self, shard: int, rows: NDArray[np.int64], units: NDArray[np.int64]) -> Tensor:
+        """(n, h, w) float32: of each row of a shard one unit."""
+        if self.directions is None:
+            return torch.from_numpy(np.array(self._stored(shard)[rows, units])).float()
+        every = torch.from_numpy(np.array(self._stored(shard)[rows])).float()
+        return torch.einsum("nu,nuhw->nhw", self.directions[units], every).half().float()
+
+    def labels(self, shard: int) -> Tensor:
+        """(n, P, g, g) int16, -1 for unlabelled; a copy."""
+        return torch.from_numpy(np.array(self.spool.read(shard, "labels")))
+
+    def _stored(self, shard: int) -> NDArray[np.float16]:
+        return self.spool.read(shard, self.plan.array(self.layer))
+
+
+def whole(features: Tensor) -> Tensor:
+    """float16 -> float32 with zeros for infinities and NaNs."""
+    return features.float().nan_to_num_(0, 0, 0)
+
+
+def pieces(length: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size`, one after the other."""
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))
