@@ -25,12 +25,12 @@ from . import levels as lv
 from .maps import Maps, pieces, whole
 from .scores import Floats, Labels, iou_of, iqr_of
 from .significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
+from .spool import SHARD
 from .tally import Tally, in_blocks
 
 UNITS_AT_ONCE = 32
-PIECE_UNITS = 8  # whose regions are held together
-PIECE_CELLS = 2**19  # counters filled together
-BALLOT_CELLS = 1024  # units by classes of a block
+PIECE = 2**19  # pixels, or counters, worked on together: they fit the processor's cache
+CANDIDATES = 8  # best classes of a unit, any of which may come first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,12 @@ def examine_layer(
       grid pixel p. E is exactly the mean of |M ∩ C| over all pairings of regions with class maps.
     - p_value: see `significance.permutation_p`; blocks are the scored images of a shard, 64.
     - low, high: 2.5 % and 97.5 % of the IoU over 2,000 Poisson bootstraps of the scored images; class and level fixed.
-    - votes: over as many bootstraps of the choosing images, each class at the level chosen for it.
+    - votes: over as many bootstraps of the choosing images, among the unit's eight best classes, each at its level.
     """
     parts = in_blocks(
         lambda block: _examine_block(maps, block, tally, labels, rule, how.stride, seed),
         len(maps),
-        max(1, min(UNITS_AT_ONCE, BALLOT_CELLS // labels.class_level.shape[1])),
+        UNITS_AT_ONCE,
         advance,
     )
     sizes = parts[0].pairs
@@ -116,11 +116,13 @@ def _examine_block(maps: Maps, block: slice, tally: Tally, labels: Labels, rule:
     pairs: dict[int, Tensor] = {}
     sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)
     regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
-    ballot = _Ballot(tally.codes[block], torch.from_numpy(labels.class_level[block]), grid, stride)
+    ballot = _Ballot(tally.codes[block], labels, block, grid, stride)
 
     def bootstrapped(images: int, number: int) -> Tensor:
         return torch.from_numpy(poisson_bootstrap(images, seed, number))
 
+    at_once = max(1, PIECE // (SHARD // 2 * grid**2))
+    buffers = torch.empty(2, at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
     for shard in range(len(maps.spool)):
         steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard)
         ballot.add(steps[::2], names[::2], bootstrapped(len(names[::2]), 2 * shard))
@@ -132,9 +134,12 @@ def _examine_block(maps: Maps, block: slice, tally: Tally, labels: Labels, rule:
         maps_of_classes = torch.stack([(scored == int(c)).any(1).flatten(1) for c in classes]).float()  # (C', n, g²)
         overlap = torch.zeros(len(label), size, size)
         area = torch.zeros(len(label), size)
-        for piece in pieces(len(label), PIECE_UNITS):
-            above = gr.upsample_rows_first(steps[1::2, piece], grid) >= least[piece, None]
-            masks = above.permute(2, 1, 0, 3).reshape(-1, size, grid**2).float()
+        for piece in pieces(len(label), at_once):
+            count = (piece.stop - piece.start) * size * grid**2
+            near = gr.upsample_rows_first(steps[1::2, piece], grid, out=buffers[0, :count])  # (g, n, u, g)
+            masks = buffers[1, :count].view(-1, size, grid, grid)
+            masks.copy_((near >= least[piece, None]).permute(2, 1, 0, 3))
+            masks = masks.flatten(2)  # (u, n, g²)
             regions[piece] += masks.sum(1)
             area[piece] = masks.sum(2)
             overlap[piece] = torch.bmm(masks, maps_of_classes[own[piece]].transpose(1, 2))
@@ -160,54 +165,63 @@ def _examine_block(maps: Maps, block: slice, tally: Tally, labels: Labels, rule:
 class _Ballot:
     """Which class comes first for each unit when the choosing images are bootstrapped.
 
-    Each class is compared at the level that was chosen for it: overlaps are counted per image and then weighted.
+    A unit's best classes stand, each at the level that was chosen for it. Overlaps are counted per image and weighted.
     """
 
-    def __init__(self, codes: Tensor, class_level: Tensor, grid: int, stride: int) -> None:
-        units, self.classes = class_level.shape
-        self.levels = codes.shape[1]
-        self.wanted = class_level + 1  # so many levels a pixel must exceed
+    def __init__(self, codes: Tensor, labels: Labels, block: slice, grid: int, stride: int) -> None:
+        best = torch.from_numpy(labels.ranking[block, :CANDIDATES])  # (U, T)
+        level = torch.from_numpy(labels.class_level[block]).gather(1, best)
+        order = level.argsort(1)
+        cuts = codes.gather(1, level.gather(1, order))  # (U, T) ascending
+        self.exceeded = torch.searchsorted(cuts, torch.arange(lv.STEPS).expand(len(codes), -1).contiguous())
+        self.place = order.argsort(1)  # (U, T) of a candidate's level among the cuts
+        self.best, self.classes = best, labels.class_level.shape[1]
         self.grid, self.stride = grid, stride
-        every_step = torch.arange(lv.STEPS).expand(units, -1).contiguous()
-        self.exceeded = torch.searchsorted(codes.contiguous(), every_step)  # (U, 4096) how many levels lie below a step
-        self.inside = torch.zeros(ROUNDS, units, self.classes, dtype=torch.float64)
+        self.inside = torch.zeros(ROUNDS, *best.shape, dtype=torch.float64)
         self.area = torch.zeros_like(self.inside)
         self.present = torch.zeros(ROUNDS, self.classes, dtype=torch.float64)
-        self.pixels = torch.zeros(ROUNDS, dtype=torch.float64)
+        self.pixels = torch.zeros(ROUNDS, 1, 1, dtype=torch.float64)
 
     def add(self, steps: Tensor, names: Tensor, weights: Tensor) -> None:
         """steps (n, U, h, w) of some images, their names (n, P, g, g), -1 for unlabelled, weights (ROUNDS, n)."""
-        size, units = steps.shape[:2]
+        size, (units, candidates) = len(steps), self.best.shape
         names = names[:, :, :: self.stride, :: self.stride].flatten(2).long()  # (n, P, pixels)
         names[names < 0] = self.classes
-        cells = (self.classes + 1) * (self.levels + 1)
-        start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names) * (self.levels + 1)
-        inside = torch.zeros(size, units, self.classes)
-        area = torch.zeros(size, units, self.classes)
-        for piece in pieces(units, max(1, PIECE_CELLS // (size * cells))):
+        cells = (self.classes + 1) * (candidates + 1)
+        start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names) * (candidates + 1)
+        inside = torch.zeros(size, units, candidates, dtype=torch.int64)
+        area = torch.zeros_like(inside)
+        for piece in pieces(units, max(1, PIECE // (size * max(cells, names.shape[2])))):
             near = gr.upsample_rows_first(steps[:, piece], self.grid, self.stride)  # (g', n, u, g')
             step = near.permute(2, 1, 0, 3).reshape(near.shape[2], -1).clamp_(0, lv.STEPS - 1).long()
             exceeded = self.exceeded[piece].gather(1, step).view(len(step), size, -1)  # (u, n, pixels)
             exceeded += torch.arange(len(step))[:, None, None] * (size * cells)
-            wanted = self.wanted[piece, None].expand(-1, size, -1)  # (u, n, C)
+            place = self.place[piece, None].expand(-1, size, -1)  # (u, n, T)
+            rows = self.best[piece, None, :, None].expand(-1, size, -1, candidates + 1)
             for plane in range(names.shape[1]):
                 codes = (exceeded + start[:, plane]).flatten()
                 counted = torch.bincount(codes, minlength=len(step) * size * cells)
-                counted = counted.view(len(step), size, self.classes + 1, -1).flip(-1).cumsum(-1).flip(-1)
-                of_class = counted[:, :, : self.classes].gather(-1, wanted[..., None])[..., 0]
-                inside[:, piece] += of_class.transpose(0, 1)
+                counted = counted.view(len(step), size, self.classes + 1, -1)
+                inside[:, piece] += _above(counted.gather(2, rows), place[..., None])[..., 0].transpose(0, 1)
                 if plane == 0:  # each pixel once, whatever its classes
-                    area[:, piece] = counted.sum(2).gather(-1, wanted).transpose(0, 1).float()
+                    area[:, piece] = _above(counted.sum(2), place).transpose(0, 1)
         present = torch.stack([(names == c).any(1).sum(1) for c in range(self.classes)], 1)  # (n, C)
-        self.inside += torch.einsum("rn,nuc->ruc", weights, inside.double())
-        self.area += torch.einsum("rn,nuc->ruc", weights, area.double())
+        self.inside += torch.einsum("rn,nut->rut", weights, inside.double())
+        self.area += torch.einsum("rn,nut->rut", weights, area.double())
         self.present += weights @ present.double()
-        self.pixels += weights.sum(1) * names.shape[2]
+        self.pixels += weights.sum(1)[:, None, None] * names.shape[2]
 
     def votes(self, rule: str) -> Floats:
         """(U, C) share of the replicates in which a class has the highest score; none has where all score nothing."""
-        a, m, c = self.inside.numpy(), self.area.numpy(), self.present[:, None].numpy()
-        n = self.pixels[:, None, None].clamp(min=1).numpy()
-        merit = iqr_of(a, m, c, n) if rule == "iqr" else np.nan_to_num(iou_of(a, m, c))  # (ROUNDS, U, C)
-        first = np.eye(self.classes)[merit.argmax(2)] * (merit.max(2, keepdims=True) > 0)
-        return first.mean(0)
+        a, m, c, n = self.inside, self.area, self.present[:, self.best], self.pixels.clamp(min=1)
+        a, m, c, n = (sums.numpy() for sums in (a, m, c, n))
+        merit = iqr_of(a, m, c, n) if rule == "iqr" else np.nan_to_num(iou_of(a, m, c))  # (ROUNDS, U, T)
+        first = np.eye(merit.shape[2])[merit.argmax(2)] * (merit.max(2, keepdims=True) > 0)
+        votes = np.zeros((len(self.best), self.classes))
+        np.put_along_axis(votes, self.best.numpy(), first.mean(0), axis=1)
+        return votes
+
+
+def _above(counts: Tensor, place: Tensor) -> Tensor:
+    """counts (…, T + 1) by how many cuts are exceeded -> (…) of those that exceed the cut at a place (…)."""
+    return counts.sum(-1, keepdim=True) - counts.cumsum(-1).gather(-1, place)

@@ -149,6 +149,7 @@ class Labels:
     label: Integers  # class index
     level: Integers  # level index
     class_level: Integers  # (U, C) at which each class is compared
+    ranking: Integers  # (U, C) classes, best first
     iou: Floats
     iqr: Floats
     share: Floats  # of pixels above the level
@@ -173,8 +174,8 @@ def label_units(choose: Counts, score: Counts, rule: str, quantile_level: int) -
     else:
         merit = np.nan_to_num(iou(choose)[:, :, quantile_level])
         class_level = np.full(merit.shape, quantile_level)
-    order = np.argsort(-merit, axis=1, kind="stable")  # best class first
-    label, second = order[:, 0], order[:, min(1, order.shape[1] - 1)]
+    ranking = np.argsort(-merit, axis=1, kind="stable")
+    label, second = ranking[:, 0], ranking[:, min(1, ranking.shape[1] - 1)]
     level = class_level[units, label]
     a, m, c = score.intersection[units, label, level], score.unit_area[units, level], score.class_area[label]
     scored_iou, scored_iqr = iou_of(a, m, c), iqr_of(a, m, c, score.pixels)
@@ -185,6 +186,7 @@ def label_units(choose: Counts, score: Counts, rule: str, quantile_level: int) -
         label=label,
         level=level,
         class_level=class_level,
+        ranking=ranking,
         iou=scored_iou,
         iqr=scored_iqr,
         share=m / score.pixels,

@@ -15,6 +15,7 @@ from ganatomy.dissect import grid as gr
 from ganatomy.dissect import scores as sc
 from ganatomy.dissect.capture import Plan
 from ganatomy.dissect.levels import STEPS, level_shares
+from ganatomy.dissect.maps import Maps
 from ganatomy.dissect.spool import Spool
 from ganatomy.dissect.tally import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
 
@@ -58,7 +59,7 @@ PLAN = Plan(grid=G, image=(G, G), planes=2, shapes={"layer": (U, 5, 7)}, scales=
 @pytest.fixture(scope="module")
 def tally(spool: Spool) -> Tally:
     done: list[int] = []
-    found = tally_layer(spool, PLAN, "layer", C, level_shares(QUANTILE), done.append)
+    found = tally_layer(Maps(spool=spool, plan=PLAN, layer="layer"), C, level_shares(QUANTILE), done.append)
     assert sum(done) == U
     return found
 
@@ -136,7 +137,7 @@ def test_top_samples(tally: Tally, data: tuple[Tensor, Tensor]) -> None:
 
 def test_masks_of_top_samples(tally: Tally, spool: Spool, values: Tensor) -> None:
     threshold = tally.level[:, 40]
-    bits = top_masks(spool, PLAN, "layer", tally.top, threshold)
+    bits = top_masks(Maps(spool=spool, plan=PLAN, layer="layer"), tally.top, threshold)
     masks = np.unpackbits(bits, axis=-1, count=G).astype(bool)
     for unit in (0, 1, 3, 9):
         for place, sample in enumerate(tally.top[unit]):
@@ -190,14 +191,15 @@ def test_labels_of_both_rules(tally: Tally, rule: str) -> None:
         assert (found.label[unit], found.level[unit]) == (label, level)
         scored = brute(tally.score, unit, label, level)
         np.testing.assert_allclose(found.iou[unit], scored["iou"], rtol=1e-12)
-        np.testing.assert_allclose(found.chance_iou[unit], scored["chance"], rtol=1e-12)
+        chance = sc.chance_iou(found.class_share[unit], found.share[unit])
+        np.testing.assert_allclose(chance, scored["chance"], rtol=1e-12)
         np.testing.assert_allclose(found.iqr[unit], scored["iqr"], rtol=1e-6, atol=1e-9)
         if rule == "iqr":
-            assert found.labelled[unit] == (scored["iqr"] >= 0.01 and scored["iou"] >= 0.05)
+            assert found.reaches_limits[unit] == (scored["iqr"] >= 0.01 and scored["iou"] >= 0.05)
         else:
-            assert found.labelled[unit] == (scored["iou"] >= 0.04)
+            assert found.reaches_limits[unit] == (scored["iou"] >= 0.04)
     assert found.label[0] == 0
-    assert found.labelled[0] == (rule == "iqr")  # at 1 % of the pixels, a class of a quarter cannot reach IoU 0.04
+    assert found.reaches_limits[0] == (rule == "iqr")  # at 1 % of the pixels, a class of a quarter cannot reach IoU 0.04
 
 
 def test_hand_computed_scores() -> None:
@@ -238,7 +240,7 @@ def test_upsampling_is_the_librarys(size: tuple[int, int]) -> None:
     truth = F.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(gr.upsample(x, 16), truth)
     out = torch.empty(truth.numel())
-    gr.upsample_rows_first(x, 16, out)
+    gr.upsample_rows_first(x, 16, out=out)
     torch.testing.assert_close(out.view(16, 2, 3, 16).permute(1, 2, 0, 3), truth)
 
 
