@@ -57,7 +57,9 @@ Examples:
 @click.option("--quantile", default=0.01, show_default=True, help="Share of pixels above it under the quantile rule.")
 @click.option("--significance", default="fast", show_default=True, help="Test of labels: off, fast or full.")
 @click.option("--control", "controls", multiple=True, help="Also dissect a control: rotation, untrained; repeatable.")
-@click.option("--basis", default="units", show_default=True, help="Directions instead: pca, nmf or a .safetensors file.")
+@click.option(
+    "--basis", default="units", show_default=True, help="Directions instead: pca, nmf or a .safetensors file."
+)
 @click.option("--directions", default=32, show_default=True, help="How many, for pca and nmf.")
 @click.option("--grid", default=64, show_default=True, help="Side of the grid where units and labels meet.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the latents.")

@@ -213,8 +213,8 @@ class _Ballot:
 
     def votes(self, rule: str) -> Floats:
         """(U, C) share of the replicates in which a class has the highest score; none has where all score nothing."""
-        a, m, c, n = self.inside, self.area, self.present[:, self.best], self.pixels.clamp(min=1)
-        a, m, c, n = (sums.numpy() for sums in (a, m, c, n))
+        sums = self.inside, self.area, self.present[:, self.best], self.pixels.clamp(min=1)
+        a, m, c, n = (one.numpy() for one in sums)
         merit = iqr_of(a, m, c, n) if rule == "iqr" else np.nan_to_num(iou_of(a, m, c))  # (ROUNDS, U, T)
         first = np.eye(merit.shape[2])[merit.argmax(2)] * (merit.max(2, keepdims=True) > 0)
         votes = np.zeros((len(self.best), self.classes))

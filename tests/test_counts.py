@@ -199,7 +199,9 @@ def test_labels_of_both_rules(tally: Tally, rule: str) -> None:
         else:
             assert found.reaches_limits[unit] == (scored["iou"] >= 0.04)
     assert found.label[0] == 0
-    assert found.reaches_limits[0] == (rule == "iqr")  # at 1 % of the pixels, a class of a quarter cannot reach IoU 0.04
+    assert found.reaches_limits[0] == (
+        rule == "iqr"
+    )  # at 1 % of the pixels, a class of a quarter cannot reach IoU 0.04
 
 
 def test_hand_computed_scores() -> None:

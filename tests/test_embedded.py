@@ -80,8 +80,10 @@ def test_units_are_labelled_over_many_classes(found: dissect.Dissection) -> None
         labelled = units[units.labelled]
         assert len(labelled) >= 0.2 * len(units)
         assert labelled.label.nunique() >= 6
-        assert {"tree", "sky", "building"} <= set(labelled.label)
-        assert {"door", "window"} & set(units[units.reaches_limits].label)
+        assert {"tree", "sky"} <= set(labelled.label)
+        reaching = set(units[units.reaches_limits].label)
+        assert "building" in reaching
+        assert {"door", "window"} & reaching
         assert (labelled.iou > labelled.position_iou).all()
         assert len(labelled) < units.reaches_limits.sum()  # place alone labels many by the rule's limits
 
