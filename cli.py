@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from .reports import console
 from .reports.command import OneLine, common
@@ -23,6 +21,7 @@ Examples:
   dissect ablate runs/progan_scenes-layer4 --class tree --top 20
   dissect insert runs/progan_scenes-layer4 --class door --top 20
   dissect scan runs/progan_scenes-layer4 --class tree
+  dissect power runs/progan_scenes-layer4 --width 0.01
   dissect models --detail progan_scenes
   dissect scenes --n 1000 --out scenes
 """
@@ -43,6 +42,8 @@ def main() -> None:
 Examples:
   dissect run --model progan_scenes --layer 4
   dissect run --model progan_scenes --layer 4 --layer 6 --samples 2000 --out runs/both
+  dissect run --model progan_scenes --layer 4 --control rotation --control untrained
+  dissect run --model progan_scenes --layer 4 --basis pca --directions 16
   dissect run --model generator.pth --layer layer7 --segmenter hub:smp-hub/segformer-b3-512x512-ade-160k
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
 """
@@ -84,11 +85,8 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
     if not quiet:
         console.show_run(found, summary)
         click.echo(page or found.folder / "units.csv")
-    return {
-        "folder": found.folder,
-        "report": page,
-        "layers": _records(summary),
-    }
+    controls = {name: console.records(control.summary()) for name, control in found.controls.items()}
+    return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
 
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -173,14 +171,8 @@ def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
         "report": page,
         "units": effects.info["units"],
         "on_target": effects.info.get("on_target"),
-        "effects": _records(effects.table),
+        "effects": console.records(effects.table),
     }
-
-
-def _records(table: Any) -> list[dict[str, object]]:
-    """The rows of a table for JSON: what is no number is null."""
-    records: list[dict[str, object]] = table.astype(object).where(table.notna(), None).to_dict("records")
-    return records
 
 
 @main.command(
@@ -213,10 +205,32 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[d
     results = []
     for one in found:
         page = report / "interventions" / f"{one.info['name']}.html"
-        results.append({**one.info, "report": page, "units": _records(one.table.head(20))})
+        results.append({**one.info, "report": page, "units": console.records(one.table.head(20))})
         if not quiet:
             click.echo(page)
     return results
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  dissect power runs/progan_scenes-layer4
+  dissect power runs/progan_scenes-layer4 --width 0.01 --power 0.9
+"""
+)
+@_RUN
+@click.option("--width", default=0.02, show_default=True, help="Wanted width of the intervals of IoU.")
+@click.option("--power", default=0.8, show_default=True, help="Probability of finding a unit of the IoU told.")
+@common
+def power(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+    """What IoU could a RUN detect, and how many samples give narrower intervals?"""
+    from .dissect.detectable import power as dissect_power
+
+    table = dissect_power(run, **options)
+    if not quiet:
+        console.show_power(table)
+    return {**table.attrs, "classes": console.records(table)}
 
 
 @main.command(epilog="\b\nExample:\n  dissect report runs/progan_scenes-layer4")
@@ -241,7 +255,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
     from .dissect.generators import zoo
 
     if not detail:
-        return _rows(zoo.table(), "{} pixels", quiet)
+        return console.show_rows(zoo.table(), "{} pixels", quiet)
     text, layers = zoo.card(detail), {}
     if zoo.place(zoo.MODELS[detail]).is_file():
         from .hooks.layers import layer_shapes
@@ -251,11 +265,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
         layers = {shape.name: shape.shape for shape in shapes if shape.name in generator.layers}
     if not quiet:
         click.echo(text)
-        if layers:
-            shown = console.table("Layers", "layer*", "number", "units", "height", "width")
-            for number, (name, shape) in enumerate(layers.items(), 1):
-                shown.add_row(name, str(number), *map(str, shape or ()))
-            Console().print(shown)
+        console.show_layers(layers)
     return {"name": detail, "card": text, "layers": layers}
 
 
@@ -265,14 +275,7 @@ def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
     from .segmenters import table
 
-    return _rows(table(), "{} classes", quiet)
-
-
-def _rows(rows: list[Any], size: str, quiet: bool) -> list[dict[str, object]]:
-    records = [asdict(row) for row in rows]
-    if not quiet:
-        console.show_rows(records, size)
-    return records
+    return console.show_rows(table(), "{} classes", quiet)
 
 
 @main.command(epilog="\b\nExample:\n  dissect scenes --n 1000 --out scenes")

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .detectable import power
     from .effects import Effects
     from .generators.base import Generator, NormalLatents, Provenance
     from .generators.zoo import load_generator
@@ -30,6 +31,7 @@ __all__ = [
     "ablate",
     "insert",
     "load_generator",
+    "power",
     "run",
     "scan",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "Scan": "unit_scan",
     "ablate": "interventions",
     "insert": "interventions",
+    "power": "detectable",
     "run": "pipeline",
     "scan": "unit_scan",
 }

@@ -103,13 +103,15 @@ class Job:
         missing = sum(len(spool.indices(shard)) for shard in spool.missing())
         total = sum(self.basis.width(layer, shape[0]) for layer, shape in plan.shapes.items())
         clock = [time.perf_counter()]
+        control = f"{self.control}: " if self.control else ""
         with Progress(self.quiet) as progress:
-            done = settings["samples"] - missing
-            with progress.task("generate and segment", settings["samples"], done=done) as advance:
-                capture(self.generator, self.segmenter, plan, spool, self.batch_size, advance)
+            if missing:
+                done = settings["samples"] - missing
+                with progress.task(f"{control}generate and segment", settings["samples"], done=done) as advance:
+                    capture(self.generator, self.segmenter, plan, spool, self.batch_size, advance)
             clock.append(time.perf_counter())
             found: dict[str, tuple[Maps, Tally, Labels]] = {}
-            with progress.task(f"score {self.basis.noun}s", total) as advance:
+            with progress.task(f"{control}score {self.basis.noun}s", total) as advance:
                 for layer in plan.shapes:
                     maps = Maps(spool=spool, plan=plan, layer=layer)
                     maps = replace(maps, directions=self.basis.directions(maps, seed))
@@ -118,7 +120,7 @@ class Job:
             clock.append(time.perf_counter())
             evidence: dict[str, Evidence] = {}
             if how:
-                with progress.task("test labels", total) as advance:
+                with progress.task(f"{control}test labels", total) as advance:
                     for layer, (maps, tally, labels) in found.items():
                         evidence[layer] = examine_layer(maps, tally, labels, rule, how, seed, advance)
         clock.append(time.perf_counter())

@@ -42,15 +42,6 @@ class Counts:
             pixels=self.pixels,
         )
 
-    def of_unit(self, unit: int) -> Counts:
-        """The counts of one unit alone."""
-        return Counts(
-            intersection=self.intersection[[unit]],
-            unit_area=self.unit_area[[unit]],
-            class_area=self.class_area,
-            pixels=self.pixels,
-        )
-
     def merge(self, other: Counts) -> Counts:
         """The counts of both sets of samples together; they must have been taken at the same levels."""
         if self.intersection.shape != other.intersection.shape:

@@ -237,28 +237,25 @@ class Dissection:
         """The activations (U, K) that define the levels; above level k lie at most `shares[k]` of the grid's pixels."""
         return np.asarray(self._scores[f"{layer}/level"], np.float32)
 
+    def null_sd(self, layer: str) -> NDArray[np.float64]:
+        """(U,) standard deviation of each unit's IoU when labels are permuted between images."""
+        return np.asarray(self._scores[f"{layer}/null_sd"], np.float64)
+
     @property
     def shares(self) -> NDArray[np.float64]:
         """(K,), descending."""
         return np.asarray(self._scores["shares"], np.float64)
 
-    def curve(self, layer: str, unit: int) -> pd.DataFrame:
-        """IoU of a unit with its label's class at every level, on the score half, beside the chance IoU there.
+    def curves(self, layer: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """IoU of each unit with its label's class at every level, on the score half, and the chance IoU there.
 
-        Columns: `quantile`, the share of pixels above the level, `threshold`, `iou`, `chance_iou`. Empty for a unit
-        without a label.
+        Both (U, K); NaN for units without a label.
         """
-        row = self.units[(self.units.layer == layer) & (self.units.unit == unit)]
-        if row.empty:
-            raise UsageError(f"There is no {self.noun} {unit} of {layer!r} in {self.folder}.")
-        name = row.label.iloc[0]
-        if not name:
-            return pd.DataFrame(columns=["quantile", "threshold", "iou", "chance_iou"])
-        counts = self.counts(layer, "score").of_unit(unit)
-        found, chance = curve(counts, np.array([list(self.classes["class"]).index(name)]))
-        share = counts.unit_area[0] / counts.pixels
-        threshold = self.levels(layer)[unit]
-        return pd.DataFrame({"quantile": share, "threshold": threshold, "iou": found[0], "chance_iou": chance[0]})
+        numbers = {name: number for number, name in enumerate(self.classes["class"])}
+        label = self.units[self.units.layer == layer].label.map(numbers)
+        found = curve(self.counts(layer, "score"), label.fillna(0).astype(np.int64).to_numpy())
+        iou, chance = (np.where(label.notna().to_numpy()[:, None], values, np.nan) for values in found)
+        return iou, chance
 
     def tops(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The most-activating samples (U, T) and where in them the unit exceeds its threshold (U, T, g, g)."""

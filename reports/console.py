@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -37,41 +38,103 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
-def show_rows(rows: Sequence[dict[str, object]], size: str) -> None:
-    """A line for each row on stdout and, dimmed, where it comes from; names are never cut short."""
-    console = Console(soft_wrap=True, highlight=False)
+def records(shown: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of a table for JSON: what is no number is null."""
+    rows: list[dict[str, object]] = shown.astype(object).where(shown.notna(), None).to_dict("records")
+    return rows
+
+
+def show_rows(listed: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:
+    """A line for each row on stdout and, dimmed, where it comes from; names are never cut short. Returns the rows."""
+    console = Console(soft_wrap=True, highlight=False, quiet=quiet)
+    rows = [asdict(one) for one in listed]
     for row in rows:
         name, title, number, origin, licence, here = row.values()
         where = "[green]here[/]" if here else "[yellow]to fetch[/]"
         console.print(f"[bold]{escape(str(name))}[/]  {where}  {escape(str(title))}, {size.format(number)}")
         console.print(f"    [dim]{escape(str(origin))}; {escape(str(licence))}")
+    return rows
+
+
+def show_layers(layers: dict[str, tuple[int, ...] | None]) -> None:
+    """The layers of a model that is here, on stdout."""
+    shown = table("Layers", "layer*", "number", "units", "height", "width")
+    for number, (name, shape) in enumerate(layers.items(), 1):
+        shown.add_row(name, str(number), *map(str, shape or ()))
+    if layers:
+        Console().print(shown)
 
 
 def show_run(run: Dissection, summary: pd.DataFrame) -> None:
-    """Layers, best units, and units that are constant or not finite."""
-    config = run.info["config"]
-    shown = table(
-        f"{config['model']}: {config['samples']} samples", "layer*", "units", "labelled", "classes", "mean IoU"
-    )
-    for row in summary.to_dict("records"):
-        share = f"{row['labelled']} ({row['labelled'] / row['units']:.0%})"
-        mean = f"{row['mean_iou']:.3f}" if row["labelled"] else "–"
-        shown.add_row(escape(row["layer"]), str(row["units"]), share, str(row["classes"]), mean)
+    """Layers beside their controls, best units, and units that are constant or not finite."""
+    config, plural = run.info["config"], f"{run.noun}s"
+    tested = config["significance"] != "off"
+    title = f"{config['model']}: {config['samples']} samples" + ("" if run.noun == "unit" else f", {config['basis']}")
+    columns = ["layer*", plural, *(["in limits"] if tested else []), "labelled", "classes", "mean IoU"]
+    shown = table(escape(title), *columns)
+    controls = {name: control.summary() for name, control in run.controls.items()}
+    for place, row in enumerate(summary.to_dict("records")):
+        shown.add_row(*_layer_cells(row, row["layer"], tested))
+        for name, found in controls.items():
+            shown.add_row(*_layer_cells(found.iloc[place].to_dict(), f"  {name}", tested), style="dim")
     screen.print(shown)
-    best = run.units[run.units.labelled].nlargest(8, "iou")
+    if tested:
+        screen.print(
+            "[dim]in limits: the scores reach the rule's limits; labelled: and place or chance would not do, "
+            "at a false discovery rate of 5 %."
+        )
+    best = run.units[run.units.labelled].nlargest(8, "content_iou" if tested else "iou")
     if len(best):
-        shown = table("Best units", "layer*", "unit", "label*", "IoU", "chance", "IQR")
+        known = ["95 % interval*", "place", "IQR", "q"] if tested else ["chance", "IQR"]
+        ranked = f"Best {plural}" + (", by IoU above place" if tested else "")
+        shown = table(ranked, "layer*", run.noun, "label*", "IoU", *known)
         for row in best.to_dict("records"):
-            numbers = (f"{row[name]:.3f}" for name in ("iou", "chance_iou", "iqr"))
-            shown.add_row(escape(row["layer"]), str(row["unit"]), escape(row["label"]), *numbers)
+            cells = [f"{row['chance_iou']:.3f}", f"{row['iqr']:.3f}"]
+            if tested:
+                between = _between(row["iou_low"], row["iou_high"], ".3f")
+                cells = [between, f"{row['position_iou']:.3f}", f"{row['iqr']:.3f}", f"{row['q_value']:.1g}"]
+            shown.add_row(escape(row["layer"]), str(row["unit"]), escape(row["label"]), f"{row['iou']:.3f}", *cells)
         screen.print(shown)
-        screen.print("[dim]IoU: overlap with the label's class; chance: IoU of an unrelated mask of the same size.")
+        meant = (
+            "place: IoU of the same regions with the labels of other images"
+            if tested
+            else "chance: IoU of an unrelated mask of the same size"
+        )
+        screen.print(f"[dim]IoU: overlap with the label's class; {meant}.")
     odd = run.units[run.units.state != "ok"]
     for (layer, state), units in odd.groupby(["layer", "state"]).unit:
         more = ", …" if len(units) > 12 else ""
         screen.print(
-            f"[yellow]{escape(layer)}: {len(units)} units {state}: {', '.join(map(str, units.head(12)))}{more}"
+            f"[yellow]{escape(layer)}: {len(units)} {plural} {state}: {', '.join(map(str, units.head(12)))}{more}"
         )
+
+
+def _layer_cells(row: dict[str, Any], name: str, tested: bool) -> list[str]:
+    """The cells of one layer, or of its control."""
+    share = f"{row['labelled']} ({row['labelled'] / row['units']:.0%})"
+    mean = _number(row["mean_iou"], ".3f")
+    limits = [str(row["reach_limits"])] if tested else []
+    return [escape(name), str(row["units"]), *limits, share, str(row["classes"]), mean]
+
+
+def show_power(found: pd.DataFrame) -> None:
+    """What could be detected, class by class."""
+    known = found.attrs
+    title = f"{known['samples']} samples: what could be found, class by class"
+    shown = table(title, "layer*", "class*", "units", "IoU", "place", "detectable", "interval ±", "samples")
+    for row in found.to_dict("records"):
+        numbers = (f"{row[name]:.3f}" for name in ("iou", "position_iou", "detectable_iou"))
+        width = f"{row['interval_width'] / 2:.4f}"
+        shown.add_row(
+            escape(row["layer"]), escape(row["class"]), str(row["units"]), *numbers, width, str(row["samples_needed"])
+        )
+    screen.print(shown)
+    screen.print(
+        "[dim]Medians over the units whose scores reach the rule's limits. place: IoU of the same regions with the "
+        f"labels of other images; detectable: the least IoU that is labelled with probability {known['power']:g}, at "
+        f"p ≤ {known['alpha']:.2g}, which is enough in this run; samples: for intervals {known['width']:g} wide "
+        f"(± {known['width'] / 2:g})."
+    )
 
 
 def show_effects(effects: Effects) -> None:

@@ -42,8 +42,8 @@ def _svg() -> Iterator[None]:
         yield
 
 
-def units_per_class(classes: pd.DataFrame, path: Path) -> None:
-    """Horizontal bars: labelled units of each class, most first, as SVG."""
+def units_per_class(classes: pd.DataFrame, what: str, path: Path) -> None:
+    """Horizontal bars: how many units draw each class, most first, as SVG. `what` they are called."""
     shown = classes[classes.units > 0].sort_values("units", ascending=False, kind="stable")
     with _svg():
         figure = Figure(figsize=(6.4, 0.6 + 0.32 * max(1, len(shown))), layout="constrained")
@@ -57,13 +57,13 @@ def units_per_class(classes: pd.DataFrame, path: Path) -> None:
         )
         axes.bar_label(bars, padding=3, color="#333333")
         axes.invert_yaxis()
-        axes.set_xlabel("labelled units")
+        axes.set_xlabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.08)
         if not len(shown):
             axes.set_yticks([])
-            axes.text(0.5, 0.5, "no unit is labelled", transform=axes.transAxes, ha="center", color="#666666")
+            axes.text(0.5, 0.5, f"no {what}", transform=axes.transAxes, ha="center", color="#666666")
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 

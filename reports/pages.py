@@ -19,6 +19,7 @@ from ..dissect.store import Dissection, write_atomic
 from ..hooks.errors import DissectError, one_line
 from . import figures
 from .interventions import write_pages
+from .units import write_units
 
 HERE = Path(__file__).parent
 TOP_SHOWN = 6  # images a unit
@@ -36,14 +37,16 @@ def write_report(run: Dissection) -> Path:
     try:
         shutil.rmtree(part, ignore_errors=True)
         (part / "units").mkdir(parents=True)
-        figures.units_per_class(run.classes, part / "units-per-class.svg")
+        figures.units_per_class(run.classes, f"labelled {run.noun}s", part / "units-per-class.svg")
         _sample_sheets(run, part)
         for number, layer in enumerate(run.layers):
             _strips(run, layer, part / "units", number)
         environment = _environment()
+        write_units(run, part / "units", environment)
         interventions = write_pages(run, part / "interventions", environment)
         page = environment.get_template("index.html").render(_context(run) | {"interventions": interventions})
         write_atomic(part / "index.html", lambda file: file.write(page.encode()))
+        shutil.copy(HERE / "assets" / "report.css", part)
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, jinja2.TemplateError) as error:
@@ -71,7 +74,9 @@ def _environment() -> jinja2.Environment:
     environment.filters["percent2"] = lambda share: f"{share:.2%}"
     environment.filters["signed_percent"] = _signed("+.0%")
     environment.filters["points"] = _signed("+.2f")
+    environment.filters["points3"] = _signed("+.3f")
     environment.filters["points4"] = _signed("+.4f")
+    environment.filters["small"] = lambda value: "" if pd.isna(value) else f"{value:.1g}"
     environment.filters["score"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     return environment
 
@@ -91,17 +96,19 @@ def _signed(form: str) -> Callable[[float | None], str]:
 def _context(run: Dissection) -> dict[str, object]:
     numbers = {layer: number for number, layer in enumerate(run.layers)}
     units = run.units.sort_values(["labelled", "iou"], ascending=False, kind="stable")
+    controls = {name: control.summary().to_dict("records") for name, control in run.controls.items()}
     colours = dict(zip(run.classes["class"], map(figures.safe_colour, run.classes.colour), strict=True))
     return {
         "info": run.info,
         "config": run.info["config"],
         "layers": run.summary().to_dict("records"),
-        "labelled": int(run.units.labelled.sum()),
+        "noun": run.noun,
+        "tested": run.info["config"]["significance"] != "off",
+        "controls": controls,
+        "control_rows": lambda place: [(name, rows[place]) for name, rows in controls.items()],
         "classes": run.classes.to_dict("records"),
         "colours": colours,
-        "units": [
-            row | {"picture": f"units/{numbers[row['layer']]}-{row['unit']}.webp"} for row in units.to_dict("records")
-        ],
+        "units": [row | {"page": f"units/{numbers[row['layer']]}-{row['unit']}"} for row in units.to_dict("records")],
         "odd": [
             {"layer": layer, "state": state, "units": list(group)}
             for (layer, state), group in run.units[run.units.state != "ok"].groupby(["layer", "state"]).unit

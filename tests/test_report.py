@@ -53,8 +53,8 @@ def page() -> Iterator[Any]:
         browser.close()
 
 
-def make(painter: Generator, segmenter: ColourSegmenter, folder: Path) -> Path:
-    run = dissect.run(painter, layers=[1], segmenter=segmenter, samples=60, out=folder, quiet=True)
+def make(painter: Generator, segmenter: ColourSegmenter, folder: Path, **options: Any) -> Path:
+    run = dissect.run(painter, layers=[1], segmenter=segmenter, samples=60, out=folder, quiet=True, **options)
     return write_report(run)
 
 
@@ -72,11 +72,11 @@ def test_sort_find_and_filter(page: Any, painter: Generator, colours: ColourSegm
     page.get_by_role("button", name="unit").click()
     assert column(page, 2) == list("012345")
     page.get_by_role("button", name="IoU").click()
-    scores = [float(text) for text in column(page, 4) if text]
+    scores = [float(text.split()[0]) for text in column(page, 4) if text]
     assert scores == sorted(scores, reverse=True)
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("IoU")
     page.get_by_role("button", name="IoU").press("Enter")  # by keyboard
-    scores = [float(text) for text in column(page, 4) if text]
+    scores = [float(text.split()[0]) for text in column(page, 4) if text]
     assert scores == sorted(scores)
     page.get_by_label("Find").fill("green")
     assert set(column(page, 3)) == {"green"}
@@ -99,6 +99,51 @@ def test_pictures_load_and_links_lead_somewhere(
     assert page.locator("img").count() == 6 + 2
     for link in page.locator("a").all():
         assert (tmp_path / "run" / "report" / link.get_attribute("href")).is_file()
+
+
+def test_every_unit_has_a_page(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
+    index = make(painter, colours, tmp_path / "run")
+    page.goto(index.as_uri())
+    page.get_by_role("link", name="2", exact=True).click()
+    run = dissect.Dissection.load(tmp_path / "run")
+    unit = run.units.iloc[2]
+    assert page.locator("h1").inner_text() == "unit 2 blue"
+    assert page.locator("header").inner_text().count(f"{unit.position_iou:.3f}") == 1
+    assert "better than that of other images" in page.locator("header").inner_text()
+    ys = [float(point.split(",")[1]) for point in page.locator("polyline.iou").get_attribute("points").split()]
+    iou, chance = (values[2] for values in run.curves("paint"))
+    assert np.allclose(ys, 220 * (1 - iou / 1.0), atol=0.06)  # the greatest IoU is 1, where the axis ends
+    below = [float(point.split(",")[1]) for point in page.locator("polyline.chance").get_attribute("points").split()]
+    assert np.allclose(below, 220 * (1 - chance / 1.0), atol=0.06)
+    page.get_by_role("link", name="unit 3 →").click()
+    assert page.locator("h1").inner_text() == "unit 3 yellow"
+    page.goto((index.parent / "units" / "0-4.html").as_uri())
+    assert "tells of no class: constant" in page.locator("header").inner_text()
+    assert page.locator("svg").count() == 0
+
+
+def test_controls_and_directions_are_named_so(
+    page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path
+) -> None:
+    page.goto(make(painter, colours, tmp_path / "run", controls=["rotation", "untrained"]).as_uri())
+    rows = [text.split("\t") for text in page.locator("#controls tbody tr").all_inner_texts()]
+    assert [row[1] for row in rows] == ["trained", "rotation", "untrained"]
+    run = dissect.Dissection.load(tmp_path / "run")
+    for row, found in zip(rows, (run, *run.controls.values()), strict=True):
+        assert row[3] == f"{found.units.labelled.sum()} of 6"
+    page.goto(make(painter, colours, tmp_path / "mixed", basis="pca", directions=3).as_uri())
+    assert "3" in page.locator(".figures").inner_text()
+    assert "directions of paint are labelled" in page.locator(".figures").inner_text()
+    assert page.locator("#shown").inner_text() == "3 of 3 directions"
+
+
+def test_a_run_without_a_test_says_so(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
+    page.goto(make(painter, colours, tmp_path / "run", significance="off").as_uri())
+    page.get_by_text("what do the numbers mean").click()
+    assert "were not tested against place and chance" in page.locator(".notes").inner_text()
+    assert page.get_by_role("button", name="q", exact=True).count() == 0
+    page.get_by_role("link", name="1", exact=True).click()
+    assert "labels of this run were not tested" in page.locator("header").inner_text()
 
 
 def test_a_strangers_run_folder_runs_no_script(page: Any, painter: Generator, tmp_path: Path) -> None:

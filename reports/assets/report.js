@@ -44,7 +44,7 @@ function filter() {
     row.hidden = !fits || (only.checked && row.dataset.labelled !== "1");
     count += !row.hidden;
   });
-  shown.textContent = `${count} of ${rows.length} units`;
+  shown.textContent = `${count} of ${rows.length} ${table.dataset.noun}s`;
 }
 
 find.addEventListener("input", filter);
