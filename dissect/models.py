@@ -57,15 +57,10 @@ def reopen(
     """The generator and segmenter that a run saw, loaded as it loaded them, or given.
 
     Raises:
-        UsageError: they have changed since, the run does not know how to load them, or it is of directions.
+        UsageError: they have changed since, or the run does not know how to load them.
         DissectError: they cannot be fetched or loaded.
     """
     config = run.info["config"]
-    if run.noun != "unit":
-        raise UsageError(
-            f"The run in {run.folder} dissects directions ({config['basis']}), and interventions change units; make a "
-            "run without --basis."
-        )
     source = run.info.get("source", {"model": config["model"], "segmenter": config["segmenter"]})
     model = source.get("model") if generator is None else generator
     namer = source.get("segmenter") if segmenter is None else segmenter

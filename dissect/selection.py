@@ -50,8 +50,13 @@ def pick_layer(run: Dissection, layer: str | int | None) -> str:
     """The run's layer of that name, or of the number that `dissect run` knows it by, or its only one.
 
     Raises:
-        UsageError: the run has no such layer, or several and none was named.
+        UsageError: the run has no such layer, or several and none was named; or it dissects directions.
     """
+    if run.noun != "unit":
+        raise UsageError(
+            f"The run in {run.folder} dissects directions ({run.info['config']['basis']}), and interventions change "
+            "units; make a run without --basis."
+        )
     if layer is None and len(run.layers) == 1:
         return run.layers[0]
     asked = str(layer)

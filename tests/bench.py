@@ -5,7 +5,8 @@
 
 Prints one JSON line a case. Floor and run alternate within one process, in the same batch size and with the same
 number of threads; figures are medians over the rounds. `dissect run` is timed from the call to the finished tables,
-probe, hashing of the weights and label choice included. Peak memory is measured in a process of its own.
+probe, hashing of the weights and label choice included, once without a test of the labels and once with each kind of
+test. Peak memory is measured in a process of its own.
 
 Cases: `scenes` is the embedded generator, layer4 (128 units at 8×8); `wide` is a progressive GAN of the same
 resolution with random weights and 256 units at 16×16. `scan` ablates each of the 256 units of `wide` alone on 64
@@ -34,6 +35,7 @@ from ganatomy.reports.pages import write_report
 from ganatomy.segmenters import Segmenter, load_segmenter
 
 CASES = {"scenes": "layer4", "wide": "layer6"}
+MODES = ("off", "fast", "full")  # tests of labels
 SCANNED = 64  # samples
 
 
@@ -59,11 +61,19 @@ def floor(model: Generator, segmenter: Segmenter, samples: int) -> float:
 
 
 def dissected(
-    model: Generator, segmenter: Segmenter, case: str, samples: int, folder: Path
+    model: Generator, segmenter: Segmenter, case: str, samples: int, folder: Path, significance: str = "fast"
 ) -> tuple[float, Dissection]:
     """Seconds to finished tables."""
     started = time.perf_counter()
-    found = run(model, layers=[CASES[case]], segmenter=segmenter, samples=samples, out=folder, quiet=True)
+    found = run(
+        model,
+        layers=[CASES[case]],
+        segmenter=segmenter,
+        samples=samples,
+        significance=significance,
+        out=folder,
+        quiet=True,
+    )
     return time.perf_counter() - started, found
 
 
@@ -71,28 +81,33 @@ def compare(case: str, samples: int, rounds: int) -> dict[str, object]:
     """One line of results."""
     model, segmenter = generator(case), load_segmenter("scenes")
     threads = torch.get_num_threads()
-    floors, tables, reports = [], [], []
+    taken: dict[str, list[float]] = {name: [] for name in ("floor", *MODES, "report")}
     for _ in range(rounds):
         torch.set_num_threads(threads)
-        floors.append(floor(model, segmenter, samples))
-        torch.set_num_threads(threads)
-        with tempfile.TemporaryDirectory() as folder:
-            seconds, found = dissected(model, segmenter, case, samples, Path(folder) / "run")
-            tables.append(seconds)
-            started = time.perf_counter()
-            write_report(found)
-            reports.append(seconds + time.perf_counter() - started)
-    middle = {name: statistics.median(v) for name, v in (("floor", floors), ("tables", tables), ("report", reports))}
+        taken["floor"].append(floor(model, segmenter, samples))
+        for mode in MODES:
+            torch.set_num_threads(threads)
+            with tempfile.TemporaryDirectory() as folder:
+                seconds, found = dissected(model, segmenter, case, samples, Path(folder) / "run", mode)
+                taken[mode].append(seconds)
+                if mode == "fast":
+                    started = time.perf_counter()
+                    write_report(found)
+                    taken["report"].append(seconds + time.perf_counter() - started)
+
+    def ratio(above: str, below: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(taken[above], taken[below], strict=True)), 3)
+
     return {
         "case": case,
         "layer": CASES[case],
         "samples": samples,
         "rounds": rounds,
-        "floor_s": round(middle["floor"], 2),
-        "tables_s": round(middle["tables"], 2),
-        "report_s": round(middle["report"], 2),
-        "tables_over_floor": round(statistics.median(t / f for t, f in zip(tables, floors, strict=True)), 3),
-        "report_over_floor": round(statistics.median(r / f for r, f in zip(reports, floors, strict=True)), 3),
+        **{f"{name}_s": round(statistics.median(seconds), 2) for name, seconds in taken.items()},
+        "off_over_floor": ratio("off", "floor"),
+        "fast_over_off": ratio("fast", "off"),
+        "full_over_off": ratio("full", "off"),
+        "report_over_floor": ratio("report", "floor"),
     }
 
 
