@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...segmenters.scenes import CLASSES, ScenesSegmenter
 from .. import ablate, run
+from ..controls import CONTROLS
 from ..effects import UNLABELLED
 from ..generators.base import Generator
 from ..generators.zoo import load_generator
@@ -53,6 +54,15 @@ def class_shares(generator: Generator, segmenter: ScenesSegmenter) -> pd.DataFra
             "generated, segmented": shares(segmented(generator, segmenter, UNSEEN)),
         }
     )
+
+
+def labelled(found: Dissection) -> pd.DataFrame:
+    """Units of each layer that reach the rule's limits, that pass the test, and the same of the layer's controls."""
+    table = found.summary().set_index("layer")
+    for name, control in found.controls.items():
+        other = control.summary().set_index("layer")
+        table[name] = [f"{row.labelled} of {row.reach_limits}" for row in other.itertuples()]
+    return table
 
 
 def interventions(generator: Generator, segmenter: ScenesSegmenter, found: Dissection) -> pd.DataFrame:
@@ -97,8 +107,15 @@ def main(samples: int) -> None:
         print("spoilt renders:" if spoilt else "clean renders:", {k: round(v, 4) for k, v in scores.items()})
     print("\n" + table(class_shares(generator, segmenter), "{:.2%}"))
     with tempfile.TemporaryDirectory() as folder:
-        found = run(generator, layers=generator.layers, segmenter=segmenter, samples=samples, out=Path(folder) / "run")
-        print("\n" + table(found.summary().set_index("layer"), "{:.4g}"))
+        found = run(
+            generator,
+            layers=generator.layers,
+            segmenter=segmenter,
+            samples=samples,
+            controls=CONTROLS,
+            out=Path(folder) / "run",
+        )
+        print("\n" + table(labelled(found), "{:.4g}"))
         print("\n" + table(interventions(generator, segmenter, found), "{}"))
 
 
