@@ -61,7 +61,7 @@ Examples:
 @click.option(
     "--basis", default="units", show_default=True, help="Directions instead: pca, nmf or a .safetensors file."
 )
-@click.option("--directions", default=32, show_default=True, help="How many, for pca and nmf.")
+@click.option("--directions", type=int, help="How many, for pca and nmf.  [default: 32, at most all]")
 @click.option("--grid", default=64, show_default=True, help="Side of the grid where units and labels meet.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the latents.")
 @click.option("--batch-size", type=int, help="[default: by device; halved when memory runs out]")

@@ -34,6 +34,7 @@ ROTATION = "rotation"
 PIXELS = 2**16  # on which a basis is fitted, at most
 NMF_PIXELS = 2**14
 NMF_ROUNDS = 400
+DIRECTIONS = 32  # if not told, and no more than there are units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Basis:
     given: Mapping[str, Tensor] | None = None  # layer -> (K, U), from a file
 
     @classmethod
-    def open(cls, spec: str, directions: int, widths: Mapping[str, int]) -> Basis:
+    def open(cls, spec: str, directions: int | None, widths: Mapping[str, int]) -> Basis:
         """The basis that was asked for, of layers with so many units.
 
         Raises:
@@ -55,10 +56,13 @@ class Basis:
         if spec == UNITS:
             return cls()
         if spec in FITTED:
+            count = {
+                layer: min(DIRECTIONS, width) if directions is None else directions for layer, width in widths.items()
+            }
             for layer, width in widths.items():
-                if not 1 <= directions <= width:
+                if count[layer] not in range(1, width + 1):
                     raise UsageError(f"--directions {directions}: layer {layer!r} has {width} units, so 1 to {width}.")
-            return cls(name=spec, count=dict.fromkeys(widths, directions))
+            return cls(name=spec, count=count)
         if not Path(spec).is_file():
             raise UsageError(f"--basis {spec!r} is not known; there are units, pca, nmf, or a .safetensors file.")
         try:
@@ -71,14 +75,16 @@ class Basis:
         given = {}
         for layer, width in widths.items():
             found = stored.get(layer)
-            if found is None or found.ndim != 2 or found.shape[1] != width or not len(found):
-                what = f"{tuple(found.shape)} for it" if found is not None else f"only {', '.join(sorted(stored))}"
-                raise UsageError(f"{spec} must hold a tensor (directions, {width}) named {layer!r}; it has {what}.")
-            found = found.float()
+            if found is None or found.is_complex() or found.ndim != 2 or found.shape[1] != width or not len(found):
+                what = f"only {', '.join(sorted(stored))}" if found is None else f"{found.dtype} {tuple(found.shape)}"
+                raise UsageError(
+                    f"{spec} must hold a real tensor (directions, {width}) named {layer!r}; it has {what}."
+                )
+            found = found.double()
             length = found.norm(dim=1, keepdim=True)
             if not (found.isfinite().all() and (length > 0).all()):
                 raise UsageError(f"{spec}: a direction of {layer!r} is zero or not finite.")
-            given[layer] = found / length
+            given[layer] = (found / length).float()
         return cls(name=Path(spec).name, count={layer: len(rows) for layer, rows in given.items()}, given=given)
 
     @classmethod
@@ -117,6 +123,11 @@ class Basis:
         if self.name == ROTATION:
             return random_rotation(count, seed)
         pixels = sample_pixels(maps, seed)
+        if len(pixels) < count:
+            raise UsageError(
+                f"--directions {count}: {len(pixels)} pixels of {maps.layer!r} do not suffice to fit {self.name}; take "
+                "more --samples or fewer directions."
+            )
         if not np.isfinite(pixels).all():
             raise DissectError(f"Activations of layer {maps.layer!r} are not finite, so no {self.name} can be fitted.")
         return (principal if self.name == "pca" else non_negative)(pixels, count)

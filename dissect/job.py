@@ -92,7 +92,7 @@ class Job:
         with writing(folder):
             if shared and shared.has_features():
                 return self._work(shared, folder, info | {"spool": "../../spool"})
-            return self._work(own, folder, info)
+            return self._work(own, folder, info | {"keep_spool": keep_spool})
 
     def _work(self, spool: Spool, folder: Path, info: dict[str, Any]) -> Dissection:
         settings, names = self.settings, self.segmenter.vocabulary

@@ -16,7 +16,10 @@ from .spool import Spool
 
 @dataclass(frozen=True, kw_only=True)
 class Maps:
-    """Featuremaps to score. With `directions` (K, U), K maps, each a weighted sum of the layer's U units."""
+    """Featuremaps to score. With `directions` (K, U), K maps, each a weighted sum of the layer's U units.
+
+    In a sum, activations that are not finite count as zeros.
+    """
 
     spool: Spool
     plan: Plan
@@ -37,14 +40,14 @@ class Maps:
         stored = self._stored(shard)
         if self.directions is None:
             return torch.from_numpy(np.array(stored[:, block]))
-        units = torch.from_numpy(np.array(stored)).float()
+        units = whole(torch.from_numpy(np.array(stored)))
         return torch.einsum("ku,nuhw->nkhw", self.directions[block], units).half()
 
     def pick(self, shard: int, rows: NDArray[np.int64], units: NDArray[np.int64]) -> Tensor:
         """(n, h, w) float32: of each row of a shard one unit."""
         if self.directions is None:
             return torch.from_numpy(np.array(self._stored(shard)[rows, units])).float()
-        every = torch.from_numpy(np.array(self._stored(shard)[rows])).float()
+        every = whole(torch.from_numpy(np.array(self._stored(shard)[rows])))
         return torch.einsum("nu,nuhw->nhw", self.directions[units], every).half().float()
 
     def labels(self, shard: int) -> Tensor:

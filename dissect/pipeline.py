@@ -33,7 +33,7 @@ def run(
     significance: str = "fast",
     controls: Sequence[str] | str = (),
     basis: str = UNITS,
-    directions: int = 32,
+    directions: int | None = None,
     grid: int = 64,
     seed: int | None = None,
     weights: str | Path | None = None,
@@ -59,7 +59,7 @@ def run(
             are then given by the rule's limits alone.
         controls: any of `rotation` and `untrained`, each a run of its own in the folder `controls` (see `controls`).
         basis: `units`, or directions in each layer: `pca`, `nmf`, or a safetensors file (see `bases`).
-        directions: how many, for `pca` and `nmf`.
+        directions: how many, for `pca` and `nmf`; None is 32, or as many as there are units.
         grid: side of the grid on which featuremaps and labels meet, at most the image side.
         seed: of the latents, permutations and bootstraps; None is 0, or a Generator's own.
         weights, latent: for `package.module:factory`: a checkpoint of its state, and e.g. `normal:128`.
@@ -123,8 +123,9 @@ def run(
             plan = probe(fresh, namer, picked, grid)
             replace(job, control=control, generator=fresh, plan=plan, source={}).perform(place)
     with writing(folder):
-        for done in () if keep_spool else (found, *found.controls.values()):
-            done.spool.drop_features()
+        for done in (found, *found.controls.values()):
+            if not (keep_spool or found.info["keep_spool"]):
+                done.spool.drop_features()
     return found
 
 

@@ -190,7 +190,7 @@ class Dissection:
     @property
     def noun(self) -> str:
         """What was dissected: unit, or direction, a linear combination of units."""
-        return "unit" if self.info["config"]["basis"] == "units" else "direction"
+        return "unit" if self.info["config"]["directions"] is None else "direction"
 
     @property
     def controls(self) -> dict[str, Dissection]:
