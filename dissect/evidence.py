@@ -14,7 +14,8 @@ The even images, on which labels are chosen, give the classes that would have co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -71,61 +72,32 @@ def examine_layer(
     - votes: over as many bootstraps of the choosing images, among the unit's eight best classes, each at its level.
     """
     parts = in_blocks(
-        lambda block: _examine_block(maps, block, tally, labels, rule, how.stride, seed),
-        len(maps),
-        UNITS_AT_ONCE,
-        advance,
+        lambda block: _examine_block(maps, block, tally, labels, rule, how, seed), len(maps), UNITS_AT_ONCE, advance
     )
-    sizes = parts[0].pairs
-    pairs = {size: torch.cat([part.pairs[size] for part in parts]) for size in sizes}
-    inside, area, present, place = (
-        np.concatenate([getattr(part, name) for part in parts], -1) for name in ("inside", "area", "present", "place")
-    )
-    low, high = interval(iou_of(inside[1:], area[1:], present[1:]))
-    both = area[0] + present[0]
-    slope = np.divide(both, (both - place) ** 2, out=np.zeros_like(place), where=both > place)  # of a / (both − a)
     return Evidence(
-        low=low,
-        high=high,
-        position_iou=iou_of(place, area[0], present[0]),
-        null_sd=permutation_spread(pairs) * slope,
-        p_value=permutation_p(pairs, how.permutations, seed),
-        votes=np.concatenate([part.votes for part in parts]),
+        **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Evidence)}
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """What one block of units shows: sums over the scored images, row 0 plain and the others bootstrapped."""
-
-    pairs: dict[int, Tensor]
-    inside: Floats  # (1 + ROUNDS, U) |M ∩ C|
-    area: Floats  # |M|
-    present: Floats  # |C|
-    place: Floats  # (U,) |M ∩ C| expected of place alone
-    votes: Floats  # (U, C)
 
 
 @torch.inference_mode()
-def _examine_block(maps: Maps, block: slice, tally: Tally, labels: Labels, rule: str, stride: int, seed: int) -> _Look:
+def _examine_block(
+    maps: Maps, block: slice, tally: Tally, labels: Labels, rule: str, how: Thoroughness, seed: int
+) -> Evidence:
     grid = maps.plan.grid
     scale = lv.Scale(tally.scale.low[block], tally.scale.high[block])
     label, level = labels.label[block], labels.level[block]
     classes, own = np.unique(label, return_inverse=True)  # only classes that label a unit here are looked at
     least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1  # step of the region
     pairs: dict[int, Tensor] = {}
-    sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)
+    sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)  # |M ∩ C|, |M|, |C|: plain, then bootstrapped
     regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
-    ballot = _Ballot(tally.codes[block], labels, block, grid, stride)
-
-    def bootstrapped(images: int, number: int) -> Tensor:
-        return torch.from_numpy(poisson_bootstrap(images, seed, number))
+    ballot = _Ballot(tally.codes[block], labels, block, grid, how.stride)
 
     at_once = max(1, PIECE // (SHARD // 2 * grid**2))
     buffers = torch.empty(2, at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
     for shard in range(len(maps.spool)):
         steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard)
-        ballot.add(steps[::2], names[::2], bootstrapped(len(names[::2]), 2 * shard))
+        ballot.add(steps[::2], names[::2], _bootstrapped(len(names[::2]), seed, 2 * shard))
 
         scored = names[1::2]
         size = len(scored)
@@ -145,19 +117,21 @@ def _examine_block(maps: Maps, block: slice, tally: Tally, labels: Labels, rule:
             overlap[piece] = torch.bmm(masks, maps_of_classes[own[piece]].transpose(1, 2))
         places += maps_of_classes.sum(1)
         pairs[size] = pairs.get(size, 0) + overlap.double()
-        weights = torch.cat([torch.ones(1, size), bootstrapped(size, 2 * shard + 1)])
+        weights = torch.cat([torch.ones(1, size), _bootstrapped(size, seed, 2 * shard + 1)])
         of_class = maps_of_classes.sum(2)[own]  # (U, n)
         for row, image in enumerate((overlap.diagonal(dim1=1, dim2=2), area, of_class)):
-            sums[row] += weights @ image.T.double()
-    images = maps.spool.samples // 2
-    place = (regions.double() * places[own].double()).sum(1) / images
-    inside, area_sums, present = sums.numpy()
-    return _Look(
-        pairs=pairs,
-        inside=inside,
-        area=area_sums,
-        present=present,
-        place=place.numpy(),
+            sums[row] += weights @ image.T
+    expected = (regions.double() * places[own].double()).sum(1).numpy() / (maps.spool.samples // 2)  # |M ∩ C| by place
+    inside, m, c = sums.numpy()
+    low, high = interval(iou_of(inside[1:], m[1:], c[1:]))
+    both = m[0] + c[0]
+    slope = np.divide(both, (both - expected) ** 2, out=np.zeros_like(both), where=both > expected)  # of a / (both − a)
+    return Evidence(
+        low=low,
+        high=high,
+        position_iou=iou_of(expected, m[0], c[0]),
+        null_sd=permutation_spread(pairs) * slope,
+        p_value=permutation_p(pairs, how.permutations, seed),
         votes=ballot.votes(rule),
     )
 
@@ -189,8 +163,7 @@ class _Ballot:
         names[names < 0] = self.classes
         cells = (self.classes + 1) * (candidates + 1)
         start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names) * (candidates + 1)
-        inside = torch.zeros(size, units, candidates, dtype=torch.int64)
-        area = torch.zeros_like(inside)
+        inside, area = torch.zeros(2, size, units, candidates)
         for piece in pieces(units, max(1, PIECE // (size * max(cells, names.shape[2])))):
             near = gr.upsample_rows_first(steps[:, piece], self.grid, self.stride)  # (g', n, u, g')
             step = near.permute(2, 1, 0, 3).reshape(near.shape[2], -1).clamp_(0, lv.STEPS - 1).long()
@@ -206,9 +179,9 @@ class _Ballot:
                 if plane == 0:  # each pixel once, whatever its classes
                     area[:, piece] = _above(counted.sum(2), place).transpose(0, 1)
         present = torch.stack([(names == c).any(1).sum(1) for c in range(self.classes)], 1)  # (n, C)
-        self.inside += torch.einsum("rn,nut->rut", weights, inside.double())
-        self.area += torch.einsum("rn,nut->rut", weights, area.double())
-        self.present += weights @ present.double()
+        self.inside += torch.einsum("rn,nut->rut", weights, inside)
+        self.area += torch.einsum("rn,nut->rut", weights, area)
+        self.present += weights @ present.float()
         self.pixels += weights.sum(1)[:, None, None] * names.shape[2]
 
     def votes(self, rule: str) -> Floats:
@@ -220,6 +193,12 @@ class _Ballot:
         votes = np.zeros((len(self.best), self.classes))
         np.put_along_axis(votes, self.best.numpy(), first.mean(0), axis=1)
         return votes
+
+
+@lru_cache(maxsize=64)  # blocks of units take the same shards one after the other
+def _bootstrapped(images: int, seed: int, block: int) -> Tensor:
+    """(ROUNDS, images) float32; a shard's pixels so weighted add up to whole numbers below 2^24, hence exactly."""
+    return torch.from_numpy(poisson_bootstrap(images, seed, block)).float()
 
 
 def _above(counts: Tensor, place: Tensor) -> Tensor:
