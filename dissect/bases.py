@@ -26,7 +26,6 @@ from torch import Tensor
 from ..hooks.errors import DissectError, UsageError, one_line
 from . import randomness
 from .maps import Maps
-from .randomness import dice
 
 UNITS = "units"
 FITTED = ("pca", "nmf")
@@ -92,6 +91,16 @@ class Basis:
         """A random orthogonal mix of each layer's units, as many as there are."""
         return cls(name=ROTATION, count=dict(widths))
 
+    def check(self, shapes: Mapping[str, tuple[int, int, int]], samples: int) -> None:
+        """Raise UsageError unless so many samples of layers of these shapes (units, h, w) suffice to fit it."""
+        if self.name in FITTED and self.count is not None:
+            for layer, (_, height, width) in shapes.items():
+                if (pixels := -(-samples // 2) * height * width) < self.count[layer]:
+                    raise UsageError(
+                        f"--directions {self.count[layer]}: {pixels} pixels of {layer!r} do not suffice to fit "
+                        f"{self.name}; take more --samples or fewer directions."
+                    )
+
     @property
     def noun(self) -> str:
         """What one of them is called."""
@@ -123,11 +132,6 @@ class Basis:
         if self.name == ROTATION:
             return random_rotation(count, seed)
         pixels = sample_pixels(maps, seed)
-        if len(pixels) < count:
-            raise UsageError(
-                f"--directions {count}: {len(pixels)} pixels of {maps.layer!r} do not suffice to fit {self.name}; take "
-                "more --samples or fewer directions."
-            )
         if not np.isfinite(pixels).all():
             raise DissectError(f"Activations of layer {maps.layer!r} are not finite, so no {self.name} can be fitted.")
         return (principal if self.name == "pca" else non_negative)(pixels, count)
@@ -135,7 +139,7 @@ class Basis:
 
 def random_rotation(width: int, seed: int) -> Tensor:
     """A (width, width) orthogonal matrix, uniform among all (Mezzadri 2007): a pure function of the seed."""
-    q, r = torch.linalg.qr(torch.from_numpy(dice(seed, randomness.ROTATION).standard_normal((width, width))))
+    q, r = torch.linalg.qr(torch.from_numpy(randomness.dice(seed, randomness.ROTATION).standard_normal((width, width))))
     return (q * r.diagonal().sign()).float()
 
 
@@ -147,7 +151,7 @@ def sample_pixels(maps: Maps, seed: int) -> NDArray[np.float32]:
     found = []
     for shard in range(len(spool)):
         x = maps.read(shard, slice(None))[::2].float().flatten(2).transpose(1, 2)  # (n, h w, U)
-        places = np.argsort(dice(seed, randomness.PIXELS, shard).random(x.shape[:2]), axis=1)[:, :each]
+        places = np.argsort(randomness.dice(seed, randomness.PIXELS, shard).random(x.shape[:2]), axis=1)[:, :each]
         found.append(np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2]))
     return np.concatenate(found)[:PIXELS]
 

@@ -14,18 +14,25 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..hooks.errors import DissectError, one_line
+from .bases import ROTATION
 from .generators.base import Generator
 from .randomness import WEIGHTS, dice
 
-ROTATION, UNTRAINED = CONTROLS = ("rotation", "untrained")
+UNTRAINED = "untrained"
+CONTROLS = (ROTATION, UNTRAINED)
 STATISTICS, BATCH = 256, 16  # samples from which running statistics are taken anew, and how many at once
 
 
-def untrained(generator: Generator, seed: int = 0) -> Generator:
+def untrained(generator: Generator, seed: int = 0, samples: int = STATISTICS) -> Generator:
     """The generator with every parameter drawn anew: independent normal numbers with that tensor's mean and variance.
 
     So the scale of weights and biases stays what the architecture is used to, whatever its own initialisation.
-    Running statistics, of batch norm for example, are taken anew from 256 samples. The given generator is not changed.
+    Running statistics, of batch norm for example, are taken anew from the first samples, 256 at most. The given
+    generator is not changed.
+
+    Raises:
+        DissectError: the network fails when it is trained.
     """
     module = copy.deepcopy(generator.module)
     with torch.no_grad():
@@ -34,21 +41,24 @@ def untrained(generator: Generator, seed: int = 0) -> Generator:
             spread = parameter.std(correction=0) if parameter.numel() else 0
             parameter.copy_(parameter.mean() + spread * torch.from_numpy(numbers).to(parameter))
     fresh = replace(generator, module=module, name=f"{generator.name} untrained")
-    if any(True for _ in module.buffers()):
-        _renew_statistics(fresh)
+    if next(module.buffers(), None) is not None:
+        _renew_statistics(fresh, min(samples, STATISTICS))
     return fresh
 
 
 @torch.no_grad()
-def _renew_statistics(generator: Generator) -> None:
+def _renew_statistics(generator: Generator, samples: int) -> None:
     norms = [layer for layer in generator.module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
     generator.module.train()
-    for start in range(0, STATISTICS, BATCH):
-        generator.module(generator.latents(range(start, start + BATCH)))
+    try:
+        for start in range(0, samples, BATCH):
+            generator.module(generator.latents(range(start, min(start + BATCH, samples))))
+    except Exception as error:  # whatever the user's network raises
+        raise DissectError(f"{generator.name}: running statistics could not be renewed ({one_line(error)}).") from error
     generator.module.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

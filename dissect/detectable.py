@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ..hooks.errors import UsageError
-from .significance import FALSE_DISCOVERIES, LEVEL
+from .scores import MIN_IOU, MIN_IOU_QUANTILE
+from .significance import FALSE_DISCOVERIES
 from .store import Dissection
+
+FEWEST = 20  # samples; below, no standard deviation is worth the name
 
 
 def power(run: Dissection | str | Path, *, width: float = 0.02, power: float = 0.8) -> pd.DataFrame:
@@ -19,13 +22,14 @@ def power(run: Dissection | str | Path, *, width: float = 0.02, power: float = 0
     Columns: `units`; `iou`; `position_iou`; `detectable_iou`, the least IoU that a unit with the same place would be
     labelled at with probability `power`; `interval_width` of the IoU now; `samples_needed` for intervals of `width`.
 
-    detectable_iou = position_iou + z(1 − α) s0 + z(power) s1: s0 the standard deviation of the IoU when labels are
-    permuted, s1 = interval_width / 3.92 its standard error, α the p-value that is enough in this run, 0.05 k / m for k
-    labelled of m units (at least one). Both, and the interval, shrink with the square root of the number of samples.
-    IoU is taken as normal: good for hundreds of samples, rough for tens. `attrs` holds α, width, power and samples.
+    detectable_iou = position_iou + (z(1 − α) + z(power)) s, and at least the rule's limit for IoU: s is the standard
+    deviation of the IoU when label maps are permuted, taken to be that of IoU − position_iou with a little content as
+    well, and α the p-value that is enough in this run, 0.05 k / m for k labelled of m units (at least one). s, and the
+    interval, shrink with the square root of the number of samples. The IoU is taken as normal: good for hundreds of
+    samples, rough for tens. `attrs` holds α, width, power and samples.
 
     Raises:
-        UsageError: width or power make no sense, or the run's labels were not tested.
+        UsageError: width or power make no sense, the run's labels were not tested, or no unit reaches the limits.
     """
     run = run if isinstance(run, Dissection) else Dissection.load(run)
     if not 0 < width < 1:
@@ -41,10 +45,14 @@ def power(run: Dissection | str | Path, *, width: float = 0.02, power: float = 0
     null_sd = np.concatenate([run.null_sd(layer) for layer in run.layers])
     units = run.units.assign(interval_width=run.units.iou_high - run.units.iou_low, null_sd=null_sd)
     units = units[units.reaches_limits].copy()
-    error = units.interval_width / (2 * normal.inv_cdf((1 + LEVEL) / 2))
-    units["detectable_iou"] = (
-        units.position_iou + normal.inv_cdf(1 - enough) * units.null_sd + normal.inv_cdf(power) * error
-    )
+    if units.empty or samples < FEWEST:
+        raise UsageError(
+            f"{run.folder}: {len(units)} units reach the rule's limits, with {samples} samples; at least 1 unit and "
+            f"{FEWEST} samples are needed."
+        )
+    least = MIN_IOU if run.info["config"]["threshold"] == "iqr" else MIN_IOU_QUANTILE
+    deviations = normal.inv_cdf(1 - enough) + normal.inv_cdf(power)
+    units["detectable_iou"] = (units.position_iou + deviations * units.null_sd).clip(lower=least)
     columns = ["iou", "position_iou", "detectable_iou", "interval_width"]
     groups = units.groupby(["layer", "label"], sort=False)
     table = groups[columns].median().assign(units=groups.size()).reset_index().rename(columns={"label": "class"})

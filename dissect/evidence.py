@@ -2,10 +2,11 @@
 
 One pass over the shards, memory independent of their number. The odd images, on which labels are scored, give
 
-- the IoU that place alone would give: labels and regions of different images, in closed form from their mean maps;
+- the IoU that place alone would give: label maps dealt out among the images at random, in closed form from mean maps;
 - overlaps of every region with every class map within a shard, from which any pairing of images can be summed: the
   permutation test. Class and level were chosen on the even images, which no pairing touches: a search repeated under
-  the null would find the same again, so that the test holds for either rule, however many levels and classes it tried;
+  the null would find the same again, so that the test holds for either rule, however many levels and classes it tried
+  (the 64 levels themselves are quantiles over all images, but of activations alone);
 - sums over bootstrapped images: the interval of the IoU.
 
 The even images, on which labels are chosen, give the classes that would have come first in a bootstrap of them.
@@ -54,7 +55,7 @@ class Evidence:
 
     low: Floats  # 95 % bootstrap interval of the IoU
     high: Floats
-    position_iou: Floats  # expected where regions and class maps come from different images
+    position_iou: Floats  # at the overlap expected where class maps are dealt out among the images at random
     null_sd: Floats  # of the IoU under permutation
     p_value: Floats
     votes: Floats  # (U, C) share of the bootstrap replicates in which the class comes first
@@ -197,7 +198,7 @@ class _Ballot:
 
 @lru_cache(maxsize=64)  # blocks of units take the same shards one after the other
 def _bootstrapped(images: int, seed: int, block: int) -> Tensor:
-    """(ROUNDS, images) float32; a shard's pixels so weighted add up to whole numbers below 2^24, hence exactly."""
+    """(ROUNDS, images) float32: on grids up to 256, a shard's pixels so weighted add up exactly, below 2^24."""
     return torch.from_numpy(poisson_bootstrap(images, seed, block)).float()
 
 

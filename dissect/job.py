@@ -68,7 +68,7 @@ class Job:
         }
 
     def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
-        """Make, resume or open the run in a folder, without a report. Its featuremaps stay in its spool.
+        """Make, resume or open the run in a folder, without a report. Its featuremaps stay, unless it is a control.
 
         A `shared` spool of the same samples serves instead of one of its own if it still has the featuremaps.
 
@@ -86,13 +86,16 @@ class Job:
         info = open_run(folder, self.config, self._describe)
         own = Spool(folder / "spool", samples)
         if info["status"] == COMPLETE:
-            if keep_spool and not own.has_features():
+            if keep_spool and not self.control and not own.has_features():
                 raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
             return Dissection.load(folder)
         with writing(folder):
             if shared and shared.has_features():
-                return self._work(shared, folder, info | {"spool": "../../spool"})
-            return self._work(own, folder, info | {"keep_spool": keep_spool})
+                return self._work(shared, folder, info | {"shared_spool": True})
+            found = self._work(own, folder, info | {"keep_spool": keep_spool})
+            if self.control and not keep_spool:  # nothing else will need them
+                own.drop_features()
+            return found
 
     def _work(self, spool: Spool, folder: Path, info: dict[str, Any]) -> Dissection:
         settings, names = self.settings, self.segmenter.vocabulary

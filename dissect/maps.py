@@ -13,6 +13,8 @@ from torch import Tensor
 from .capture import Plan
 from .spool import Spool
 
+SAMPLES_AT_ONCE = 16  # whose units are all in memory to be summed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Maps:
@@ -40,15 +42,25 @@ class Maps:
         stored = self._stored(shard)
         if self.directions is None:
             return torch.from_numpy(np.array(stored[:, block]))
-        units = whole(torch.from_numpy(np.array(stored)))
-        return torch.einsum("ku,nuhw->nkhw", self.directions[block], units).half()
+        weights = self.directions[block]
+        parts = [
+            torch.einsum("ku,nuhw->nkhw", weights, whole(torch.from_numpy(np.array(stored[some])))).half()
+            for some in pieces(len(stored), SAMPLES_AT_ONCE)
+        ]
+        return torch.cat(parts)
 
     def pick(self, shard: int, rows: NDArray[np.int64], units: NDArray[np.int64]) -> Tensor:
         """(n, h, w) float32: of each row of a shard one unit."""
+        stored = self._stored(shard)
         if self.directions is None:
-            return torch.from_numpy(np.array(self._stored(shard)[rows, units])).float()
-        every = whole(torch.from_numpy(np.array(self._stored(shard)[rows])))
-        return torch.einsum("nu,nuhw->nhw", self.directions[units], every).half().float()
+            return torch.from_numpy(np.array(stored[rows, units])).float()
+        parts = [
+            torch.einsum(
+                "nu,nuhw->nhw", self.directions[units[some]], whole(torch.from_numpy(stored[rows[some]]))
+            ).half()
+            for some in pieces(len(rows), SAMPLES_AT_ONCE)
+        ]
+        return torch.cat(parts).float()
 
     def labels(self, shard: int) -> Tensor:
         """(n, P, g, g) int16, -1 for unlabelled; a copy."""

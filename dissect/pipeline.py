@@ -9,9 +9,9 @@ from pathlib import Path
 from ..hooks.errors import UsageError
 from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
-from .bases import UNITS, Basis
+from .bases import FITTED, UNITS, Basis
 from .capture import probe
-from .controls import CONTROLS, ROTATION, untrained
+from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
 from .generators.base import Generator
 from .job import Job, writing
@@ -61,10 +61,11 @@ def run(
         basis: `units`, or directions in each layer: `pca`, `nmf`, or a safetensors file (see `bases`).
         directions: how many, for `pca` and `nmf`; None is 32, or as many as there are units.
         grid: side of the grid on which featuremaps and labels meet, at most the image side.
-        seed: of the latents, permutations and bootstraps; None is 0, or a Generator's own.
+        seed: of the latents and of all else that is drawn; None is 0, or a Generator's own.
         weights, latent: for `package.module:factory`: a checkpoint of its state, and e.g. `normal:128`.
         batch_size, device: None chooses.
-        out: the run folder; None is `runs/MODEL-LAYERS`. The same run there is resumed, or returned if finished.
+        out: the run folder; None is `runs/MODEL-LAYERS`, with `-BASIS` for directions. The same run there is resumed,
+            or returned if finished.
         keep_spool: keep the featuremaps when done.
         spool_limit: refuse beforehand to fill more bytes of disk than this.
         quiet: no progress bars.
@@ -75,7 +76,7 @@ def run(
     """
     controls = tuple(dict.fromkeys([controls] if isinstance(controls, str) else controls))
     _check(samples, threshold, quantile, grid, seed, batch_size)
-    _check_statistics(significance, controls, basis)
+    _check_statistics(significance, controls, basis, directions)
     device = usable_device(device)
     generator, namer = open_models(
         model, segmenter, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet
@@ -86,11 +87,13 @@ def run(
         raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
     plan = probe(generator, namer, picked, grid)
     widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
+    chosen = Basis.open(basis, directions, widths)
+    chosen.check(plan.shapes, samples)
     job = Job(
         generator=generator,
         segmenter=namer,
         plan=plan,
-        basis=Basis.open(basis, directions, widths),
+        basis=chosen,
         control=None,
         settings={
             "samples": samples,
@@ -114,18 +117,16 @@ def run(
     name = f"{generator.name}-{'+'.join(picked)}" + ("" if basis == UNITS else f"-{job.basis.name}")
     folder = Path(out) if out else Path("runs") / safe_name(name)
     found = job.perform(folder, keep_spool=keep_spool)
-    for control in controls:
-        place = folder / "controls" / control
-        if control == ROTATION:
-            replace(job, control=control, basis=Basis.rotation(widths)).perform(place, shared=found.spool)
-        else:
-            fresh = untrained(generator, job.settings["seed"] or 0)
-            plan = probe(fresh, namer, picked, grid)
-            replace(job, control=control, generator=fresh, plan=plan, source={}).perform(place)
-    with writing(folder):
-        for done in (found, *found.controls.values()):
-            if not (keep_spool or found.info["keep_spool"]):
-                done.spool.drop_features()
+    if ROTATION in controls:  # first, while the run's own featuremaps are there
+        mixed = replace(job, control=ROTATION, basis=Basis.rotation(widths))
+        mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
+    if not (keep_spool or found.info["keep_spool"]):
+        with writing(folder):
+            found.spool.drop_features()
+    if UNTRAINED in controls:
+        fresh = untrained(generator, job.settings["seed"] or 0, samples)
+        bare = replace(job, control=UNTRAINED, generator=fresh, plan=probe(fresh, namer, picked, grid), source={})
+        bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return found
 
 
@@ -144,11 +145,13 @@ def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int |
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
 
 
-def _check_statistics(significance: str, controls: Sequence[str], basis: str) -> None:
+def _check_statistics(significance: str, controls: Sequence[str], basis: str, directions: int | None) -> None:
     if significance not in MODES:
         raise UsageError(f"--significance {significance!r} is not known; there are {', '.join(MODES)}.")
     if unknown := [name for name in controls if name not in CONTROLS]:
         raise UsageError(f"--control {unknown[0]!r} is not known; there are {', '.join(CONTROLS)}.")
+    if directions is not None and basis not in FITTED:
+        raise UsageError(f"--directions {directions} goes with --basis {' or '.join(FITTED)}.")
     if ROTATION in controls and basis != UNITS:
         raise UsageError("--control rotation mixes units, so it does not go with --basis; leave one of them out.")
 

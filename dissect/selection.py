@@ -52,6 +52,8 @@ def pick_layer(run: Dissection, layer: str | int | None) -> str:
     Raises:
         UsageError: the run has no such layer, or several and none was named; or it dissects directions.
     """
+    if run.info["config"]["control"]:
+        raise UsageError(f"{run.folder} is a control; interventions work on the run that it belongs to.")
     if run.noun != "unit":
         raise UsageError(
             f"The run in {run.folder} dissects directions ({run.info['config']['basis']}), and interventions change "

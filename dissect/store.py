@@ -213,7 +213,8 @@ class Dissection:
 
     @property
     def spool(self) -> Spool:
-        return Spool(self.folder / self.info.get("spool", "spool"), self.info["config"]["samples"])
+        place = self.folder.parents[1] if self.info.get("shared_spool") else self.folder  # a control may use its run's
+        return Spool(place / "spool", self.info["config"]["samples"])
 
     @cached_property
     def _scores(self) -> dict[str, NDArray[np.generic]]:

@@ -92,11 +92,11 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
             cells = [f"{row['chance_iou']:.3f}", f"{row['iqr']:.3f}"]
             if tested:
                 between = _between(row["iou_low"], row["iou_high"], ".3f")
-                cells = [between, f"{row['position_iou']:.3f}", f"{row['iqr']:.3f}", f"{row['q_value']:.1g}"]
+                cells = [between, f"{row['position_iou']:.3f}", f"{row['iqr']:.3f}", f"{row['q_value']:.2g}"]
             shown.add_row(escape(row["layer"]), str(row["unit"]), escape(row["label"]), f"{row['iou']:.3f}", *cells)
         screen.print(shown)
         meant = (
-            "place: IoU of the same regions with the labels of other images"
+            "place: the IoU expected with label maps dealt out among the images at random"
             if tested
             else "chance: IoU of an unrelated mask of the same size"
         )
@@ -130,8 +130,8 @@ def show_power(found: pd.DataFrame) -> None:
         )
     screen.print(shown)
     screen.print(
-        "[dim]Medians over the units whose scores reach the rule's limits. place: IoU of the same regions with the "
-        f"labels of other images; detectable: the least IoU that is labelled with probability {known['power']:g}, at "
+        "[dim]Medians over the units whose scores reach the rule's limits. place: the IoU expected with label "
+        f"maps dealt out at random; detectable: the least IoU that is labelled with probability {known['power']:g}, at "
         f"p ≤ {known['alpha']:.2g}, which is enough in this run; samples: for intervals {known['width']:g} wide "
         f"(± {known['width'] / 2:g})."
     )

@@ -49,7 +49,7 @@ def write_report(run: Dissection) -> Path:
         shutil.copy(HERE / "assets" / "report.css", part)
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError, jinja2.TemplateError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise DissectError(
             f"The run in {run.folder} is damaged ({one_line(error)}); delete the folder and run again."
         ) from error
@@ -76,7 +76,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["points"] = _signed("+.2f")
     environment.filters["points3"] = _signed("+.3f")
     environment.filters["points4"] = _signed("+.4f")
-    environment.filters["small"] = lambda value: "" if pd.isna(value) else f"{value:.1g}"
+    environment.filters["small"] = lambda value: "" if pd.isna(value) else f"{value:.2g}"
     environment.filters["score"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     return environment
 
@@ -96,7 +96,6 @@ def _signed(form: str) -> Callable[[float | None], str]:
 def _context(run: Dissection) -> dict[str, object]:
     numbers = {layer: number for number, layer in enumerate(run.layers)}
     units = run.units.sort_values(["labelled", "iou"], ascending=False, kind="stable")
-    controls = {name: control.summary().to_dict("records") for name, control in run.controls.items()}
     colours = dict(zip(run.classes["class"], map(figures.safe_colour, run.classes.colour), strict=True))
     return {
         "info": run.info,
@@ -104,8 +103,7 @@ def _context(run: Dissection) -> dict[str, object]:
         "layers": run.summary().to_dict("records"),
         "noun": run.noun,
         "tested": run.info["config"]["significance"] != "off",
-        "controls": controls,
-        "control_rows": lambda place: [(name, rows[place]) for name, rows in controls.items()],
+        "controls": {name: control.summary().to_dict("records") for name, control in run.controls.items()},
         "classes": run.classes.to_dict("records"),
         "colours": colours,
         "units": [row | {"page": f"units/{numbers[row['layer']]}-{row['unit']}"} for row in units.to_dict("records")],

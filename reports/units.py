@@ -22,17 +22,15 @@ def write_units(run: Dissection, folder: Path, environment: jinja2.Environment) 
     for number, layer in enumerate(run.layers):
         found, chance = run.curves(layer)
         rows = run.units[run.units.layer == layer].to_dict("records")
-        for row, iou, random in zip(rows, found, chance, strict=True):
+        chosen = np.abs(run.levels(layer) - np.array([[row["threshold"]] for row in rows])).argmin(1)
+        for row, iou, random, level in zip(rows, found, chance, chosen, strict=True):
             top = _round_up(float(np.nanmax(np.append(np.concatenate([iou, random]), row["iou_high"]), initial=0)))
             chart = {
                 "iou": _points(along, iou, top),
                 "chance": _points(along, random, top),
                 "x": [(tick, float(_across(np.array(tick), highest, lowest))) for tick in TICKS],
                 "y": [(top * part / 4, HEIGHT * (1 - part / 4)) for part in range(5)],
-                "chosen": [
-                    float(_across(np.clip(np.array(row["quantile"]), lowest, highest), highest, lowest)),
-                    *(HEIGHT * (1 - value / top) for value in (row["iou"], row["position_iou"])),
-                ],
+                "chosen": [along[level], *(HEIGHT * (1 - value / top) for value in (row["iou"], row["position_iou"]))],
             }
             page = template.render(
                 run=run.info,
@@ -60,4 +58,4 @@ def _points(along: NDArray[np.float64], values: NDArray[np.float64], top: float)
 
 def _round_up(value: float) -> float:
     """The least of 0.04, 0.1, 0.2, 0.4, … 1 that holds a value."""
-    return next(top for top in (0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if value <= top)
+    return next(top for top in (0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if value <= top or top == 1)

@@ -94,6 +94,7 @@ def test_tables_on_stderr_and_the_path_on_stdout(dissect: Callable[..., Result])
         (["run", *MINE, "--basis", "ica"], "--basis 'ica' is not known; there are units, pca, nmf, or a .safetensors"),
         (["run", *MINE, "--basis", "pca", "--directions", "9"], "layer 'paint' has 6 units, so 1 to 6"),
         (["run", *MINE, "--basis", "pca", "--control", "rotation"], "does not go with --basis"),
+        (["run", *MINE, "--directions", "3"], "--directions 3 goes with --basis pca or nmf"),
         (["power", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere is no run folder"),
         (["models", "--detail", "progan_scnes"], "Did you mean progan_scenes"),

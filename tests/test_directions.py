@@ -112,7 +112,7 @@ def test_too_few_pixels_make_no_basis(tmp_path: Path) -> None:
         assert basis is not None
         assert len(basis) == 4
         with pytest.raises(UsageError, match=rf"--directions 5: 4 pixels of 'layer' do not suffice to fit {name}"):
-            Basis.open(name, 5, {"layer": 10}).directions(maps, 0)
+            Basis.open(name, 5, {"layer": 10}).check({"layer": (10, 2, 2)}, 2)
 
 
 def test_what_a_basis_makes_of_a_layer(tmp_path: Path) -> None:
@@ -274,13 +274,13 @@ def test_controls_are_runs_of_their_own(go: Go, tmp_path: Path) -> None:
 def test_a_rotation_uses_the_spool_of_its_run(go: Go, keep: bool) -> None:
     run = go(controls=["rotation", "untrained"], keep_spool=keep)
     rotation, fresh = run.controls["rotation"], run.controls["untrained"]
-    assert rotation.info["spool"] == "../../spool"
+    assert rotation.spool.folder == run.spool.folder
     assert rotation.info["captured_now"] == 0
     assert not (rotation.folder / "spool").exists()
     assert rotation.spool.read(0, "labels").shape == run.spool.read(0, "labels").shape
     assert [len(features(r)) for r in (run, fresh)] == ([2, 2] if keep else [0, 0])
     assert fresh.spool.folder == fresh.folder / "spool"
-    assert "spool" not in run.info
+    assert "shared_spool" not in run.info
 
 
 def test_a_control_is_added_to_a_finished_run(go: Go, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_kept_spool_is_kept_when_a_control_is_added(go: Go) -> None:
     go(keep_spool=True)
     run = go(controls="rotation")
     assert len(features(run)) == 2
-    assert run.controls["rotation"].info["spool"] == "../../spool"
+    assert run.controls["rotation"].spool.folder == run.spool.folder
 
 
 def test_controls_that_cannot_be_are_refused(go: Go, tmp_path: Path) -> None:

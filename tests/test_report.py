@@ -131,6 +131,9 @@ def test_controls_and_directions_are_named_so(
     run = dissect.Dissection.load(tmp_path / "run")
     for row, found in zip(rows, (run, *run.controls.values()), strict=True):
         assert row[3] == f"{found.units.labelled.sum()} of 6"
+    for control in ("rotation", "untrained"):
+        page.goto(make(painter, colours, tmp_path / control, controls=[control]).as_uri())
+        assert page.locator("#controls tbody tr").count() == 2
     page.goto(make(painter, colours, tmp_path / "mixed", basis="pca", directions=3).as_uri())
     assert "3" in page.locator(".figures").inner_text()
     assert "directions of paint are labelled" in page.locator(".figures").inner_text()
