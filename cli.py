@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .reports import console
-from .reports.command import OneLine, common
+from .reports.command import OneLine, a_run, common, effects_options, link
 
 EXAMPLES = """
 \b
@@ -18,12 +16,14 @@ Examples:
   dissect run --model progan_scenes --layer 4
   dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
-  dissect ablate runs/progan_scenes-layer4 --class tree --top 20
-  dissect insert runs/progan_scenes-layer4 --class door --top 20
+  dissect ablate runs/progan_scenes-layer4 --class tree
+  dissect insert runs/progan_scenes-layer4 --class door
   dissect scan runs/progan_scenes-layer4 --class tree
   dissect power runs/progan_scenes-layer4 --width 0.01
   dissect models --detail progan_scenes
-  dissect scenes --n 1000 --out scenes
+  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
+  dissect report runs/progan_scenes-layer4 --single-file
+  dissect models --detail progan_scenes
 """
 
 
@@ -44,7 +44,6 @@ Examples:
   dissect run --model progan_scenes --layer 4 --layer 6 --samples 2000 --out runs/both
   dissect run --model progan_scenes --layer 4 --control rotation --control untrained
   dissect run --model progan_scenes --layer 4 --basis pca --directions 16
-  dissect run --model generator.pth --layer layer7 --segmenter hub:smp-hub/segformer-b3-512x512-ade-160k
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
 """
 )
@@ -80,36 +79,13 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
     if not no_report:
         from .reports.pages import write_report
 
-        page = write_report(found)
+        page = write_report(found, quiet=quiet)
     summary = found.summary()
     if not quiet:
         console.show_run(found, summary)
         click.echo(page or found.folder / "units.csv")
     controls = {name: console.records(control.summary()) for name, control in found.controls.items()}
     return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
-
-
-_RUN = click.argument("run", type=click.Path(path_type=Path))
-
-
-def _effects_options(command: Callable[..., object]) -> Callable[..., object]:
-    """What `ablate` and `insert` have in common."""
-    options = (
-        click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
-        click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
-        click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
-        click.option("--layer", help="Layer of the run; needed where it has several."),
-        click.option("--by", default="iou", show_default=True, help="Best by: iou, or scan (effect of each alone)."),
-        click.option("--optimize", is_flag=True, help="Find the units by gradient (ACE) and compare with IoU's."),
-        click.option("--samples", type=int, help="Unseen samples to measure on.  [default: 256; grid: fewer]"),
-        click.option("--random-sets", default=5, show_default=True, help="Random sets beside, of each of two kinds."),
-        click.option("--name", help="Folder in RUN/interventions.  [default: from the options]"),
-        click.option("--seed", default=0, show_default=True, help="Seed of the random sets."),
-        click.option("--batch-size", type=int, help="[default: by device]"),
-        click.option("--device", default="auto", show_default=True),
-        _RUN,
-    )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
 @main.command(
@@ -122,7 +98,7 @@ Examples:
   dissect ablate runs/progan_scenes-layer5 --class tree --optimize
 """
 )
-@_effects_options
+@effects_options
 @click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
 @click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
 @common
@@ -143,7 +119,7 @@ Examples:
   dissect insert runs/progan_scenes-layer4 --class tree --where mask.png
 """
 )
-@_effects_options
+@effects_options
 @click.option(
     "--where", default="grid", show_default=True, help="grid (each cell alone), x,y[,w,h], class:NAME, a mask."
 )
@@ -163,7 +139,7 @@ def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
 
     if not quiet:
         console.show_effects(effects)
-    page = write_report(Dissection.load(run)).parent / "interventions" / f"{effects.info['name']}.html"
+    page = link(write_report(Dissection.load(run), quiet=quiet), intervention=effects.info["name"])
     if not quiet:
         click.echo(page)
     return {
@@ -183,7 +159,7 @@ Examples:
   dissect scan runs/both --class tree --layer layer6 --samples 128
 """
 )
-@_RUN
+@a_run
 @click.option("--class", "label", metavar="CLASS", required=True, help="The class by which units are ranked.")
 @click.option("--layer", help="Layer of the run.  [default: all in turn]")
 @click.option("--samples", default=64, show_default=True, help="The run's first ones.")
@@ -198,17 +174,14 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[d
 
     opened = Dissection.load(run)
     found = [dissect_scan(opened, layer=name, quiet=quiet, **options) for name in ([layer] if layer else opened.layers)]
+    report = write_report(opened, quiet=quiet)
+    pages = [link(report, intervention=one.info["name"]) for one in found]
     if not quiet:
         for one in found:
             console.show_scan(one.table, one.info)
-    report = write_report(opened).parent
-    results = []
-    for one in found:
-        page = report / "interventions" / f"{one.info['name']}.html"
-        results.append({**one.info, "report": page, "units": console.records(one.table.head(20))})
-        if not quiet:
-            click.echo(page)
-    return results
+        click.echo("\n".join(pages))
+    tables = [console.records(one.table.head(20)) for one in found]
+    return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
 
 
 @main.command(
@@ -219,7 +192,7 @@ Examples:
   dissect power runs/progan_scenes-layer4 --width 0.01 --power 0.9
 """
 )
-@_RUN
+@a_run
 @click.option("--width", default=0.02, show_default=True, help="Wanted width of the intervals of IoU.")
 @click.option("--power", default=0.8, show_default=True, help="Probability of finding a unit of the IoU told.")
 @common
@@ -233,15 +206,48 @@ def power(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
     return {**table.attrs, "classes": console.records(table)}
 
 
-@main.command(epilog="\b\nExample:\n  dissect report runs/progan_scenes-layer4")
-@click.argument("run", type=click.Path(path_type=Path))
+@main.command(
+    epilog="""
+\b
+Examples:
+  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
+  dissect compare runs/step-10000:layer4 runs/step-20000:layer4 --out comparison
+"""
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN[:LAYER]…")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: comparisons/A-B-…]")
 @common
-def report(*, run: Path, quiet: bool) -> dict[str, object]:
+def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> dict[str, object]:
+    """Compare RUNs with the first: classes gained and lost, units that correspond, images side by side."""
+    from .dissect.comparison import compare as dissect_compare
+    from .reports.comparison import write_comparison
+
+    found = dissect_compare(*runs)
+    page = write_comparison(found, out, quiet=quiet)
+    if not quiet:
+        console.show_comparison(found)
+        click.echo(page)
+    sides, classes = console.records(found.summary()), console.records(found.classes)
+    return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  dissect report runs/progan_scenes-layer4
+  dissect report runs/progan_scenes-layer4 --single-file
+"""
+)
+@a_run
+@click.option("--single-file", is_flag=True, help="RUN/report.html with everything inside, to mail.")
+@common
+def report(*, run: Path, single_file: bool, quiet: bool) -> dict[str, object]:
     """Write the pages of a finished RUN again."""
     from .dissect.store import Dissection
     from .reports.pages import write_report
 
-    page = write_report(Dissection.load(run))
+    page = write_report(Dissection.load(run), single_file=single_file, quiet=quiet)
     if not quiet:
         click.echo(page)
     return {"report": page}
@@ -256,13 +262,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
 
     if not detail:
         return console.show_rows(zoo.table(), "{} pixels", quiet)
-    text, layers = zoo.card(detail), {}
-    if zoo.place(zoo.MODELS[detail]).is_file():
-        from .hooks.layers import layer_shapes
-
-        generator = zoo.load_generator(detail)
-        shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
-        layers = {shape.name: shape.shape for shape in shapes if shape.name in generator.layers}
+    text, layers = zoo.card(detail), zoo.layers_here(detail)
     if not quiet:
         click.echo(text)
         console.show_layers(layers)

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison import Comparison, compare
     from .detectable import power
     from .effects import Effects
     from .generators.base import Generator, NormalLatents, Provenance
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .unit_scan import Scan, scan
 
 __all__ = [
+    "Comparison",
     "Dissection",
     "Effects",
     "Generator",
@@ -29,6 +31,7 @@ __all__ = [
     "Provenance",
     "Scan",
     "ablate",
+    "compare",
     "insert",
     "load_generator",
     "power",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "comparison",
     "Dissection": "store",
     "Effects": "effects",
     "Generator": "generators.base",
@@ -45,6 +49,7 @@ _HOMES = {
     "load_generator": "generators.zoo",
     "Scan": "unit_scan",
     "ablate": "interventions",
+    "compare": "comparison",
     "insert": "interventions",
     "power": "detectable",
     "run": "pipeline",

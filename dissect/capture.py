@@ -22,7 +22,7 @@ from . import grid as gr
 from .generators.base import Generator
 from .spool import Spool
 
-THUMBNAIL = 128  # pixels
+THUMBNAIL = 256  # pixels
 BATCH = {"cuda": 64, "cpu": 16}
 
 Arrays = dict[str, NDArray[np.generic]]

@@ -9,7 +9,8 @@ One pass over the shards, memory independent of their number. The odd images, on
   (the 64 levels themselves are quantiles over all images, but of activations alone);
 - sums over bootstrapped images: the interval of the IoU.
 
-The even images, on which labels are chosen, give the classes that would have come first in a bootstrap of them.
+The even images, on which labels are chosen, give the classes that would have come first in a bootstrap of them. For a
+unit's best classes beside its label, the odd ones give interval and position IoU as well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import grid as gr
 from . import levels as lv
@@ -33,6 +36,8 @@ from .tally import Tally, in_blocks
 UNITS_AT_ONCE = 32
 PIECE = 2**19  # pixels, or counters, worked on together: they fit the processor's cache
 CANDIDATES = 8  # best classes of a unit, any of which may come first
+RIVALS = 5  # of them that are told of
+MAP = 32  # side of the maps of where units fire, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class Thoroughness:
     """How much the second look spends."""
 
     permutations: int
-    stride: int  # every stride-th row and column serves for the bootstrap of labels
+    stride: int  # every stride-th row and column serves for the bootstraps of labels and of rivals
 
 
 THOROUGHNESS = {
@@ -59,6 +64,10 @@ class Evidence:
     null_sd: Floats  # of the IoU under permutation
     p_value: Floats
     votes: Floats  # (U, C) share of the bootstrap replicates in which the class comes first
+    fires: NDArray[np.float16]  # (U, s, s) share of the scored images in which the unit's region is there
+    rival_low: Floats  # (U, R) of the IoU with each of the unit's best classes, at its own level
+    rival_high: Floats
+    rival_position: Floats
 
 
 def examine_layer(
@@ -71,6 +80,7 @@ def examine_layer(
     - p_value: see `significance.permutation_p`; blocks are the scored images of a shard, 64.
     - low, high: 2.5 % and 97.5 % of the IoU over 2,000 Poisson bootstraps of the scored images; class and level fixed.
     - votes: over as many bootstraps of the choosing images, among the unit's eight best classes, each at its level.
+    - rival_…: the same interval and position IoU for its five best classes, from every `stride`-th row and column.
     """
     parts = in_blocks(
         lambda block: _examine_block(maps, block, tally, labels, rule, how, seed), len(maps), UNITS_AT_ONCE, advance
@@ -92,7 +102,8 @@ def _examine_block(
     pairs: dict[int, Tensor] = {}
     sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)  # |M ∩ C|, |M|, |C|: plain, then bootstrapped
     regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
-    ballot = _Ballot(tally.codes[block], labels, block, grid, how.stride)
+    ballot = _Candidates(tally.codes[block], labels, block, grid, how.stride, CANDIDATES)
+    rivals = _Candidates(tally.codes[block], labels, block, grid, how.stride, RIVALS)
 
     at_once = max(1, PIECE // (SHARD // 2 * grid**2))
     buffers = torch.empty(2, at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
@@ -104,6 +115,8 @@ def _examine_block(
         size = len(scored)
         if not size:
             continue
+        weights = _bootstrapped(size, seed, 2 * shard + 1)
+        rivals.add(steps[1::2], scored, weights, places=True)
         maps_of_classes = torch.stack([(scored == int(c)).any(1).flatten(1) for c in classes]).float()  # (C', n, g²)
         overlap = torch.zeros(len(label), size, size)
         area = torch.zeros(len(label), size)
@@ -118,33 +131,45 @@ def _examine_block(
             overlap[piece] = torch.bmm(masks, maps_of_classes[own[piece]].transpose(1, 2))
         places += maps_of_classes.sum(1)
         pairs[size] = pairs.get(size, 0) + overlap.double()
-        weights = torch.cat([torch.ones(1, size), _bootstrapped(size, seed, 2 * shard + 1)])
         of_class = maps_of_classes.sum(2)[own]  # (U, n)
         for row, image in enumerate((overlap.diagonal(dim1=1, dim2=2), area, of_class)):
             sums[row] += weights @ image.T
-    expected = (regions.double() * places[own].double()).sum(1).numpy() / (maps.spool.samples // 2)  # |M ∩ C| by place
+    scored_images = maps.spool.samples // 2
+    expected = (regions.double() * places[own].double()).sum(1).numpy() / scored_images  # |M ∩ C| by place
     inside, m, c = sums.numpy()
     low, high = interval(iou_of(inside[1:], m[1:], c[1:]))
     both = m[0] + c[0]
+    position = iou_of(expected, m[0], c[0])
+    best, rows = labels.ranking[block, :RIVALS], np.arange(len(label))[:, None]
+    at = rows + block.start, best, labels.class_level[block][rows, best]
+    counted = tally.score.intersection[at], tally.score.unit_area[at[0], at[2]], tally.score.class_area[best]
+    others = rivals.overlaps(iou_of(*counted))
+    for values, own_value in zip(others, (low, high, position), strict=True):
+        values[:, 0] = own_value  # the label is its own first rival, and known from every pixel
+    rival_low, rival_high, rival_position = others
     slope = np.divide(both, (both - expected) ** 2, out=np.zeros_like(both), where=both > expected)  # of a / (both − a)
     return Evidence(
         low=low,
         high=high,
-        position_iou=iou_of(expected, m[0], c[0]),
+        position_iou=position,
         null_sd=permutation_spread(pairs) * slope,
         p_value=permutation_p(pairs, how.permutations, seed),
         votes=ballot.votes(rule),
+        fires=F.adaptive_avg_pool2d(regions.view(-1, grid, grid), min(MAP, grid)).div(scored_images).half().numpy(),
+        rival_low=rival_low,
+        rival_high=rival_high,
+        rival_position=rival_position,
     )
 
 
-class _Ballot:
-    """Which class comes first for each unit when the choosing images are bootstrapped.
+class _Candidates:
+    """A unit's best classes, each at the level that was chosen for it, over bootstrapped images.
 
-    A unit's best classes stand, each at the level that was chosen for it. Overlaps are counted per image and weighted.
+    Overlaps are counted per image and weighted.
     """
 
-    def __init__(self, codes: Tensor, labels: Labels, block: slice, grid: int, stride: int) -> None:
-        best = torch.from_numpy(labels.ranking[block, :CANDIDATES])  # (U, T)
+    def __init__(self, codes: Tensor, labels: Labels, block: slice, grid: int, stride: int, number: int) -> None:
+        best = torch.from_numpy(labels.ranking[block, :number])  # (U, T)
         level = torch.from_numpy(labels.class_level[block]).gather(1, best)
         order = level.argsort(1)
         cuts = codes.gather(1, level.gather(1, order))  # (U, T) ascending
@@ -152,13 +177,20 @@ class _Ballot:
         self.place = order.argsort(1)  # (U, T) of a candidate's level among the cuts
         self.best, self.classes = best, labels.class_level.shape[1]
         self.grid, self.stride = grid, stride
-        self.inside = torch.zeros(ROUNDS, *best.shape, dtype=torch.float64)
+        self.inside = torch.zeros(1 + ROUNDS, *best.shape, dtype=torch.float64)  # plain, then bootstrapped
         self.area = torch.zeros_like(self.inside)
-        self.present = torch.zeros(ROUNDS, self.classes, dtype=torch.float64)
-        self.pixels = torch.zeros(ROUNDS, 1, 1, dtype=torch.float64)
+        self.present = torch.zeros(1 + ROUNDS, self.classes, dtype=torch.float64)
+        self.pixels = torch.zeros(1 + ROUNDS, 1, 1, dtype=torch.float64)
+        side = -(-grid // stride)
+        self.regions = torch.zeros(*best.shape, side**2)  # in how many images each pixel lies above the level
+        self.places = torch.zeros(self.classes, side**2)  # and in how many it is of the class
+        self.images = 0
 
-    def add(self, steps: Tensor, names: Tensor, weights: Tensor) -> None:
-        """steps (n, U, h, w) of some images, their names (n, P, g, g), -1 for unlabelled, weights (ROUNDS, n)."""
+    def add(self, steps: Tensor, names: Tensor, weights: Tensor, *, places: bool = False) -> None:
+        """steps (n, U, h, w) of some images, their names (n, P, g, g), -1 for unlabelled, weights (1 + ROUNDS, n).
+
+        Mean maps, from which position IoU comes, are summed only with `places`.
+        """
         size, (units, candidates) = len(steps), self.best.shape
         names = names[:, :, :: self.stride, :: self.stride].flatten(2).long()  # (n, P, pixels)
         names[names < 0] = self.classes
@@ -169,6 +201,9 @@ class _Ballot:
             near = gr.upsample_rows_first(steps[:, piece], self.grid, self.stride)  # (g', n, u, g')
             step = near.permute(2, 1, 0, 3).reshape(near.shape[2], -1).clamp_(0, lv.STEPS - 1).long()
             exceeded = self.exceeded[piece].gather(1, step).view(len(step), size, -1)  # (u, n, pixels)
+            if places:
+                cut = self.place[piece].T[..., None, None]  # (T, u, 1, 1)
+                self.regions[piece] += (exceeded > cut).sum(2).transpose(0, 1)
             exceeded += torch.arange(len(step))[:, None, None] * (size * cells)
             place = self.place[piece, None].expand(-1, size, -1)  # (u, n, T)
             rows = self.best[piece, None, :, None].expand(-1, size, -1, candidates + 1)
@@ -179,7 +214,11 @@ class _Ballot:
                 inside[:, piece] += _above(counted.gather(2, rows), place[..., None])[..., 0].transpose(0, 1)
                 if plane == 0:  # each pixel once, whatever its classes
                     area[:, piece] = _above(counted.sum(2), place).transpose(0, 1)
-        present = torch.stack([(names == c).any(1).sum(1) for c in range(self.classes)], 1)  # (n, C)
+        here = torch.stack([(names == c).any(1) for c in range(self.classes)], 1)  # (n, C, pixels)
+        present = here.sum(2)
+        self.images += size
+        if places:
+            self.places += here.sum(0)
         self.inside += torch.einsum("rn,nut->rut", weights, inside)
         self.area += torch.einsum("rn,nut->rut", weights, area)
         self.present += weights @ present.float()
@@ -188,18 +227,28 @@ class _Ballot:
     def votes(self, rule: str) -> Floats:
         """(U, C) share of the replicates in which a class has the highest score; none has where all score nothing."""
         sums = self.inside, self.area, self.present[:, self.best], self.pixels.clamp(min=1)
-        a, m, c, n = (one.numpy() for one in sums)
+        a, m, c, n = (one[1:].numpy() for one in sums)
         merit = iqr_of(a, m, c, n) if rule == "iqr" else np.nan_to_num(iou_of(a, m, c))  # (ROUNDS, U, T)
         first = np.eye(merit.shape[2])[merit.argmax(2)] * (merit.max(2, keepdims=True) > 0)
         votes = np.zeros((len(self.best), self.classes))
         np.put_along_axis(votes, self.best.numpy(), first.mean(0), axis=1)
         return votes
 
+    def overlaps(self, exact: Floats) -> tuple[Floats, Floats, Floats]:
+        """(U, T) each: ends of the interval around the IoU (U, T) of all pixels, and the position IoU."""
+        a, m, c = (one.numpy() for one in (self.inside, self.area, self.present[:, self.best]))
+        found = iou_of(a, m, c)
+        shift = exact - found[0]  # what looking at some pixels only has changed
+        low, high = interval(found[1:])
+        expected = torch.einsum("utp,utp->ut", self.regions.double(), self.places[self.best].double()) / self.images
+        area, of_class = self.regions.double().sum(2).numpy(), self.places.double().sum(1)[self.best].numpy()
+        return low + shift, high + shift, iou_of(expected.numpy(), area, of_class) + shift
+
 
 @lru_cache(maxsize=64)  # blocks of units take the same shards one after the other
 def _bootstrapped(images: int, seed: int, block: int) -> Tensor:
-    """(ROUNDS, images) float32: on grids up to 256, a shard's pixels so weighted add up exactly, below 2^24."""
-    return torch.from_numpy(poisson_bootstrap(images, seed, block)).float()
+    """(1 + ROUNDS, images) float32, first ones: on grids up to 256, a shard's pixels add up exactly, below 2^24."""
+    return torch.cat([torch.ones(1, images), torch.from_numpy(poisson_bootstrap(images, seed, block)).float()])
 
 
 def _above(counts: Tensor, place: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
 from .bases import Basis
 from .capture import Plan, capture
-from .evidence import THOROUGHNESS, Evidence, examine_layer
+from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .generators.base import Generator
 from .levels import level_shares
-from .maps import Maps
+from .maps import Maps, signature
 from .models import dissectable, fingerprint, segmenter_fingerprint
 from .progress import Progress
 from .scores import Labels, label_units
@@ -134,7 +134,7 @@ class Job:
         for layer, (maps, tally, labels) in found.items():
             seen = evidence.get(layer)
             tables.append(unit_table(layer, tally, labels, seen, names, rule, fixed))
-            scores |= _layer_scores(layer, tally, seen)
+            scores |= _layer_scores(layer, maps, tally, labels, seen)
             tops |= _layer_tops(layer, maps, tally, labels)
             if maps.directions is not None:
                 scores[f"{layer}/directions"] = maps.directions.numpy()
@@ -180,9 +180,19 @@ class Job:
         }
 
 
-def _layer_scores(layer: str, tally: Tally, evidence: Evidence | None) -> dict[str, NDArray[Any]]:
+def _layer_scores(
+    layer: str, maps: Maps, tally: Tally, labels: Labels, evidence: Evidence | None
+) -> dict[str, NDArray[Any]]:
     """What scores.npz keeps of a layer."""
-    arrays: dict[str, NDArray[Any]] = {f"{layer}/level": tally.level}
+    best = labels.ranking[:, :RIVALS]
+    arrays: dict[str, NDArray[Any]] = {
+        f"{layer}/level": tally.level,
+        f"{layer}/histogram": tally.histogram,
+        f"{layer}/span": tally.span,
+        f"{layer}/rival": best,
+        f"{layer}/rival_level": np.take_along_axis(labels.class_level, best, axis=1),
+        f"{layer}/signature": signature(maps),
+    }
     for half in ("choose", "score"):
         counts = getattr(tally, half)
         arrays[f"{layer}/{half}/intersection"] = counts.intersection
@@ -190,7 +200,8 @@ def _layer_scores(layer: str, tally: Tally, evidence: Evidence | None) -> dict[s
         arrays[f"{half}/class_area"] = counts.class_area
         arrays[f"{half}/pixels"] = np.array(counts.pixels)
     if evidence:
-        arrays[f"{layer}/null_sd"] = evidence.null_sd
+        for name in ("null_sd", "fires", "rival_low", "rival_high", "rival_position"):
+            arrays[f"{layer}/{name}"] = getattr(evidence, name)
     return arrays
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 STEPS = 4096
 HIGHEST, LOWEST, COUNT = 0.001, 0.5, 64  # shares of pixels above the highest and the lowest level
+BINS = 64  # of the histogram that is kept
 
 
 def level_shares(quantile: float) -> list[float]:
@@ -90,6 +91,13 @@ def step_range(histogram: Tensor) -> tuple[Scale, Scale]:
     least, low, high, greatest = _VALUES[_ASCENDING][places].unbind(1)
     narrow = high > low
     return Scale(torch.where(narrow, low, least), torch.where(narrow, high, greatest)), Scale(least, greatest)
+
+
+def binned(histogram: Tensor, whole: Scale) -> Tensor:
+    """histogram (U, 65536) -> (U, 64) int64 in bins of equal width over a unit's whole range, its ends included."""
+    spread = (whole.high - whole.low)[:, None]
+    place = ((_VALUES - whole.low[:, None]) / spread * BINS).nan_to_num(0).clamp(0, BINS - 1).long()
+    return torch.zeros(len(histogram), BINS, dtype=torch.int64).scatter_add_(1, place, histogram)
 
 
 def quantile_codes(histogram: Tensor, shares: Sequence[float]) -> Tensor:

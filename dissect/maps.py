@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from .capture import Plan
 from .spool import Spool
 
+SIGNED, CELLS = 64, 4  # samples of a signature, and its cells along a side, at most
+UNITS_AT_ONCE = 256  # whose signatures are made together
 SAMPLES_AT_ONCE = 16  # whose units are all in memory to be summed
 
 
@@ -68,6 +71,19 @@ class Maps:
 
     def _stored(self, shard: int) -> NDArray[np.float16]:
         return self.spool.read(shard, self.plan.array(self.layer))
+
+
+def signature(maps: Maps) -> NDArray[np.float16]:
+    """(U, n, cells) by which a unit can be recognised in another run of the same latents: its activations on the first
+    64 samples, averaged over 4×4 cells of the map, as a share of the greatest of them.
+    """
+    parts = []
+    for block in pieces(len(maps), UNITS_AT_ONCE):
+        first = whole(maps.read(0, block)[:SIGNED])  # (n, u, h, w)
+        cells = F.adaptive_avg_pool2d(first, (min(CELLS, first.shape[2]), min(CELLS, first.shape[3])))
+        apart = cells.transpose(0, 1).flatten(2)  # (u, n, cells)
+        parts.append((apart / apart.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().numpy())
+    return np.concatenate(parts)
 
 
 def whole(features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # the streams of latents are the indices of samples, far below these
-BOOTSTRAP, ROTATION, PIXELS, WEIGHTS = (2**62 + k for k in range(4))
+BOOTSTRAP, ROTATION, PIXELS, WEIGHTS, MATCHING = (2**62 + k for k in range(5))
 PERMUTATION = 2**63  # and, above it, one for each size of a block
 
 

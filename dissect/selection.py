@@ -61,12 +61,22 @@ def pick_layer(run: Dissection, layer: str | int | None) -> str:
         )
     if layer is None and len(run.layers) == 1:
         return run.layers[0]
+    if layer is None:
+        raise UsageError(f"The run in {run.folder} has several layers; name one by --layer: {', '.join(run.layers)}.")
+    return find_layer(run, layer)
+
+
+def find_layer(run: Dissection, layer: str | int) -> str:
+    """The run's layer of that name, or of the number that `dissect run` knows it by.
+
+    Raises:
+        UsageError: the run has no such layer.
+    """
     asked = str(layer)
     found = [name for name in run.layers if name == asked and not isinstance(layer, int)]
     found += [name for name, known in run.info["layers"].items() if str(known.get("number")) == asked]
-    if layer is None or not found:
-        why = "has several layers" if layer is None else f"has no layer {asked!r}"
-        raise UsageError(f"The run in {run.folder} {why}; name one by --layer: {', '.join(run.layers)}.")
+    if not found:
+        raise UsageError(f"The run in {run.folder} has no layer {asked!r}; it has {', '.join(run.layers)}.")
     return found[0]
 
 

@@ -4,7 +4,11 @@ RUN/run.json      config, versions, device, provenance and hashes, timings; sche
 RUN/units.csv     one row a unit
 RUN/classes.csv   one row a class
 RUN/scores.npz    LAYER/level (U, K); LAYER/HALF/intersection (U, C, K), LAYER/HALF/unit_area (U, K);
-                  LAYER/null_sd (U,) of the IoU under permutation; LAYER/directions (K, U) if not units;
+                  LAYER/histogram (U, 64) of the activations over LAYER/span (U, 2); LAYER/rival (U, R) best classes,
+                  LAYER/rival_level (U, R); LAYER/signature (U, n, cells), see maps.py;
+                  if tested LAYER/null_sd (U,) of the IoU under permutation, LAYER/fires (U, s, s) share of the scored
+                  images where the region is there, LAYER/rival_low, rival_high, rival_position (U, R);
+                  LAYER/directions (K, U) if not units;
                   HALF/class_area (C,), HALF/pixels; shares (K,); HALF is choose or score
 RUN/tops.npz      LAYER/sample, LAYER/peak (U, T), LAYER/mask (U, T, g, ⌈g / 8⌉) bits packed along x
 RUN/spool/        see spool.py
@@ -32,10 +36,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError, one_line
-from .scores import Counts, curve
+from .scores import Counts, chance_iou, curve, iou_of
 from .spool import Spool
 
-SCHEMA = 2
+SCHEMA = 3
 INCOMPLETE, COMPLETE = "incomplete", "complete"
 COLUMNS = {
     "units.csv": "layer unit label category labelled iou iou_low iou_high chance_iou position_iou content_iou "
@@ -257,6 +261,46 @@ class Dissection:
         found = curve(self.counts(layer, "score"), label.fillna(0).astype(np.int64).to_numpy())
         iou, chance = (np.where(label.notna().to_numpy()[:, None], values, np.nan) for values in found)
         return iou, chance
+
+    def histogram(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """How often each unit's activation fell into each of 64 bins of equal width, (U, 64); their ends, (U, 2)."""
+        return np.asarray(self._scores[f"{layer}/histogram"], np.int64), np.asarray(self._scores[f"{layer}/span"])
+
+    def fires(self, layer: str) -> NDArray[np.float32] | None:
+        """(U, s, s) in what share of the scored images a unit's region covers a place; None if labels are untested."""
+        kept = self._scores.get(f"{layer}/fires")
+        return None if kept is None else np.asarray(kept, np.float32)
+
+    def signature(self, layer: str) -> NDArray[np.float32]:
+        """(U, n, cells): see `maps.signature`."""
+        return np.asarray(self._scores[f"{layer}/signature"], np.float32)
+
+    def rivals(self, layer: str) -> pd.DataFrame:
+        """Each unit's five best classes, its label first: unit, class, iou, iou_low, iou_high, chance_iou,
+        position_iou.
+
+        Chosen, and their levels, on the even samples; IoU on the odd ones. For all but the first, widths of intervals
+        and the content (IoU − position IoU) come from every second row and column of the grid if the significance is
+        `fast`; intervals and position IoU are NaN if `off`.
+        """
+        number = np.asarray(self._scores[f"{layer}/rival"], np.int64)
+        level = np.asarray(self._scores[f"{layer}/rival_level"], np.int64)
+        counts = self.counts(layer, "score")
+        unit = np.arange(len(number))[:, None]
+        a, m, c = counts.intersection[unit, number, level], counts.unit_area[unit, level], counts.class_area[number]
+        nothing = np.full(number.shape, np.nan)
+        columns = {
+            "unit": np.broadcast_to(unit, number.shape),
+            "class": self.classes["class"].to_numpy()[number],
+            "iou": iou_of(a, m, c),
+            **{
+                f"iou_{end}": np.asarray(self._scores.get(f"{layer}/rival_{end}", nothing), np.float64)
+                for end in ("low", "high")
+            },
+            "chance_iou": chance_iou(c / counts.pixels, m / counts.pixels),
+            "position_iou": np.asarray(self._scores.get(f"{layer}/rival_position", nothing), np.float64),
+        }
+        return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
 
     def tops(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The most-activating samples (U, T) and where in them the unit exceeds its threshold (U, T, g, g)."""

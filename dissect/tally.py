@@ -41,6 +41,8 @@ class Tally:
     choose: Counts  # even samples
     score: Counts  # odd samples
     state: NDArray[np.str_]  # (U,) ok, constant or not finite
+    histogram: NDArray[np.int64]  # (U, 64) of the featuremaps' activations, over `span`
+    span: NDArray[np.float32]  # (U, 2) least and greatest activation
     top: NDArray[np.int64]  # (U, T) samples by descending peak
     peak: NDArray[np.float32]  # (U, T)
 
@@ -56,6 +58,8 @@ def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Call
         choose=_stack([part.choose for part in parts]),
         score=_stack([part.score for part in parts]),
         state=np.concatenate([part.state for part in parts]),
+        histogram=np.concatenate([part.histogram for part in parts]),
+        span=np.concatenate([part.span for part in parts]),
         top=np.concatenate([part.top for part in parts]),
         peak=np.concatenate([part.peak for part in parts]),
     )
@@ -123,6 +127,8 @@ def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]
         choose=choose,
         score=score,
         state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((full.low == full.high).numpy(), CONSTANT, OK)),
+        histogram=lv.binned(survey.histogram, full).numpy(),
+        span=(torch.stack([full.low, full.high], 1) * maps.scale).numpy(),
         top=survey.top.numpy(),
         peak=(survey.peak * maps.scale).numpy(),
     )

@@ -1,4 +1,4 @@
-"""How every command begins and ends: common options, JSON, errors in one line."""
+"""How every command begins and ends: options in common, JSON, errors in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -50,6 +52,34 @@ def common(command: Callable[..., object]) -> Callable[..., None]:
 def _fail(message: str, code: int) -> None:
     click.echo(f"dissect: {message}", err=True)
     sys.exit(code)
+
+
+a_run = click.argument("run", type=click.Path(path_type=Path))
+
+
+def effects_options(command: Callable[..., object]) -> Callable[..., object]:
+    """What `ablate` and `insert` have in common."""
+    options = (
+        click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
+        click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
+        click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
+        click.option("--layer", help="Layer of the run; needed where it has several."),
+        click.option("--by", default="iou", show_default=True, help="Best by: iou, or scan (effect of each alone)."),
+        click.option("--optimize", is_flag=True, help="Find the units by gradient (ACE) and compare with IoU's."),
+        click.option("--samples", type=int, help="Unseen samples to measure on.  [default: 256; grid: fewer]"),
+        click.option("--random-sets", default=5, show_default=True, help="Random sets beside, of each of two kinds."),
+        click.option("--name", help="Folder in RUN/interventions.  [default: from the options]"),
+        click.option("--seed", default=0, show_default=True, help="Seed of the random sets."),
+        click.option("--batch-size", type=int, help="[default: by device]"),
+        click.option("--device", default="auto", show_default=True),
+        a_run,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def link(page: Path, **address: str) -> str:
+    """A place in a page, to click on: file:///…/index.html#intervention=NAME."""
+    return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote)}"
 
 
 class OneLine(click.Group):

@@ -15,6 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:  # pandas and numpy are imported when a command has something to show
     import pandas as pd
 
+    from ..dissect.comparison import Comparison
     from ..dissect.effects import Effects
     from ..dissect.store import Dissection
 
@@ -115,6 +116,27 @@ def _layer_cells(row: dict[str, Any], name: str, tested: bool) -> list[str]:
     mean = _number(row["mean_iou"], ".3f")
     limits = [str(row["reach_limits"])] if tested else []
     return [escape(name), str(row["units"]), *limits, share, str(row["classes"]), mean]
+
+
+def show_comparison(found: Comparison) -> None:
+    """What each side labels, and what it gained and lost beside the first."""
+    shown = table("Comparison", "side*", "units", "labelled", "classes", "mean IoU", "correspond")
+    summary = found.summary().to_dict("records")
+    for row in summary:
+        pairs = f"{row['corresponding']} of {row['pairs']}" if row["pairs"] else ""
+        cells = [row["units"], row["labelled"], row["classes"], _number(row["mean_iou"], ".3f"), pairs]
+        shown.add_row(escape(f"{row['side']} {row['run']}"), *map(str, cells))
+    screen.print(shown)
+    for row in summary[1:]:
+        changes = found.classes[f"change_{row['side']}"]
+        names = {kind: ", ".join(found.classes["class"][changes == kind]) or "none" for kind in ("gained", "lost")}
+        screen.print(escape(f"{row['side']} beside A: gained {names['gained']}; lost {names['lost']}"))
+    screen.print(
+        "[dim]gained, lost: classes that label a unit; correspond: units whose activations on the same latents "
+        "correlate more than place and chance give."
+    )
+    if not found.alike:
+        screen.print(f"[yellow]not made alike, numbers of labels depend on it: {escape(', '.join(found.differences))}")
 
 
 def show_power(found: pd.DataFrame) -> None:

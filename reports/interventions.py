@@ -1,83 +1,80 @@
-"""The pages of interventions and scans: a part of the report."""
+"""What the pages tell of interventions and scans."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from ..dissect.effects import Effects
-from ..dissect.store import Dissection, read_json, read_table, write_atomic
+from ..dissect.effects import TABLES, Effects
+from ..dissect.store import Dissection, read_json, read_table
 from . import figures
+from .shelf import Shelf
 
-SIDE = 144  # pixels of a picture
-SHOWN = 0.005  # percentage points: a class that no unit changes as much is left out of the scan's page
+SHOWN = 0.005  # percentage points: a class that no unit changes as much is left out of the scan's table
 
 
-def write_pages(run: Dissection, folder: Path, environment: jinja2.Environment) -> list[dict[str, Any]]:
-    """Write a page for each intervention and scan of the run into `folder`; returns what the index says of each.
+def scan_results(run: Dissection) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """What was found by the run's scans, one for each class asked for.
 
     Raises:
         DissectError: a file of one is missing or damaged.
     """
-    effects = [Effects.load(place) for place in run.interventions]
-    scans = [
+    return [
         (read_json(place), read_table(place.with_suffix(".csv")))
         for scan in run.scans
         for place in sorted(scan.glob("*.json"))
         if place.name != "scan.json"
     ]
-    if effects or scans:
-        folder.mkdir()
-    colours = dict(zip(run.classes["class"], map(figures.safe_colour, run.classes.colour), strict=True))
-    return [_effect_page(run, one, folder, environment, colours) for one in effects] + [
-        _scan_page(run, info, table, folder, environment, colours) for info, table in scans
-    ]
 
 
-def _effect_page(
-    run: Dissection, effects: Effects, folder: Path, environment: jinja2.Environment, colours: dict[str, str]
-) -> dict[str, Any]:
+def effect_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
+    """A page's content for each intervention of the run.
+
+    Raises:
+        DissectError: a file of one is missing or damaged.
+    """
+    return [_effect(run, Effects.load(place), shelf) for place in run.interventions]
+
+
+def _effect(run: Dissection, effects: Effects, shelf: Shelf) -> dict[str, Any]:
     info, name = effects.info, str(effects.info["name"])
-    colour = colours.get(info["label"] or "", "#0b6b5d")
-    roles = _sheets(effects, folder, name, list(run.classes.colour))
-    if effects.curve is not None:
-        figures.remaining_area(effects.curve, info["label"], colour, folder / f"{name}-curve.svg")
     rows = effects.ordered.to_dict("records")
     scale = max((abs(row[end]) for row in rows for end in ("change_pp_low", "change_pp_high")), default=0) or 1
     baselines = "random_pp" in effects.table
+    colours = dict(zip(run.classes["class"], run.classes.colour, strict=True))
+    curve = None
+    if effects.curve is not None:
+        colour = figures.safe_colour(colours.get(info["label"], ""))
+        curve = shelf.put(
+            f"interventions/{name}/curve.svg", figures.remaining_area(effects.curve, info["label"], colour)
+        )
+    count = len(info["units"])
+    title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {_DONE[info['kind']]}"
     target = next((row for row in rows if row["class"] == info["label"]), None)
     sets = effects.sets
-    text = environment.get_template("effect.html").render(
-        run=run.info,
-        info=info,
-        rows=[row | {"bars": _bars(row, scale, baselines)} for row in rows],
-        target=target,
-        baselines=baselines,
-        sets=sets.to_dict("records"),
-        others=sets[sets.set.isin(("random", "matched"))],
-        units=effects.units.to_dict("records"),
-        curve=None if effects.curve is None else effects.curve.to_dict("records"),
-        context=None if effects.context is None else effects.context.to_dict("records"),
-        colours=colours,
-        roles=roles,
-    )
-    write_atomic(folder / f"{name}.html", lambda file: file.write(text.encode()))
-    count = len(info["units"])
-    done = "ablated" if info["kind"] == "ablate" else "inserted"
-    title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {done}"
+    source = run.folder / "interventions" / name
+    tables = [file for file in (*TABLES.values(), "effect.json") if (source / file).exists()]
     return {
-        "page": f"interventions/{name}.html",
-        "title": f"{title}, {info['label']}" if target else title,
         "name": name,
-        "where": info["where"],
+        "title": f"{title}, {info['label']}" if target else title,
+        "info": info,
+        "rows": [row | {"bars": _bars(row, scale, baselines)} for row in rows],
+        "scale": scale,
         "target": target,
-        "on_target": info.get("on_target"),
+        "baselines": baselines,
+        "sets": sets.to_dict("records"),
+        "others": sets[sets.set.isin(("random", "matched"))],
+        "units": effects.units.to_dict("records"),
+        "curve": curve,
+        "context": None if effects.context is None else effects.context.to_dict("records"),
+        "pictures": _pictures(run, effects, name, shelf),
+        "files": {file: shelf.put(f"interventions/{name}/{file}", (source / file).read_bytes()) for file in tables},
     }
+
+
+_DONE = {"ablate": "ablated", "insert": "inserted"}
 
 
 def _bars(row: dict[str, Any], scale: float, baselines: bool) -> dict[str, float]:
@@ -94,58 +91,55 @@ def _bars(row: dict[str, Any], scale: float, baselines: bool) -> dict[str, float
     return bars
 
 
-def _sheets(effects: Effects, folder: Path, name: str, colours: list[str]) -> list[dict[str, Any]]:
-    """A contact sheet for each role: before, after, difference, labels before and after, a row each sample."""
-    shots = effects.pictures
-    sheets = []
-    for number, role in enumerate(dict.fromkeys(map(str, shots.get("role", ())))):
-        some = np.asarray(shots["role"]) == role
-        before, after = (figures.enlarge(shots[key][some], SIDE) for key in ("before", "after"))
-        place = shots["place"][some].astype(bool)
-        size = before.shape[1:3]
-        columns = [
-            figures.outline(before, place, dim=False),
-            figures.outline(after, place, dim=False),
-            figures.difference(before, after),
-            *(figures.paint_labels(shots[key][some], colours, size) for key in ("labels_before", "labels_after")),
-        ]
-        rows = [figures.strip(np.stack(row)) for row in zip(*columns, strict=True)]
-        sheet = np.concatenate(
-            [np.pad(np.asarray(row), ((0, figures.GAP), (0, 0), (0, 0)), constant_values=255) for row in rows]
+def _pictures(run: Dissection, effects: Effects, name: str, shelf: Shelf) -> list[dict[str, Any]]:
+    """By role, samples before and after: image, segmentation, and their difference; where the edit was, outlined."""
+    shots, colours = effects.pictures, list(run.classes.colour)
+
+    def put(what: str, number: int, content: bytes) -> str:
+        return shelf.put(f"interventions/{name}/{number}-{what}.webp", content)
+
+    roles: dict[str, list[dict[str, Any]]] = {}
+    for number in range(len(shots.get("role", ()))):
+        before, after, place = (shots[key][number] for key in ("before", "after", "place"))
+        roles.setdefault(str(shots["role"][number]), []).append(
+            {
+                "sample": int(shots["sample"][number]),
+                "size": (2 * place.shape[1], 2 * place.shape[0]),
+                "place": figures.outline(place.astype(bool)),
+                "before": put("before", number, figures.photo(before)),
+                "after": put("after", number, figures.photo(after)),
+                "difference": put("difference", number, figures.photo(figures.difference(before, after))),
+                **{
+                    key: put(key, number, figures.label_map(shots[key][number], colours))
+                    for key in ("labels_before", "labels_after")
+                },
+            }
         )
-        Image.fromarray(sheet[: -figures.GAP]).save(folder / f"{name}-{number}.webp", quality=88)
-        samples = [int(sample) for sample in shots["sample"][some]]
-        sheets.append({"role": role, "picture": f"{name}-{number}.webp", "samples": samples})
-    return sheets
+    return [{"role": role, "samples": samples} for role, samples in roles.items()]
 
 
-def _scan_page(
-    run: Dissection,
-    info: dict[str, Any],
-    table: pd.DataFrame,
-    folder: Path,
-    environment: jinja2.Environment,
-    colours: dict[str, str],
-) -> dict[str, Any]:
-    name = str(info["name"])
-    classes = [
-        column.removeprefix("pp:")
-        for column in table
-        if column.startswith("pp:") and table[column].abs().max() >= SHOWN  # of many, those that change
-    ]
-    values = table[[f"pp:{one}" for one in classes]].to_numpy()
-    scale = float(np.abs(values).max(initial=0)) or 1.0
-    text = environment.get_template("scan.html").render(
-        run=run.info,
-        info=info,
-        rows=table.to_dict("records"),
-        classes=classes,
-        shade=lambda value: round(100 * min(1.0, abs(value) / scale) ** 0.5),
-        colours=colours,
-    )
-    write_atomic(folder / f"{name}.html", lambda file: file.write(text.encode()))
-    return {
-        "page": f"interventions/{name}.html",
-        "title": f"Each unit of {info['layer']} alone, by its effect on {info['class']}",
-        "scan": info,
-    }
+def scan_pages(run: Dissection) -> list[dict[str, Any]]:
+    """A page's content for each scan.
+
+    Raises:
+        DissectError: a file of one is missing or damaged.
+    """
+    pages = []
+    for info, table in scan_results(run):
+        classes = [
+            column.removeprefix("pp:")
+            for column in table
+            if column.startswith("pp:") and table[column].abs().max() >= SHOWN  # of many, those that change
+        ]
+        scale = float(np.abs(table[[f"pp:{one}" for one in classes]].to_numpy()).max(initial=0)) or 1.0
+        pages.append(
+            {
+                "name": str(info["name"]),
+                "title": f"Each unit of {info['layer']} alone, by its effect on {info['class']}",
+                "info": info,
+                "rows": table.to_dict("records"),
+                "classes": classes,
+                "scale": scale,
+            }
+        )
+    return pages

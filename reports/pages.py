@@ -1,84 +1,228 @@
-"""A run folder as a static page: opens from the file system, no server, no network."""
+"""A run folder as a page that opens from the file system: no server, no network. Only the run folder is read."""
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
-from PIL import Image
+from numpy.typing import NDArray
 
+from ..dissect.progress import Progress
 from ..dissect.store import Dissection, write_atomic
 from ..hooks.errors import DissectError, one_line
 from . import figures
-from .interventions import write_pages
-from .units import write_units
+from .data import classes_data, plain, units_data
+from .interventions import effect_pages, scan_pages
+from .shelf import Shelf
 
 HERE = Path(__file__).parent
-TOP_SHOWN = 6  # images a unit
-SIDE = 128  # pixels of an image
 SAMPLES_SHOWN = 32
+FILES = ("units.csv", "classes.csv", "run.json")  # to download
+POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
+SCRIPTS = ("common.js", "browse.js", "unit.js", "pictures.js")
+IOU_BINS = 25
+CATEGORIES = ("#3b6fb6", "#c8762b", "#4f8f4a", "#8a5fb0", "#b0475e", "#6d6d6d")  # colours of categories, in turn
 
 
-def write_report(run: Dissection) -> Path:
-    """Write RUN/report/ and return its index.html. Only the run folder is read.
+def write_report(run: Dissection, *, single_file: bool = False, quiet: bool = True) -> Path:
+    """Write RUN/report/ and return its index.html, or with `single_file` RUN/report.html, which holds everything.
 
     Raises:
         DissectError: a file of the run is missing or damaged, or the report cannot be written.
     """
-    final, part = run.folder / "report", run.folder / f"report.{os.getpid()}.part"
+    final = run.folder / ("report.html" if single_file else "report")
+    with _telling(run.folder, final), Progress(quiet) as progress:
+        if single_file:
+            page = _page(run, Shelf(None), progress)
+            write_atomic(final, lambda file: file.write(page.encode()))
+            return final
+        with replaced(final) as part:
+            (part / "index.html").write_text(_page(run, Shelf(part), progress), encoding="utf-8")
+    return final / "index.html"
+
+
+@contextmanager
+def replaced(final: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `final` if nothing fails."""
+    part = final.with_name(f"{final.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
-        (part / "units").mkdir(parents=True)
-        figures.units_per_class(run.classes, f"labelled {run.noun}s", part / "units-per-class.svg")
-        _sample_sheets(run, part)
-        for number, layer in enumerate(run.layers):
-            _strips(run, layer, part / "units", number)
-        environment = _environment()
-        write_units(run, part / "units", environment)
-        interventions = write_pages(run, part / "interventions", environment)
-        page = environment.get_template("index.html").render(_context(run) | {"interventions": interventions})
-        write_atomic(part / "index.html", lambda file: file.write(page.encode()))
-        shutil.copy(HERE / "assets" / "report.css", part)
+        part.mkdir(parents=True)
+        yield part
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _telling(folder: Path, final: Path) -> Iterator[None]:
+    """What a damaged run or a full disk raises becomes one line."""
+    try:
+        yield
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise DissectError(
-            f"The run in {run.folder} is damaged ({one_line(error)}); delete the folder and run again."
+            f"The run in {folder} is damaged ({one_line(error)}); delete the folder and run again."
         ) from error
     except OSError as error:
         raise DissectError(
             f"The report cannot be written to {final} ({error.strerror or error}); make room and run: "
-            f"dissect report {run.folder}"
+            f"dissect report {folder}"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return final / "index.html"
 
 
-def _environment() -> jinja2.Environment:
+def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
+    config = run.info["config"]
+    first = np.arange(min(SAMPLES_SHOWN, config["samples"]))
+    shown = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
+    classes = classes_data(run, shown.append)
+    effects, scans = effect_pages(run, shelf), scan_pages(run)
+    samples = np.unique(np.concatenate(shown))
+    with progress.task("outline regions", len(run.units)) as advance:
+        units = units_data(run, advance)
+    with progress.task("write pictures", len(samples)) as advance:
+        pictures = put_samples(run, samples, shelf, advance)
+    data = {
+        "noun": run.noun,
+        "tested": config["significance"] != "off",
+        "rule": config["threshold"],
+        "grid": run.info["grid"],
+        "image": run.info["image"],
+        "layers": run.layers,
+        "shares": run.shares.tolist(),
+        "classes": classes,
+        "categories": category_colours(run),
+        "units": units,
+        "samples": pictures,
+        "interventions": [
+            {
+                "name": one["name"],
+                "title": one["title"],
+                "class": one["info"]["label"],
+                "layer": one["info"]["layer"],
+                "units": one["info"]["units"],
+                "relative": one["target"] and plain([one["target"][f"relative{end}"] for end in ("", "_low", "_high")]),
+            }
+            for one in effects
+        ],
+        "scans": [{"name": one["name"], "title": one["title"], "class": one["info"]["class"]} for one in scans],
+    }
+    files = {
+        name: shelf.put(name, (run.folder / name).read_bytes()) for name in ("units.csv", "classes.csv", "run.json")
+    }
+    context = _overview(run) | {"effects": effects, "scans": scans, "files": files, "first": first.tolist()}
+    return render("report.html", SCRIPTS, data, context)
+
+
+def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], context: dict[str, Any]) -> str:
+    """A page with style, data and scripts inside; its policy lets no other script run and nothing else be fetched."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.globals["style"] = (HERE / "assets" / "report.css").read_text(encoding="utf-8")
-    environment.globals["script"] = (HERE / "assets" / "report.js").read_text(encoding="utf-8")
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    environment.filters["percent0"] = lambda share: "–" if pd.isna(share) else f"{share:.0%}"
-    environment.filters["percent2"] = lambda share: f"{share:.2%}"
-    environment.filters["signed_percent"] = _signed("+.0%")
-    environment.filters["points"] = _signed("+.2f")
-    environment.filters["points3"] = _signed("+.3f")
-    environment.filters["points4"] = _signed("+.4f")
-    environment.filters["small"] = lambda value: "" if pd.isna(value) else f"{value:.2g}"
-    environment.filters["score"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
-    return environment
+    environment.filters |= FORMATS
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = context | {
+        "style": (HERE / "assets" / "report.css").read_text(encoding="utf-8"),
+        "script": script,
+        "policy": POLICY.format(digest),
+        "data": data,
+    }
+    return environment.get_template(template).render(page)
+
+
+def put_samples(
+    run: Dissection, samples: NDArray[np.int64], shelf: Shelf, advance: Callable[[int], None], where: str = ""
+) -> dict[str, list[str]]:
+    """Addresses of image and segmentation of each sample, by its number. Several processors encode side by side."""
+    colours = list(run.classes.colour)
+    images, labels = run.spool.gather("images", samples), run.spool.gather("labels", samples)
+
+    def put(place: int) -> list[str]:
+        number = int(samples[place])
+        image = shelf.put(f"{where}images/{number}.webp", figures.photo(np.asarray(images[place], np.uint8)))
+        painted = shelf.put(f"{where}labels/{number}.webp", figures.label_map(labels[place, 0], colours))
+        advance(1)
+        return [image, painted]
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return dict(zip(map(str, samples.tolist()), pool.map(put, range(len(samples))), strict=True))
+
+
+def category_colours(run: Dissection) -> dict[str, str]:
+    """A colour for each category of classes, in turn."""
+    return {name: CATEGORIES[k % len(CATEGORIES)] for k, name in enumerate(dict.fromkeys(run.classes.category))}
+
+
+def _overview(run: Dissection) -> dict[str, object]:
+    """What the page tells of the run as a whole."""
+    config, units = run.info["config"], run.units
+    counts = units[units.labelled].groupby(["layer", "label"]).size()
+    by_category = units[units.labelled].groupby(["layer", "category"]).size()
+    categories = category_colours(run)
+    return {
+        "info": run.info,
+        "config": config,
+        "layers": run.summary().to_dict("records"),
+        "noun": run.noun,
+        "tested": config["significance"] != "off",
+        "controls": {name: control.summary().to_dict("records") for name, control in run.controls.items()},
+        "classes": run.classes.to_dict("records"),
+        "colours": dict(zip(run.classes["class"], map(figures.safe_colour, run.classes.colour), strict=True)),
+        "categories": categories,
+        "covered": int((run.classes.units > 0).sum()),
+        "most": max(1, int(run.classes.units.max())),
+        "by_layer": [
+            {
+                "layer": layer,
+                "classes": {name: int(counts.get((layer, name), 0)) for name in run.classes["class"]},
+                "categories": {name: int(by_category.get((layer, name), 0)) for name in categories},
+            }
+            for layer in run.layers
+        ],
+        "distribution": _iou_distribution(units),
+        "odd": [
+            {"layer": layer, "state": state, "units": list(group)}
+            for (layer, state), group in units[units.state != "ok"].groupby(["layer", "state"]).unit
+        ],
+        "provenance": {key: value for key, value in run.info["provenance"].items() if value},
+        "versions": ", ".join(f"{name} {number}" for name, number in run.info["versions"].items()),
+    }
+
+
+def _iou_distribution(units: pd.DataFrame) -> dict[str, Any]:
+    """Units by IoU in bins of equal width: labelled, and others."""
+    top = float(np.ceil(max(0.1, units.iou.max() if units.iou.notna().any() else 0) * 10) / 10)
+    edges = np.linspace(0, top, IOU_BINS + 1)
+    labelled, others = (np.histogram(units.iou[some].dropna(), edges)[0] for some in (units.labelled, ~units.labelled))
+    bins = [
+        {"low": low, "high": high, "labelled": int(inside), "others": int(outside)}
+        for low, high, inside, outside in zip(edges[:-1], edges[1:], labelled, others, strict=True)
+    ]
+    fit = units.iou[units.labelled]
+    return {
+        "bins": bins,
+        "top": top,
+        "most": max(1, int((labelled + others).max())),
+        "quartiles": fit.quantile([0.25, 0.5, 0.75]).tolist(),
+        "mean": float(fit.mean()),
+    }
 
 
 def _signed(form: str) -> Callable[[float | None], str]:
@@ -93,56 +237,13 @@ def _signed(form: str) -> Callable[[float | None], str]:
     return write
 
 
-def _context(run: Dissection) -> dict[str, object]:
-    numbers = {layer: number for number, layer in enumerate(run.layers)}
-    units = run.units.sort_values(["labelled", "iou"], ascending=False, kind="stable")
-    colours = dict(zip(run.classes["class"], map(figures.safe_colour, run.classes.colour), strict=True))
-    return {
-        "info": run.info,
-        "config": run.info["config"],
-        "layers": run.summary().to_dict("records"),
-        "noun": run.noun,
-        "tested": run.info["config"]["significance"] != "off",
-        "controls": {name: control.summary().to_dict("records") for name, control in run.controls.items()},
-        "classes": run.classes.to_dict("records"),
-        "colours": colours,
-        "units": [row | {"page": f"units/{numbers[row['layer']]}-{row['unit']}"} for row in units.to_dict("records")],
-        "odd": [
-            {"layer": layer, "state": state, "units": list(group)}
-            for (layer, state), group in run.units[run.units.state != "ok"].groupby(["layer", "state"]).unit
-        ],
-        "samples": min(SAMPLES_SHOWN, run.info["config"]["samples"]),
-        "provenance": {key: value for key, value in run.info["provenance"].items() if value},
-        "versions": json.dumps(run.info["versions"])[1:-1].replace('"', ""),
-    }
-
-
-def _sample_sheets(run: Dissection, folder: Path) -> None:
-    """samples.webp: rows of images, each row with its segmentation beneath."""
-    first = np.arange(min(SAMPLES_SHOWN, run.info["config"]["samples"]))
-    images = figures.enlarge(np.asarray(run.spool.gather("images", first), np.uint8), SIDE)
-    labels = np.asarray(run.spool.gather("labels", first))[:, 0]
-    painted = figures.paint_labels(labels, list(run.classes.colour), images.shape[1:3])
-    rows = [
-        np.asarray(figures.strip(pixels[start : start + 8]))
-        for start in range(0, len(first), 8)
-        for pixels in (images, painted)
-    ]
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    Image.fromarray(np.concatenate(padded)).save(folder / "samples.webp", quality=88)
-
-
-def _strips(run: Dissection, layer: str, folder: Path, number: int) -> None:
-    """One picture a unit: its most-activating images with its region outlined."""
-    samples, masks = (array[:, :TOP_SHOWN] for array in run.tops(layer))
-    wanted = np.unique(samples)
-    images = np.asarray(run.spool.gather("images", wanted), np.uint8)
-    place = np.searchsorted(wanted, samples)
-
-    def draw(unit: int) -> None:
-        outlined = figures.outline(figures.enlarge(images[place[unit]], SIDE), masks[unit])
-        figures.strip(outlined).save(folder / f"{number}-{unit}.webp", quality=85)
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(draw, range(len(samples))))
+FORMATS: dict[str, Callable[..., str]] = {
+    "percent": lambda share: f"{share:.1%}",
+    "percent0": lambda share: "–" if share is None or pd.isna(share) else f"{share:.0%}",
+    "percent2": lambda share: f"{share:.2%}",
+    "signed_percent": _signed("+.0%"),
+    "points": _signed("+.2f"),
+    "points4": _signed("+.4f"),
+    "score": lambda value: "" if value is None or pd.isna(value) else f"{value:.3f}",
+    "shade": lambda value, scale: f"{100 * min(1.0, abs(value) / scale) ** 0.5:.0f}",
+}

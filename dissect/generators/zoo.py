@@ -164,6 +164,17 @@ def card(name: str) -> str:
     return f"# {name}\n\n{model.title}.\n\n{lines}\n"
 
 
+def layers_here(name: str) -> dict[str, tuple[int, ...] | None]:
+    """What each layer of a model puts out for one sample; none where its weights are not on this machine."""
+    from ...hooks.layers import layer_shapes
+
+    if not place(MODELS[name]).is_file():
+        return {}
+    generator = load_generator(name)
+    shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
+    return {shape.name: shape.shape for shape in shapes if shape.name in generator.layers}
+
+
 def fetch(model: Model, *, quiet: bool = False) -> Path:
     """The model's file on this machine, downloaded on first use and checked by its hash.
 

@@ -1,0 +1,242 @@
+"""What dissections have in common: labels class by class, units that correspond, images of the same latents."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from ..hooks.errors import UsageError
+from .randomness import MATCHING, dice
+from .selection import find_layer
+from .store import Dissection
+
+Floats = NDArray[np.float64]
+Features = NDArray[np.float32]
+
+LETTERS = string.ascii_uppercase  # of the sides
+SHUFFLES = 9  # of the samples, for the correlations that place and chance give
+RULES = ("segmenter_sha256", "samples", "threshold", "quantile", "significance", "grid")
+OTHERS = ("model", "weights_sha256", "latent", "output_range", "layers", "control", "basis", "directions", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the things compared: layers of a run."""
+
+    letter: str
+    run: Dissection
+    layers: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Model and layers."""
+        config = self.run.info["config"]
+        what = [config["control"]] if config["control"] else [] if self.run.noun == "unit" else [config["basis"]]
+        return " ".join([str(config["model"]), ", ".join(self.layers), *map(str, what)])
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """The rows of the side's layers."""
+        return self.run.units[self.run.units.layer.isin(self.layers)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a comparison found; all but the first side are compared with the first, A.
+
+    classes: one row a class that labels a unit somewhere. For each side S: `units_S`, how many units it labels;
+        `best_S`, the highest IoU of those, with its interval `best_low_S`, `best_high_S`; `reach_S`, how many reach the
+        rule's limits, tested or not; `share_S` of the pixels; and for all but A, `change_S`: kept, gained or lost, by
+        whether it labels a unit.
+    units: one row a pair of corresponding units of A and a later side `other`, see `match`: layer, unit_A, unit_B,
+        label_A, label_B (empty if not labelled), iou_A, iou_B, correlation, `corresponds`, `same_label`.
+    differences: config that differs, by name; `alike` is false if labels were not made by the same rule and samples.
+    """
+
+    sides: tuple[Side, ...]
+    classes: pd.DataFrame
+    units: pd.DataFrame
+    differences: dict[str, list[object]]
+
+    @property
+    def alike(self) -> bool:
+        return not set(self.differences) & set(RULES)
+
+    def summary(self) -> pd.DataFrame:
+        """One row a side: units, labelled units, classes, mean IoU; gained, lost and corresponding beside A."""
+        rows = []
+        for side in self.sides:
+            labelled = side.units[side.units.labelled]
+            changes = self.classes.get(f"change_{side.letter}", pd.Series(dtype=str))
+            pairs = self.units[self.units.other == side.letter]
+            rows.append(
+                {
+                    "side": side.letter,
+                    "run": side.title,
+                    "units": len(side.units),
+                    "labelled": len(labelled),
+                    "classes": labelled.label.nunique(),
+                    "mean_iou": labelled.iou.mean(),
+                    "gained": int((changes == "gained").sum()),
+                    "lost": int((changes == "lost").sum()),
+                    "pairs": len(pairs),
+                    "corresponding": int(pairs.corresponds.sum()),
+                    "same_label": int((pairs.corresponds & pairs.same_label).sum()),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html(index=False) + self.classes.to_html(index=False)
+
+
+def compare(*runs: Dissection | str | Path) -> Comparison:
+    """Compare two or more finished runs, or layers of them: the first with all others.
+
+    Args:
+        runs: Dissections, run folders, or `FOLDER:LAYER` for one layer of a run. Several layers count together.
+
+    Raises:
+        UsageError: fewer than two are given, one twice, a layer does not exist, or they name different classes.
+        DissectError: a run is missing or damaged.
+    """
+    if not 2 <= len(runs) <= len(LETTERS):
+        raise UsageError(f"{len(runs)} given; a comparison needs 2 to 26 runs, or RUN:LAYER twice for layers of one.")
+    sides = tuple(_side(letter, run) for letter, run in zip(LETTERS, runs, strict=False))
+    first = sides[0]
+    for side in sides[1:]:
+        if (side.run.folder.resolve(), side.layers) == (first.run.folder.resolve(), first.layers):
+            raise UsageError(f"{side.run.folder} is given twice; for layers of one run write RUN:LAYER RUN:LAYER.")
+        if list(side.run.classes["class"]) != list(first.run.classes["class"]):
+            raise UsageError(
+                f"{first.run.folder} and {side.run.folder} name different classes (segmenters "
+                f"{first.run.info['config']['segmenter']!r} and {side.run.info['config']['segmenter']!r}); compare "
+                "runs of one segmenter."
+            )
+    pairs = [_pairs(first, side) for side in sides[1:]]
+    return Comparison(
+        sides=sides,
+        classes=_classes(sides),
+        units=pd.concat([_no_pairs(), *(found for found in pairs if len(found))], ignore_index=True),
+        differences=_differences(sides),
+    )
+
+
+def same_latents(one: Side, other: Side) -> bool:
+    """Whether sample i of one side is made of the same latent as sample i of the other."""
+    return all(one.run.info["config"][key] == other.run.info["config"][key] for key in ("latent", "seed"))
+
+
+def match(one: Features, other: Features) -> tuple[NDArray[np.int64], Floats, float]:
+    """Pair units of two layers one to one so that the sum of their activations' correlations is greatest.
+
+    Takes their signatures on the same latents, (U, n, cells) and (V, n, cells), see `maps.signature`. Returns, for
+    min(U, V) pairs, the units (P, 2), their correlation (P,), and the correlation that place and chance give: the 95 %
+    quantile of pairs that are matched after the samples of one side were shuffled, 9 times.
+
+    Sources: Li et al. 2016, Convergent Learning, for the one-to-one matching; the assignment is SciPy's.
+    """
+    pairs, found = _assign(one, other)
+    orders = (dice(0, MATCHING, number).permutation(other.shape[1]) for number in range(SHUFFLES))
+    by_chance = [_assign(one, other[:, order])[1] for order in orders]
+    return pairs, found, float(np.quantile(np.concatenate(by_chance), 0.95))
+
+
+def _assign(one: Features, other: Features) -> tuple[NDArray[np.int64], Floats]:
+    correlation = _unit_length(one) @ _unit_length(other).T
+    rows, columns = linear_sum_assignment(correlation, maximize=True)
+    return np.stack([rows, columns], 1), correlation[rows, columns]
+
+
+def _unit_length(signatures: Features) -> Floats:
+    """(U, n, cells) -> (U, n · cells) of mean 0 and length 1; zeros for a constant one."""
+    flat = signatures.reshape(len(signatures), -1).astype(np.float64)
+    flat -= flat.mean(1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-6)
+
+
+def _side(letter: str, given: Dissection | str | Path) -> Side:
+    """A Dissection, a folder, or FOLDER:LAYER."""
+    if isinstance(given, Dissection):
+        return Side(letter=letter, run=given, layers=tuple(given.layers))
+    folder, colon, layer = str(given).rpartition(":")
+    if colon and not Path(given).exists() and Path(folder).is_dir():
+        run = Dissection.load(folder)
+        return Side(letter=letter, run=run, layers=(find_layer(run, layer),))
+    run = Dissection.load(given)
+    return Side(letter=letter, run=run, layers=tuple(run.layers))
+
+
+def _classes(sides: Sequence[Side]) -> pd.DataFrame:
+    first = sides[0]
+    table = first.run.classes[["class", "category"]].copy()
+    for side in sides:
+        reach = side.units[side.units.reaches_limits]
+        labelled = side.units[side.units.labelled]
+        best = labelled.sort_values("iou", ascending=False, kind="stable").drop_duplicates("label").set_index("label")
+        name = table["class"]
+        table[f"share_{side.letter}"] = side.run.classes["share"].to_numpy()
+        table[f"reach_{side.letter}"] = name.map(reach.label.value_counts()).fillna(0).astype(int)
+        table[f"units_{side.letter}"] = name.map(labelled.label.value_counts()).fillna(0).astype(int)
+        for column, source in (("best", "iou"), ("best_low", "iou_low"), ("best_high", "iou_high")):
+            table[f"{column}_{side.letter}"] = name.map(best[source])
+    before = table[f"units_{first.letter}"] > 0
+    for side in sides[1:]:
+        after = table[f"units_{side.letter}"] > 0
+        change = np.select([before & after, before, after], ["kept", "lost", "gained"], "")
+        table[f"change_{side.letter}"] = change
+    counts = table[[f"units_{side.letter}" for side in sides]]
+    order = np.lexsort((-counts.sum(axis=1),))
+    return table.iloc[order][(counts.sum(axis=1) > 0).iloc[order]].reset_index(drop=True)
+
+
+def _pairs(first: Side, side: Side) -> pd.DataFrame:
+    """The rows of `Comparison.units` for one side: of layers of one name and size in different runs."""
+    if not same_latents(first, side) or first.run.folder.resolve() == side.run.folder.resolve():
+        return _no_pairs()
+    shared = [layer for layer in first.layers if layer in side.layers and _size(first, layer) == _size(side, layer)]
+    return pd.concat([_no_pairs(), *(_layer_pairs(first, side, layer) for layer in shared)])
+
+
+def _size(side: Side, layer: str) -> tuple[int, ...]:
+    known = side.run.info["layers"][layer]
+    return len(side.units[side.units.layer == layer]), known["height"], known["width"]
+
+
+def _layer_pairs(first: Side, side: Side, layer: str) -> pd.DataFrame:
+    pairs, correlation, by_chance = match(first.run.signature(layer), side.run.signature(layer))
+    rows = [one.units[one.units.layer == layer].set_index("unit") for one in (first, side)]
+    table = pd.DataFrame({"other": side.letter, "layer": layer, "unit_A": pairs[:, 0], "unit_B": pairs[:, 1]})
+    for letter, units, column in zip("AB", rows, ("unit_A", "unit_B"), strict=True):
+        mine = units.loc[table[column]]
+        table[f"label_{letter}"] = mine.label.where(mine.labelled, "").to_numpy()
+        table[f"iou_{letter}"] = mine.iou.to_numpy()
+    table["correlation"], table["chance_correlation"] = correlation, by_chance
+    table["corresponds"] = correlation > by_chance
+    table["same_label"] = (table.label_A == table.label_B) & (table.label_A != "")
+    return table.sort_values("correlation", ascending=False, kind="stable")
+
+
+def _no_pairs() -> pd.DataFrame:
+    texts = dict.fromkeys(("other", "layer", "label_A", "label_B"), "str")
+    numbers = dict.fromkeys(("iou_A", "iou_B", "correlation", "chance_correlation"), "float64")
+    types = texts | dict.fromkeys(("unit_A", "unit_B"), "int64") | numbers
+    types |= dict.fromkeys(("corresponds", "same_label"), "bool")
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+
+
+def _differences(sides: Sequence[Side]) -> dict[str, list[object]]:
+    found = {}
+    for key in (*RULES, *OTHERS):
+        values = [side.layers if key == "layers" else side.run.info["config"].get(key) for side in sides]
+        if any(value != values[0] for value in values):
+            found[key] = values
+    return found

@@ -1,0 +1,115 @@
+"use strict";
+// What all parts share: the data, the address, and how things are made. Text only ever goes in as text.
+const data = JSON.parse(document.getElementById("data").textContent);
+const units = data.units;
+const count = units.unit.length;
+const byAddress = new Map(units.unit.map((unit, i) => [`${units.layer[i]}/${unit}`, i]));
+const classNumber = new Map(data.classes.map((one, k) => [one.name, k]));
+
+function el(name, attributes, ...children) {
+  const made = name.includes(":")
+    ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4))
+    : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) if (value !== null) made.setAttribute(key, value);
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+function score(value, digits = 3) {
+  return value === null || value === undefined ? "–" : value.toFixed(digits);
+}
+
+function signed(value, digits = 3) {
+  return value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+}
+
+function percent(value, digits = 0) {
+  return value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`;
+}
+
+function interval(low, high) {
+  return low === null || low === undefined ? "" : `[${score(low)}, ${score(high)}]`;
+}
+
+function chip(colour) {
+  const made = el("i", { class: "chip" });
+  made.style.background = colour;
+  return made;
+}
+
+function labelOf(i) {
+  const number = units.label[i];
+  return number < 0 ? null : data.classes[number];
+}
+
+function labelText(i) {
+  const label = labelOf(i);
+  return label ? label.name : units.state[i] === "ok" ? "no label" : units.state[i];
+}
+
+// A sample's image, its segmentation above it, and a region's outline above both.
+function picture(sample, outline, alt) {
+  const [image, labels] = data.samples[sample];
+  const side = 2 * data.grid;
+  const made = el("span", { class: "stage" }, el("img", { loading: "lazy", src: image, alt }));
+  made.style.aspectRatio = `${data.image[1]} / ${data.image[0]}`;
+  made.append(el("img", { class: "labels sharp", loading: "lazy", src: labels, alt: "" }));
+  if (outline) {
+    const whole = `M0 0H${side}V${side}H0z`;
+    made.append(
+      el(
+        "svg:svg",
+        { class: "region", viewBox: `0 0 ${side} ${side}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+        el("svg:path", { class: "shade", d: whole + outline, "fill-rule": "evenodd" }),
+        el("svg:path", { class: "casing", d: outline }),
+        el("svg:path", { d: outline }),
+      ),
+    );
+  }
+  return made;
+}
+
+// The address: #overview, #LAYER/unit=57, #class=tree&sort=iou, #intervention=NAME. LAYER/ without a unit is a filter.
+const PAGES = ["overview", "units", "classes", "interventions"];
+const KEYS = ["unit", "find", "layer", "class", "category", "min", "max", "labelled", "sort", "reverse", "page"];
+
+function parseAddress(hash) {
+  let text = hash.replace(/^#/, "");
+  if (text === "" || PAGES.includes(text)) return { view: text || "overview" };
+  const state = { view: "units" };
+  const slash = text.indexOf("/");
+  const equals = text.indexOf("=");
+  let place = "";
+  if (slash >= 0 && (equals < 0 || slash < equals)) {
+    place = decoded(text.slice(0, slash));
+    text = text.slice(slash + 1);
+  }
+  const asked = new URLSearchParams(text);
+  if (asked.has("intervention")) return { view: "intervention", name: asked.get("intervention") };
+  for (const key of KEYS) if (asked.get(key)) state[key] = asked.get(key);
+  if (state.unit !== undefined) {
+    const layer = place ? data.layers.indexOf(place) : 0;
+    state.open = byAddress.get(`${layer}/${Number(state.unit)}`);
+    delete state.unit;
+  } else if (place) state.layer = place;
+  return state;
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function address(state) {
+  if (state.view === "intervention") return `#intervention=${encodeURIComponent(state.name)}`;
+  if (state.view !== "units") return `#${state.view}`;
+  const asked = new URLSearchParams();
+  if (state.open !== undefined) asked.set("unit", units.unit[state.open]);
+  for (const key of KEYS) if (key !== "unit" && state[key]) asked.set(key, state[key]);
+  const text = asked.toString();
+  if (state.open !== undefined) return `#${encodeURIComponent(data.layers[units.layer[state.open]])}/${text}`;
+  return text ? `#${text}` : "#units";
+}

@@ -1,0 +1,101 @@
+"""A comparison as a page, with its tables beside it. Only run folders are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dissect.comparison import Comparison, Side, same_latents
+from ..dissect.progress import Progress
+from ..dissect.store import safe_name, write_csv
+from ..hooks.errors import DissectError, UsageError
+from . import figures
+from .pages import put_samples, render, replaced
+from .shelf import Shelf
+
+SAMPLES = 24  # side by side
+PAIRS = 60  # of units, with pictures
+TOPS = 4  # images of each
+
+
+def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet: bool = True) -> Path:
+    """Write a folder with index.html, classes.csv and units.csv; returns the page.
+
+    Args:
+        out: the folder; None is comparisons/A-B-…, by the names of the runs. An older comparison there is replaced.
+
+    Raises:
+        UsageError: there is something else in that place.
+        DissectError: a file of a run is missing or damaged, or the page cannot be written.
+    """
+    names = "-".join(f"{side.run.folder.name}+{'+'.join(side.layers)}" for side in found.sides)
+    folder = Path(out) if out else Path("comparisons") / safe_name(names)
+    if folder.exists() and not (folder / "classes.csv").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is no comparison; give another --out.")
+    try:
+        with replaced(folder) as part, Progress(quiet) as progress:
+            write_csv(part / "classes.csv", found.classes)
+            write_csv(part / "units.csv", found.units)
+            (part / "index.html").write_text(_page(found, Shelf(part), progress), encoding="utf-8")
+    except OSError as error:
+        raise DissectError(f"{folder} cannot be written ({error.strerror or error}); give another --out.") from error
+    return folder / "index.html"
+
+
+def _page(found: Comparison, shelf: Shelf, progress: Progress) -> str:
+    sides = found.sides
+    pairs = found.units[found.units.corresponds].groupby("other").head(PAIRS)
+    together = _together(sides)
+    count = min(SAMPLES, *(side.run.info["config"]["samples"] for side in sides))
+    wanted: dict[str, set[int]] = {side.letter: set(range(count)) if side in together else set() for side in sides}
+    shown = [_pair(row, sides, wanted) for row in pairs.to_dict("records")]
+    with progress.task("write pictures", sum(map(len, wanted.values()))) as advance:
+        pictures = {
+            side.letter: put_samples(side.run, np.array(sorted(wanted[side.letter])), shelf, advance, f"{side.letter}/")
+            for side in sides
+            if wanted[side.letter]
+        }
+    first = sides[0].run
+    context: dict[str, Any] = {
+        "sides": [
+            {"letter": side.letter, "title": side.title, "folder": side.run.folder.name, "info": side.run.info}
+            for side in sides
+        ],
+        "summary": found.summary().to_dict("records"),
+        "alike": found.alike,
+        "differences": found.differences,
+        "classes": found.classes.to_dict("records"),
+        "most": max(1, int(found.classes.filter(regex="^units_").to_numpy().max(initial=1))),
+        "colours": dict(zip(first.classes["class"], map(figures.safe_colour, first.classes.colour), strict=True)),
+        "pairs": shown,
+        "pictures": pictures,
+        "together": [side.letter for side in together],
+        "samples": list(range(count)),
+        "tested": all(side.run.info["config"]["significance"] != "off" for side in sides),
+        "grid": {side.letter: 2 * side.run.info["grid"] for side in sides},
+    }
+    return render("compare.html", ("pictures.js",), {}, context)
+
+
+def _together(sides: tuple[Side, ...]) -> list[Side]:
+    """Sides whose samples can stand side by side: of the first one's latents, a generator each."""
+    chosen: dict[str, Side] = {}
+    for side in sides:
+        if same_latents(sides[0], side):
+            chosen.setdefault(side.run.info["config"]["weights_sha256"], side)
+    return list(chosen.values())
+
+
+def _pair(row: dict[str, Any], sides: tuple[Side, ...], wanted: dict[str, set[int]]) -> dict[str, Any]:
+    """A pair of units with their top samples, which are noted in `wanted`."""
+    tops = {}
+    for letter, unit in ((sides[0].letter, row["unit_A"]), (row["other"], row["unit_B"])):
+        run = next(side.run for side in sides if side.letter == letter)
+        samples, masks = run.tops(row["layer"])
+        chosen = samples[unit, :TOPS].tolist()
+        wanted[letter].update(chosen)
+        outlines = map(figures.outline, masks[unit, :TOPS])
+        tops[letter] = list(zip(chosen, outlines, strict=True))
+    return row | {"tops": tops}
