@@ -57,7 +57,7 @@ class Comparison:
         whether it labels a unit.
     units: one row a pair of corresponding units of A and a later side `other`, see `match`: layer, unit_A, unit_B,
         label_A, label_B (empty if not labelled), iou_A, iou_B, correlation, `corresponds`, `same_label`.
-    differences: config that differs, by name; `alike` is false if labels were not made by the same rule and samples.
+    differences: config that differs, by name; `unlike` names what of it makes labels in another way.
     """
 
     sides: tuple[Side, ...]
@@ -66,8 +66,9 @@ class Comparison:
     differences: dict[str, list[object]]
 
     @property
-    def alike(self) -> bool:
-        return not set(self.differences) & set(RULES)
+    def unlike(self) -> list[str]:
+        """What differs of that by which labels are made; then numbers of labels cannot simply be compared."""
+        return [key for key in self.differences if key in RULES]
 
     def summary(self) -> pd.DataFrame:
         """One row a side: units, labelled units, classes, mean IoU; gained, lost and corresponding beside A."""

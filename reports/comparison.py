@@ -64,7 +64,7 @@ def _page(found: Comparison, shelf: Shelf, progress: Progress) -> str:
             for side in sides
         ],
         "summary": found.summary().to_dict("records"),
-        "alike": found.alike,
+        "unlike": found.unlike,
         "differences": found.differences,
         "classes": found.classes.to_dict("records"),
         "most": max(1, int(found.classes.filter(regex="^units_").to_numpy().max(initial=1))),

@@ -135,8 +135,8 @@ def show_comparison(found: Comparison) -> None:
         "[dim]gained, lost: classes that label a unit; correspond: units whose activations on the same latents "
         "correlate more than place and chance give."
     )
-    if not found.alike:
-        screen.print(f"[yellow]not made alike, numbers of labels depend on it: {escape(', '.join(found.differences))}")
+    if found.unlike:
+        screen.print(f"[yellow]not made alike, numbers of labels depend on it: {escape(', '.join(found.unlike))}")
 
 
 def show_power(found: pd.DataFrame) -> None:

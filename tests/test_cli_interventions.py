@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -51,17 +52,16 @@ def cli(on_path: Path) -> Cli:
 def test_ablate_shows_a_table_and_adds_a_page(cli: Cli) -> None:
     done = cli("ablate", RUN, "--class", "red", "--top", 1, "--samples", 16, "--curve")
     assert done.exit_code == 0, done.output
-    shown = Path(done.stdout.strip())
-    assert shown == RUN / "report" / "interventions" / "ablate-red-paint-top1.html"
+    report = RUN / "report" / "index.html"
+    assert done.stdout.strip() == f"{report.resolve().as_uri()}#intervention=ablate-red-paint-top1"
     for text in ("1 unit of paint ablated", "16 samples from 60 to 75", "-100", "On target: 100%"):
         assert text in done.stderr
     table = pd.read_csv(RUN / "interventions" / "ablate-red-paint-top1" / "effects.csv").set_index("class")
     assert table.after["red"] == 0
     assert table.change_pp["green"] == 0
-    text = shown.read_text()
-    assert "ablate-red-paint-top1-curve.svg" in text
-    index = (RUN / "report" / "index.html").read_text()
-    assert 'href="interventions/ablate-red-paint-top1.html"' in index
+    text = report.read_text()
+    assert "interventions/ablate-red-paint-top1/curve.svg" in text
+    assert 'href="#intervention=ablate-red-paint-top1"' in text
 
 
 def test_json_is_all_that_is_printed(cli: Cli) -> None:
@@ -85,7 +85,7 @@ def test_insert_on_the_grid_tells_the_context(cli: Cli) -> None:
 def test_scan_ranks_units(cli: Cli) -> None:
     done = cli("scan", RUN, "--class", "yellow", "--samples", 20)
     assert done.exit_code == 0, done.output
-    assert done.stdout.strip() == str(RUN / "report" / "interventions" / "scan-paint-yellow.html")
+    assert done.stdout.strip().endswith(f"{RUN.name}/report/index.html#intervention=scan-paint-yellow")
     assert "Rank correlation" in done.stderr
     result = json.loads(cli("scan", RUN, "--class", "yellow", "--samples", 20, "--json").stdout)
     assert result[0]["units"][0]["unit"] == 3
@@ -136,28 +136,46 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     cli("ablate", RUN, "--class", "red", "--top", 2, "--samples", 24, "--curve", "--quiet")
     cli("insert", RUN, "--class", "green", "--top", 1, "--samples", 6, "--quiet")
     cli("scan", RUN, "--class", "red", "--samples", 10, "--quiet")
-    page.goto((RUN / "report" / "index.html").resolve().as_uri())
-    links = page.locator("#interventions a")
+    page.goto((RUN / "report" / "index.html").resolve().as_uri() + "#interventions")
+    links = page.locator("#view-interventions a")
     assert links.count() == 3
     for number, heading in enumerate(("2 units ablated red", "1 unit inserted green", "Each unit alone red")):
         links.nth(number).click()
-        assert page.locator("h1").inner_text() == heading
+        assert page.locator("h2.title:visible").inner_text() == heading
+        page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+        page.wait_for_function("[...document.images].every(i => i.complete)")
         broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)")
         assert broken == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.go_back()
     links.nth(0).click()
-    row = page.locator("tr.target td").all_inner_texts()
+    row = page.locator("tr.target:visible td").all_inner_texts()
     assert row[0] == "red"
     assert "-100%" in row
+    stage = page.locator(".pair .stage:visible").first
+    slider, after = stage.locator("input"), stage.locator("img.images.after")
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert after.evaluate("(image) => getComputedStyle(image).clipPath") == "inset(0px 0px 0px 60%)"
+    box = stage.bounding_box()
+    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 10)  # with the pointer
+    assert 15 <= int(slider.input_value()) <= 35
+    page.get_by_label("segmentation").locator("visible=true").check()
+    assert stage.locator("img.labels").first.is_visible()
+    assert not after.is_visible()
+    page.get_by_label("difference").locator("visible=true").check()
+    assert stage.locator("img.difference").is_visible()
     page.go_back()
     links.nth(2).click()
-    assert page.locator("#units tbody tr").count() == 6
-    page.locator("th button", has_text="IoU rank").click()
-    ranks = page.locator("#units tbody tr td:nth-child(4)").all_inner_texts()
+    rows = page.locator("table.scan:visible tbody tr")
+    assert rows.count() == 6
+    page.locator("table.scan:visible th button", has_text="IoU rank").click()
+    ranks = rows.locator("td:nth-child(4)").all_inner_texts()
     assert ranks == sorted(ranks, key=int)
-    page.locator("#find").fill("3")
-    assert page.locator("#units tbody tr:visible").count() == 1
+    rows.first.locator("a").click()
+    assert page.locator("dialog").is_visible()
+    assert "Ablated alone" in page.locator("dialog").inner_text()
 
 
 def test_names_are_escaped(painter: Generator, tmp_path: Path, page: Any) -> None:
@@ -168,8 +186,10 @@ def test_names_are_escaped(painter: Generator, tmp_path: Path, page: Any) -> Non
     effects = api.ablate(run, label=name, top=1, samples=12, curve=True, **options)
     api.scan(run, label=name, samples=8, **options)
     index = write_report(run)
-    for place in (*sorted((index.parent / "interventions").glob("*.html")), index):
-        page.goto(place.as_uri())
+    for place in ("", "#interventions", "#intervention=" + quote(effects.info["name"])):
+        page.goto(index.as_uri() + place)
+        page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+        page.wait_for_function("[...document.images].every(i => i.complete)")
         assert page.title() != "owned"
         assert page.evaluate("document.images.length") == page.evaluate(
             "[...document.images].filter(i => i.naturalWidth).length"

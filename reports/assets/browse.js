@@ -158,9 +158,9 @@ function fillForm() {
 
 function show() {
   for (const view of document.querySelectorAll(".view")) {
-    view.hidden = state.view === "intervention" ? view.dataset.intervention !== state.name : view.id !== state.view;
+    view.hidden = state.view === "intervention" ? view.dataset.intervention !== state.name : view.id !== `view-${state.view}`;
   }
-  if (![...document.querySelectorAll(".view")].some((view) => !view.hidden)) $("overview").hidden = false;
+  if (![...document.querySelectorAll(".view")].some((view) => !view.hidden)) $("view-overview").hidden = false;
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.hash === `#${state.view}` || (state.view === "intervention" && link.hash === "#interventions");
     if (here) link.setAttribute("aria-current", "page");

@@ -42,7 +42,7 @@ function drawUnit(i) {
   };
   const bar = el(
     "div",
-    { class: "bar" },
+    { class: "toolbar" },
     step(before, "← previous", "ArrowLeft"),
     el("span", { class: "muted" }, `${place} of ${of}`),
     step(after, "next →", "ArrowRight"),
