@@ -11,6 +11,7 @@ test. Peak memory is measured in a process of its own.
 Cases: `scenes` is the embedded generator, layer4 (128 units at 8×8); `wide` is a progressive GAN of the same
 resolution with random weights and 256 units at 16×16. `scan` ablates each of the 256 units of `wide` alone on 64
 samples, and compares that with 256 plain passes over them, forward and segmentation, timed before, between and after.
+`report` writes the report of 512 units on images of 256 pixels with the spectrum of photographs: seconds and megabytes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from pathlib import Path
 
 import click
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ganatomy.dissect import Dissection, Generator, NormalLatents, load_generator, run
 from ganatomy.dissect.capture import BATCH, Threads
@@ -32,7 +35,7 @@ from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.subject import Subject
 from ganatomy.reports.pages import write_report
-from ganatomy.segmenters import Segmenter, load_segmenter
+from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
 
 CASES = {"scenes": "layer4", "wide": "layer6"}
 MODES = ("off", "fast", "full")  # tests of labels
@@ -135,6 +138,62 @@ def scan(case: str = "wide", parts: int = 4) -> dict[str, object]:
     }
 
 
+class Clouds(nn.Module):
+    """512 units at 8×8; images (N, 3, 256, 256) whose spectrum falls as that of photographs does, with 1 / f."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.ConvTranspose2d(16, 512, 8)
+        self.shown = nn.Conv2d(512, 3, 1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        coarse = self.shown(self.maps(latents[:, :, None, None]))
+        dice = torch.Generator().manual_seed(0)
+        octaves = [
+            coarse,
+            *(torch.randn(len(latents), 3, 8 * 2**k, 8 * 2**k, generator=dice) / 2**k for k in range(1, 6)),
+        ]
+        return torch.stack([F.interpolate(one, size=256, mode="bilinear") for one in octaves]).sum(0).mul(0.5).tanh()
+
+
+class Brightest:
+    """Names a pixel by its brightest channel."""
+
+    name = "brightest"
+    vocabulary = Vocabulary(
+        names=("red", "green", "blue"), categories=("object",) * 3, colours=("#ff0000", "#00ff00", "#0000ff")
+    )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.argmax(1, keepdim=True)
+
+
+def report(samples: int) -> dict[str, object]:
+    """Seconds and size of a report, as a folder and as a single file."""
+    torch.manual_seed(0)
+    module = Clouds().requires_grad_(False)
+    model = Generator(module=module, name="clouds", source=NormalLatents((16,)), layers=("maps",))
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(
+            model, layers=["maps"], segmenter=Brightest(), samples=samples, out=Path(folder) / "run", quiet=True
+        )
+        started = time.perf_counter()
+        page = write_report(found)
+        seconds = time.perf_counter() - started
+        size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file())
+        single = write_report(found, single_file=True).stat().st_size
+        images = len(list((page.parent / "images").iterdir()))
+    return {
+        "case": "report",
+        "units": 512,
+        "samples": samples,
+        "images": images,
+        "report_s": round(seconds, 1),
+        "folder_mb": round(size / 1e6, 1),
+        "single_file_mb": round(single / 1e6, 1),
+    }
+
+
 def peak_memory(samples: int) -> dict[str, object]:
     """Peak resident memory of a run in a fresh process."""
     code = (
@@ -153,14 +212,18 @@ def peak_memory(samples: int) -> dict[str, object]:
 @click.command()
 @click.option("--samples", default=1000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--case", "cases", multiple=True, type=click.Choice([*CASES, "scan", "memory"]), help="[default: all]")
+@click.option(
+    "--case", "cases", multiple=True, type=click.Choice([*CASES, "scan", "report", "memory"]), help="[default: all]"
+)
 def main(samples: int, rounds: int, cases: tuple[str, ...]) -> None:
     """Measure."""
-    for case in cases or [*CASES, "scan", "memory"]:
+    for case in cases or [*CASES, "scan", "report", "memory"]:
         if case == "memory":
             lines = [peak_memory(n) for n in (500, 5000)]
         elif case == "scan":
             lines = [scan()]
+        elif case == "report":
+            lines = [report(samples)]
         else:
             lines = [compare(case, samples, rounds)]
         for line in lines:
