@@ -22,7 +22,7 @@ from ganatomy.dissect.generators.base import Generator
 from ganatomy.reports.pages import write_report
 
 from .conftest import Painter
-from .test_report import HostileSegmenter
+from .test_report import HostileSegmenter, until
 from .test_report import page as page
 
 Cli = Callable[..., Result]
@@ -143,7 +143,7 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
         links.nth(number).click()
         assert page.locator("h2.title:visible").inner_text() == heading
         page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
-        page.wait_for_function("[...document.images].every(i => i.complete)")
+        until(page, "[...document.images].every(i => i.complete)")
         broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)")
         assert broken == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -189,7 +189,7 @@ def test_names_are_escaped(painter: Generator, tmp_path: Path, page: Any) -> Non
     for place in ("", "#interventions", "#intervention=" + quote(effects.info["name"])):
         page.goto(index.as_uri() + place)
         page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
-        page.wait_for_function("[...document.images].every(i => i.complete)")
+        until(page, "[...document.images].every(i => i.complete)")
         assert page.title() != "owned"
         assert page.evaluate("document.images.length") == page.evaluate(
             "[...document.images].filter(i => i.naturalWidth).length"

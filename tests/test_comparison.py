@@ -20,7 +20,7 @@ from ganatomy.reports.comparison import write_comparison
 from ganatomy.segmenters import Vocabulary
 
 from .conftest import COLOURS, ColourSegmenter, Go, Painter
-from .test_report import page
+from .test_report import page, until
 
 assert page  # the browser
 
@@ -114,7 +114,7 @@ def test_the_page(page: Any, two: tuple[Any, Any], tmp_path: Path) -> None:
     index = write_comparison(found, tmp_path / "comparison")
     page.goto(index.as_uri())
     page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
-    page.wait_for_function("[...document.images].every(i => i.complete)")
+    until(page, "[...document.images].every(i => i.complete)")
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0 && i.hasAttribute('alt'))")
     assert "− lost" in page.locator("tr", has_text="red").locator(".lost").first.inner_text()
     assert page.locator(".matches .card").count() == int(found.units.corresponds.sum())
