@@ -20,7 +20,6 @@ Examples:
   dissect insert runs/progan_scenes-layer4 --class door
   dissect scan runs/progan_scenes-layer4 --class tree
   dissect power runs/progan_scenes-layer4 --width 0.01
-  dissect models --detail progan_scenes
   dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
   dissect report runs/progan_scenes-layer4 --single-file
   dissect models --detail progan_scenes

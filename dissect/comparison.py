@@ -121,11 +121,11 @@ def compare(*runs: Dissection | str | Path) -> Comparison:
                 f"{first.run.info['config']['segmenter']!r} and {side.run.info['config']['segmenter']!r}); compare "
                 "runs of one segmenter."
             )
-    pairs = [_pairs(first, side) for side in sides[1:]]
+    pairs = [table for side in sides[1:] for table in _pairs(first, side)]
     return Comparison(
         sides=sides,
         classes=_classes(sides),
-        units=pd.concat([_no_pairs(), *(found for found in pairs if len(found))], ignore_index=True),
+        units=pd.concat(pairs, ignore_index=True) if pairs else _no_pairs(),
         differences=_differences(sides),
     )
 
@@ -194,17 +194,17 @@ def _classes(sides: Sequence[Side]) -> pd.DataFrame:
         after = table[f"units_{side.letter}"] > 0
         change = np.select([before & after, before, after], ["kept", "lost", "gained"], "")
         table[f"change_{side.letter}"] = change
-    counts = table[[f"units_{side.letter}" for side in sides]]
-    order = np.lexsort((-counts.sum(axis=1),))
-    return table.iloc[order][(counts.sum(axis=1) > 0).iloc[order]].reset_index(drop=True)
+    total = table[[f"units_{side.letter}" for side in sides]].sum(axis=1).to_numpy()
+    order = np.argsort(-total, kind="stable")
+    return table.iloc[order[total[order] > 0]].reset_index(drop=True)
 
 
-def _pairs(first: Side, side: Side) -> pd.DataFrame:
-    """The rows of `Comparison.units` for one side: of layers of one name and size in different runs."""
+def _pairs(first: Side, side: Side) -> list[pd.DataFrame]:
+    """The rows of `Comparison.units` for one side: a table for each layer of one name and size in different runs."""
     if not same_latents(first, side) or first.run.folder.resolve() == side.run.folder.resolve():
-        return _no_pairs()
+        return []
     shared = [layer for layer in first.layers if layer in side.layers and _size(first, layer) == _size(side, layer)]
-    return pd.concat([_no_pairs(), *(_layer_pairs(first, side, layer) for layer in shared)])
+    return [_layer_pairs(first, side, layer) for layer in shared]
 
 
 def _size(side: Side, layer: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..dissect.comparison import Comparison, Side, same_latents
 from ..dissect.progress import Progress
-from ..dissect.store import safe_name, write_csv
+from ..dissect.store import safe_name, write_csv, write_json
 from ..hooks.errors import DissectError, UsageError
 from . import figures
 from .pages import put_samples, render, replaced
@@ -18,10 +18,11 @@ from .shelf import Shelf
 SAMPLES = 24  # side by side
 PAIRS = 60  # of units, with pictures
 TOPS = 4  # images of each
+MARK = "comparison.json"  # by which a comparison is known: only such a folder is ever replaced
 
 
 def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet: bool = True) -> Path:
-    """Write a folder with index.html, classes.csv and units.csv; returns the page.
+    """Write a folder with index.html, classes.csv, units.csv and comparison.json; returns the page.
 
     Args:
         out: the folder; None is comparisons/A-B-…, by the names of the runs. An older comparison there is replaced.
@@ -32,10 +33,12 @@ def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet:
     """
     names = "-".join(f"{side.run.folder.name}+{'+'.join(side.layers)}" for side in found.sides)
     folder = Path(out) if out else Path("comparisons") / safe_name(names)
-    if folder.exists() and not (folder / "classes.csv").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is no comparison; give another --out.")
     try:
         with replaced(folder) as part, Progress(quiet) as progress:
+            sides = {side.letter: {"run": str(side.run.folder), "layers": side.layers} for side in found.sides}
+            write_json(part / MARK, {"sides": sides, "differences": found.differences})
             write_csv(part / "classes.csv", found.classes)
             write_csv(part / "units.csv", found.units)
             (part / "index.html").write_text(_page(found, Shelf(part), progress), encoding="utf-8")
@@ -67,7 +70,6 @@ def _page(found: Comparison, shelf: Shelf, progress: Progress) -> str:
         "unlike": found.unlike,
         "differences": found.differences,
         "classes": found.classes.to_dict("records"),
-        "most": max(1, int(found.classes.filter(regex="^units_").to_numpy().max(initial=1))),
         "colours": dict(zip(first.classes["class"], map(figures.safe_colour, first.classes.colour), strict=True)),
         "pairs": shown,
         "pictures": pictures,

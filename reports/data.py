@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..dissect.store import Dissection
 from . import figures
-from .interventions import scan_results
+from .interventions import Scans
 
 EXAMPLES = 8  # images of a class
 NUMBERS = [
@@ -21,7 +21,7 @@ NUMBERS = [
 ]
 
 
-def units_data(run: Dissection, advance: Callable[[int], None]) -> dict[str, Any]:
+def units_data(run: Dissection, scans: Scans, advance: Callable[[int], None]) -> dict[str, Any]:
     """Columns with one entry a unit, units in the order of the table. `advance` is told of units done.
 
     layer and label are indices (-1 for no label); top holds [sample, outline] pairs; curve the IoU and the chance IoU
@@ -39,7 +39,7 @@ def units_data(run: Dissection, advance: Callable[[int], None]) -> dict[str, Any
         "runner_up": units.runner_up.map(_numbers(run)).fillna(-1).astype(int).tolist(),
         "label_set": units.label_set.tolist(),
         **{name: plain(units[name]) for name in NUMBERS},
-        "effect": plain(_own_effects(run)),
+        "effect": plain(_own_effects(run, scans)),
     }
     parts = [_layer_data(run, layer, advance) for layer in run.layers]
     return columns | {name: [entry for part in parts for entry in part[name]] for name in parts[0]}
@@ -73,14 +73,14 @@ def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> 
     }
 
 
-def classes_data(run: Dissection, samples: Callable[[NDArray[np.int64]], None]) -> list[dict[str, Any]]:
+def classes_data(run: Dissection, scans: Scans, samples: Callable[[NDArray[np.int64]], None]) -> list[dict[str, Any]]:
     """One entry a class; `examples` are [sample, outline] pairs. `samples` is told which samples are shown."""
     shares = class_shares(run)
     examples = [_examples(share) for share in shares.T]
     wanted = np.unique(np.concatenate(examples)).astype(np.int64)
     samples(wanted)
     labels = run.spool.gather("labels", wanted) if len(wanted) else None
-    scans = {name: plain(values) for name, values in scanned(run).items()}
+    effects = {name: plain(values) for name, values in _scanned(run, scans).items()}
     return [
         {
             "name": row["class"],
@@ -94,7 +94,7 @@ def classes_data(run: Dissection, samples: Callable[[NDArray[np.int64]], None]) 
                 for sample, place in zip(chosen, np.searchsorted(wanted, chosen), strict=True)
                 if labels is not None
             ],
-            "effects": scans.get(row["class"]),
+            "effects": effects.get(row["class"]),
         }
         for number, (row, chosen) in enumerate(zip(run.classes.to_dict("records"), examples, strict=True))
     ]
@@ -121,20 +121,20 @@ def _examples(share: NDArray[np.float64]) -> NDArray[np.int64]:
     return order[np.unique(np.linspace(0, (len(order) - 1) / 2, EXAMPLES).astype(int))]
 
 
-def scanned(run: Dissection) -> dict[str, NDArray[np.float64]]:
+def _scanned(run: Dissection, scans: Scans) -> dict[str, NDArray[np.float64]]:
     """By class that was scanned: what ablating each unit of the run alone does to it, in points; NaN where unknown."""
     found: dict[str, NDArray[np.float64]] = {}
-    for info, table in scan_results(run):
+    for info, table in scans:
         rows = (run.units.layer == info["layer"]).to_numpy()
         values = found.setdefault(info["class"], np.full(len(run.units), np.nan))
         values[rows] = table.set_index("unit").change_pp.reindex(run.units.unit[rows])
     return found
 
 
-def _own_effects(run: Dissection) -> NDArray[np.float64]:
+def _own_effects(run: Dissection, scans: Scans) -> NDArray[np.float64]:
     """(all units,) what ablating a unit alone does to the class that is its label, where its layer was scanned."""
     found = np.full(len(run.units), np.nan)
-    for info, table in scan_results(run):
+    for info, table in scans:
         rows = np.flatnonzero((run.units.layer == info["layer"]) & (run.units.label != ""))
         by_unit = table.set_index("unit")
         for row in rows:

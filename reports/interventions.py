@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from ..dissect.store import Dissection, read_json, read_table
 from . import figures
 from .shelf import Shelf
 
+Scans = list[tuple[dict[str, Any], pd.DataFrame]]  # what each tells of itself, and its table
+
 SHOWN = 0.005  # percentage points: a class that no unit changes as much is left out of the scan's table
 
 
-def scan_results(run: Dissection) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+def scan_results(run: Dissection) -> Scans:
     """What was found by the run's scans, one for each class asked for.
 
     Raises:
@@ -35,11 +38,12 @@ def effect_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
     Raises:
         DissectError: a file of one is missing or damaged.
     """
-    return [_effect(run, Effects.load(place), shelf) for place in run.interventions]
+    return [_effect(run, place, shelf) for place in run.interventions]
 
 
-def _effect(run: Dissection, effects: Effects, shelf: Shelf) -> dict[str, Any]:
-    info, name = effects.info, str(effects.info["name"])
+def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
+    effects, name = Effects.load(place), place.name  # what effect.json says its name is may lead anywhere
+    info = effects.info
     rows = effects.ordered.to_dict("records")
     scale = max((abs(row[end]) for row in rows for end in ("change_pp_low", "change_pp_high")), default=0) or 1
     baselines = "random_pp" in effects.table
@@ -54,8 +58,7 @@ def _effect(run: Dissection, effects: Effects, shelf: Shelf) -> dict[str, Any]:
     title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {_DONE[info['kind']]}"
     target = next((row for row in rows if row["class"] == info["label"]), None)
     sets = effects.sets
-    source = run.folder / "interventions" / name
-    tables = [file for file in (*TABLES.values(), "effect.json") if (source / file).exists()]
+    tables = [file for file in (*TABLES.values(), "effect.json") if (place / file).exists()]
     return {
         "name": name,
         "title": f"{title}, {info['label']}" if target else title,
@@ -70,7 +73,7 @@ def _effect(run: Dissection, effects: Effects, shelf: Shelf) -> dict[str, Any]:
         "curve": curve,
         "context": None if effects.context is None else effects.context.to_dict("records"),
         "pictures": _pictures(run, effects, name, shelf),
-        "files": {file: shelf.put(f"interventions/{name}/{file}", (source / file).read_bytes()) for file in tables},
+        "files": {file: shelf.put(f"interventions/{name}/{file}", (place / file).read_bytes()) for file in tables},
     }
 
 
@@ -118,14 +121,10 @@ def _pictures(run: Dissection, effects: Effects, name: str, shelf: Shelf) -> lis
     return [{"role": role, "samples": samples} for role, samples in roles.items()]
 
 
-def scan_pages(run: Dissection) -> list[dict[str, Any]]:
-    """A page's content for each scan.
-
-    Raises:
-        DissectError: a file of one is missing or damaged.
-    """
+def scan_pages(scans: Scans) -> list[dict[str, Any]]:
+    """A page's content for each scan."""
     pages = []
-    for info, table in scan_results(run):
+    for info, table in scans:
         classes = [
             column.removeprefix("pp:")
             for column in table

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -23,7 +24,7 @@ from ..dissect.store import Dissection, write_atomic
 from ..hooks.errors import DissectError, one_line
 from . import figures
 from .data import classes_data, plain, units_data
-from .interventions import effect_pages, scan_pages
+from .interventions import effect_pages, scan_pages, scan_results
 from .shelf import Shelf
 
 HERE = Path(__file__).parent
@@ -86,13 +87,15 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
     config = run.info["config"]
     first = np.arange(min(SAMPLES_SHOWN, config["samples"]))
     shown = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
-    classes = classes_data(run, shown.append)
-    effects, scans = effect_pages(run, shelf), scan_pages(run)
+    scans = scan_results(run)
+    classes = classes_data(run, scans, shown.append)
+    effects = effect_pages(run, shelf)
     samples = np.unique(np.concatenate(shown))
     with progress.task("outline regions", len(run.units)) as advance:
-        units = units_data(run, advance)
+        units = units_data(run, scans, advance)
     with progress.task("write pictures", len(samples)) as advance:
         pictures = put_samples(run, samples, shelf, advance)
+    scanned = scan_pages(scans)
     data = {
         "noun": run.noun,
         "tested": config["significance"] != "off",
@@ -102,7 +105,6 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
         "layers": run.layers,
         "shares": run.shares.tolist(),
         "classes": classes,
-        "categories": category_colours(run),
         "units": units,
         "samples": pictures,
         "interventions": [
@@ -116,12 +118,10 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
             }
             for one in effects
         ],
-        "scans": [{"name": one["name"], "title": one["title"], "class": one["info"]["class"]} for one in scans],
+        "scans": [{"name": one["name"], "title": one["title"], "class": one["info"]["class"]} for one in scanned],
     }
-    files = {
-        name: shelf.put(name, (run.folder / name).read_bytes()) for name in ("units.csv", "classes.csv", "run.json")
-    }
-    context = _overview(run) | {"effects": effects, "scans": scans, "files": files, "first": first.tolist()}
+    files = {name: shelf.put(name, (run.folder / name).read_bytes()) for name in FILES}
+    context = _overview(run) | {"effects": effects, "scans": scanned, "files": files, "first": first.tolist()}
     return render("report.html", SCRIPTS, data, context)
 
 
@@ -165,7 +165,7 @@ def put_samples(
         return dict(zip(map(str, samples.tolist()), pool.map(put, range(len(samples))), strict=True))
 
 
-def category_colours(run: Dissection) -> dict[str, str]:
+def _category_colours(run: Dissection) -> dict[str, str]:
     """A colour for each category of classes, in turn."""
     return {name: CATEGORIES[k % len(CATEGORIES)] for k, name in enumerate(dict.fromkeys(run.classes.category))}
 
@@ -175,7 +175,7 @@ def _overview(run: Dissection) -> dict[str, object]:
     config, units = run.info["config"], run.units
     counts = units[units.labelled].groupby(["layer", "label"]).size()
     by_category = units[units.labelled].groupby(["layer", "category"]).size()
-    categories = category_colours(run)
+    categories = _category_colours(run)
     return {
         "info": run.info,
         "config": config,
@@ -238,6 +238,7 @@ def _signed(form: str) -> Callable[[float | None], str]:
 
 
 FORMATS: dict[str, Callable[..., str]] = {
+    "address": lambda text: quote(str(text), safe=""),
     "percent": lambda share: f"{share:.1%}",
     "percent0": lambda share: "–" if share is None or pd.isna(share) else f"{share:.0%}",
     "percent2": lambda share: f"{share:.2%}",

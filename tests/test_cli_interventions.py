@@ -197,6 +197,15 @@ def test_names_are_escaped(painter: Generator, tmp_path: Path, page: Any) -> Non
     assert "/" not in effects.info["name"]
 
 
+def test_an_intervention_writes_nowhere_else(cli: Cli, tmp_path: Path) -> None:
+    cli("ablate", RUN, "--class", "red", "--top", 1, "--samples", 8, "--quiet")
+    place = RUN / "interventions" / "ablate-red-paint-top1" / "effect.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"name": "../../../../elsewhere"}))
+    assert cli("report", RUN, "--quiet").exit_code == 0
+    assert not list(tmp_path.rglob("*elsewhere*"))
+    assert (RUN / "report" / "interventions" / "ablate-red-paint-top1" / "effects.csv").is_file()
+
+
 def test_a_damaged_intervention_is_said(cli: Cli) -> None:
     cli("ablate", RUN, "--class", "red", "--top", 1, "--samples", 8, "--quiet")
     (RUN / "interventions" / "ablate-red-paint-top1" / "pictures.npz").write_bytes(b"x")

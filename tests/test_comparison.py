@@ -126,5 +126,7 @@ def test_the_page(page: Any, two: tuple[Any, Any], tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in index.parent.rglob("*") if path.is_file()} == first
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is no comparison"):
-        write_comparison(found, tmp_path / "full")
+    for taken in ("full", "first", "second/spool"):  # a run's folder has a classes.csv, too
+        with pytest.raises(UsageError, match="is no comparison"):
+            write_comparison(found, tmp_path / taken)
+    assert dissect.Dissection.load(tmp_path / "first").units.equals(two[0].units)
