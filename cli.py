@@ -8,49 +8,32 @@ from typing import Any
 import click
 
 from .reports import console
-from .reports.command import OneLine, a_run, common, effects_options, link
-
-EXAMPLES = """
-\b
-Examples:
-  dissect run --model progan_scenes --layer 4
-  dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
-  dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
-  dissect ablate runs/progan_scenes-layer4 --class tree
-  dissect insert runs/progan_scenes-layer4 --class door
-  dissect scan runs/progan_scenes-layer4 --class tree
-  dissect power runs/progan_scenes-layer4 --width 0.01
-  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
-  dissect report runs/progan_scenes-layer4 --single-file
-  dissect models --detail progan_scenes
-"""
-
+from .reports.command import (
+    OneLine,
+    a_file,
+    a_run,
+    common,
+    effects_options,
+    link,
+    model_options,
+    suspect_options,
+    where_options,
+)
+from .reports.runnable import examples
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group("dissect", cls=OneLine, epilog=EXAMPLES, context_settings=SETTINGS)
+@click.group("dissect", cls=OneLine, epilog=examples("dissect"), context_settings=SETTINGS)
 @click.version_option(package_name="ganatomy", prog_name="dissect")
 def main() -> None:
     """Open a generator: see what its units draw."""
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect run --model progan_scenes --layer 4
-  dissect run --model progan_scenes --layer 4 --layer 6 --samples 2000 --out runs/both
-  dissect run --model progan_scenes --layer 4 --control rotation --control untrained
-  dissect run --model progan_scenes --layer 4 --basis pca --directions 16
-  dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
-"""
-)
+@main.command(epilog=examples("run"))
 @click.option("--model", required=True, help="A name from `dissect models`, a checkpoint, or package.module:factory.")
 @click.option("--layer", "layers", multiple=True, required=True, help="Number (4 = layer4) or name; repeatable.")
-@click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]")
-@click.option("--weights", help="Checkpoint for package.module:factory.")
-@click.option("--latent", help="Latent of package.module:factory, e.g. normal:128.")
+@model_options
 @click.option("--samples", default=1000, show_default=True, help="Images: even ones choose labels, odd ones score.")
 @click.option("--threshold", default="iqr", show_default=True, help="Rule: iqr (2019) or quantile (2020).")
 @click.option("--quantile", default=0.01, show_default=True, help="Share of pixels above it under the quantile rule.")
@@ -62,9 +45,8 @@ Examples:
 @click.option("--directions", type=int, help="How many, for pca and nmf.  [default: 32, at most all]")
 @click.option("--grid", default=64, show_default=True, help="Side of the grid where units and labels meet.")
 @click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn.")
-@click.option("--batch-size", type=int, help="[default: by device; halved when memory runs out]")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]")
+@where_options
+@click.option("--out", type=a_file, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]")
 @click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done.")
 @click.option("--spool-limit", default=20.0, show_default=True, help="Refuse to fill more disk than this, in GB.")
 @click.option("--no-report", is_flag=True, help="Tables only, no pages.")
@@ -87,16 +69,7 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
     return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect ablate runs/progan_scenes-layer4 --class tree --top 20
-  dissect ablate runs/progan_scenes-layer5 --class tree --by scan --curve
-  dissect ablate runs/progan_scenes-layer4 --units layer4:12,57 --class tree --value mean
-  dissect ablate runs/progan_scenes-layer5 --class tree --optimize
-"""
-)
+@main.command(epilog=examples("ablate"))
 @effects_options
 @click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
 @click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
@@ -108,16 +81,7 @@ def ablate(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
     return _intervened(run, dissect_ablate(run, quiet=quiet, **options), quiet)
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect insert runs/progan_scenes-layer4 --class door --top 20
-  dissect insert runs/progan_scenes-layer4 --class door --where class:building
-  dissect insert runs/progan_scenes-layer4 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
-  dissect insert runs/progan_scenes-layer4 --class tree --where mask.png
-"""
-)
+@main.command(epilog=examples("insert"))
 @effects_options
 @click.option(
     "--where", default="grid", show_default=True, help="grid (each cell alone), x,y[,w,h], class:NAME, a mask."
@@ -150,20 +114,12 @@ def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
     }
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect scan runs/progan_scenes-layer4 --class tree
-  dissect scan runs/both --class tree --layer layer6 --samples 128
-"""
-)
+@main.command(epilog=examples("scan"))
 @a_run
 @click.option("--class", "label", metavar="CLASS", required=True, help="The class by which units are ranked.")
 @click.option("--layer", help="Layer of the run.  [default: all in turn]")
 @click.option("--samples", default=64, show_default=True, help="The run's first ones.")
-@click.option("--batch-size", type=int, help="[default: by device]")
-@click.option("--device", default="auto", show_default=True)
+@where_options
 @common
 def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[dict[str, object]]:
     """Ablate each unit of a RUN alone: which ones matter?"""
@@ -183,14 +139,65 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[d
     return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect power runs/progan_scenes-layer4
-  dissect power runs/progan_scenes-layer4 --width 0.01 --power 0.9
-"""
-)
+@main.command(epilog=examples("artifacts"))
+@click.argument("run", type=a_file, required=False)
+@click.option("--model", help="Instead of a RUN: dissect this first, as `dissect run` does.")
+@click.option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]")
+@model_options
+@click.option("--detector", default="rare", show_default=True, help="flagged, rare, local, metric, greedy, realism.")
+@suspect_options
+@common
+def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **options: Any) -> dict[str, object]:
+    """Rank units and samples by suspicion of artifacts."""
+    from .dissect.artifacts import find
+    from .dissect.pipeline import run_or_open
+    from .reports.pages import write_report
+
+    made = {name: options.pop(name) for name in ("model", "segmenter", "weights", "latent")}
+    opened = run_or_open(run, layers=layers, device=options["device"], quiet=quiet, **made)
+    layer = layers[0] if run is not None and layers else None
+    found = find(opened, layer=layer, quiet=quiet, **options)
+    page = link(write_report(opened, quiet=quiet), artifacts=found.info["name"])
+    if not quiet:
+        console.show_suspects(found)
+        click.echo(page)
+    folder = opened.folder / "artifacts" / found.info["name"]
+    tables = {name: console.records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
+    return {"folder": folder, "report": page, **tables}
+
+
+@main.command(epilog=examples("repair"))
+@a_run
+@click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line.")
+@click.option("--detector", help="Instead: the most suspect units; see dissect artifacts.")
+@click.option("--top", default=20, show_default=True, help="How many of each layer.")
+@click.option("--layer", help="Layer for the detector.  [default: all of RUN]")
+@click.option("--value", default="best", show_default=True, help="What units put out: zero, mean, or the best of them.")
+@click.option("--strength", default=1.0, show_default=True, help="How far they are pulled there, up to 1.")
+@click.option("--one-by-one", is_flag=True, help="Detect in each layer as it is after the repairs below.")
+@click.option("--samples", default=1000, show_default=True, help="Unseen samples to measure on.")
+@click.option("--random-sets", default=5, show_default=True, help="Random sets of units beside.")
+@click.option("--seed", default=0, show_default=True, help="Of the random sets and intervals.")
+@click.option("--out", type=a_file, help="Checkpoint, .pth or .safetensors.  [default: in RUN/repairs/NAME]")
+@suspect_options
+@common
+def repair(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+    """Take suspect units out: better images? Writes the repaired generator."""
+    from .dissect.repairing import repair as dissect_repair
+    from .dissect.store import Dissection
+    from .reports.pages import write_report
+
+    found = dissect_repair(run, quiet=quiet, **options)
+    page = link(write_report(Dissection.load(run), quiet=quiet), repair=found.info["name"])
+    if not quiet:
+        console.show_repair(found)
+        click.echo(f"{found.checkpoint}\n{page}")
+    kept = {name: found.info[name] for name in ("verdict", "sentence", "units", "values")}
+    tables = {"fidelity": console.records(found.fidelity), "effects": console.records(found.effects)}
+    return {**kept, "checkpoint": found.checkpoint, "report": page, **tables}
+
+
+@main.command(epilog=examples("power"))
 @a_run
 @click.option("--width", default=0.02, show_default=True, help="Wanted width of the intervals of IoU.")
 @click.option("--power", default=0.8, show_default=True, help="Probability of finding a unit of the IoU told.")
@@ -205,16 +212,9 @@ def power(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
     return {**table.attrs, "classes": console.records(table)}
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
-  dissect compare runs/step-10000:layer4 runs/step-20000:layer4 --out comparison
-"""
-)
+@main.command(epilog=examples("compare"))
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[:LAYER]…")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: comparisons/A-B-…]")
+@click.option("--out", type=a_file, help="Folder.  [default: comparisons/A-B-…]")
 @common
 def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> dict[str, object]:
     """Compare RUNs with the first: classes gained and lost, units that correspond, images side by side."""
@@ -230,14 +230,7 @@ def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> dict[str
     return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
 
 
-@main.command(
-    epilog="""
-\b
-Examples:
-  dissect report runs/progan_scenes-layer4
-  dissect report runs/progan_scenes-layer4 --single-file
-"""
-)
+@main.command(epilog=examples("report"))
 @a_run
 @click.option("--single-file", is_flag=True, help="RUN/report.html with everything inside, to mail.")
 @common
@@ -252,7 +245,7 @@ def report(*, run: Path, single_file: bool, quiet: bool) -> dict[str, object]:
     return {"report": page}
 
 
-@main.command(epilog="\b\nExamples:\n  dissect models\n  dissect models --detail progan_scenes")
+@main.command(epilog=examples("models"))
 @click.option("--detail", metavar="NAME", help="The model card of one.")
 @common
 def models(*, detail: str | None, quiet: bool) -> object:
@@ -268,7 +261,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
     return {"name": detail, "card": text, "layers": layers}
 
 
-@main.command(epilog="\b\nExample:\n  dissect segmenters")
+@main.command(epilog=examples("segmenters"))
 @common
 def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
@@ -277,9 +270,9 @@ def segmenters(*, quiet: bool) -> object:
     return console.show_rows(table(), "{} classes", quiet)
 
 
-@main.command(epilog="\b\nExample:\n  dissect scenes --n 1000 --out scenes")
+@main.command(epilog=examples("scenes"))
 @click.option("--n", default=1000, show_default=True, help="How many scenes.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder: images/, masks/, classes.csv.")
+@click.option("--out", type=a_file, required=True, help="New folder: images/, masks/, classes.csv.")
 @click.option("--side", default=64, show_default=True, help="Image side in pixels.")
 @click.option("--seed", default=0, show_default=True)
 @common

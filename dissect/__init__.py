@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import artifacts
     from .comparison import Comparison, compare
     from .detectable import power
     from .effects import Effects
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .generators.zoo import load_generator
     from .interventions import ablate, insert
     from .pipeline import run
+    from .repairing import repair
+    from .repairs import Repair
     from .store import Dissection
     from .unit_scan import Scan, scan
 
@@ -29,12 +32,15 @@ __all__ = [
     "Generator",
     "NormalLatents",
     "Provenance",
+    "Repair",
     "Scan",
     "ablate",
+    "artifacts",
     "compare",
     "insert",
     "load_generator",
     "power",
+    "repair",
     "run",
     "scan",
 ]
@@ -47,11 +53,13 @@ _HOMES = {
     "NormalLatents": "generators.base",
     "Provenance": "generators.base",
     "load_generator": "generators.zoo",
+    "Repair": "repairs",
     "Scan": "unit_scan",
     "ablate": "interventions",
     "compare": "comparison",
     "insert": "interventions",
     "power": "detectable",
+    "repair": "repairing",
     "run": "pipeline",
     "scan": "unit_scan",
 }
@@ -59,6 +67,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch is imported when it is first needed
+    if name == "artifacts":
+        return import_module(".artifacts", __name__)
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

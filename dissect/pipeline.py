@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..hooks.errors import UsageError
 from ..hooks.layers import pick_layers
@@ -128,6 +129,27 @@ def run(
         bare = replace(job, control=UNTRAINED, generator=fresh, plan=probe(fresh, namer, picked, grid), source={})
         bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return found
+
+
+def run_or_open(
+    folder: Path | None, *, model: str | Generator | None, layers: Sequence[str | int], **options: Any
+) -> Dissection:
+    """The run in a folder, or, where a model is given instead, the run that `run(model, layers=…)` makes or finds.
+
+    Raises:
+        UsageError: both were given, or neither; or options that do not go with a folder.
+        DissectError: see `run`.
+    """
+    if (folder is None) == (model is None):
+        raise UsageError("Give the folder of a run, or --model with --layer.")
+    if folder is None:
+        assert model is not None
+        return run(model, layers=layers, **options)
+    if given := [name for name in ("segmenter", "weights", "latent") if options.get(name) is not None]:
+        raise UsageError(f"--{given[0]} goes with --model; a run knows its own.")
+    if len(layers) > 1:
+        raise UsageError("With a run, name one --layer, or none for all of its layers.")
+    return Dissection.load(folder)
 
 
 def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int | None, batch_size: int | None) -> None:

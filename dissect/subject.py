@@ -66,7 +66,6 @@ class Subject:
             rows = slice(start, min(start + self.batch, len(samples)))
             yield rows, samples[rows]
 
-    @torch.inference_mode()
     def featuremaps(self, samples: Sequence[int]) -> Tensor:
         """(n, U, h, w), as the layer puts them out; nothing above it runs.
 
@@ -74,9 +73,14 @@ class Subject:
             DissectError: the network failed.
         """
         with failing(f"samples {samples[0]} …"):
-            with Tap(self.generator.module, [self.layer], stop=True) as tap:
-                self.generator.module(self.generator.latents(samples))
-            return tap[self.layer]
+            return self.maps_of(self.generator.latents(samples))
+
+    @torch.inference_mode()
+    def maps_of(self, latents: Tensor) -> Tensor:
+        """(n, U, h, w), as the layer puts them out for these latents."""
+        with Tap(self.generator.module, [self.layer], stop=True) as tap:
+            self.generator.module(latents)
+        return tap[self.layer]
 
     def draw(self, featuremaps: Tensor, latents: Tensor) -> Tensor:
         """featuremaps (n, U, h, w) in the place of the layer's for `latents` -> images (n, 3, H, W) in [0, 1]."""

@@ -16,19 +16,21 @@ from .tap import single_tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Pull units towards a value: x[:, units] = (1 - mask) · x[:, units] + mask · value (Bau et al. 2019, section 3.2).
+    """Pull units towards a value: x[:, units] = (1 - m) · x[:, units] + m · value (Bau et al. 2019, section 3.2).
 
     Args:
         layer: a name from `named_modules()`.
         units: which channels; none means that nothing changes.
         value: 0 ablates; a number, one value a unit (units,), or maps (1 or N, units, …) insert.
         mask: where, in [0, 1]: None is everywhere, else (h, w) or (N, 1, h, w) at the layer's resolution.
+        strength: how far, in [0, 1]; m is strength · mask.
     """
 
     layer: str
     units: tuple[int, ...]
     value: float | Tensor = 0.0
     mask: Tensor | None = None
+    strength: float = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (N, U, …) -> the same with the units changed; x itself is left alone.
@@ -52,7 +54,8 @@ class Edit:
         units = torch.as_tensor(self.units, device=x.device)
         out = x.clone()
         if self.mask is None:
-            out[:, units] = value.expand(wanted)
+            value = value.expand(wanted)
+            out[:, units] = value if self.strength == 1 else torch.lerp(x[:, units], value, self.strength)
             return out
         mask = self.mask.to(x)
         if (
@@ -64,7 +67,7 @@ class Edit:
                 f"Layer {self.layer!r} puts out {tuple(x.shape[-2:])} positions; a mask must be (h, w) or (N, 1, h, w) "
                 f"of that size, got {tuple(mask.shape)}."
             )
-        out[:, units] = replace_softly(x[:, units], value, mask)
+        out[:, units] = replace_softly(x[:, units], value, mask * self.strength)
         return out
 
 

@@ -55,26 +55,47 @@ def _fail(message: str, code: int) -> None:
 
 
 a_run = click.argument("run", type=click.Path(path_type=Path))
+a_file = click.Path(path_type=Path)
+
+Command = Callable[..., object]
 
 
-def effects_options(command: Callable[..., object]) -> Callable[..., object]:
-    """What `ablate` and `insert` have in common."""
-    options = (
-        click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
-        click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
-        click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
-        click.option("--layer", help="Layer of the run; needed where it has several."),
-        click.option("--by", default="iou", show_default=True, help="Best by: iou, or scan (effect of each alone)."),
-        click.option("--optimize", is_flag=True, help="Find the units by gradient (ACE) and compare with IoU's."),
-        click.option("--samples", type=int, help="Unseen samples to measure on.  [default: 256; grid: fewer]"),
-        click.option("--random-sets", default=5, show_default=True, help="Random sets beside, of each of two kinds."),
-        click.option("--name", help="Folder in RUN/interventions.  [default: from the options]"),
-        click.option("--seed", default=0, show_default=True, help="Seed of the random sets."),
-        click.option("--batch-size", type=int, help="[default: by device]"),
-        click.option("--device", default="auto", show_default=True),
-        a_run,
-    )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+    return lambda command: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+model_options = _options(
+    click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]"),
+    click.option("--weights", help="Checkpoint for package.module:factory."),
+    click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
+)
+where_options = _options(
+    click.option("--batch-size", type=int, help="[default: by device; halved when memory runs out]"),
+    click.option("--device", default="auto", show_default=True),
+)
+suspect_options = _options(
+    click.option("--reference", type=a_file, help="Folder of real images.  [default: the embedded scenes]"),
+    click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
+    click.option("--flags", type=a_file, help="For flagged: file of bad samples' numbers, or folder of masks."),
+    click.option("--realism", metavar="MODULE:FACTORY", help="For realism: a differentiable score of images."),
+    click.option("--name", help="Of the folder in RUN.  [default: from the options]"),
+    where_options,
+)
+effects_options = _options(
+    click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
+    click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
+    click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
+    click.option("--layer", help="Layer of the run; needed where it has several."),
+    click.option("--by", default="iou", show_default=True, help="Best by: iou, or scan (effect of each alone)."),
+    click.option("--optimize", is_flag=True, help="Find the units by gradient (ACE) and compare with IoU's."),
+    click.option("--samples", type=int, help="Unseen samples to measure on.  [default: 256; grid: fewer]"),
+    click.option("--random-sets", default=5, show_default=True, help="Random sets beside, of each of two kinds."),
+    click.option("--name", help="Folder in RUN/interventions.  [default: from the options]"),
+    click.option("--seed", default=0, show_default=True, help="Seed of the random sets."),
+    where_options,
+    a_run,
+)
 
 
 def link(page: Path, **address: str) -> str:

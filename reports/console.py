@@ -15,8 +15,10 @@ from rich.table import Table
 if TYPE_CHECKING:  # pandas and numpy are imported when a command has something to show
     import pandas as pd
 
+    from ..dissect.artifacts.find import Suspects
     from ..dissect.comparison import Comparison
     from ..dissect.effects import Effects
+    from ..dissect.repairs import Repair
     from ..dissect.store import Dissection
 
 screen = Console(stderr=True)
@@ -291,3 +293,52 @@ def _units(units: Sequence[int]) -> str:
 
 def _list(units: Sequence[int]) -> str:
     return ", ".join(map(str, units[:24])) + (", …" if len(units) > 24 else "")
+
+
+def show_suspects(found: Suspects) -> None:
+    """The most suspect units and samples of each layer."""
+    info = found.info
+    beside = f"; reference: {info['reference']}, {info['features']}" if info["reference"] else ""
+    for layer in info["layers"]:
+        shown = table(f"Suspects of {escape(layer)}, by {info['detector']}", "rank", "unit", "score", "label*", "IoU")
+        for row in found.units[found.units.layer == layer].head(ROWS).to_dict("records"):
+            label = escape(row["label"]) if isinstance(row["label"], str) else ""
+            numbers = f"{row['score']:.4g}", label, _number(row["iou"], ".3f")
+            shown.add_row(str(row["rank"]), str(row["unit"]), *numbers)
+        screen.print(shown)
+        worst = found.samples[found.samples.layer == layer]["sample"].head(ROWS)
+        screen.print(f"[dim]Worst samples: {', '.join(map(str, worst))}, …")
+    screen.print(
+        f"[dim]{info['samples']} samples{escape(beside)}. Scores order units; they do not say that there is an "
+        "artifact: look at the page, then try dissect repair."
+    )
+
+
+def show_repair(found: Repair) -> None:
+    """Figures of every set beside those before, classes that changed most, and the verdict."""
+    info = found.info
+    shown = table(f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall")
+    for name, part in found.fidelity.groupby("set", sort=False):
+        cells = [f"{row.value:.3g} ± {row.high - row.value:.2g}" for row in part.itertuples()]
+        shown.add_row(f"[bold]{name}[/]" if name in ("before", "repaired") else name, *cells)
+    screen.print(shown)
+    screen.print(
+        f"[dim]{info['samples']['number']} samples that did not serve to choose the units; ±: 95 % over random halves; "
+        f"random: as many units at random; {escape(info['features'])}."
+    )
+    shown = table(
+        "Classes that changed most, % of the pixels", "class*", "before", "after", "rel.", "95 %*", "changed*"
+    )
+    changes = found.effects.loc[found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index]
+    for row in changes.head(6).to_dict("records"):
+        shown.add_row(
+            escape(row["class"]),
+            f"{row['before'] * 100:.2f}",
+            f"{row['after'] * 100:.2f}",
+            _number(row["relative"] * 100, "+.0f"),
+            _between(row["relative_low"] * 100, row["relative_high"] * 100, "+.0f"),
+            "[green]yes[/]" if row["changed"] else "no",
+        )
+    screen.print(shown)
+    colour = {"improved": "green", "made worse": "red"}.get(info["verdict"], "yellow")
+    screen.print(f"[{colour}]{escape(info['sentence'])}")

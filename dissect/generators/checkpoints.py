@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from .base import Generator, NormalLatents, Provenance
+from .kept_edits import attach, take_edits
 from .progan import ProGAN, WScale
 
 WRAPPERS = ("state_dict", "g_ema", "generator")  # entries under which training scripts keep a generator's weights
@@ -207,10 +208,13 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
         DissectError: the file cannot be opened, or a key is missing, extra or misshapen.
     """
     state = load_state_dict(path)
+    edits = take_edits(state)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise DissectError(f"The weights {path} do not fit the module ({one_line(error)}).") from error
+    for layer, (pull, value) in edits.items():
+        attach(module, layer, pull, value)
 
 
 def open_checkpoint(path: Path | str) -> Generator:
@@ -221,6 +225,7 @@ def open_checkpoint(path: Path | str) -> Generator:
     """
     path = Path(path)
     state = load_state_dict(path)
+    edits = take_edits(state)
     try:
         module = infer_progan(state)
     except DissectError as error:
@@ -228,6 +233,8 @@ def open_checkpoint(path: Path | str) -> Generator:
             f"{path} is no generator that can be recognised by its weights. Tried progan: {error} The file's first "
             f"keys: {_some(state, 4)}. For another architecture give package.module:factory and these weights."
         ) from error
+    for layer, (pull, value) in edits.items():
+        attach(module, layer, pull, value)
     return Generator(
         module=module,
         name=path.stem,

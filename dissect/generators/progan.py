@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SLOPE = 0.2  # of the leaky ReLU
+
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Divide each pixel's feature vector by its root mean square over channels (Karras et al. 2018, section 4.2)."""
@@ -44,7 +46,7 @@ class Block(nn.Module):
         x = pixel_norm(x)
         if self.upsample:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return F.leaky_relu(self.wscale(self.conv(x)), 0.2)
+        return F.leaky_relu(self.wscale(self.conv(x)), SLOPE)
 
 
 class ToRGB(nn.Module):

@@ -1,0 +1,14 @@
+"""Units behind artifacts: find them, and plant some to see how well they are found.
+
+from ganatomy import dissect
+
+found = dissect.artifacts.find("runs/progan_scenes-layer4", detector="rare")
+found.units.head(20)
+planted = dissect.artifacts.plant(dissect.load_generator("progan_scenes"), "layer4", [3, 17], "blotches")
+"""
+
+from .detectors import DETECTORS
+from .find import Suspects, find
+from .planting import KINDS, plant
+
+__all__ = ["DETECTORS", "KINDS", "Suspects", "find", "plant"]

@@ -1,0 +1,277 @@
+"""Detectors of units behind artifacts: functions from what is seen of a layer to a score for each unit and sample.
+
+More is more suspect. Scores of different detectors, or of layers, are not comparable. N samples, U units, maps h×w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...hooks.errors import DissectError, UsageError
+from ..fidelity import frechet
+from ..measure import Variants
+from ..subject import failing
+from .samples import Seen, reduced
+
+Floats = NDArray[np.float64]
+
+TOP, LEAST = 0.02, 8  # a unit's most-activating samples: this share, at least so many
+WORST = 0.1  # share of samples that count as the worst
+RARE = 0.3  # activation rate up to which a unit at a position is rare (Choi et al. 2022)
+AROUND, ANGLE = 8, 0.3  # latents around each, and how far: an angle
+FAR = 2**40  # number of the first of these latents: none that any run sees
+DIRECTIONS = 32  # principal directions of the reference in which units' top images are compared
+CANDIDATES, TRIED = 32, 256  # of greedy removal: units, and samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """units (U,), samples (N,): more is more suspect."""
+
+    units: Floats
+    samples: Floats
+
+
+def flagged(seen: Seen) -> Scores:
+    """Units that are active where, or when, the user marked samples as bad.
+
+    With painted masks (Bau et al. 2019, section 4.3, made a number): IoU of the unit's region with the marked regions,
+    less the IoU that an unrelated region of its size would have, at the threshold where that is greatest, on the
+    layer's cells; a cell is marked if half of it is. Without the subtraction a unit that draws the whole sky would win
+    over one that is active on part of the marks and nowhere else. With marked samples only: the share of marked ones
+    among the unit's most-activating samples (2 %, at least 8), which is what one sees when looking at its top images;
+    ties by the probability that a marked sample's peak exceeds another's. Tousi et al. 2021 rank by IoU with the
+    regions that a classifier of artifacts looks at; here a person marks them.
+    A sample's score: the mean of the ten best units' peaks in it, each as its rank among the samples.
+    """
+    if seen.flags is None:
+        raise UsageError("The detector flagged needs --flags: a text file of sample numbers, or a folder of masks.")
+    marked = torch.from_numpy(seen.flags.marked)
+    ranks = seen.peaks.argsort(dim=0, stable=True).argsort(dim=0, stable=True).double()  # (N, U)
+    if seen.flags.regions is not None:
+        regions = torch.from_numpy(seen.flags.regions).float()[:, None]
+        cells = F.adaptive_avg_pool2d(regions, (seen.maps.shape[2], seen.maps.shape[3]))[:, 0] >= 0.5
+        units = _excess_iou(seen.maps, cells)
+    else:
+        top = _top(seen.peaks)
+        above = ranks[marked].mean(0) - (int(marked.sum()) - 1) / 2  # how many others a marked one exceeds, on average
+        units = marked[top].double().mean(0) + above / len(marked) * 1e-3
+    best = units.argsort(dim=0, descending=True, stable=True)[:10]
+    return Scores(units=units.numpy(), samples=(ranks[:, best].mean(1) / len(marked)).numpy())
+
+
+def rare(seen: Seen) -> Scores:
+    """Units that are rarely on, in samples where many such are (Choi et al. 2022, rareness score).
+
+    A unit is on at a position where its activation is above 0; it is rare there if 0 < share of samples ≤ 0.3. A
+    sample's score is the number of rare units and positions that are on in it. A unit's score is the mean number of its
+    rare positions that are on in the worst tenth of the samples; the paper scores samples only.
+    """
+    rate = torch.zeros(seen.maps.shape[1:], dtype=torch.float64)
+    for part in seen.maps.split(128):
+        rate += (part > 0).double().sum(0)
+    rate /= len(seen.maps)
+    uncommon = (rate > 0) & (rate <= RARE)
+    own = torch.cat([((part > 0) & uncommon).flatten(2).sum(2) for part in seen.maps.split(128)]).double()  # (N, U)
+    samples = own.sum(1)
+    return Scores(units=own[_worst(samples)].mean(0).numpy(), samples=samples.numpy())
+
+
+def local(seen: Seen) -> Scores:
+    """Units much stronger at a latent than around it (after Jeong et al. 2022, local activation).
+
+    Exactly: around latent z lie z_k = cos(0.3) z + sin(0.3) e_k, k = 1 … 8, e_k other latents of the same source, so
+    that z_k has z's distribution where that is normal. A unit's local activation in a sample is
+    L = max over positions of [a(z) − mean_k a(z_k)] / s, s its root mean square activation. A unit's score is the mean
+    of L over its most local samples (2 %, at least 8); a sample's score is the mean over units of L², which counts few
+    strong ones more than many weak ones.
+    """
+    subject, found = seen.subject, []
+    for rows, batch in subject.batches(seen.samples):
+        latents = subject.generator.latents(batch)
+        around = torch.zeros_like(seen.maps[rows], dtype=torch.float32)
+        for k in range(AROUND):
+            others = [FAR + index * AROUND + k for index in batch]
+            near = np.cos(ANGLE) * latents + np.sin(ANGLE) * subject.generator.latents(others)
+            around += reduced(subject.maps_of(near)).float() / AROUND
+        found.append((seen.maps[rows].float() - around).amax((2, 3)) / seen.strength)
+        seen.advance(AROUND * len(batch))
+    above = torch.cat(found).clamp(min=0).double()  # (N, U)
+    strongest = above.sort(0, descending=True).values[: _some(len(above))]
+    return Scores(units=strongest.mean(0).numpy(), samples=above.square().mean(1).numpy())
+
+
+def metric(seen: Seen) -> Scores:
+    """Units whose most-activating images are farthest from the reference (Bau et al. 2019, the automatic variant).
+
+    A unit's score is the Fréchet distance, by torch-fidelity, between the features of its most-activating images (2 %,
+    at least 8) and the reference, in the reference's 32 first principal directions. A sample's score is the squared
+    Mahalanobis distance of its image there.
+    """
+    features, reference = _projected(seen)
+    centred = features - reference.mean(0)
+    samples = (centred.square() / reference.var(0).clamp(min=1e-9)).mean(1)
+    units = [frechet(features[top], reference) for top in _top(seen.peaks).T]
+    return Scores(units=np.array(units), samples=samples.numpy())
+
+
+def greedy(seen: Seen) -> Scores:
+    """Greedy removal: the most suspect units by `metric`, tried in turn and kept out if images come nearer.
+
+    The 32 units of highest `metric` are ablated, each alone, on 256 of the samples; in the order of the Fréchet
+    distance that each leaves, they are ablated one after another, and a unit stays out if that lowers the distance
+    further. Score: by how much it did, in its turn; the others get what they did alone, less the greatest of these, so
+    that units that stayed out come first. Samples are scored as by `metric`.
+    """
+    first = metric(seen)
+    _, reference = _projected(seen)
+    width = len(first.units)
+    candidates = np.argsort(-first.units, kind="stable")[:CANDIDATES]
+    start = _distance_without(seen, [[]], reference)[0]
+    alone = start - np.array(_distance_without(seen, [[unit] for unit in candidates], reference))
+    units = np.full(width, -np.inf)
+    units[candidates] = alone - alone.max() - 1e-9
+    out: list[int] = []
+    left = start
+    for unit in candidates[np.argsort(-alone, kind="stable")]:
+        now = _distance_without(seen, [[*out, unit]], reference)[0]
+        if now < left:
+            units[unit], left = left - now, now
+            out.append(int(unit))
+    others = np.isinf(units)
+    units[others] = units[~others].min() - 2 + first.units[others] / (1 + np.abs(first.units).max())  # in their order
+    return Scores(units=units, samples=first.samples)
+
+
+def realism(seen: Seen) -> Scores:
+    """Units whose removal would make the least real images more real, by gradient.
+
+    R, a realism score of images, is any differentiable function, such as the GAN's own discriminator; without one, the
+    log-density of the image's features under a normal distribution with the reference's mean and variances. To first
+    order, ablating a unit changes R by −Σ a ∂R/∂a over positions (as in attribution patching, or Grad-CAM's weighting,
+    Selvaraju et al. 2017). A unit's score is its mean over the tenth of the samples with least R; a sample's is −R.
+    """
+    score = seen.realism or _density(seen)
+    subject = seen.subject
+    values: list[Tensor] = []
+    with torch.inference_mode(), failing("the realism score"):
+        for _, batch in subject.batches(seen.samples):
+            latents = subject.generator.latents(batch)
+            values.append(score(subject.draw(subject.featuremaps(batch), latents)).flatten().cpu().double())
+            seen.advance(len(batch))
+    found = torch.cat(values)
+    if found.shape != (len(seen.samples),) or not bool(found.isfinite().all()):
+        raise DissectError(f"The realism score gave {tuple(found.shape)} or no finite numbers; it must give (N,).")
+    worst = _worst(-found)
+    gain = torch.zeros(seen.maps.shape[1], dtype=torch.float64)
+    for start in range(0, len(worst), subject.batch):
+        batch = [seen.samples[int(row)] for row in worst[start : start + subject.batch]]
+        x = subject.featuremaps(batch).clone().requires_grad_()
+        with torch.enable_grad(), failing("the gradient of the realism score"):
+            total = score(subject.draw(x, subject.generator.latents(batch).clone())).sum()
+            (slope,) = torch.autograd.grad(total, x)
+        gain -= (x.detach() * slope).sum((0, 2, 3)).cpu().double()
+        seen.advance(len(batch))
+    return Scores(units=(gain / len(worst)).numpy(), samples=(-found).numpy())
+
+
+DETECTORS: dict[str, Callable[[Seen], Scores]] = {
+    "flagged": flagged,
+    "rare": rare,
+    "local": local,
+    "metric": metric,
+    "greedy": greedy,
+    "realism": realism,
+}
+NEED_REFERENCE = ("metric", "greedy", "realism")
+
+
+def images_drawn(detector: str, samples: int) -> int:
+    """How many images, about, a detector draws beyond those of the samples: for its progress bar."""
+    return {"local": AROUND * samples, "greedy": (2 * CANDIDATES + 1) * min(samples, TRIED)}.get(
+        detector, samples + -(-samples // round(1 / WORST)) if detector == "realism" else 0
+    )
+
+
+def _some(count: int) -> int:
+    """How many samples are a unit's most-activating ones."""
+    return min(count, max(LEAST, round(TOP * count)))
+
+
+def _top(peaks: Tensor) -> Tensor:
+    """(n, U) each unit's most-activating samples."""
+    return peaks.argsort(dim=0, descending=True, stable=True)[: _some(len(peaks))]
+
+
+def _worst(samples: Tensor) -> Tensor:
+    """The tenth of the samples with the highest score."""
+    return samples.argsort(dim=0, descending=True, stable=True)[: max(1, round(WORST * len(samples)))]
+
+
+def _excess_iou(maps: Tensor, cells: Tensor) -> Tensor:
+    """maps (N, U, h, w), cells (N, h, w) bool -> (U,) IoU less chance of the best region {a > t} with the cells."""
+    marked = cells.flatten()
+    total = marked.sum().double()
+    size = torch.arange(1, len(marked) + 1).double()
+    share, others = total / len(marked), size / len(marked)
+    chance = share * others / (share + others - share * others)
+    best = []
+    for part in maps.split(64, dim=1):
+        order = part.transpose(0, 1).flatten(1).float().argsort(dim=1, descending=True, stable=True)  # (u, N·h·w)
+        hits = marked[order].cumsum(1).double()
+        best.append((hits / (size + total - hits) - chance).amax(1))
+    return torch.cat(best)
+
+
+def _projected(seen: Seen) -> tuple[Tensor, Tensor]:
+    """(N, d) and (M, d): features of the samples and of the reference in the reference's first principal directions."""
+    if seen.features is None or seen.reference is None:
+        raise UsageError("This detector needs images to compare with: --reference FOLDER.")
+    mean, directions = _directions(seen.reference.features)
+    return (seen.features - mean) @ directions, (seen.reference.features - mean) @ directions
+
+
+def _directions(features: Tensor) -> tuple[Tensor, Tensor]:
+    """(D,) the mean, and (D, d) the first principal directions."""
+    return features.mean(0), torch.linalg.eigh(torch.cov(features.T)).eigenvectors[:, -DIRECTIONS:]
+
+
+@torch.inference_mode()
+def _distance_without(seen: Seen, sets: list[list[int]], reference: Tensor) -> list[float]:
+    """Fréchet distances, in principal directions, of the first 256 samples with each set of units ablated."""
+    assert seen.extract is not None
+    assert seen.reference is not None
+    subject, samples = seen.subject, seen.samples[:TRIED]
+    width = seen.maps.shape[1]
+    weight = torch.zeros(len(sets), 1, width)
+    for row, members in enumerate(sets):
+        weight[row, 0, members] = 1
+    variants = Variants(weight=weight, value=torch.zeros(width))
+    found: list[list[Tensor]] = [[] for _ in sets]
+    for rows, batch in subject.batches(samples):
+        x, latents = subject.featuremaps(batch), subject.generator.latents(batch)
+        for number in range(len(sets)):
+            changed = variants.apply(x, None, slice(number, number + 1), rows)
+            found[number].append(seen.reference.standard(seen.extract(subject.draw(changed, latents))))
+            seen.advance(len(batch))
+    mean, directions = _directions(seen.reference.features)
+    return [frechet((torch.cat(parts) - mean) @ directions, reference) for parts in found]
+
+
+def _density(seen: Seen) -> Callable[[Tensor], Tensor]:
+    """The default realism score; see `realism`."""
+    extract, reference = seen.extract, seen.reference
+    if extract is None or reference is None:
+        raise UsageError("The detector realism needs --realism, a differentiable score of images, or --reference.")
+    if not extract.differentiable:
+        raise UsageError("Inception's features have no gradient here; give --realism, or leave --inception out.")
+    device = seen.subject.generator.device
+    mean, scale = (value.to(device, torch.float32) for value in (reference.mean, reference.scale))
+    return lambda images: -((extract(images) - mean) / scale).square().mean(1) / 2

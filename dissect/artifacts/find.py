@@ -1,0 +1,279 @@
+"""Rank a layer's units, and a run's samples, by how suspect they are.
+
+RUN/artifacts/NAME/artifacts.json   what was asked; detector, layers, reference
+                   suspects.csv     one row a unit, most suspect of its layer first
+                   samples.csv      one row a sample and layer, most suspect first
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from ...hooks.errors import DissectError, UsageError
+from ...hooks.factory import call_factory, is_factory
+from ...segmenters.base import Segmenter
+from .. import selection
+from ..features import Features, Reference, count_reference, open_features, open_reference
+from ..generators.base import Generator
+from ..job import command, now
+from ..models import reopen, usable_device
+from ..progress import Progress
+from ..store import SCHEMA, Dissection, read_json, read_table, safe_name, write_csv, write_json
+from ..subject import Subject
+from .detectors import DETECTORS, NEED_REFERENCE, Scores, images_drawn
+from .flags import Flags, read_flags
+from .samples import Seen, look
+
+Realism = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspects:
+    """Units and samples by how suspect they are, each layer by itself.
+
+    units: rank, layer, unit, score, and the unit's label and IoU in the run. samples: rank, layer, sample, score.
+    Scores are the detector's, see `detectors`; those of different detectors or layers are not comparable.
+    """
+
+    info: dict[str, Any]
+    units: pd.DataFrame
+    samples: pd.DataFrame
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {"units": self.units, "samples": self.samples}
+
+    def top(self, count: int) -> dict[str, tuple[int, ...]]:
+        """The most suspect units of each layer."""
+        rows = self.units[self.units["rank"] <= count]
+        return {layer: tuple(part.unit.tolist()) for layer, part in rows.groupby("layer", sort=False)}
+
+    def _repr_html_(self) -> str:
+        return self.units[self.units["rank"] <= 12].to_html(index=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Suspects:
+        """Open what was kept.
+
+        Raises:
+            DissectError: a file of it is missing or damaged.
+        """
+        folder = Path(folder)
+        info = read_json(folder / "artifacts.json")
+        return cls(info=info, units=read_table(folder / "suspects.csv"), samples=read_table(folder / "samples.csv"))
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, in the place of an older one.
+
+        Raises:
+            DissectError: it cannot be written; the older one stays.
+        """
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        try:
+            part.mkdir(parents=True)
+            write_csv(part / "suspects.csv", self.units)
+            write_csv(part / "samples.csv", self.samples)
+            write_json(part / "artifacts.json", self.info)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        except OSError as error:
+            raise DissectError(
+                f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name."
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A detector and what it compares with, ready to look at any layer."""
+
+    detector: str
+    extract: Features | None
+    reference: Reference | None
+    flags: Flags | None
+    realism: Realism | None
+
+    @classmethod
+    def open(
+        cls,
+        run: Dissection,
+        generator: Generator,
+        segmenter: Segmenter,
+        detector: str,
+        *,
+        reference: str | Path | None,
+        inception: str | Path | None,
+        flags: str | Path | None,
+        realism: str | Realism | None,
+        needs_reference: bool,
+        progress: Progress,
+    ) -> Search:
+        """Check what was asked, and take the features of the reference where they are needed.
+
+        Raises:
+            UsageError: something asked for does not exist, does not fit, or is missing.
+            DissectError: it cannot be read.
+        """
+        if detector not in DETECTORS:
+            raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
+        size = tuple(run.info["image"])
+        marks = None if flags is None else read_flags(flags, int(run.info["config"]["samples"]), (size[0], size[1]))
+        if detector == "flagged" and marks is None:
+            raise UsageError("The detector flagged needs --flags: a file of sample numbers, or a folder of masks.")
+        score = _scorer(realism)
+        needs_reference = needs_reference or (detector in NEED_REFERENCE and not (detector == "realism" and score))
+        extract = compared = None
+        if needs_reference:
+            extract = open_features(inception, generator.device)
+            with progress.task("reference", count_reference(reference)) as advance:
+                compared = open_reference(
+                    reference,
+                    extract,
+                    (size[0], size[1]),
+                    drawn=segmenter.name == "scenes",
+                    device=generator.device,
+                    advance=advance,
+                )
+        return cls(detector=detector, extract=extract, reference=compared, flags=marks, realism=score)
+
+    def scores(self, subject: Subject, samples: range, progress: Progress) -> Scores:
+        """Look at a layer as it is now, with whatever hooks are on the generator."""
+        with progress.task(f"look at {subject.layer}", len(samples)) as advance:
+            wanted = self.detector in NEED_REFERENCE and self.reference is not None
+            maps, features = look(
+                subject, samples, self.extract if wanted else None, self.reference if wanted else None, advance
+            )
+        seen = Seen(
+            subject=subject,
+            samples=samples,
+            maps=maps,
+            features=features,
+            extract=self.extract,
+            reference=self.reference,
+            flags=self.flags,
+            realism=self.realism,
+            advance=lambda _: None,
+        )
+        if more := images_drawn(self.detector, len(samples)):
+            with progress.task(f"detect: {self.detector}", more) as advance:
+                return DETECTORS[self.detector](replace(seen, advance=advance))
+        return DETECTORS[self.detector](seen)
+
+
+def find(
+    run: Dissection | str | Path,
+    *,
+    detector: str = "rare",
+    layer: str | int | None = None,
+    reference: str | Path | None = None,
+    inception: str | Path | None = None,
+    flags: str | Path | None = None,
+    realism: str | Realism | None = None,
+    name: str | None = None,
+    generator: Generator | None = None,
+    segmenter: str | Segmenter | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Suspects:
+    """Rank the units of a run's layers, and its samples, by a detector; kept in RUN/artifacts/NAME/.
+
+    Args:
+        run: a finished run, or its folder.
+        detector: one of `DETECTORS`.
+        layer: one of the run's; None is all, each by itself.
+        reference: a folder of images that the generator should draw, for `metric`, `greedy` and `realism`; None is the
+            embedded scenes, for a run with their segmenter.
+        inception: torch-fidelity's Inception file, or `download`; None compares by scene features.
+        flags: for `flagged`, a text file of bad samples' numbers, or a folder of masks.
+        realism: for `realism`, a differentiable score of images (N, 3, H, W) in [0, 1] -> (N,), or the
+            `package.module:factory` that makes it.
+        name: of the folder.
+        generator, segmenter: for a run of objects made in Python.
+        batch_size, device: None chooses.
+        quiet: no progress bars.
+
+    Raises:
+        UsageError: something asked for does not exist, or the model has changed since the run. Nothing is written.
+        DissectError: something failed. Nothing is written.
+    """
+    opened = run if isinstance(run, Dissection) else Dissection.load(run)
+    # a run of directions, or a control, has no units to suspect
+    first = selection.pick_layer(opened, opened.layers[0] if layer is None else layer)
+    layers = opened.layers if layer is None else [first]
+    if batch_size is not None and operator.index(batch_size) < 1:
+        raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
+    if detector not in DETECTORS:
+        raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
+    device = usable_device(device)
+    generator, segmenter = reopen(opened, generator, segmenter, device, quiet)
+    samples = range(int(opened.info["config"]["samples"]))
+    units, bad = [], []
+    with Progress(quiet) as progress:
+        search = Search.open(
+            opened,
+            generator,
+            segmenter,
+            detector,
+            reference=reference,
+            inception=inception,
+            flags=flags,
+            realism=realism,
+            needs_reference=False,
+            progress=progress,
+        )
+        for one in layers:
+            scores = search.scores(Subject.open(generator, segmenter, one, batch_size), samples, progress)
+            units.append(_ranked({"layer": one, "unit": range(len(scores.units)), "score": scores.units}))
+            bad.append(_ranked({"layer": one, "sample": samples, "score": scores.samples}))
+    known = opened.units[["layer", "unit", "label", "iou"]]
+    called = safe_name(name or "-".join([detector, *(layers if len(layers) < len(opened.layers) else [])]))
+    if not called:
+        raise UsageError(f"--name {name!r}: letters or digits are needed.")
+    info = {
+        "schema": SCHEMA,
+        "name": called,
+        "created": now(),
+        "command": command(),
+        "detector": detector,
+        "layers": layers,
+        "samples": len(samples),
+        "reference": search.reference and search.reference.name,
+        "features": search.extract.note if search.extract and search.reference else None,
+        "flags": None if search.flags is None else int(search.flags.marked.sum()),
+    }
+    found = Suspects(
+        info=info,
+        units=pd.concat(units, ignore_index=True).merge(known, how="left", on=["layer", "unit"]),
+        samples=pd.concat(bad, ignore_index=True),
+    )
+    found.save(opened.folder / "artifacts" / called)
+    return found
+
+
+def _scorer(realism: str | Realism | None) -> Realism | None:
+    """The realism score itself, made by its factory where it is named."""
+    if not isinstance(realism, str):
+        return realism
+    if not is_factory(realism):
+        raise UsageError(f"--realism {realism!r} is not understood; write package.module:factory.")
+    made = call_factory(realism)
+    if not callable(made):
+        raise DissectError(f"--realism {realism}: the factory made a {type(made).__name__}, which cannot be called.")
+    return made
+
+
+def _ranked(columns: dict[str, Any]) -> pd.DataFrame:
+    table = pd.DataFrame(columns).sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    return table

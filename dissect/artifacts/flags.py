@@ -1,0 +1,90 @@
+"""What a user marked as bad: numbers of samples in a text file, or painted masks in a folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...hooks.errors import DissectError, UsageError, one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """marked (N,) bool; regions (N, H, W) bool where masks were painted, else None."""
+
+    marked: NDArray[np.bool_]
+    regions: NDArray[np.bool_] | None = None
+
+
+def read_flags(path: str | Path, samples: int, size: tuple[int, int]) -> Flags:
+    """The flags in a text file of sample numbers, or in a folder of masks called by them (12.png, sample-0012.png).
+
+    Args:
+        samples: how many there are; numbers run from 0.
+        size: height and width of the images, and so of the masks. White, or any colour but black, is bad.
+
+    Raises:
+        UsageError: there is nothing there; a number out of range; a mask of another size; all samples marked, or none.
+        DissectError: a file cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _masks(path, samples, size)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"--flags {path} does not exist; give a text file of sample numbers, or a folder.") from None
+    except (OSError, ValueError) as error:
+        raise DissectError(f"--flags {path} cannot be read ({one_line(error)}); give a text file.") from error
+    words = re.sub(r"#.*", "", text).replace(",", " ").split()
+    wrong = next((word for word in words if not word.isdecimal()), None)
+    if wrong is not None:
+        raise UsageError(f"--flags {path}: {wrong!r} is no sample number; write whole numbers, one a line.")
+    marked = np.zeros(samples, bool)
+    marked[[_in_range(int(word), samples, path) for word in words]] = True
+    _some(marked, path)
+    return Flags(marked=marked)
+
+
+def _masks(folder: Path, samples: int, size: tuple[int, int]) -> Flags:
+    regions = np.zeros((samples, *size), bool)
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise UsageError(f"--flags {folder} holds no .png; paint masks and call them by their sample, e.g. 12.png.")
+    for file in files:
+        digits = re.search(r"(\d+)\D*$", file.stem)
+        if digits is None:
+            raise UsageError(f"{file} has no sample number in its name; call it by its sample, e.g. 12.png.")
+        number = _in_range(int(digits[1]), samples, file)
+        try:
+            with Image.open(file) as image:
+                painted = np.asarray(image.convert("RGB")).any(2)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise DissectError(f"The mask {file} cannot be read ({one_line(error)}); paint it again.") from error
+        if painted.shape != size:
+            raise UsageError(
+                f"The mask {file} is {painted.shape[1]}×{painted.shape[0]}; the images are {size[1]}×{size[0]}, and "
+                "masks must be as large."
+            )
+        regions[number] |= painted
+    marked = np.asarray(regions.any((1, 2)))
+    _some(marked, folder)
+    return Flags(marked=marked, regions=regions)
+
+
+def _in_range(number: int, samples: int, where: Path) -> int:
+    if not 0 <= number < samples:
+        raise UsageError(f"{where} names sample {number}; the run has samples 0 to {samples - 1}.")
+    return number
+
+
+def _some(marked: NDArray[np.bool_], path: Path) -> None:
+    if not marked.any() or marked.all():
+        raise UsageError(
+            f"--flags {path} marks {'all' if marked.any() else 'none'} of the {len(marked)} samples; mark some."
+        )

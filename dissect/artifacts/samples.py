@@ -1,0 +1,88 @@
+"""What a detector sees of a layer: activations and images of samples, reduced to what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ...hooks.errors import DissectError
+from .. import grid as gr
+from ..features import Features, Reference
+from ..subject import Subject
+from .flags import Flags
+
+SIDE = 16  # cells: finer maps are averaged down to it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A layer's activations on samples, and their images' features.
+
+    maps (N, U, h, w) float16, h and w at most 16: 64 KiB a sample for 512 units at 8×8. features (N, D) float64,
+    standardised by the reference; None without one.
+    """
+
+    subject: Subject
+    samples: range
+    maps: Tensor
+    features: Tensor | None
+    extract: Features | None
+    reference: Reference | None
+    flags: Flags | None
+    realism: Callable[[Tensor], Tensor] | None  # images (N, 3, H, W) in [0, 1] -> (N,), more is more real
+    advance: Callable[[int], None]  # is told of images drawn beyond those of the samples
+
+    @cached_property
+    def peaks(self) -> Tensor:
+        """(N, U) the greatest activation of each unit in each sample."""
+        return self.maps.amax((2, 3)).float()
+
+    @cached_property
+    def strength(self) -> Tensor:
+        """(U,) root mean square activation."""
+        total = torch.zeros(self.maps.shape[1], dtype=torch.float64)
+        for part in self.maps.split(128):
+            total += part.double().square().mean((2, 3)).sum(0)
+        return (total / len(self.maps)).sqrt().float().clamp(min=1e-6)
+
+
+def reduced(maps: Tensor) -> Tensor:
+    """(N, U, H, W) -> (N, U, h, w) float16 on the CPU, at most 16×16 cells."""
+    return gr.at_most(maps.float(), SIDE).half().cpu()
+
+
+@torch.inference_mode()
+def look(
+    subject: Subject,
+    samples: range,
+    extract: Features | None,
+    reference: Reference | None,
+    advance: Callable[[int], None],
+) -> tuple[Tensor, Tensor | None]:
+    """`Seen.maps` and `Seen.features` of these samples; each passes the generator once.
+
+    Raises:
+        DissectError: a network failed, or activations or features are not finite.
+    """
+    maps, features = [], []
+    for _, batch in subject.batches(samples):
+        x = subject.featuremaps(batch)
+        small = reduced(x)
+        if not bool(small.isfinite().all()):
+            raise DissectError(
+                f"Activations of {subject.layer} are not finite, or beyond float16, in samples {batch[0]} to "
+                f"{batch[-1]}; dissect run names the units."
+            )
+        maps.append(small)
+        if extract is not None and reference is not None:
+            images = subject.draw(x, subject.generator.latents(batch))
+            features.append(reference.standard(extract(images)))
+        advance(len(batch))
+    found = torch.cat(features) if features else None
+    if found is not None and not bool(found.isfinite().all()):
+        raise DissectError(f"Features of images of {subject.generator.name} are not finite; look at its images.")
+    return torch.cat(maps), found

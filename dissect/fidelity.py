@@ -1,0 +1,168 @@
+"""How like the reference images are, set beside set, with intervals; by torch-fidelity's definitions.
+
+Distances and their parts come from torch-fidelity: Fréchet distance (Heusel et al. 2017), kernel distance with its
+cubic polynomial kernel (Bińkowski et al. 2018), precision and recall by three nearest neighbours (Kynkäänniemi et al.
+2019).
+
+Intervals: 95 %, over random halves of the images and of the reference, drawn without replacement (the delete-half
+jackknife, Shao and Wu 1989): value ± t · s, s the standard deviation over the halves. A bootstrap draws images twice,
+which by itself makes Fréchet distances larger and nearest neighbours nearer. Sets are compared on the same latents and
+the same halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from ..hooks.errors import DissectError
+from .randomness import HALVES, bits
+
+METRICS = ("frechet", "kernel", "precision", "recall")
+LOWER_IS_BETTER = ("frechet", "kernel")
+NEIGHBOURS = 3
+ROUNDS, FEW_ROUNDS, WIDE = 50, 10, 512  # halves; of features wider than WIDE, whose roots take long
+LEVEL = 0.95
+
+BEFORE, REPAIRED, RANDOM = "before", "repaired", "random"
+
+
+def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
+    """features (N, D), reference (M, D) -> the four figures of `METRICS`. N and M above 3."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    one, other = features.double(), reference.double()
+    frechet = fid_statistics_to_metric(fid_features_to_statistics(one), fid_features_to_statistics(other), False)
+    size = min(len(one), len(other))
+    kernel = kid_features_to_metric(one, other, kid_subsets=1, kid_subset_size=size, verbose=False)
+    manifold = prc_features_to_metric(
+        one, other, prc_neighborhood=NEIGHBOURS, prc_batch_size=10_000, save_cpu_ram=False, verbose=False
+    )
+    return {
+        "frechet": frechet["frechet_inception_distance"],
+        "kernel": kernel["kernel_inception_distance_mean"],
+        "precision": manifold["precision"],
+        "recall": manifold["recall"],
+    }
+
+
+def frechet(features: Tensor, reference: Tensor) -> float:
+    """features (N, D), reference (M, D) -> the Fréchet distance alone."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    sides = (fid_features_to_statistics(side.double()) for side in (features, reference))
+    return float(fid_statistics_to_metric(*sides, False)["frechet_inception_distance"])
+
+
+def compare(
+    sets: Mapping[str, Tensor],
+    reference: Tensor,
+    *,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
+) -> pd.DataFrame:
+    """One row a set and metric, beside the set called `before`.
+
+    Args:
+        sets: features (N, D) of the same latents; `before` among them.
+        reference: (M, D).
+        advance: is told of comparisons done, `rounds(D) + 1` a set.
+
+    Columns: set, metric, value, low, high; change from `before` with change_low, change_high, NaN in its own rows.
+
+    Raises:
+        DissectError: features that are not finite.
+    """
+    for name, features in sets.items():
+        if not bool(features.isfinite().all()):
+            raise DissectError(
+                f"Features of the images {name} are not finite; look at the images, or edit other units."
+            )
+    count, width = sets[BEFORE].shape
+    whole = (torch.arange(count), torch.arange(len(reference)))
+    parts = [whole, *_halves(count, len(reference), rounds(width), seed)]
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, features in sets.items():
+        rows = []
+        for mine, theirs in parts:
+            values = distances(features[mine], reference[theirs])
+            rows.append([values[metric] for metric in METRICS])
+            advance(1)
+        found[name] = np.array(rows)  # (1 + rounds, 4)
+    table = []
+    for name, figures in found.items():
+        for k, metric in enumerate(METRICS):
+            low, high = _interval(figures[:, k])
+            row = {"set": name, "metric": metric, "value": figures[0, k], "low": low, "high": high}
+            change = figures[:, k] - found[BEFORE][:, k]
+            low, high = _interval(change)
+            if name != BEFORE:
+                row |= {"change": change[0], "change_low": low, "change_high": high}
+            table.append(row)
+    return pd.DataFrame(table)
+
+
+def rounds(width: int) -> int:
+    """How many halves are drawn for features of D = width."""
+    return ROUNDS if width <= WIDE else FEW_ROUNDS
+
+
+def _halves(count: int, others: int, number: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Rows of a random half of the images, and of the reference; the same for every set."""
+    orders = [
+        bits((number, size), seed, HALVES, place).argsort(1, kind="stable")
+        for place, size in enumerate((count, others))
+    ]
+    mine, theirs = (torch.from_numpy(order[:, : order.shape[1] // 2]) for order in orders)
+    return list(zip(mine, theirs, strict=True))
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """values (1 + rounds,), the whole first -> the ends of the interval around it."""
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 2) * values[1:].std(ddof=1)
+    return float(values[0] - reach), float(values[0] + reach)
+
+
+def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
+    """`improved`, `not improved` or `made worse`, and a sentence with the figures.
+
+    Improved: the Fréchet distance falls, its change's interval below zero, by more than with any random set, and
+    neither kernel distance nor recall gets worse beyond its interval (a repair that loses diversity fails). Made worse:
+    the Fréchet distance rises, or recall falls, beyond its interval while the distance does not improve.
+    """
+    mine = table[table.set == REPAIRED].set_index("metric")
+    random = table[table.set.str.startswith(RANDOM) & (table.metric == "frechet")]
+    distance, kernel, recall = mine.loc["frechet"], mine.loc["kernel"], mine.loc["recall"]
+    fell, rose = distance.change_high < 0, distance.change_low > 0
+    beaten = bool((random.change <= distance.change).any())
+    lost, kernel_rose = recall.change_high < 0, kernel.change_low > 0
+    before = distance.value - distance.change
+    figures = (
+        f"Fréchet distance {before:.3g} to {distance.value:.3g} (change {distance.change:+.3g}, 95 % interval "
+        f"{distance.change_low:+.3g} to {distance.change_high:+.3g}"
+        + (f"; random sets {random.change.min():+.3g} to {random.change.max():+.3g}" if len(random) else "")
+        + f"), kernel distance {kernel.change:+.3g} ({kernel.change_low:+.3g} to {kernel.change_high:+.3g}), recall "
+        f"{recall.change:+.3f} ({recall.change_low:+.3f} to {recall.change_high:+.3f}); {note}"
+    )
+    if fell and not (beaten or lost or kernel_rose):
+        return "improved", f"Improved: {figures}."
+    if rose or (lost and not fell):
+        return "made worse", f"Made worse: {figures}."
+    why = (
+        "diversity is lost"
+        if lost
+        else "the kernel distance rises"
+        if kernel_rose
+        else "a random set does as well"
+        if fell
+        else "the change lies within its interval"
+    )
+    return "not improved", f"Not improved, {why}: {figures}."

@@ -1,0 +1,134 @@
+"""The repaired generator as files: a checkpoint, and a card that says what was changed and what came of it."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save
+
+from ..hooks.edit import Edit
+from ..hooks.errors import DissectError, UsageError
+from .fidelity import BEFORE, RANDOM
+from .folding import make_permanent
+from .generators.base import Generator
+from .store import safe_name, write_atomic, write_json
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+def check_target(folder: Path, out: str | Path | None, name: str) -> Path:
+    """Where the checkpoint goes; raises before long work is done in vain.
+
+    Raises:
+        UsageError: a file of another kind.
+        DissectError: a place that cannot be written.
+    """
+    target = folder / f"{safe_name(name)}-repaired.pth" if out is None else Path(out)
+    if target.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--out {target}: a file that ends in {', '.join(SUFFIXES)} is needed.")
+    if target.is_dir():
+        raise UsageError(f"--out {target} is a folder; give a file.")
+    for place in {folder.parent, folder.parent if out is None else target.parent}:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise DissectError(f"Writing to {place} failed ({error.strerror or error}); make it writable.") from error
+    return target
+
+
+def write_repaired(
+    generator: Generator,
+    edits: Sequence[Edit],
+    info: dict[str, Any],
+    fidelity: pd.DataFrame,
+    effects: pd.DataFrame,
+    part: Path,
+    place: Path,
+) -> None:
+    """Make the edits permanent in the generator; write checkpoint and card to `place`, the info into `part`."""
+    folded = make_permanent(generator, edits)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.module.state_dict().items()}
+    if place.suffix.lower() == ".safetensors":
+        content = save(state, {"ganatomy": f"repaired from {info['generator']}"})
+    else:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+    write_atomic(place, lambda file: file.write(content))
+    write_atomic(
+        place.with_suffix(".md"), lambda file: file.write(card(info, fidelity, effects, folded, place).encode())
+    )
+    write_json(part / "repair.json", info | {"folded": folded})
+
+
+def card(
+    info: dict[str, Any], fidelity: pd.DataFrame, effects: pd.DataFrame, folded: dict[str, bool], target: Path
+) -> str:
+    """The model card, in Markdown."""
+    changes = []
+    for layer, units in info["units"].items():
+        how = (
+            "folded into the filters and biases: nothing else is needed to use the file"
+            if folded[layer]
+            else f"kept beside the weights as `{layer}.ganatomy_pull` and `{layer}.ganatomy_value`, for ganatomy to "
+            "apply; plain PyTorch loads the file with strict=False, and lacks the edit then"
+        )
+        changes.append(
+            f"- `{layer}`: units {', '.join(map(str, units))} pulled to {info['values'][layer]} with strength "
+            f"{info['strength']:g}; {how}"
+        )
+    rows = []
+    for name, part in fidelity.groupby("set", sort=False):
+        cells = [f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]" for row in part.itertuples()]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    metrics = fidelity[fidelity.set == BEFORE].metric
+    lost = effects[effects.changed].sort_values("change_pp", key=abs, ascending=False)
+    classes = [
+        f"- {row['class']}: {row['before']:.2%} to {row['after']:.2%} of the pixels "
+        f"({row['change_pp']:+.2f} points, 95 % interval {row['change_pp_low']:+.2f} to {row['change_pp_high']:+.2f})"
+        for row in lost.to_dict("records")
+    ]
+    samples = info["samples"]
+    return "\n".join(
+        [
+            f"# {target.stem}",
+            "",
+            f"**{info['sentence']}**",
+            "",
+            f"`{info['generator']}` (weights sha256 `{info['weights_sha256']}`) with units taken out.",
+            "",
+            "## What was changed",
+            "",
+            *changes,
+            "",
+            f"Chosen by {'the detector ' + info['detector'] if info['detector'] else 'hand'} on samples "
+            f"{info['chosen_on']['first']} to {info['chosen_on']['last']}. Everything below was measured on samples "
+            f"{samples['first']} to {samples['last']}, against {info['reference']}.",
+            "",
+            "## Figures",
+            "",
+            f"{info['features'][0].upper()}{info['features'][1:]}. In brackets: 95 % intervals over random halves of "
+            f"images and reference. {RANDOM.capitalize()}: as many random units of the same layers.",
+            "",
+            "| set | " + " | ".join(metrics) + " |",
+            "| --- " * (1 + len(metrics)) + "|",
+            *rows,
+            "",
+            "## Classes that changed",
+            "",
+            f"As the segmenter {info['segmenter']} sees them, at a false discovery rate of 5 %.",
+            "",
+            *(classes or ["None."]),
+            "",
+            f"Made by `{info['command']}`, {info['created']}.",
+            "",
+        ]
+    )

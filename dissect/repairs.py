@@ -1,0 +1,101 @@
+"""What a repair did, kept in its folder: figures beside random sets, effects on classes, pictures, the generator.
+
+RUN/repairs/NAME/repair.json     what was changed, on which samples; verdict
+                 fidelity.csv    one row a set of units and metric, with intervals
+                 effects.csv     one row a class, as of an ablation
+                 chosen.csv      the units, with layer, value and score
+                 pictures.npz    as of an intervention, see effects.py; roles: worst, most changed
+                 MODEL-repaired.pth, MODEL-repaired.md    the generator and its card
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..hooks.errors import DissectError
+from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+
+TABLES = {"fidelity": "fidelity.csv", "effects": "effects.csv", "units": "chosen.csv"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """A set of units taken out, and whether that made the images better, on samples that did not serve to choose them.
+
+    info: what was changed and how; `verdict` (improved, not improved, made worse) and `sentence`, with the figures.
+    fidelity: one row a set (before, repaired, zero or mean, random 1 …) and metric, see `fidelity.compare`.
+    effects: one row a class, see `effect_tables.effects_table`. units: one row a unit. checkpoint: the generator's
+    file.
+    """
+
+    info: dict[str, Any]
+    fidelity: pd.DataFrame
+    effects: pd.DataFrame
+    units: pd.DataFrame
+    pictures: Mapping[str, NDArray[Any]]
+    checkpoint: Path
+
+    @property
+    def verdict(self) -> str:
+        return str(self.info["verdict"])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.info['sentence']}</p>" + self.fidelity.to_html(index=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Repair:
+        """Open the folder of a repair.
+
+        Raises:
+            DissectError: a file of it is missing or damaged.
+        """
+        folder = Path(folder)
+        info = read_json(folder / "repair.json")
+        tables = {name: read_table(folder / file) for name, file in TABLES.items()}
+        checkpoint = Path(info.get("checkpoint", ""))
+        return cls(
+            info=info,
+            pictures=read_arrays(folder / "pictures.npz"),
+            checkpoint=checkpoint if checkpoint.is_absolute() else folder / checkpoint,
+            **tables,
+        )
+
+
+def save(
+    folder: Path,
+    info: dict[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    pictures: Mapping[str, NDArray[Any]],
+    write_generator: Callable[[Path], None],
+) -> Repair:
+    """Write the folder in the place of an older one of the same name; `write_generator` adds its files to it.
+
+    Raises:
+        DissectError: it cannot be written; the older one stays.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        for name, file in TABLES.items():
+            write_csv(part / file, tables[name])
+        write_arrays(part / "pictures.npz", pictures)
+        write_json(part / "repair.json", info)
+        write_generator(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError when the disk is full
+        raise DissectError(
+            f"Writing to {folder} failed ({getattr(error, 'strerror', None) or error}); make room, or give another "
+            "--name or --out."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Repair.load(folder)

@@ -1,0 +1,82 @@
+"""Commands to run, shown below the help of each."""
+
+from __future__ import annotations
+
+_EXAMPLES = {
+    "dissect": """
+  dissect run --model progan_scenes --layer 4
+  dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
+  dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
+  dissect ablate runs/progan_scenes-layer4 --class tree
+  dissect insert runs/progan_scenes-layer4 --class door
+  dissect scan runs/progan_scenes-layer4 --class tree
+  dissect artifacts runs/progan_scenes-layer4 --detector rare
+  dissect repair runs/progan_scenes-layer4 --detector realism --top 8
+  dissect power runs/progan_scenes-layer4 --width 0.01
+  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
+  dissect report runs/progan_scenes-layer4 --single-file
+  dissect models --detail progan_scenes
+""",
+    "run": """
+  dissect run --model progan_scenes --layer 4
+  dissect run --model progan_scenes --layer 4 --layer 6 --samples 2000 --out runs/both
+  dissect run --model progan_scenes --layer 4 --control rotation --control untrained
+  dissect run --model progan_scenes --layer 4 --basis pca --directions 16
+  dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
+""",
+    "ablate": """
+  dissect ablate runs/progan_scenes-layer4 --class tree --top 20
+  dissect ablate runs/progan_scenes-layer5 --class tree --by scan --curve
+  dissect ablate runs/progan_scenes-layer4 --units layer4:12,57 --class tree --value mean
+  dissect ablate runs/progan_scenes-layer5 --class tree --optimize
+""",
+    "insert": """
+  dissect insert runs/progan_scenes-layer4 --class door --top 20
+  dissect insert runs/progan_scenes-layer4 --class door --where class:building
+  dissect insert runs/progan_scenes-layer4 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
+  dissect insert runs/progan_scenes-layer4 --class tree --where mask.png
+""",
+    "scan": """
+  dissect scan runs/progan_scenes-layer4 --class tree
+  dissect scan runs/both --class tree --layer layer6 --samples 128
+""",
+    "artifacts": """
+  dissect artifacts runs/progan_scenes-layer4
+  dissect artifacts --model progan_scenes --layer 4 --detector realism
+  dissect artifacts runs/progan_scenes-layer4 --detector flagged --flags bad.txt
+  dissect artifacts runs/mine-up3 --detector metric --reference photos
+""",
+    "repair": """
+  dissect repair runs/progan_scenes-layer4 --detector rare --top 20
+  dissect repair runs/progan_scenes-layer4 --units layer4:12,57 --value zero --strength 0.5
+  dissect repair runs/progan_scenes-layer4 --units suspects.csv --out repaired.pth
+  dissect repair runs/both --detector realism --top 8 --one-by-one
+""",
+    "power": """
+  dissect power runs/progan_scenes-layer4
+  dissect power runs/progan_scenes-layer4 --width 0.01 --power 0.9
+""",
+    "compare": """
+  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
+  dissect compare runs/step-10000:layer4 runs/step-20000:layer4 --out comparison
+""",
+    "report": """
+  dissect report runs/progan_scenes-layer4
+  dissect report runs/progan_scenes-layer4 --single-file
+""",
+    "models": """
+  dissect models
+  dissect models --detail progan_scenes
+""",
+    "segmenters": """
+  dissect segmenters
+""",
+    "scenes": """
+  dissect scenes --n 1000 --out scenes
+""",
+}
+
+
+def examples(command: str) -> str:
+    """The examples of a command as click keeps their lines."""
+    return f"\b\nExamples:{_EXAMPLES[command].rstrip()}"
