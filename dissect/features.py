@@ -29,6 +29,7 @@ RENDERED = 1_000_003  # their seed: none that the embedded models were trained o
 FEWEST = 64  # images of a reference
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH = 64
+FLOOR = 0.1  # of the median: a feature that hardly varies in the reference must not outweigh all others
 
 
 class Features(Protocol):
@@ -169,7 +170,8 @@ def open_reference(
         raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
     mean, scale = torch.zeros(every.shape[1]).double(), torch.ones(every.shape[1]).double()
     if isinstance(features, SceneFeatures):
-        mean, scale = every.mean(0), every.std(0).clamp(min=1e-6)
+        mean, scale = every.mean(0), every.std(0)
+        scale = scale.clamp(min=max(1e-6, FLOOR * float(scale.median())))
     return Reference(name=name, features=(every - mean) / scale, mean=mean, scale=scale)
 
 

@@ -15,6 +15,8 @@ RUN/spool/        see spool.py
 RUN/controls/NAME/              a run of its own: rotation or untrained
 RUN/interventions/NAME/         see effects.py
 RUN/interventions/scan-LAYER/   see unit_scan.py
+RUN/artifacts/NAME/             see artifacts/find.py
+RUN/repairs/NAME/               see repairs.py
 RUN/report/       made by the package reports
 """
 
@@ -214,6 +216,16 @@ class Dissection:
     def scans(self) -> list[Path]:
         """The folders of scanned layers, by name."""
         return sorted(path.parent for path in self.folder.glob("interventions/*/scan.json"))
+
+    @property
+    def suspects(self) -> list[Path]:
+        """The folders of what was suspected of artifacts, by name."""
+        return sorted(path.parent for path in self.folder.glob("artifacts/*/artifacts.json"))
+
+    @property
+    def repairs(self) -> list[Path]:
+        """The folders of repairs, by name."""
+        return sorted(path.parent for path in self.folder.glob("repairs/*/repair.json"))
 
     @property
     def spool(self) -> Spool:

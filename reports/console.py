@@ -15,11 +15,11 @@ from rich.table import Table
 if TYPE_CHECKING:  # pandas and numpy are imported when a command has something to show
     import pandas as pd
 
-    from ..dissect.artifacts.find import Suspects
     from ..dissect.comparison import Comparison
     from ..dissect.effects import Effects
     from ..dissect.repairs import Repair
     from ..dissect.store import Dissection
+    from ..dissect.suspects import Suspects
 
 screen = Console(stderr=True)
 

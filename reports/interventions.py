@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..dissect.effects import TABLES, Effects
 from ..dissect.store import Dissection, read_json, read_table
@@ -44,9 +46,7 @@ def effect_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
 def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
     effects, name = Effects.load(place), place.name  # what effect.json says its name is may lead anywhere
     info = effects.info
-    rows = effects.ordered.to_dict("records")
-    scale = max((abs(row[end]) for row in rows for end in ("change_pp_low", "change_pp_high")), default=0) or 1
-    baselines = "random_pp" in effects.table
+    rows, scale = class_rows(effects.ordered)
     colours = dict(zip(run.classes["class"], run.classes.colour, strict=True))
     curve = None
     if effects.curve is not None:
@@ -63,16 +63,16 @@ def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
         "name": name,
         "title": f"{title}, {info['label']}" if target else title,
         "info": info,
-        "rows": [row | {"bars": _bars(row, scale, baselines)} for row in rows],
+        "rows": rows,
         "scale": scale,
         "target": target,
-        "baselines": baselines,
+        "baselines": "random_pp" in effects.table,
         "sets": sets.to_dict("records"),
         "others": sets[sets.set.isin(("random", "matched"))],
         "units": effects.units.to_dict("records"),
         "curve": curve,
         "context": None if effects.context is None else effects.context.to_dict("records"),
-        "pictures": _pictures(run, effects, name, shelf),
+        "pictures": pairs(run, effects.pictures, f"interventions/{name}", shelf),
         "files": {file: shelf.put(f"interventions/{name}/{file}", (place / file).read_bytes()) for file in tables},
     }
 
@@ -80,7 +80,22 @@ def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
 _DONE = {"ablate": "ablated", "insert": "inserted"}
 
 
-def _bars(row: dict[str, Any], scale: float, baselines: bool) -> dict[str, float]:
+def class_rows(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
+    """The rows of an effects table with small charts, and what the charts' ends stand for, in percentage points.
+
+    `random` holds the least and the greatest relative change of the random sets, where there are any.
+    """
+    rows = table.to_dict("records")
+    scale = max((abs(row[end]) for row in rows for end in ("change_pp_low", "change_pp_high")), default=0) or 1.0
+    kinds = [kind for kind in ("random", "matched") if f"{kind}_pp" in table]
+    for row in rows:
+        row["bars"] = _bars(row, scale, kinds)
+        if kinds:
+            row["random"] = [f(row[f"{kind}_relative_{f.__name__}"] for kind in kinds) for f in (min, max)]
+    return rows, scale
+
+
+def _bars(row: dict[str, Any], scale: float, kinds: list[str]) -> dict[str, float]:
     """Where change, interval and random sets lie in a small chart, in percent of its width; zero is at 50."""
 
     def at(value: float) -> float:
@@ -88,18 +103,19 @@ def _bars(row: dict[str, Any], scale: float, baselines: bool) -> dict[str, float
 
     low, high, change = at(row["change_pp_low"]), at(row["change_pp_high"]), at(row["change_pp"])
     bars = {"left": min(50, change), "width": abs(change - 50), "low": low, "span": round(high - low, 2)}
-    if baselines:
-        low = at(min(row["random_pp_min"], row["matched_pp_min"]))
-        bars |= {"random": low, "random_span": round(at(max(row["random_pp_max"], row["matched_pp_max"])) - low, 2)}
+    if kinds:
+        low = at(min(row[f"{kind}_pp_min"] for kind in kinds))
+        high = at(max(row[f"{kind}_pp_max"] for kind in kinds))
+        bars |= {"random": low, "random_span": round(high - low, 2)}
     return bars
 
 
-def _pictures(run: Dissection, effects: Effects, name: str, shelf: Shelf) -> list[dict[str, Any]]:
+def pairs(run: Dissection, shots: Mapping[str, NDArray[Any]], where: str, shelf: Shelf) -> list[dict[str, Any]]:
     """By role, samples before and after: image, segmentation, and their difference; where the edit was, outlined."""
-    shots, colours = effects.pictures, list(run.classes.colour)
+    colours = list(run.classes.colour)
 
     def put(what: str, number: int, content: bytes) -> str:
-        return shelf.put(f"interventions/{name}/{number}-{what}.webp", content)
+        return shelf.put(f"{where}/{number}-{what}.webp", content)
 
     roles: dict[str, list[dict[str, Any]]] = {}
     for number in range(len(shots.get("role", ()))):

@@ -25,6 +25,7 @@ from ..hooks.errors import DissectError, one_line
 from . import figures
 from .data import classes_data, plain, units_data
 from .interventions import effect_pages, scan_pages, scan_results
+from .repairs import repair_pages, suspect_pages
 from .shelf import Shelf
 
 HERE = Path(__file__).parent
@@ -90,6 +91,7 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
     scans = scan_results(run)
     classes = classes_data(run, scans, shown.append)
     effects = effect_pages(run, shelf)
+    searches, repairs = suspect_pages(run, shown.append, shelf), repair_pages(run, shelf)
     samples = np.unique(np.concatenate(shown))
     with progress.task("outline regions", len(run.units)) as advance:
         units = units_data(run, scans, advance)
@@ -122,6 +124,7 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
     }
     files = {name: shelf.put(name, (run.folder / name).read_bytes()) for name in FILES}
     context = _overview(run) | {"effects": effects, "scans": scanned, "files": files, "first": first.tolist()}
+    context |= {"searches": searches, "repairs": repairs}
     return render("report.html", SCRIPTS, data, context)
 
 

@@ -78,6 +78,8 @@ def test_who_may_import_whom() -> None:
                     "effects",
                     "comparison",
                     "progress",
+                    "repairs",
+                    "suspects",
                 }, path
 
 

@@ -148,9 +148,10 @@ def main(out: Path, layer: str, planted: int, kinds: tuple[str, ...], seeds: int
     """Plant, detect, repair, and print the table."""
     out.mkdir(parents=True, exist_ok=True)
     with Progress(quiet=False) as progress:
-        parts = [measure(layer, kind, planted, seeds, random_sets, progress) for kind in kinds or KINDS]
-    rows = pd.concat(parts, ignore_index=True)
-    rows.to_csv(out / "benchmark.csv", index=False)
+        rows = pd.DataFrame()
+        for kind in kinds or KINDS:
+            rows = pd.concat([rows, measure(layer, kind, planted, seeds, random_sets, progress)], ignore_index=True)
+            rows.to_csv(out / "benchmark.csv", index=False)
     print(table(rows))
 
 

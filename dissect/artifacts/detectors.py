@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ...hooks.errors import DissectError, UsageError
 from ..fidelity import frechet
 from ..measure import Variants
-from ..subject import failing
+from ..subject import Subject, failing
 from .samples import Seen, reduced
 
 Floats = NDArray[np.float64]
@@ -155,8 +155,9 @@ def realism(seen: Seen) -> Scores:
 
     R, a realism score of images, is any differentiable function, such as the GAN's own discriminator; without one, the
     log-density of the image's features under a normal distribution with the reference's mean and variances. To first
-    order, ablating a unit changes R by −Σ a ∂R/∂a over positions (as in attribution patching, or Grad-CAM's weighting,
-    Selvaraju et al. 2017). A unit's score is its mean over the tenth of the samples with least R; a sample's is −R.
+    order, ablating a unit changes R by −Σ a ∂R/∂a over positions (Grad-CAM weighs by the same gradient, Selvaraju et
+    al. 2017); the gradient passes saturated pixels as if they were not. A unit's score is its mean over the tenth of
+    the samples with least R; a sample's is −R.
     """
     score = seen.realism or _density(seen)
     subject = seen.subject
@@ -175,7 +176,7 @@ def realism(seen: Seen) -> Scores:
         batch = [seen.samples[int(row)] for row in worst[start : start + subject.batch]]
         x = subject.featuremaps(batch).clone().requires_grad_()
         with torch.enable_grad(), failing("the gradient of the realism score"):
-            total = score(subject.draw(x, subject.generator.latents(batch).clone())).sum()
+            total = score(_through_the_clamp(subject, x, subject.generator.latents(batch).clone())).sum()
             (slope,) = torch.autograd.grad(total, x)
         gain -= (x.detach() * slope).sum((0, 2, 3)).cpu().double()
         seen.advance(len(batch))
@@ -263,6 +264,15 @@ def _distance_without(seen: Seen, sets: list[list[int]], reference: Tensor) -> l
             seen.advance(len(batch))
     mean, directions = _directions(seen.reference.features)
     return [frechet((torch.cat(parts) - mean) @ directions, reference) for parts in found]
+
+
+def _through_the_clamp(subject: Subject, maps: Tensor, latents: Tensor) -> Tensor:
+    """The images of these maps; their gradient is that of the unclamped ones, since artifacts are often saturated."""
+    out = subject.above(maps, latents)
+    images = subject.generator.to_images(out)
+    low, high = subject.generator.output_range
+    free = (out.float() - low) / (high - low)
+    return free + (images - free).detach()
 
 
 def _density(seen: Seen) -> Callable[[Tensor], Tensor]:

@@ -158,11 +158,11 @@ function fillForm() {
 
 function show() {
   for (const view of document.querySelectorAll(".view")) {
-    view.hidden = state.view === "intervention" ? view.dataset.intervention !== state.name : view.id !== `view-${state.view}`;
+    view.hidden = state.view in NAMED ? view.dataset[state.view] !== state.name : view.id !== `view-${state.view}`;
   }
   if (![...document.querySelectorAll(".view")].some((view) => !view.hidden)) $("view-overview").hidden = false;
   for (const link of document.querySelectorAll("nav a")) {
-    const here = link.hash === `#${state.view}` || (state.view === "intervention" && link.hash === "#interventions");
+    const here = link.hash === `#${state.view}` || link.hash === `#${NAMED[state.view]}`;
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
@@ -170,7 +170,17 @@ function show() {
     fillForm();
     drawGrid();
   }
+  for (const place of document.querySelectorAll(".view:not([hidden]) [data-suspects]:empty")) drawSuspects(place);
   showUnit();
+}
+
+// Cards of suspect units, each with its score.
+function drawSuspects(place) {
+  for (const [unit, score] of JSON.parse(place.dataset.suspects)) {
+    const made = card(byAddress.get(`${place.dataset.layer}/${unit}`), {});
+    made.querySelector(".facts").prepend(el("span", {}, "score ", el("b", {}, score)));
+    place.append(made);
+  }
 }
 
 function follow() {

@@ -70,7 +70,8 @@ function picture(sample, outline, alt) {
 }
 
 // The address: #overview, #LAYER/unit=57, #class=tree&sort=iou, #intervention=NAME. LAYER/ without a unit is a filter.
-const PAGES = ["overview", "units", "classes", "interventions"];
+const PAGES = ["overview", "units", "classes", "interventions", "repairs"];
+const NAMED = { intervention: "interventions", artifacts: "repairs", repair: "repairs" }; // #KIND=NAME, and its list
 const KEYS = ["unit", "find", "layer", "class", "category", "min", "max", "labelled", "sort", "reverse", "page"];
 
 function parseAddress(hash) {
@@ -85,7 +86,7 @@ function parseAddress(hash) {
     text = text.slice(slash + 1);
   }
   const asked = new URLSearchParams(text);
-  if (asked.has("intervention")) return { view: "intervention", name: asked.get("intervention") };
+  for (const kind of Object.keys(NAMED)) if (asked.has(kind)) return { view: kind, name: asked.get(kind) };
   for (const key of KEYS) if (asked.get(key)) state[key] = asked.get(key);
   if (state.unit !== undefined) {
     const layer = place ? data.layers.indexOf(place) : 0;
@@ -104,7 +105,7 @@ function decoded(text) {
 }
 
 function address(state) {
-  if (state.view === "intervention") return `#intervention=${encodeURIComponent(state.name)}`;
+  if (state.view in NAMED) return `#${state.view}=${encodeURIComponent(state.name)}`;
   if (state.view !== "units") return `#${state.view}`;
   const asked = new URLSearchParams();
   if (state.open !== undefined) asked.set("unit", units.unit[state.open]);

@@ -1,0 +1,187 @@
+"""Distances against their definitions, intervals against repetition, verdicts case by case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from ganatomy.dissect.features import FEWEST, InceptionFeatures, SceneFeatures, open_reference
+from ganatomy.dissect.fidelity import BEFORE, METRICS, REPAIRED, compare, distances, frechet, rounds, verdict
+from ganatomy.hooks.errors import DissectError, UsageError
+
+
+def draw(seed: int, count: int = 300, shift: float = 0.0, spread: float = 1.0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(shift, spread, (count, 4)))
+
+
+def test_frechet_distance_of_normals_in_closed_form() -> None:
+    one, other = draw(0, 200_000), draw(1, 200_000, shift=0.5, spread=2)
+    expected = 4 * (0.5**2 + (1 - 2) ** 2)  # Σ (difference of means)² + (difference of standard deviations)²
+    assert frechet(one, other) == pytest.approx(expected, rel=0.02)
+    assert distances(one[:500], other[:500])["frechet"] == frechet(one[:500], other[:500])
+
+
+def test_kernel_distance_and_neighbours_by_brute_force() -> None:
+    one, other = draw(0, 40).numpy(), draw(1, 40, shift=0.3).numpy()
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / 4 + 1) ** 3
+
+    n = 40
+    within = sum((kernel(x, x).sum() - np.trace(kernel(x, x))) / (n * (n - 1)) for x in (one, other))
+    found = distances(torch.from_numpy(one), torch.from_numpy(other))
+    assert found["kernel"] == pytest.approx(within - 2 * kernel(one, other).mean())
+
+    def covered(points: np.ndarray, by: np.ndarray) -> float:
+        between = np.linalg.norm(by[:, None] - by[None], axis=2)
+        radius = np.sort(between, 1)[:, 3]
+        return float((np.linalg.norm(points[:, None] - by[None], axis=2) <= radius).any(1).mean())
+
+    assert found["precision"] == pytest.approx(covered(one, other))
+    assert found["recall"] == pytest.approx(covered(other, one))
+
+
+def test_intervals_are_as_wide_as_repetition_says() -> None:
+    values, reaches = [], []
+    for seed in range(25):
+        table = compare({BEFORE: draw(seed), REPAIRED: draw(seed, shift=0.1)}, draw(1000 + seed, shift=0.5), seed=seed)
+        row = table[(table.set == BEFORE) & (table.metric == "kernel")].iloc[0]
+        values.append(row.value)
+        reaches.append(row.high - row.value)
+    assert np.mean(reaches) == pytest.approx(2 * np.std(values), rel=0.4)
+    inside = np.abs(np.array(values) - np.mean(values)) < reaches
+    assert inside.mean() > 0.85
+
+
+def test_changes_are_paired() -> None:
+    features, reference = draw(0), draw(1, shift=0.5)
+    table = compare({BEFORE: features, REPAIRED: features.clone(), "random 1": draw(2)}, reference)
+    same = table[table.set == REPAIRED]
+    assert (same[["change", "change_low", "change_high"]] == 0).to_numpy().all()
+    assert table[table.set == BEFORE].change.isna().all()
+    assert set(table.metric) == set(METRICS)
+    fresh = table[(table.set == "random 1") & (table.metric == "frechet")].iloc[0]
+    assert fresh.change_low < fresh.change < fresh.change_high
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    features = draw(0)
+    features[3, 1] = float("nan")
+    with pytest.raises(DissectError, match="Features of the images repaired are not finite"):
+        compare({BEFORE: draw(0), REPAIRED: features}, draw(1))
+
+
+def test_wide_features_get_fewer_halves() -> None:
+    assert rounds(104) > rounds(2048) >= 10
+
+
+def table(**changes: tuple[float, float, float]) -> pd.DataFrame:
+    """A comparison whose repaired set changes as told: (change, low, high)."""
+    usual = {"frechet": (-1.0, -1.5, -0.5), "kernel": (0.0, -0.1, 0.1), "precision": (0.0, -0.1, 0.1)}
+    usual |= {"recall": (0.0, -0.1, 0.1), "random": (0.2, -0.1, 0.5)}
+    rows = []
+    for name, (change, low, high) in (usual | changes).items():
+        where, metric = ("random 1", "frechet") if name == "random" else (REPAIRED, name)
+        rows.append({"set": where, "metric": metric, "value": 5 + change, "change": change})
+        rows[-1] |= {"change_low": low, "change_high": high, "low": 0, "high": 9}
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "said"),
+    [
+        ({}, "improved", "Improved: Fréchet distance 5 to 4 (change -1"),
+        ({"frechet": (-0.3, -0.8, 0.2)}, "not improved", "the change lies within its interval"),
+        ({"recall": (-0.2, -0.3, -0.1)}, "not improved", "diversity is lost"),
+        ({"kernel": (0.2, 0.1, 0.3)}, "not improved", "the kernel distance rises"),
+        ({"random": (-1.2, -1.5, -1.0)}, "not improved", "a random set does as well"),
+        ({"frechet": (0.6, 0.2, 1.0)}, "made worse", "Made worse"),
+        ({"frechet": (0.1, -0.2, 0.4), "recall": (-0.2, -0.3, -0.1)}, "made worse", "Made worse"),
+    ],
+)
+def test_verdicts(changes: dict[str, tuple[float, float, float]], word: str, said: str) -> None:
+    found, sentence = verdict(table(**changes), "made-up features")
+    assert found == word
+    assert said in sentence
+    assert "made-up features" in sentence
+
+
+def test_scene_features_have_a_gradient_and_do_not_depend_on_the_batch() -> None:
+    extract = SceneFeatures()
+    images = torch.rand(6, 3, 64, 64)
+    with torch.inference_mode():
+        whole, parts = extract(images), torch.cat([extract(images[:2]), extract(images[2:])])
+        assert extract(torch.rand(1, 3, 40, 80)).shape == (1, 104)
+    assert torch.allclose(whole, parts, atol=1e-4)
+    images.requires_grad_()
+    (slope,) = torch.autograd.grad(extract(images).sum(), images)
+    assert bool((slope != 0).any())
+
+
+def test_a_reference_is_cut_to_shape_and_checked(tmp_path: Path) -> None:
+    extract = SceneFeatures()
+    dice = np.random.default_rng(0)
+    for number in range(FEWEST):
+        pixels = dice.integers(0, 255, (40, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    found = open_reference(tmp_path, extract, (32, 32), drawn=False)
+    assert found.features.shape == (FEWEST, 104)
+    assert found.features.mean(0).abs().max() < 1e-6
+    assert found.features.std(0) == pytest.approx(np.ones(104), rel=1e-6)
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    with pytest.raises(DissectError, match=r"3\.png cannot be read"):
+        open_reference(tmp_path, extract, (32, 32), drawn=False)
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(UsageError, match=f"holds {FEWEST - 1} images .*at least {FEWEST} are needed"):
+        open_reference(tmp_path, extract, (32, 32), drawn=False)
+    with pytest.raises(UsageError, match="is no folder"):
+        open_reference(tmp_path / "none", extract, (32, 32), drawn=False)
+    with pytest.raises(UsageError, match="--reference FOLDER"):
+        open_reference(None, extract, (32, 32), drawn=False)
+
+
+def test_inception_from_a_file_in_the_real_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    # the network of the library with random weights, saved as the library's own file is
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
+    monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+    random = theirs.FeatureExtractorInceptionV3("inception", ["2048"])
+    monkeypatch.undo()
+    torch.save(random.state_dict(), tmp_path / "inception.pth")
+    extract = InceptionFeatures(tmp_path / "inception.pth")
+    images = torch.rand(2, 3, 32, 32)
+    found = extract(images)
+    assert found.shape == (2, 2048)
+    assert torch.equal(found, random((images * 255).round().to(torch.uint8))[0])
+    assert not extract.differentiable
+
+
+def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(DissectError, match="does not hold the Inception network"):
+        InceptionFeatures(tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="There is no file"):
+        InceptionFeatures(tmp_path / "none.pth")
+
+    class Code:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path(tmp_path / "ran").touch, ())
+
+    torch.save({"weight": Code()}, tmp_path / "evil.pth")
+    with pytest.raises(DissectError, match="is refused"):
+        InceptionFeatures(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("ganatomy.dissect.features.torch.hub.download_url_to_file", _unreachable)
+    with pytest.raises(DissectError, match=r"cannot be downloaded from https://.*Put the file at .*scene features"):
+        InceptionFeatures("download")
+
+
+def _unreachable(*_: object, **__: object) -> None:
+    raise OSError("no route to host")
