@@ -317,7 +317,9 @@ def show_suspects(found: Suspects) -> None:
 def show_repair(found: Repair) -> None:
     """Figures of every set beside those before, classes that changed most, and the verdict."""
     info = found.info
-    shown = table(f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall")
+    shown = table(
+        f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall", "coverage"
+    )
     for name, part in found.fidelity.groupby("set", sort=False):
         cells = [f"{row.value:.3g} ± {row.high - row.value:.2g}" for row in part.itertuples()]
         shown.add_row(f"[bold]{name}[/]" if name in ("before", "repaired") else name, *cells)

@@ -21,6 +21,7 @@ METRICS = {  # name on the page, whether less is better
     "kernel": ("kernel distance", True),
     "precision": ("precision", False),
     "recall": ("recall", False),
+    "coverage": ("coverage", False),
 }
 
 

@@ -44,6 +44,18 @@ def test_kernel_distance_and_neighbours_by_brute_force() -> None:
 
     assert found["precision"] == pytest.approx(covered(one, other))
     assert found["recall"] == pytest.approx(covered(other, one))
+    radius = np.sort(np.linalg.norm(other[:, None] - other[None], axis=2), 1)[:, 5]
+    nearest = np.linalg.norm(other[:, None] - one[None], axis=2).min(1)
+    assert found["coverage"] == pytest.approx((nearest < radius).mean())
+
+
+def test_outliers_raise_recall_and_not_coverage() -> None:
+    reference, plain = draw(0), draw(1)
+    spoilt = plain.clone()
+    spoilt[:20] *= 8
+    before, after = distances(plain, reference), distances(spoilt, reference)
+    assert after["recall"] > before["recall"]
+    assert after["coverage"] <= before["coverage"]
 
 
 def test_intervals_are_as_wide_as_repetition_says() -> None:
@@ -83,7 +95,7 @@ def test_wide_features_get_fewer_halves() -> None:
 def table(**changes: tuple[float, float, float]) -> pd.DataFrame:
     """A comparison whose repaired set changes as told: (change, low, high)."""
     usual = {"frechet": (-1.0, -1.5, -0.5), "kernel": (0.0, -0.1, 0.1), "precision": (0.0, -0.1, 0.1)}
-    usual |= {"recall": (0.0, -0.1, 0.1), "random": (0.2, -0.1, 0.5)}
+    usual |= {"recall": (-0.2, -0.3, -0.1), "coverage": (0.0, -0.1, 0.1), "random": (0.2, -0.1, 0.5)}
     rows = []
     for name, (change, low, high) in (usual | changes).items():
         where, metric = ("random 1", "frechet") if name == "random" else (REPAIRED, name)
@@ -97,11 +109,11 @@ def table(**changes: tuple[float, float, float]) -> pd.DataFrame:
     [
         ({}, "improved", "Improved: Fréchet distance 5 to 4 (change -1"),
         ({"frechet": (-0.3, -0.8, 0.2)}, "not improved", "the change lies within its interval"),
-        ({"recall": (-0.2, -0.3, -0.1)}, "not improved", "diversity is lost"),
+        ({"coverage": (-0.2, -0.3, -0.1)}, "not improved", "diversity is lost"),
         ({"kernel": (0.2, 0.1, 0.3)}, "not improved", "the kernel distance rises"),
         ({"random": (-1.2, -1.5, -1.0)}, "not improved", "a random set does as well"),
         ({"frechet": (0.6, 0.2, 1.0)}, "made worse", "Made worse"),
-        ({"frechet": (0.1, -0.2, 0.4), "recall": (-0.2, -0.3, -0.1)}, "made worse", "Made worse"),
+        ({"frechet": (0.1, -0.2, 0.4), "coverage": (-0.2, -0.3, -0.1)}, "made worse", "Made worse"),
     ],
 )
 def test_verdicts(changes: dict[str, tuple[float, float, float]], word: str, said: str) -> None:

@@ -214,3 +214,12 @@ def test_shapes_of_every_layer(net: Net, x: Tensor) -> None:
     with pytest.raises(DissectError, match="failed on one probe sample"):
         layer_shapes(net, lambda: net(torch.randn(1, 7, 6, 6)))
     assert hooks_left(net) == 0
+
+
+@pytest.mark.parametrize("mask", [None, torch.full((4, 4), 0.5)])
+def test_strength_pulls_part_of_the_way(mask: torch.Tensor | None) -> None:
+    x = torch.randn(2, 5, 4, 4)
+    out = Edit(layer="a", units=(1, 3), value=2.0, mask=mask, strength=0.25)(x)
+    pull = 0.25 if mask is None else 0.125
+    assert torch.allclose(out[:, [1, 3]], (1 - pull) * x[:, [1, 3]] + pull * 2)
+    assert torch.equal(out[:, [0, 2, 4]], x[:, [0, 2, 4]])
