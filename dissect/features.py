@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +20,14 @@ from torch import Tensor
 from ..hooks.errors import DissectError, UsageError, one_line
 from ..segmenters.scenes import SIDE, ScenesSegmenter, normalise
 from .generators.checkpoints import load_state_dict
+from .randomness import PICTURES, dice
 from .scenes.render import render
 
 INCEPTION_HASH = "6726825d"  # of torch-fidelity's file, as its name says
 DOWNLOAD = "download"
 REFERENCE = 2000  # scenes drawn, where they are the reference
 RENDERED = 1_000_003  # their seed: none that the embedded models were trained on
-FEWEST = 64  # images of a reference
+FEWEST, MOST = 100, 5000  # images of a reference; of more, so many are drawn
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH = 64
 FLOOR = 0.1  # of the median: a feature that hardly varies in the reference must not outweigh all others
@@ -129,6 +130,11 @@ class Reference:
     mean: Tensor
     scale: Tensor
 
+    def halves(self) -> tuple[Reference, Reference]:
+        """Every other image, and the rest: to choose by, and to judge by."""
+        first, second = (replace(self, features=self.features[start::2]) for start in (0, 1))
+        return first, second
+
     def standard(self, features: Tensor) -> Tensor:
         """(N, D) features -> the same in units of the reference's standard deviations. Float64, on the CPU."""
         return (features.cpu().double() - self.mean) / self.scale
@@ -159,7 +165,11 @@ def open_reference(
     """
     if given is None and not drawn:
         raise UsageError("Say what the images should be like: --reference FOLDER, with images of the kind it was made.")
-    batches, name = _scenes(size) if given is None else (_images(Path(given), size), str(given))
+    if given is None:
+        batches, name = _scenes(), f"{REFERENCE} drawn scenes"
+    else:
+        files, number = _files(Path(given))
+        batches, name = _read(files, size), f"{given} ({len(files)} of {number} images)"
     found = []
     with torch.inference_mode():
         for images in batches:
@@ -177,19 +187,17 @@ def open_reference(
 
 def count_reference(given: str | Path | None) -> int:
     """How many images a reference holds."""
-    return REFERENCE if given is None else len(_files(Path(given)))
+    return REFERENCE if given is None else len(_files(Path(given))[0])
 
 
-def _scenes(size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
-    def draw() -> Iterator[Tensor]:
-        for start in range(0, REFERENCE, 200):
-            images, _ = render(range(start, start + 200), side=SIDE, seed=RENDERED)
-            yield torch.from_numpy(np.asarray(images, np.float32))
-
-    return draw(), f"{REFERENCE} drawn scenes"
+def _scenes() -> Iterator[Tensor]:
+    for start in range(0, REFERENCE, 200):
+        images, _ = render(range(start, start + 200), side=SIDE, seed=RENDERED)
+        yield torch.from_numpy(np.asarray(images, np.float32))
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> tuple[list[Path], int]:
+    """The images that are read, in random order, and how many there are."""
     if not folder.is_dir():
         raise UsageError(f"--reference {folder} is no folder; give one with images ({', '.join(SUFFIXES)}).")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -198,12 +206,8 @@ def _files(folder: Path) -> list[Path]:
             f"--reference {folder} holds {len(files)} images ({', '.join(SUFFIXES)}); at least {FEWEST} are needed, "
             "better as many as --samples."
         )
-    return files
-
-
-def _images(folder: Path, size: tuple[int, int]) -> Iterator[Tensor]:
-    files = _files(folder)
-    return _read(files, size)
+    drawn = dice(0, PICTURES).permutation(len(files))[:MOST]
+    return [files[place] for place in drawn], len(files)
 
 
 def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # the streams of latents are the indices of samples, far below these
-BOOTSTRAP, ROTATION, PIXELS, WEIGHTS, MATCHING, HALVES, COLOURS = (2**62 + k for k in range(7))
+BOOTSTRAP, ROTATION, PIXELS, WEIGHTS, MATCHING, HALVES, COLOURS, PICTURES = (2**62 + k for k in range(8))
 PERMUTATION = 2**63  # and, above it, one for each size of a block
 
 

@@ -23,24 +23,27 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def check_target(folder: Path, out: str | Path | None, name: str) -> Path:
-    """Where the checkpoint goes; raises before long work is done in vain.
+    """Where the checkpoint goes; raises before long work is done in vain. Nothing is made yet.
 
     Raises:
-        UsageError: a file of another kind.
+        UsageError: a file of another kind, or one that is there already: neither it nor its card is ever replaced.
         DissectError: a place that cannot be written.
     """
     target = folder / f"{safe_name(name)}-repaired.pth" if out is None else Path(out)
     if target.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {target}: a file that ends in {', '.join(SUFFIXES)} is needed.")
-    if target.is_dir():
-        raise UsageError(f"--out {target} is a folder; give a file.")
-    for place in {folder.parent, folder.parent if out is None else target.parent}:
+    if out is not None and target.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--out {target} lies in the repair's own folder; leave --out out, or name another place.")
+    for file in () if out is None else (target, target.with_suffix(".md")):
+        if file.exists():
+            raise UsageError(f"--out {target}: {file} exists; name another file.")
+    for place in (folder, target):
+        there = next(parent for parent in place.absolute().parents if parent.is_dir())
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place):
+            with tempfile.TemporaryFile(dir=there):
                 pass
         except OSError as error:
-            raise DissectError(f"Writing to {place} failed ({error.strerror or error}); make it writable.") from error
+            raise DissectError(f"Writing to {there} failed ({error.strerror or error}); make it writable.") from error
     return target
 
 
@@ -56,6 +59,7 @@ def write_repaired(
     """Make the edits permanent in the generator; write checkpoint and card to `place`, the info into `part`."""
     folded = make_permanent(generator, edits)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.module.state_dict().items()}
+    place.parent.mkdir(parents=True, exist_ok=True)
     if place.suffix.lower() == ".safetensors":
         content = save(state, {"ganatomy": f"repaired from {info['generator']}"})
     else:

@@ -76,10 +76,10 @@ def save(
     pictures: Mapping[str, NDArray[Any]],
     write_generator: Callable[[Path], None],
 ) -> Repair:
-    """Write the folder in the place of an older one of the same name; `write_generator` adds its files to it.
+    """Write the folder, whole or not at all; `write_generator` adds its files to it.
 
     Raises:
-        DissectError: it cannot be written; the older one stays.
+        DissectError: it cannot be written; nothing of it is left.
     """
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
@@ -89,8 +89,7 @@ def save(
         write_arrays(part / "pictures.npz", pictures)
         write_json(part / "repair.json", info)
         write_generator(part)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
+        part.rename(folder)  # fails if another process was faster
     except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError when the disk is full
         raise DissectError(
             f"Writing to {folder} failed ({getattr(error, 'strerror', None) or error}); make room, or give another "

@@ -35,11 +35,6 @@ class Suspects:
     def tables(self) -> dict[str, pd.DataFrame]:
         return {"units": self.units, "samples": self.samples}
 
-    def top(self, count: int) -> dict[str, tuple[int, ...]]:
-        """The most suspect units of each layer."""
-        rows = self.units[self.units["rank"] <= count]
-        return {layer: tuple(part.unit.tolist()) for layer, part in rows.groupby("layer", sort=False)}
-
     def _repr_html_(self) -> str:
         return self.units[self.units["rank"] <= 12].to_html(index=False)
 
@@ -55,10 +50,10 @@ class Suspects:
         return cls(info=info, units=read_table(folder / "suspects.csv"), samples=read_table(folder / "samples.csv"))
 
     def save(self, folder: Path) -> None:
-        """Write the folder, in the place of an older one.
+        """Write the folder, whole or not at all.
 
         Raises:
-            DissectError: it cannot be written; the older one stays.
+            DissectError: it cannot be written; nothing of it is left.
         """
         part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         try:

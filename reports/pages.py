@@ -248,6 +248,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "signed_percent": _signed("+.0%"),
     "points": _signed("+.2f"),
     "points4": _signed("+.4f"),
+    "digits": _signed("+.2g"),
     "score": lambda value: "" if value is None or pd.isna(value) else f"{value:.3f}",
     "shade": lambda value, scale: f"{100 * min(1.0, abs(value) / scale) ** 0.5:.0f}",
 }

@@ -106,6 +106,37 @@ def test_flagged_by_masks_is_the_best_excess_iou_by_brute_force(make: Make) -> N
         assert found[unit] == pytest.approx(best)
 
 
+def test_units_that_are_constant_or_tied_are_no_suspects(make: Make) -> None:
+    maps = torch.zeros(100, 3, 4, 4, dtype=torch.float16)
+    maps[:20, 1] = 1  # ties: on in marked samples and in as many others
+    maps[:10, 2] = 1
+    regions = np.zeros((100, 32, 32), bool)
+    regions[:10] = True
+    for flags in (Flags(marked=np.arange(100) < 10), Flags(marked=np.arange(100) < 10, regions=regions)):
+        scores = detectors.flagged(make(100, maps=maps, flags=flags)).units
+        assert scores[2] == scores.max()
+        assert scores[0] == 0
+
+
+def test_a_small_mask_marks_its_most_covered_cell(make: Make) -> None:
+    maps = torch.zeros(100, 2, 4, 4, dtype=torch.float16)
+    maps[3, 1, 2, 1] = 1
+    regions = np.zeros((100, 32, 32), bool)
+    regions[3, 17:19, 9:11] = True
+    scores = detectors.flagged(make(100, maps=maps, flags=Flags(marked=regions.any((1, 2)), regions=regions))).units
+    assert scores[1] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_module_that_scores_realism_is_left_as_it_is(found: Dissection, planted: Generator) -> None:
+    scorer = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.LazyLinear(1))
+    scorer(torch.rand(2, 3, 32, 32))
+    before = {name: value.clone() for name, value in scorer.state_dict().items()}
+    options = {"generator": planted, "segmenter": Soft(), "reference": None, "quiet": True}
+    dissect.artifacts.find(found, detector="realism", realism=scorer, **options)
+    assert scorer.training
+    assert all(torch.equal(before[name], value) for name, value in scorer.state_dict().items())
+
+
 def test_rare_by_brute_force(make: Make) -> None:
     dice = np.random.default_rng(1)
     on = dice.random((40, 6, 3, 3)) < np.array([0.05, 0.2, 0.5, 0.9, 1.0, 0.0])[:, None, None]
@@ -229,7 +260,6 @@ def test_find_keeps_its_tables(found: Dissection, planted: Generator, tmp_path: 
     assert suspects.units["rank"].tolist() == list(range(1, UNITS + 1))
     assert suspects.units.score.is_monotonic_decreasing
     assert sorted(suspects.samples["sample"]) == list(range(120))
-    assert len(suspects.top(4)["paint"]) == 4
     kept = dissect.artifacts.Suspects.load(found.folder / "artifacts" / "flagged")
     assert kept.units.unit.tolist() == suspects.units.unit.tolist()
     assert kept.info["flags"] == 5

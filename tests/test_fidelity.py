@@ -92,16 +92,24 @@ def test_wide_features_get_fewer_halves() -> None:
     assert rounds(104) > rounds(2048) >= 10
 
 
-def table(**changes: tuple[float, float, float]) -> pd.DataFrame:
+def table(sets: int = 5, **changes: tuple[float, float, float]) -> pd.DataFrame:
     """A comparison whose repaired set changes as told: (change, low, high)."""
     usual = {"frechet": (-1.0, -1.5, -0.5), "kernel": (0.0, -0.1, 0.1), "precision": (0.0, -0.1, 0.1)}
     usual |= {"recall": (-0.2, -0.3, -0.1), "coverage": (0.0, -0.1, 0.1), "random": (0.2, -0.1, 0.5)}
     rows = []
     for name, (change, low, high) in (usual | changes).items():
-        where, metric = ("random 1", "frechet") if name == "random" else (REPAIRED, name)
-        rows.append({"set": where, "metric": metric, "value": 5 + change, "change": change})
-        rows[-1] |= {"change_low": low, "change_high": high, "low": 0, "high": 9}
+        wheres = [f"random {k}" for k in range(1, 1 + sets)] if name == "random" else [REPAIRED]
+        for where in wheres:
+            metric = "frechet" if name == "random" else name
+            rows.append({"set": where, "metric": metric, "value": 5 + change, "change": change})
+            rows[-1] |= {"change_low": low, "change_high": high, "low": 0, "high": 9}
     return pd.DataFrame(rows)
+
+
+def test_no_verdict_of_improvement_without_random_sets() -> None:
+    word, sentence = verdict(table(sets=2), "made-up features")
+    assert word == "not improved"
+    assert "fewer than 5 random sets" in sentence
 
 
 @pytest.mark.parametrize(

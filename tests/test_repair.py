@@ -149,6 +149,8 @@ def test_units_from_a_table_or_from_lines(mend: Mend, tmp_path: Path) -> None:
         ({"detector": "rare", "top": UNITS}, "Choose fewer"),
         ({"detector": "guess"}, "--detector 'guess' is not known; there are flagged, rare, local"),
         ({"detector": "flagged"}, "needs --flags"),
+        ({"units": "paint:" + ",".join(["1"] * 3000) + ",40"}, "asked for 40"),
+        ({"units": "paint:1", "layer": "paint"}, "--layer paint goes with --detector"),
         ({"units": "paint:1", "value": "two"}, "--value 'two' is not known; there are best, zero, mean"),
         ({"units": "paint:1", "strength": 0}, "--strength 0: a number above 0 and up to 1"),
         ({"units": "paint:1", "samples": 10}, "--samples 10: a whole number from 64 up"),
@@ -166,6 +168,22 @@ def test_what_cannot_be_is_said_in_one_line(
     assert not list(found.folder.glob("repairs/*"))
 
 
+def test_a_result_is_kept_and_never_replaced(mend: Mend, found: Dissection, tmp_path: Path) -> None:
+    options = {"units": {"paint": [GREEN]}, "value": "zero", "random_sets": 0}
+    first = mend(**options)
+    assert mend(**options).info["created"] == first.info["created"]
+    with pytest.raises(
+        UsageError, match=r"holds another result \(strength: there 1.0, asked 0.5\); give another --name"
+    ):
+        mend(**options, strength=0.5, name=first.info["name"])
+    (tmp_path / "mine.md").write_text("my own card")
+    for out in (tmp_path / "mine.pth", found.folder / "repairs" / "x" / "mine.pth"):
+        with pytest.raises(UsageError, match=r"mine.md exists|repair's own folder"):
+            mend(**options, out=out, name="x")
+    assert (tmp_path / "mine.md").read_text() == "my own card"
+    assert not (found.folder / "repairs" / "x").exists()
+
+
 def test_nothing_half_written_is_left(mend: Mend, found: Dissection, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = mend(units={"paint": [GREEN]}, value="zero", random_sets=0)
 
@@ -174,7 +192,7 @@ def test_nothing_half_written_is_left(mend: Mend, found: Dissection, monkeypatch
 
     monkeypatch.setattr("ganatomy.dissect.repaired.write_atomic", full)
     with pytest.raises(DissectError, match="No space left on device"):
-        mend(units={"paint": [GREEN]}, value="zero", random_sets=0)
+        mend(units={"paint": [RED]}, value="zero", random_sets=0, name="other")
     assert [path.name for path in (found.folder / "repairs").iterdir()] == [kept.info["name"]]
     assert Repair.load(found.folder / "repairs" / kept.info["name"]).checkpoint.is_file()
     with pytest.raises(DissectError, match="make it writable"):
@@ -220,7 +238,7 @@ def test_the_command_finds_repairs_and_shows(on_path: Path, reference: Path, pag
     assert (
         (where / "artifacts" / "realism" / "suspects.csv").read_text().splitlines()[1].startswith(f"1,paint,{GREEN},")
     )
-    said = ("--realism", "mine:less_green", "--reference", reference, "--samples", 64, "--random-sets", 2)
+    said = ("--realism", "mine:less_green", "--reference", reference, "--samples", 64)
     second = call("repair", where, "--detector", "realism", "--top", 1, *said, "--out", "mended.pth")
     assert "Improved: Fréchet distance" in " ".join(second.stderr.split())
     assert second.stdout.splitlines()[0] == str((on_path / "mended.pth").resolve())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +29,7 @@ RARE = 0.3  # activation rate up to which a unit at a position is rare (Choi et 
 AROUND, ANGLE = 8, 0.3  # latents around each, and how far: an angle
 FAR = 2**40  # number of the first of these latents: none that any run sees
 DIRECTIONS = 32  # principal directions of the reference in which units' top images are compared
+SORTED = 2**24  # activations that are sorted at once
 CANDIDATES, TRIED = 32, 256  # of greedy removal: units, and samples
 
 
@@ -44,25 +46,25 @@ def flagged(seen: Seen) -> Scores:
 
     With painted masks (Bau et al. 2019, section 4.3, made a number): IoU of the unit's region with the marked regions,
     less the IoU that an unrelated region of its size would have, at the threshold where that is greatest, on the
-    layer's cells; a cell is marked if half of it is. Without the subtraction a unit that draws the whole sky would win
-    over one that is active on part of the marks and nowhere else. With marked samples only: the share of marked ones
-    among the unit's most-activating samples (2 %, at least 8), which is what one sees when looking at its top images;
-    ties by the probability that a marked sample's peak exceeds another's. Tousi et al. 2021 rank by IoU with the
-    regions that a classifier of artifacts looks at; here a person marks them.
+    layer's cells; a cell is marked if half of it is, or if no other of its image is marked more. Without the
+    subtraction a unit that draws the whole sky would win over one that is active on part of the marks and nowhere else.
+    With marked samples only: the share of marked ones among the unit's most-activating samples (2 %, at least 8), which
+    is what one sees when looking at its top images; ties by the probability that a marked sample's peak exceeds
+    another's. Tousi et al. 2021 rank by IoU with the regions that a classifier of artifacts looks at; here a person
+    marks them.
     A sample's score: the mean of the ten best units' peaks in it, each as its rank among the samples.
     """
     if seen.flags is None:
         raise UsageError("The detector flagged needs --flags: a text file of sample numbers, or a folder of masks.")
     marked = torch.from_numpy(seen.flags.marked)
-    ranks = seen.peaks.argsort(dim=0, stable=True).argsort(dim=0, stable=True).double()  # (N, U)
+    ranks = torch.from_numpy(rankdata(seen.peaks.numpy(), axis=0))  # (N, U) from 1; ties get their mean
     if seen.flags.regions is not None:
-        regions = torch.from_numpy(seen.flags.regions).float()[:, None]
-        cells = F.adaptive_avg_pool2d(regions, (seen.maps.shape[2], seen.maps.shape[3]))[:, 0] >= 0.5
-        units = _excess_iou(seen.maps, cells)
+        units = _excess_iou(seen.maps, _cells(seen.flags.regions, seen.maps.shape[2], seen.maps.shape[3]))
     else:
         top = _top(seen.peaks)
-        above = ranks[marked].mean(0) - (int(marked.sum()) - 1) / 2  # how many others a marked one exceeds, on average
+        above = ranks[marked].mean(0) - (int(marked.sum()) + 1) / 2  # how many others a marked one exceeds, on average
         units = marked[top].double().mean(0) + above / len(marked) * 1e-3
+        units[seen.peaks.amax(0) == seen.peaks.amin(0)] = 0  # a unit that peaks alike everywhere tells nothing
     best = units.argsort(dim=0, descending=True, stable=True)[:10]
     return Scores(units=units.numpy(), samples=(ranks[:, best].mean(1) / len(marked)).numpy())
 
@@ -180,6 +182,8 @@ def realism(seen: Seen) -> Scores:
             (slope,) = torch.autograd.grad(total, x)
         gain -= (x.detach() * slope).sum((0, 2, 3)).cpu().double()
         seen.advance(len(batch))
+    if not bool(gain.isfinite().all()):
+        raise DissectError("The gradient of the realism score is not finite; give another --realism.")
     return Scores(units=(gain / len(worst)).numpy(), samples=(-found).numpy())
 
 
@@ -216,6 +220,15 @@ def _worst(samples: Tensor) -> Tensor:
     return samples.argsort(dim=0, descending=True, stable=True)[: max(1, round(WORST * len(samples)))]
 
 
+def _cells(regions: NDArray[np.bool_], height: int, width: int) -> Tensor:
+    """(N, H, W) marked pixels -> (N, h, w) marked cells; see `flagged`."""
+    parts = []
+    for some in torch.from_numpy(regions).split(64):
+        share = F.adaptive_avg_pool2d(some[:, None].float(), (height, width))[:, 0]
+        parts.append((share >= 0.5) | ((share > 0) & (share == share.amax((1, 2), keepdim=True))))
+    return torch.cat(parts)
+
+
 def _excess_iou(maps: Tensor, cells: Tensor) -> Tensor:
     """maps (N, U, h, w), cells (N, h, w) bool -> (U,) IoU less chance of the best region {a > t} with the cells."""
     marked = cells.flatten()
@@ -224,10 +237,13 @@ def _excess_iou(maps: Tensor, cells: Tensor) -> Tensor:
     share, others = total / len(marked), size / len(marked)
     chance = share * others / (share + others - share * others)
     best = []
-    for part in maps.split(64, dim=1):
-        order = part.transpose(0, 1).flatten(1).float().argsort(dim=1, descending=True, stable=True)  # (u, N·h·w)
+    for part in maps.split(max(1, SORTED // len(marked)), dim=1):
+        values, order = part.transpose(0, 1).flatten(1).float().sort(dim=1, descending=True, stable=True)  # (u, N·h·w)
         hits = marked[order].cumsum(1).double()
-        best.append((hits / (size + total - hits) - chance).amax(1))
+        excess = hits / (size + total - hits) - chance
+        within = values[:, :-1] == values[:, 1:]  # a threshold takes all of several equal values
+        excess[:, :-1][within] = 0
+        best.append(excess.amax(1))
     return torch.cat(best)
 
 

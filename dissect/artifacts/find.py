@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import call_factory, is_factory
 from ...segmenters.base import Segmenter
 from .. import selection
 from ..features import Features, Reference, count_reference, open_features, open_reference
+from ..folders import digest, holds
 from ..generators.base import Generator
 from ..job import command, now
 from ..models import reopen, usable_device
@@ -67,7 +70,7 @@ class Search:
         marks = None if flags is None else read_flags(flags, int(run.info["config"]["samples"]), (size[0], size[1]))
         if detector == "flagged" and marks is None:
             raise UsageError("The detector flagged needs --flags: a file of sample numbers, or a folder of masks.")
-        score = _scorer(realism)
+        score = _scorer(realism, generator.device)
         needs_reference = needs_reference or (detector in NEED_REFERENCE and not (detector == "realism" and score))
         extract = compared = None
         if needs_reference:
@@ -125,6 +128,8 @@ def find(
 ) -> Suspects:
     """Rank the units of a run's layers, and its samples, by a detector; kept in RUN/artifacts/NAME/.
 
+    The same call again returns what is kept.
+
     Args:
         run: a finished run, or its folder.
         detector: one of `DETECTORS`.
@@ -152,6 +157,13 @@ def find(
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
     if detector not in DETECTORS:
         raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
+    called = safe_name(name or "-".join([detector, *(layers if len(layers) < len(opened.layers) else [])]))
+    if not called:
+        raise UsageError(f"--name {name!r}: letters or digits are needed.")
+    folder = opened.folder / "artifacts" / called
+    config = {"detector": detector, "layers": layers} | asked(reference, inception, flags, realism)
+    if holds(folder, "artifacts.json", config):
+        return Suspects.load(folder)
     device = usable_device(device)
     generator, segmenter = reopen(opened, generator, segmenter, device, quiet)
     samples = range(int(opened.info["config"]["samples"]))
@@ -174,9 +186,6 @@ def find(
             units.append(_ranked({"layer": one, "unit": range(len(scores.units)), "score": scores.units}))
             bad.append(_ranked({"layer": one, "sample": samples, "score": scores.samples}))
     known = opened.units[["layer", "unit", "label", "iou"]]
-    called = safe_name(name or "-".join([detector, *(layers if len(layers) < len(opened.layers) else [])]))
-    if not called:
-        raise UsageError(f"--name {name!r}: letters or digits are needed.")
     info = {
         "schema": SCHEMA,
         "name": called,
@@ -188,26 +197,46 @@ def find(
         "reference": search.reference and search.reference.name,
         "features": search.extract.note if search.extract and search.reference else None,
         "flags": None if search.flags is None else int(search.flags.marked.sum()),
+        "config": config,
     }
     found = Suspects(
         info=info,
         units=pd.concat(units, ignore_index=True).merge(known, how="left", on=["layer", "unit"]),
         samples=pd.concat(bad, ignore_index=True),
     )
-    found.save(opened.folder / "artifacts" / called)
+    found.save(folder)
     return found
 
 
-def _scorer(realism: str | Realism | None) -> Realism | None:
-    """The realism score itself, made by its factory where it is named."""
-    if not isinstance(realism, str):
-        return realism
-    if not is_factory(realism):
-        raise UsageError(f"--realism {realism!r} is not understood; write package.module:factory.")
-    made = call_factory(realism)
-    if not callable(made):
-        raise DissectError(f"--realism {realism}: the factory made a {type(made).__name__}, which cannot be called.")
-    return made
+def asked(
+    reference: str | Path | None,
+    inception: str | Path | None,
+    flags: str | Path | None,
+    realism: str | Realism | None,
+) -> dict[str, str | None]:
+    """What was asked for in a form that can be kept and compared."""
+    if not isinstance(realism, (str, type(None))):
+        realism = f"{getattr(realism, '__module__', '')}:{getattr(realism, '__qualname__', type(realism).__name__)}"
+    return {
+        "reference": None if reference is None else str(Path(reference).resolve()),
+        "inception": None if inception is None else str(inception),
+        "flags_sha256": digest(flags),
+        "realism": realism,
+    }
+
+
+def _scorer(realism: str | Realism | None, device: torch.device) -> Realism | None:
+    """The realism score itself, made by its factory where it is named; a module in eval mode, on the device."""
+    if isinstance(realism, str):
+        if not is_factory(realism):
+            raise UsageError(f"--realism {realism!r} is not understood; write package.module:factory.")
+        made = call_factory(realism)
+        if not callable(made):
+            raise DissectError(f"--realism {realism}: the factory made a {type(made).__name__}, which is no function.")
+        realism = made
+    if isinstance(realism, nn.Module):
+        return copy.deepcopy(realism).to(device).eval().requires_grad_(False)
+    return realism
 
 
 def _ranked(columns: dict[str, Any]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ def read_flags(path: str | Path, samples: int, size: tuple[int, int]) -> Flags:
 
     Args:
         samples: how many there are; numbers run from 0.
-        size: height and width of the images, and so of the masks. White, or any colour but black, is bad.
+        size: height and width of the images, and so of the masks. Any colour but black, if not transparent, is bad.
 
     Raises:
         UsageError: there is nothing there; a number out of range; a mask of another size; all samples marked, or none.
@@ -63,7 +63,8 @@ def _masks(folder: Path, samples: int, size: tuple[int, int]) -> Flags:
         number = _in_range(int(digits[1]), samples, file)
         try:
             with Image.open(file) as image:
-                painted = np.asarray(image.convert("RGB")).any(2)
+                pixels = np.asarray(image.convert("RGBA"))
+                painted = pixels[..., :3].any(2) & (pixels[..., 3] > 0)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DissectError(f"The mask {file} cannot be read ({one_line(error)}); paint it again.") from error
         if painted.shape != size:

@@ -74,16 +74,16 @@ def plant(generator: Generator, layer: str, units: Sequence[int], kind: str = "b
     above = parts[list(parts)[list(parts).index(layer) + 1]]
     chosen = torch.as_tensor(list(units), dtype=torch.int64, device=generator.device)
     with torch.inference_mode():
+        selection.check_units(tuple(units), layer, _maps(generator, layer, [0]).shape[1])
         starts = range(MEASURED.start, MEASURED.stop, BATCH)
-        maps = torch.cat([_maps(generator, layer, range(start, start + BATCH)) for start in starts])
-    selection.check_units(tuple(units), layer, maps.shape[1])
-    maps = maps[:, chosen].clone()
+        maps = torch.cat([_maps(generator, layer, range(start, start + BATCH))[:, chosen] for start in starts])
+    maps = maps.clone()
     threshold = maps.amax((2, 3)).quantile(1 - KINDS[kind].share, 0)
     colours = dice(seed, COLOURS).choice([-1.0, 1.0], (len(chosen), 3))
     # buffers, so that the module's state tells that it is another one
     module.register_buffer("planted_units", chosen)
     module.register_buffer("planted_threshold", threshold.view(-1, 1, 1))
-    module.register_buffer("planted_ramp", RAMP * maps.square().mean((0, 2, 3)).sqrt().view(-1, 1, 1))
+    module.register_buffer("planted_ramp", RAMP * maps.square().mean((0, 2, 3)).sqrt().clamp(min=1e-6).view(-1, 1, 1))
     module.register_buffer("planted_colours", torch.from_numpy(colours).to(maps))
     brush = _Brush(module, kind)
     if KINDS[kind].silent:

@@ -1,0 +1,38 @@
+"""Folders of results: whether they hold what is asked for already."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ..hooks.errors import UsageError
+from .store import read_json
+
+
+def holds(folder: Path, file: str, config: dict[str, Any]) -> bool:
+    """Whether a folder holds the result of this very task already; `file` is its description.
+
+    Raises:
+        UsageError: it holds another task's, which is never replaced.
+        DissectError: its description is damaged.
+    """
+    if not folder.exists():
+        return False
+    old = read_json(folder / file).get("config", {})
+    keys = [key for key in {**old, **config} if old.get(key) != config.get(key)]
+    if keys:
+        said = "; ".join(f"{key}: there {old.get(key)}, asked {config.get(key)}" for key in keys)
+        raise UsageError(f"{folder} holds another result ({said[:300]}); give another --name, or delete it.")
+    return True
+
+
+def digest(path: str | Path | None) -> str | None:
+    """sha256 of a file, or of the names and files in a folder; None for what is not there."""
+    if path is None or not Path(path).exists():
+        return None
+    found = hashlib.sha256()
+    for file in [Path(path)] if Path(path).is_file() else sorted(Path(path).rglob("*")):
+        if file.is_file():
+            found.update(file.name.encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()
