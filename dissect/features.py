@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
 from ..segmenters.scenes import SIDE, ScenesSegmenter, normalise
-from .generators.checkpoints import load_state_dict
+from .generators.checkpoints import load_state_dict, sha256
 from .randomness import PICTURES, dice
 from .scenes.render import render
 
@@ -113,6 +113,8 @@ def _fetched(url: str) -> Path:
             f"The Inception network cannot be downloaded from {url} ({one_line(error)}). Put the file at {place}, name "
             "another by --inception FILE, or leave --inception out and compare by scene features."
         ) from error
+    if not sha256(place).startswith(INCEPTION_HASH):
+        raise DissectError(f"The cached file {place} is not the one of {url} (its SHA-256 differs); delete it.")
     return place
 
 

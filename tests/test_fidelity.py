@@ -201,6 +201,11 @@ def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("ganatomy.dissect.features.torch.hub.download_url_to_file", _unreachable)
     with pytest.raises(DissectError, match=r"cannot be downloaded from https://.*Put the file at .*scene features"):
         InceptionFeatures("download")
+    cached = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.write_bytes(b"something else")
+    with pytest.raises(DissectError, match="SHA-256 differs"):
+        InceptionFeatures("download")
 
 
 def _unreachable(*_: object, **__: object) -> None:
