@@ -31,6 +31,7 @@ NEIGHBOURS, COVERING = 3, 5  # nearest neighbours, as their papers choose
 ROUNDS, FEW_ROUNDS, WIDE = 50, 10, 512  # halves; of features wider than WIDE, whose roots take long
 LEVEL = 0.95
 RANDOM_SETS = 5  # at least, for a repair to be called an improvement
+TOLERATED = 0.1  # relative loss of coverage; a larger one is lost diversity
 
 BEFORE, REPAIRED, RANDOM = "before", "repaired", "random"
 
@@ -147,16 +148,17 @@ def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
     """`improved`, `not improved` or `made worse`, and a sentence with the figures.
 
     Improved: the Fréchet distance falls, its change's interval below zero, by more than with any of at least five
-    random sets, and neither kernel distance nor coverage gets worse beyond its interval (a repair that loses diversity
-    fails). Made worse: the Fréchet distance rises, or coverage falls, beyond its interval while the distance does not
-    improve.
+    random sets; the kernel distance does not rise beyond its interval; and coverage does not fall beyond its interval
+    by more than a tenth of what it was (a repair that collapses diversity fails; a smaller loss is named). Made worse:
+    the Fréchet distance rises beyond its interval, or diversity is lost while the distance does not improve.
     """
     mine = table[table.set == REPAIRED].set_index("metric")
     random = table[table.set.str.startswith(RANDOM) & (table.metric == "frechet")]
     distance, kernel, diversity = mine.loc["frechet"], mine.loc["kernel"], mine.loc["coverage"]
     fell, rose = distance.change_high < 0, distance.change_low > 0
     beaten = bool((random.change <= distance.change).any())
-    lost, kernel_rose = diversity.change_high < 0, kernel.change_low > 0
+    fewer, kernel_rose = diversity.change_high < 0, kernel.change_low > 0
+    lost = fewer and diversity.change < -TOLERATED * (diversity.value - diversity.change)
     before = distance.value - distance.change
     figures = (
         f"Fréchet distance {before:.3g} to {distance.value:.3g} (change {distance.change:+.3g}, 95 % interval "
@@ -167,7 +169,7 @@ def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
     )
     few = len(random) < RANDOM_SETS
     if fell and not (beaten or lost or kernel_rose or few):
-        return "improved", f"Improved: {figures}."
+        return "improved", f"Improved{', at some cost of diversity' if fewer else ''}: {figures}."
     if rose or (lost and not fell):
         return "made worse", f"Made worse: {figures}."
     why = (

@@ -321,7 +321,7 @@ def show_repair(found: Repair) -> None:
         f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall", "coverage"
     )
     for name, part in found.fidelity.groupby("set", sort=False):
-        cells = [f"{row.value:.3g} ± {row.high - row.value:.2g}" for row in part.itertuples()]
+        cells = [f"{row.value:.3g} ±{row.high - row.value:.1g}" for row in part.itertuples()]
         shown.add_row(f"[bold]{name}[/]" if name in ("before", "repaired") else name, *cells)
     screen.print(shown)
     screen.print(

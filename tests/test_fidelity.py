@@ -117,11 +117,12 @@ def test_no_verdict_of_improvement_without_random_sets() -> None:
     [
         ({}, "improved", "Improved: Fréchet distance 5 to 4 (change -1"),
         ({"frechet": (-0.3, -0.8, 0.2)}, "not improved", "the change lies within its interval"),
-        ({"coverage": (-0.2, -0.3, -0.1)}, "not improved", "diversity is lost"),
+        ({"coverage": (-0.2, -0.3, -0.1)}, "improved", "Improved, at some cost of diversity: Fréchet"),
+        ({"coverage": (-0.8, -0.9, -0.7)}, "not improved", "diversity is lost"),
         ({"kernel": (0.2, 0.1, 0.3)}, "not improved", "the kernel distance rises"),
         ({"random": (-1.2, -1.5, -1.0)}, "not improved", "a random set does as well"),
         ({"frechet": (0.6, 0.2, 1.0)}, "made worse", "Made worse"),
-        ({"frechet": (0.1, -0.2, 0.4), "coverage": (-0.2, -0.3, -0.1)}, "made worse", "Made worse"),
+        ({"frechet": (0.1, -0.2, 0.4), "coverage": (-0.8, -0.9, -0.7)}, "made worse", "Made worse"),
     ],
 )
 def test_verdicts(changes: dict[str, tuple[float, float, float]], word: str, said: str) -> None:
