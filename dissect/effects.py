@@ -11,8 +11,6 @@ RUN/interventions/NAME/effect.json    what was done to which units, on which sam
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError
+from .folders import written
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 UNLABELLED = "unlabelled"
@@ -90,23 +89,13 @@ class Effects:
         Raises:
             DissectError: it cannot be written; nothing of it is left.
         """
-        folder = Path(folder)
-        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        try:
-            part.mkdir(parents=True)
+        with written(Path(folder)) as part:
             for name, file in TABLES.items():
                 table = getattr(self, name)
                 if table is not None:
                     write_csv(part / file, table)
             write_arrays(part / "pictures.npz", self.pictures)
             write_json(part / "effect.json", self.info)
-            part.rename(folder)  # fails if another process was faster
-        except OSError as error:
-            raise DissectError(
-                f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name."
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> Effects:

@@ -1,13 +1,37 @@
-"""Folders of results: whether they hold what is asked for already."""
+"""Folders of results: whether they hold what is asked for already, and how they are written."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..hooks.errors import UsageError
+from ..hooks.errors import DissectError, UsageError
 from .store import read_json
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which gets its name when all is there; nothing of it is left otherwise.
+
+    Raises:
+        DissectError: it cannot be written, or another process was faster.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(folder)
+    except OSError as error:
+        raise DissectError(
+            f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def holds(folder: Path, file: str, config: dict[str, Any]) -> bool:

@@ -10,8 +10,6 @@ RUN/repairs/NAME/repair.json     what was changed, on which samples; verdict
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError
+from ..hooks.errors import DissectError, one_line
+from .folders import written
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 TABLES = {"fidelity": "fidelity.csv", "effects": "effects.csv", "units": "chosen.csv"}
@@ -81,20 +80,13 @@ def save(
     Raises:
         DissectError: it cannot be written; nothing of it is left.
     """
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
-        part.mkdir(parents=True)
-        for name, file in TABLES.items():
-            write_csv(part / file, tables[name])
-        write_arrays(part / "pictures.npz", pictures)
-        write_json(part / "repair.json", info)
-        write_generator(part)
-        part.rename(folder)  # fails if another process was faster
-    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError when the disk is full
-        raise DissectError(
-            f"Writing to {folder} failed ({getattr(error, 'strerror', None) or error}); make room, or give another "
-            "--name or --out."
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with written(folder) as part:
+            for name, file in TABLES.items():
+                write_csv(part / file, tables[name])
+            write_arrays(part / "pictures.npz", pictures)
+            write_json(part / "repair.json", info)
+            write_generator(part)
+    except RuntimeError as error:  # torch.save and safetensors raise their own
+        raise DissectError(f"The repaired generator cannot be saved ({one_line(error)}); try another --out.") from error
     return Repair.load(folder)

@@ -7,15 +7,13 @@ RUN/artifacts/NAME/artifacts.json   what was asked; detector, layers, reference
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..hooks.errors import DissectError
+from .folders import written
 from .store import read_json, read_table, write_csv, write_json
 
 
@@ -55,17 +53,7 @@ class Suspects:
         Raises:
             DissectError: it cannot be written; nothing of it is left.
         """
-        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        try:
-            part.mkdir(parents=True)
+        with written(folder) as part:
             write_csv(part / "suspects.csv", self.units)
             write_csv(part / "samples.csv", self.samples)
             write_json(part / "artifacts.json", self.info)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        except OSError as error:
-            raise DissectError(
-                f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name."
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
