@@ -80,7 +80,8 @@ def measure(layer: str, kind: str, count: int, seeds: int, random_sets: int, pro
             units = dice.choice(pool, count, replace=False)
             planted = plant(generator, layer, units.tolist(), kind, seed)
             truth = np.isin(np.arange(width), units)
-            differs = (images(planted, SEEN) - unspoilt).abs().amax(1) > VISIBLE
+            without = images(planted, SEEN, units.tolist(), layer) if KINDS[kind].silent else unspoilt
+            differs = (images(planted, SEEN) - without).abs().amax(1) > VISIBLE
             marked = differs.float().mean((1, 2)) > SPOILT
             worst = distance(images(planted, HELD_OUT))
             about = {"kind": kind, "layer": layer, "planted": count, "units": width, "seed": seed}
