@@ -43,12 +43,15 @@ def holds(folder: Path, file: str, config: dict[str, Any]) -> bool:
     """
     if not folder.exists():
         return False
-    old = read_json(folder / file).get("config", {})
-    keys = [key for key in {**old, **config} if old.get(key) != config.get(key)]
-    if keys:
-        said = "; ".join(f"{key}: there {old.get(key)}, asked {config.get(key)}" for key in keys)
+    if said := difference(read_json(folder / file).get("config", {}), config):
         raise UsageError(f"{folder} holds another result ({said[:300]}); give another --name, or delete it.")
     return True
+
+
+def difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What two tasks differ in, in words; empty if in nothing."""
+    keys = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
+    return "; ".join(f"{key}: there {there.get(key)}, asked {asked.get(key)}" for key in keys)
 
 
 def digest(path: str | Path | None) -> str | None:

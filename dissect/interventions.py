@@ -20,6 +20,7 @@ from ..segmenters.base import Segmenter
 from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
+from .folders import difference
 from .generators.base import Generator
 from .job import command, now
 from .models import layer_name, open_models, reopen, usable_device
@@ -347,9 +348,6 @@ def _kept(folder: Path, config: dict[str, Any]) -> Effects | None:
         effects = Effects.load(folder)
     except DissectError as error:
         raise DissectError(f"{error} Or give another --name.") from error
-    old = effects.info.get("config", {})
-    keys = [key for key in {**old, **config} if old.get(key) != config.get(key)]
-    if keys:
-        said = "; ".join(f"{key}: there {old.get(key)}, asked {config.get(key)}" for key in keys)
+    if said := difference(effects.info.get("config", {}), config):
         raise UsageError(f"{folder} holds another intervention ({said}); give another --name.")
     return effects

@@ -18,7 +18,7 @@ from ..hooks.edit import Edit, edited
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
 from . import selection
-from .artifacts.find import Realism, Search, asked
+from .artifacts.find import Realism, Search, asked, check_detector
 from .capture import BATCH
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
 from .effect_tables import effects_table
@@ -100,6 +100,8 @@ def repair(
     _check(value, strength, samples, random_sets, top, seed, batch_size)
     if (units is None) == (detector is None):
         raise UsageError("Say which units: --units FILE, or --detector NAME with --top N.")
+    if detector is not None:
+        check_detector(detector, flags)
     if units is not None and layer is not None:
         raise UsageError(f"--layer {layer} goes with --detector; --units name their layers themselves.")
     picked = selection.pick_layer(run, run.layers[0] if layer is None else layer)

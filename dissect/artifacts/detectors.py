@@ -28,7 +28,6 @@ WORST = 0.1  # share of samples that count as the worst
 RARE = 0.3  # activation rate up to which a unit at a position is rare (Choi et al. 2022)
 AROUND, ANGLE = 8, 0.3  # latents around each, and how far: an angle
 FAR = 2**40  # number of the first of these latents: none that any run sees
-DIRECTIONS = 32  # principal directions of the reference in which units' top images are compared
 SORTED = 2**24  # activations that are sorted at once
 CANDIDATES, TRIED = 32, 256  # of greedy removal: units, and samples
 
@@ -249,15 +248,10 @@ def _excess_iou(maps: Tensor, cells: Tensor) -> Tensor:
 
 def _projected(seen: Seen) -> tuple[Tensor, Tensor]:
     """(N, d) and (M, d): features of the samples and of the reference in the reference's first principal directions."""
-    if seen.features is None or seen.reference is None:
-        raise UsageError("This detector needs images to compare with: --reference FOLDER.")
-    mean, directions = _directions(seen.reference.features)
+    mean, directions = seen.directions
+    assert seen.features is not None
+    assert seen.reference is not None
     return (seen.features - mean) @ directions, (seen.reference.features - mean) @ directions
-
-
-def _directions(features: Tensor) -> tuple[Tensor, Tensor]:
-    """(D,) the mean, and (D, d) the first principal directions."""
-    return features.mean(0), torch.linalg.eigh(torch.cov(features.T)).eigenvectors[:, -DIRECTIONS:]
 
 
 @torch.inference_mode()
@@ -278,7 +272,7 @@ def _distance_without(seen: Seen, sets: list[list[int]], reference: Tensor) -> l
             changed = variants.apply(x, None, slice(number, number + 1), rows)
             found[number].append(seen.reference.standard(seen.extract(subject.draw(changed, latents))))
             seen.advance(len(batch))
-    mean, directions = _directions(seen.reference.features)
+    mean, directions = seen.directions
     return [frechet((torch.cat(parts) - mean) @ directions, reference) for parts in found]
 
 

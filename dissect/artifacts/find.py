@@ -64,12 +64,8 @@ class Search:
             UsageError: something asked for does not exist, does not fit, or is missing.
             DissectError: it cannot be read.
         """
-        if detector not in DETECTORS:
-            raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
-        size = tuple(run.info["image"])
-        marks = None if flags is None else read_flags(flags, int(run.info["config"]["samples"]), (size[0], size[1]))
-        if detector == "flagged" and marks is None:
-            raise UsageError("The detector flagged needs --flags: a file of sample numbers, or a folder of masks.")
+        height, width = run.info["image"]
+        marks = None if flags is None else read_flags(flags, int(run.info["config"]["samples"]), (height, width))
         score = _scorer(realism, generator.device)
         needs_reference = needs_reference or (detector in NEED_REFERENCE and not (detector == "realism" and score))
         extract = compared = None
@@ -79,7 +75,7 @@ class Search:
                 compared = open_reference(
                     reference,
                     extract,
-                    (size[0], size[1]),
+                    (height, width),
                     drawn=segmenter.name == "scenes",
                     device=generator.device,
                     advance=advance,
@@ -155,8 +151,7 @@ def find(
     layers = opened.layers if layer is None else [first]
     if batch_size is not None and operator.index(batch_size) < 1:
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
-    if detector not in DETECTORS:
-        raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
+    check_detector(detector, flags)
     called = safe_name(name or "-".join([detector, *(layers if len(layers) < len(opened.layers) else [])]))
     if not called:
         raise UsageError(f"--name {name!r}: letters or digits are needed.")
@@ -206,6 +201,14 @@ def find(
     )
     found.save(folder)
     return found
+
+
+def check_detector(detector: str, flags: str | Path | None) -> None:
+    """Raise UsageError for a detector that does not exist, or lacks the flags that it needs."""
+    if detector not in DETECTORS:
+        raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
+    if detector == "flagged" and flags is None:
+        raise UsageError("The detector flagged needs --flags: a file of sample numbers, or a folder of masks.")
 
 
 def asked(

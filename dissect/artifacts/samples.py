@@ -9,13 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...hooks.errors import DissectError
+from ...hooks.errors import DissectError, UsageError
 from .. import grid as gr
 from ..features import Features, Reference
 from ..subject import Subject
 from .flags import Flags
 
 SIDE = 16  # cells: finer maps are averaged down to it
+DIRECTIONS = 32  # principal directions of the reference in which sets of images are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,18 @@ class Seen:
     def peaks(self) -> Tensor:
         """(N, U) the greatest activation of each unit in each sample."""
         return self.maps.amax((2, 3)).float()
+
+    @cached_property
+    def directions(self) -> tuple[Tensor, Tensor]:
+        """(D,) the reference's mean and (D, d) its first principal directions, d at most 32.
+
+        Raises:
+            UsageError: there is no reference.
+        """
+        if self.reference is None:
+            raise UsageError("This detector needs images to compare with: --reference FOLDER.")
+        features = self.reference.features
+        return features.mean(0), torch.linalg.eigh(torch.cov(features.T)).eigenvectors[:, -DIRECTIONS:]
 
     @cached_property
     def strength(self) -> Tensor:
