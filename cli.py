@@ -7,16 +7,21 @@ from typing import Any
 
 import click
 
-from .reports import console
+from .reports import console, console_repairs
 from .reports.command import (
+    GRID_ONLY,
+    UNITS_ONLY,
     OneLine,
     a_file,
     a_run,
+    artifact_options,
+    checkup_options,
     common,
     effects_options,
     link,
-    model_options,
-    suspect_options,
+    refuse,
+    repair_options,
+    run_options,
     where_options,
 )
 from .reports.runnable import examples
@@ -31,25 +36,7 @@ def main() -> None:
 
 
 @main.command(epilog=examples("run"))
-@click.option("--model", required=True, help="A name from `dissect models`, a checkpoint, or package.module:factory.")
-@click.option("--layer", "layers", multiple=True, required=True, help="Number (4 = layer4) or name; repeatable.")
-@model_options
-@click.option("--samples", default=1000, show_default=True, help="Images: even ones choose labels, odd ones score.")
-@click.option("--threshold", default="iqr", show_default=True, help="Rule: iqr (2019) or quantile (2020).")
-@click.option("--quantile", default=0.01, show_default=True, help="Share of pixels above it under the quantile rule.")
-@click.option("--significance", default="fast", show_default=True, help="Test of labels: off, fast or full.")
-@click.option("--control", "controls", multiple=True, help="Also dissect a control: rotation, untrained; repeatable.")
-@click.option(
-    "--basis", default="units", show_default=True, help="Directions instead: pca, nmf or a .safetensors file."
-)
-@click.option("--directions", type=int, help="How many, for pca and nmf.  [default: 32, at most all]")
-@click.option("--grid", default=64, show_default=True, help="Side of the grid where units and labels meet.")
-@click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn.")
-@where_options
-@click.option("--out", type=a_file, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]")
-@click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done.")
-@click.option("--spool-limit", default=20.0, show_default=True, help="Refuse to fill more disk than this, in GB.")
-@click.option("--no-report", is_flag=True, help="Tables only, no pages.")
+@run_options
 @common
 def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> dict[str, object]:
     """Dissect layers: which units draw which classes."""
@@ -140,12 +127,7 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[d
 
 
 @main.command(epilog=examples("artifacts"))
-@click.argument("run", type=a_file, required=False)
-@click.option("--model", help="Instead of a RUN: dissect this first, as `dissect run` does.")
-@click.option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]")
-@model_options
-@click.option("--detector", default="rare", show_default=True, help="flagged, rare, local, metric, greedy, realism.")
-@suspect_options
+@artifact_options
 @common
 def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **options: Any) -> dict[str, object]:
     """Rank units and samples by suspicion of artifacts."""
@@ -159,7 +141,7 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
     found = find(opened, layer=layer, quiet=quiet, **options)
     page = link(write_report(opened, quiet=quiet), artifacts=found.info["name"])
     if not quiet:
-        console.show_suspects(found)
+        console_repairs.show_suspects(found)
         click.echo(page)
     folder = opened.folder / "artifacts" / found.info["name"]
     tables = {name: console.records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
@@ -167,34 +149,59 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
 
 
 @main.command(epilog=examples("repair"))
-@a_run
-@click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line.")
-@click.option("--detector", help="Instead: the most suspect units; see dissect artifacts.")
-@click.option("--top", default=20, show_default=True, help="How many of each layer.")
-@click.option("--layer", help="Layer for the detector.  [default: all of RUN]")
-@click.option("--value", default="best", show_default=True, help="What units put out: zero, mean, or the best of them.")
-@click.option("--strength", default=1.0, show_default=True, help="How far they are pulled there, up to 1.")
-@click.option("--one-by-one", is_flag=True, help="Detect in each layer as it is after the repairs below.")
-@click.option("--samples", default=1000, show_default=True, help="Unseen samples to measure on.")
-@click.option("--random-sets", default=5, show_default=True, help="Random sets of units beside.")
-@click.option("--seed", default=0, show_default=True, help="Of the random sets and intervals.")
-@click.option("--out", type=a_file, help="Checkpoint, .pth or .safetensors.  [default: in RUN/repairs/NAME]")
-@suspect_options
+@repair_options
 @common
-def repair(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
-    """Take suspect units out: better images? Writes the repaired generator."""
+def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
+    """Take suspect units out, or mend a checkerboard: better images? Writes the repaired generator."""
+    if checkerboard:
+        refuse(UNITS_ONLY, "--units or --detector, not with --checkerboard")
+        return _mended(run, layers, quiet, options)
+    refuse(GRID_ONLY, "--checkerboard")
     from .dissect.repairing import repair as dissect_repair
     from .dissect.store import Dissection
     from .reports.pages import write_report
 
-    found = dissect_repair(run, quiet=quiet, **options)
+    if run is None or len(layers) > 1:
+        raise click.UsageError("Name the folder of a run, and at most one --layer.")
+    kept = {name: value for name, value in options.items() if name not in GRID_ONLY}
+    found = dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept)
     page = link(write_report(Dissection.load(run), quiet=quiet), repair=found.info["name"])
     if not quiet:
-        console.show_repair(found)
+        console_repairs.show_repair(found)
         click.echo(f"{found.checkpoint}\n{page}")
-    kept = {name: found.info[name] for name in ("verdict", "sentence", "units", "values")}
-    tables = {"fidelity": console.records(found.fidelity), "effects": console.records(found.effects)}
-    return {**kept, "checkpoint": found.checkpoint, "report": page, **tables}
+    return console_repairs.repair_records(found, page)
+
+
+def _mended(run: Path | None, layers: tuple[str, ...], quiet: bool, options: dict[str, Any]) -> dict[str, object]:
+    """Mend the checkerboard of a checkup's generator, after the checkup where a model is named."""
+    from .dissect.checkerboard.repairing import repair_model
+    from .reports.checkup import write_checkup
+
+    kept = {name: value for name, value in options.items() if name not in UNITS_ONLY}
+    opened, found = repair_model(run, layers=layers, quiet=quiet, **kept)
+    page = f"{write_checkup(opened).resolve().as_uri()}#repair-{found.info['name']}"
+    if not quiet:
+        console_repairs.show_mended(found)
+        click.echo(f"{found.checkpoint}\n{page}")
+    return console_repairs.repair_records(found, page)
+
+
+@main.command(epilog=examples("checkup"))
+@checkup_options
+@common
+def checkup(*, quiet: bool, **options: Any) -> dict[str, object]:
+    """Does a generator's upsampling draw checkerboards? Which layer?"""
+    from .dissect.checkerboard import checkup as check
+    from .reports.checkup import write_checkup
+
+    found = check(quiet=quiet, **options)
+    page = write_checkup(found)
+    if not quiet:
+        console_repairs.show_checkup(found)
+        click.echo(page)
+    tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
+    told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
+    return {"folder": found.folder, "report": page, **told, **tables}
 
 
 @main.command(epilog=examples("power"))

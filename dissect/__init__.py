@@ -12,7 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import artifacts
+    from . import artifacts, checkerboard
+    from .checkerboard.audit import checkup
+    from .checkups import Checkup
     from .comparison import Comparison, compare
     from .detectable import power
     from .effects import Effects
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .unit_scan import Scan, scan
 
 __all__ = [
+    "Checkup",
     "Comparison",
     "Dissection",
     "Effects",
@@ -36,6 +39,8 @@ __all__ = [
     "Scan",
     "ablate",
     "artifacts",
+    "checkerboard",
+    "checkup",
     "compare",
     "insert",
     "load_generator",
@@ -46,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Checkup": "checkups",
     "Comparison": "comparison",
     "Dissection": "store",
     "Effects": "effects",
@@ -56,6 +62,7 @@ _HOMES = {
     "Repair": "repairs",
     "Scan": "unit_scan",
     "ablate": "interventions",
+    "checkup": "checkerboard.audit",
     "compare": "comparison",
     "insert": "interventions",
     "power": "detectable",
@@ -67,8 +74,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch is imported when it is first needed
-    if name == "artifacts":
-        return import_module(".artifacts", __name__)
+    if name in ("artifacts", "checkerboard"):
+        return import_module(f".{name}", __name__)
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

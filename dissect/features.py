@@ -25,6 +25,7 @@ from .scenes.render import render
 
 INCEPTION_HASH = "6726825d"  # of torch-fidelity's file, as its name says
 DOWNLOAD = "download"
+SCENES = "scenes"
 REFERENCE = 2000  # scenes drawn, where they are the reference
 RENDERED = 1_000_003  # their seed: none that the embedded models were trained on
 FEWEST, MOST = 100, 5000  # images of a reference; of more, so many are drawn
@@ -167,11 +168,7 @@ def open_reference(
     """
     if given is None and not drawn:
         raise UsageError("Say what the images should be like: --reference FOLDER, with images of the kind it was made.")
-    if given is None:
-        batches, name = _scenes(), f"{REFERENCE} drawn scenes"
-    else:
-        files, number = _files(Path(given))
-        batches, name = _read(files, size), f"{given} ({len(files)} of {number} images)"
+    batches, name = reference_images(SCENES if given is None else given, size)
     found = []
     with torch.inference_mode():
         for images in batches:
@@ -187,9 +184,24 @@ def open_reference(
     return Reference(name=name, features=(every - mean) / scale, mean=mean, scale=scale)
 
 
+def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
+    """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes` at their own.
+
+    Raises:
+        UsageError: no folder, or too few images in it.
+        DissectError: on the way, an image that cannot be read.
+    """
+    if str(given) == SCENES and not Path(given).is_dir():
+        return _scenes(), f"{REFERENCE} drawn scenes"
+    files, number = _files(Path(given))
+    return _read(files, size), f"{given} ({len(files)} of {number} images)"
+
+
 def count_reference(given: str | Path | None) -> int:
     """How many images a reference holds."""
-    return REFERENCE if given is None else len(_files(Path(given))[0])
+    if given is None or (str(given) == SCENES and not Path(given).is_dir()):
+        return REFERENCE
+    return len(_files(Path(given))[0])
 
 
 def _scenes() -> Iterator[Tensor]:

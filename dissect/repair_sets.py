@@ -1,4 +1,4 @@
-"""The one loop of a repair: samples × sets of edits -> features of the images, class areas, pictures."""
+"""The one loop of a repair: samples × ways to draw them -> features of the images, class areas, pictures."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ SHOWN = 12  # pictures of each role
 ROLES = ("worst before", "most changed")
 
 Edits = Sequence[Edit]
+Draw = Callable[[Sequence[int]], Tensor]  # numbers of samples -> images (n, 3, H, W)
 Floats = NDArray[np.float64]
 
 
@@ -47,16 +48,15 @@ class Drawn:
 
 @torch.inference_mode()
 def draw_sets(
-    generator: Generator,
     segmenter: Segmenter | None,
     extract: Features,
     reference: Reference,
     samples: Sequence[int],
-    sets: Mapping[str, Edits],
+    sets: Mapping[str, Draw],
     batch: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Drawn:
-    """Draw every sample with every set of edits. Without a segmenter, no class areas.
+    """Draw every sample in every way. Without a segmenter, no class areas.
 
     Raises:
         DissectError: a network failed, or drew pixels that are not finite.
@@ -65,9 +65,8 @@ def draw_sets(
     areas: dict[str, list[Floats]] = {name: [] for name in sets}
     for start in range(0, len(samples), batch):
         numbers = samples[start : start + batch]
-        latents = generator.latents(numbers)
-        for name, edits in sets.items():
-            images = draw(generator, latents, edits, f"samples {numbers[0]} … with the set {name}")
+        for name, draw in sets.items():
+            images = draw(numbers)
             features[name].append(reference.standard(extract(images)))
             if segmenter is not None:
                 areas[name].append(shares(_labels(segmenter, images), len(segmenter.vocabulary)).numpy())
@@ -78,12 +77,14 @@ def draw_sets(
     )
 
 
-def draw(generator: Generator, latents: Tensor, edits: Edits, what: str) -> Tensor:
+@torch.inference_mode()
+def draw_edited(generator: Generator, edits: Edits, samples: Sequence[int]) -> Tensor:
     """images (N, 3, H, W) with the edits; raises DissectError if the network fails or pixels are not finite."""
-    with failing(what), edited(generator.module, *edits):
-        images = generator(latents)
+    said = f"samples {samples[0]} … with units {', '.join(edit.layer for edit in edits) or 'as they are'}"
+    with failing(said), edited(generator.module, *edits):
+        images = generator(generator.latents(samples))
     if not bool(images.isfinite().all()):
-        raise DissectError(f"{generator.name} drew pixels that are not finite in {what}; take other units or values.")
+        raise DissectError(f"{generator.name} drew pixels that are not finite in {said}; take other units or values.")
     return images
 
 
@@ -96,17 +97,17 @@ def _labels(segmenter: Segmenter, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def gallery(
-    generator: Generator,
-    segmenter: Segmenter,
+    segmenter: Segmenter | None,
     samples: Sequence[int],
     drawn: Drawn,
+    sets: Mapping[str, Draw],
     after: str,
-    edits: Edits,
 ) -> dict[str, NDArray[Any]]:
     """Arrays as of `effects.Effects.pictures`: the worst samples before, worst first; then those most changed.
 
     Worst: greatest mean squared distance of the features from the reference's mean. Most changed: greatest squared
-    distance between features before and after. `place` marks pixels that changed by more than a tenth.
+    distance between features before and after. `place` marks pixels that changed by more than a tenth. Without a
+    segmenter, no labels.
     """
     before = drawn.features[BEFORE]
     worst = before.square().mean(1).argsort(dim=0, descending=True, stable=True)[:SHOWN].tolist()
@@ -115,12 +116,13 @@ def gallery(
     picks += [(ROLES[1], row) for row in [row for row in moved if row not in worst][:SHOWN]]
     kept: dict[str, list[Any]] = {}
     for role, row in picks:
-        latents = generator.latents([samples[row]])
-        pair = [draw(generator, latents, chosen, f"sample {samples[row]}") for chosen in ((), edits)]
+        pair = [sets[name]([samples[row]]) for name in (BEFORE, after)]
         entry: dict[str, Any] = {"sample": samples[row], "role": role}
         for name, images in zip(("before", "after"), pair, strict=True):
             entry[name] = gr.thumbnails(images, SIDE)[0].cpu().numpy()
             size = entry[name].shape[:2]
+            if segmenter is None:
+                continue
             labels = _labels(segmenter, images)[:, :1].float()
             entry[f"labels_{name}"] = F.interpolate(labels, size, mode="nearest-exact")[0, 0].to(torch.int16).cpu()
         entry["place"] = np.abs(entry["after"].astype(int) - entry["before"].astype(int)).max(2) > 25

@@ -17,7 +17,7 @@ from ..hooks.errors import DissectError, UsageError
 from .fidelity import BEFORE, RANDOM
 from .folding import make_permanent
 from .generators.base import Generator
-from .store import safe_name, write_atomic, write_json
+from .store import read_json, safe_name, write_atomic, write_json
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -58,19 +58,22 @@ def write_repaired(
 ) -> None:
     """Make the edits permanent in the generator; write checkpoint and card to `place`, the info into `part`."""
     folded = make_permanent(generator, edits)
+    write_generator(generator, place, info["generator"], card(info, fidelity, effects, folded, place))
+    write_json(part / "repair.json", read_json(part / "repair.json") | {"folded": folded})
+
+
+def write_generator(generator: Generator, place: Path, made_from: str, text: str) -> None:
+    """The weights of a generator and its card beside them."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.module.state_dict().items()}
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.suffix.lower() == ".safetensors":
-        content = save(state, {"ganatomy": f"repaired from {info['generator']}"})
+        content = save(state, {"ganatomy": f"repaired from {made_from}"})
     else:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
     write_atomic(place, lambda file: file.write(content))
-    write_atomic(
-        place.with_suffix(".md"), lambda file: file.write(card(info, fidelity, effects, folded, place).encode())
-    )
-    write_json(part / "repair.json", info | {"folded": folded})
+    write_atomic(place.with_suffix(".md"), lambda file: file.write(text.encode()))
 
 
 def card(
@@ -89,17 +92,6 @@ def card(
             f"- `{layer}`: units {', '.join(map(str, units))} pulled to {info['values'][layer]} with strength "
             f"{info['strength']:g}; {how}"
         )
-    rows = []
-    for name, part in fidelity.groupby("set", sort=False):
-        cells = [f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]" for row in part.itertuples()]
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    metrics = fidelity[fidelity.set == BEFORE].metric
-    lost = effects[effects.changed].sort_values("change_pp", key=abs, ascending=False)
-    classes = [
-        f"- {row['class']}: {row['before']:.2%} to {row['after']:.2%} of the pixels "
-        f"({row['change_pp']:+.2f} points, 95 % interval {row['change_pp_low']:+.2f} to {row['change_pp_high']:+.2f})"
-        for row in lost.to_dict("records")
-    ]
     samples = info["samples"]
     return "\n".join(
         [
@@ -122,17 +114,33 @@ def card(
             f"{info['features'][0].upper()}{info['features'][1:]}. In brackets: 95 % intervals over random halves of "
             f"images and reference. {RANDOM.capitalize()}: as many random units of the same layers.",
             "",
-            "| set | " + " | ".join(metrics) + " |",
-            "| --- " * (1 + len(metrics)) + "|",
-            *rows,
+            *figures_table(fidelity),
             "",
-            "## Classes that changed",
-            "",
-            f"As the segmenter {info['segmenter']} sees them, at a false discovery rate of 5 %.",
-            "",
-            *(classes or ["None."]),
+            *classes_changed(effects, info["segmenter"]),
             "",
             f"Made by `{info['command']}`, {info['created']}.",
             "",
         ]
     )
+
+
+def figures_table(fidelity: pd.DataFrame) -> list[str]:
+    """Lines of a Markdown table: sets by metrics, with intervals."""
+    metrics = fidelity[fidelity.set == BEFORE].metric
+    rows = ["| set | " + " | ".join(metrics) + " |", "| --- " * (1 + len(metrics)) + "|"]
+    for name, part in fidelity.groupby("set", sort=False):
+        cells = [f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]" for row in part.itertuples()]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def classes_changed(effects: pd.DataFrame, segmenter: str) -> list[str]:
+    """Lines of Markdown."""
+    lost = effects[effects.changed].sort_values("change_pp", key=abs, ascending=False)
+    classes = [
+        f"- {row['class']}: {row['before']:.2%} to {row['after']:.2%} of the pixels "
+        f"({row['change_pp']:+.2f} points, 95 % interval {row['change_pp_low']:+.2f} to {row['change_pp_high']:+.2f})"
+        for row in lost.to_dict("records")
+    ]
+    said = f"As the segmenter {segmenter} sees them, at a false discovery rate of 5 %."
+    return ["## Classes that changed", "", said, "", *(classes or ["None."])]

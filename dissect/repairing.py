@@ -7,6 +7,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from .generators.base import Generator
 from .job import command, now
 from .models import reopen, usable_device
 from .progress import Progress
-from .repair_sets import draw_sets, gallery
+from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs import Repair, save
 from .store import SCHEMA, Dissection, safe_name
@@ -165,16 +166,17 @@ def repair(
             if set(values.values()) != {other}:
                 sets[other] = [_valued(edit, other, means) for edit in edits]
         sets |= {f"{RANDOM} {number + 1}": drawn for number, drawn in enumerate(random)}
+        draws = _draws(generator, sets)
         with progress.task("draw and compare", len(sets) * samples) as advance:
             assert search.extract is not None
-            drawn = draw_sets(generator, segmenter, search.extract, judges, unseen, sets, work.batch, advance)
+            drawn = draw_sets(segmenter, search.extract, judges, unseen, draws, work.batch, advance)
         with progress.task("distances", len(sets) * (rounds(drawn.features[BEFORE].shape[1]) + 1)) as advance:
             fidelity = compare(drawn.features, judges.features, seed=seed, advance=advance)
         word, sentence = verdict(fidelity, search.extract.note)
         outcomes = [drawn.outcome(REPAIRED, "chosen", 0)]
         outcomes += [drawn.outcome(f"{RANDOM} {k + 1}", RANDOM, k) for k in range(random_sets)]
         effects = effects_table(drawn.areas[BEFORE], outcomes, segmenter.vocabulary.names)
-        pictures = gallery(generator, segmenter, unseen, drawn, REPAIRED, edits)
+        pictures = gallery(segmenter, unseen, drawn, draws, REPAIRED)
     info = {
         "schema": SCHEMA,
         "name": called,
@@ -264,9 +266,8 @@ class Workshop:
         samples = self.seen[:TRIED]
         sets = {name: (_valued(edit, name, {edit.layer: means}),) for name in ("zero", "mean")}
         with self.progress.task("zero or mean", 2 * len(samples)) as advance:
-            drawn = draw_sets(
-                self.generator, None, self.search.extract, self.search.reference, samples, sets, self.batch, advance
-            )
+            draws = _draws(self.generator, sets)
+            drawn = draw_sets(None, self.search.extract, self.search.reference, samples, draws, self.batch, advance)
         found = {name: frechet(features, self.search.reference.features) for name, features in drawn.features.items()}
         return min(found, key=lambda name: found[name])
 
@@ -281,6 +282,10 @@ class Workshop:
             units = tuple(int(unit) for unit in order[: len(edit.units)])
             drawn.append(_valued(replace(edit, units=units), values[edit.layer], means))
         return drawn
+
+
+def _draws(generator: Generator, sets: Mapping[str, Sequence[Edit]]) -> dict[str, Draw]:
+    return {name: partial(draw_edited, generator, edits) for name, edits in sets.items()}
 
 
 def _valued(edit: Edit, value: str, means: Mapping[str, Tensor]) -> Edit:

@@ -1,11 +1,13 @@
 """What a repair did, kept in its folder: figures beside random sets, effects on classes, pictures, the generator.
 
-RUN/repairs/NAME/repair.json     what was changed, on which samples; verdict
-                 fidelity.csv    one row a set of units and metric, with intervals
-                 effects.csv     one row a class, as of an ablation
-                 chosen.csv      the units, with layer, value and score
-                 pictures.npz    as of an intervention, see effects.py; roles: worst, most changed
-                 MODEL-repaired.pth, MODEL-repaired.md    the generator and its card
+…/repairs/NAME/repair.json     what was changed, on which samples; verdict
+               fidelity.csv    one row a set and metric, with intervals
+               effects.csv     one row a class, as of an ablation, where there was a segmenter
+               chosen.csv      units taken out, with layer, value and score
+               grid.csv        of a checkerboard: one row a set, its ripple and its peaks
+               curve.csv       of a checkerboard: one row a method and strength
+               pictures.npz    as of an intervention, see effects.py; roles: worst, most changed
+               MODEL-repaired.pth, MODEL-repaired.md    the generator and its card
 """
 
 from __future__ import annotations
@@ -22,23 +24,32 @@ from ..hooks.errors import DissectError, one_line
 from .folders import written
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
-TABLES = {"fidelity": "fidelity.csv", "effects": "effects.csv", "units": "chosen.csv"}
+TABLES = {
+    "fidelity": "fidelity.csv",
+    "effects": "effects.csv",
+    "units": "chosen.csv",
+    "grid": "grid.csv",
+    "curve": "curve.csv",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """A set of units taken out, and whether that made the images better, on samples that did not serve to choose them.
+    """A generator repaired, and whether that made the images better, on samples that did not serve to choose how.
 
     info: what was changed and how; `verdict` (improved, not improved, made worse) and `sentence`, with the figures.
-    fidelity: one row a set (before, repaired, zero or mean, random 1 …) and metric, see `fidelity.compare`.
-    effects: one row a class, see `effect_tables.effects_table`. units: one row a unit. checkpoint: the generator's
-    file.
+    fidelity: one row a set (before, repaired, others, random 1 …) and metric, see `fidelity.compare`.
+    effects: one row a class, see `effect_tables.effects_table`. units: one row a unit taken out. grid, curve: of a
+    checkerboard, see `checkerboard.repairing`. Tables that do not belong to a repair are empty. checkpoint: the
+    generator's file.
     """
 
     info: dict[str, Any]
     fidelity: pd.DataFrame
     effects: pd.DataFrame
     units: pd.DataFrame
+    grid: pd.DataFrame
+    curve: pd.DataFrame
     pictures: Mapping[str, NDArray[Any]]
     checkpoint: Path
 
@@ -58,7 +69,8 @@ class Repair:
         """
         folder = Path(folder)
         info = read_json(folder / "repair.json")
-        tables = {name: read_table(folder / file) for name, file in TABLES.items()}
+        kept = info.get("tables", ["fidelity", "effects", "units"])
+        tables = {name: read_table(folder / file) if name in kept else pd.DataFrame() for name, file in TABLES.items()}
         checkpoint = Path(info.get("checkpoint", ""))
         return cls(
             info=info,
@@ -82,10 +94,10 @@ def save(
     """
     try:
         with written(folder) as part:
-            for name, file in TABLES.items():
-                write_csv(part / file, tables[name])
+            for name, table in tables.items():
+                write_csv(part / TABLES[name], table)
             write_arrays(part / "pictures.npz", pictures)
-            write_json(part / "repair.json", info)
+            write_json(part / "repair.json", info | {"tables": list(tables)})
             write_generator(part)
     except RuntimeError as error:  # torch.save and safetensors raise their own
         raise DissectError(f"The repaired generator cannot be saved ({one_line(error)}); try another --out.") from error

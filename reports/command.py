@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from ..hooks.errors import DissectError, one_line
+from ..hooks.errors import DissectError, UsageError, one_line
 
 
 def common(command: Callable[..., object]) -> Callable[..., None]:
@@ -74,6 +74,10 @@ where_options = _options(
     click.option("--batch-size", type=int, help="[default: by device; halved when memory runs out]"),
     click.option("--device", default="auto", show_default=True),
 )
+critic_options = _options(
+    click.option("--reference", type=a_file, help="Folder of real images, or scenes.  [default: scenes where drawn]"),
+    click.option("--critic", metavar="MODULE:FACTORY", help="A discriminator or classifier; its gradient is checked."),
+)
 suspect_options = _options(
     click.option("--reference", type=a_file, help="Folder of real images.  [default: the embedded scenes]"),
     click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
@@ -81,6 +85,79 @@ suspect_options = _options(
     click.option("--realism", metavar="MODULE:FACTORY", help="For realism: a differentiable score of images."),
     click.option("--name", help="Of the folder in RUN.  [default: from the options]"),
     where_options,
+)
+run_options = _options(
+    click.option(
+        "--model", required=True, help="A name from `dissect models`, a checkpoint, or package.module:factory."
+    ),
+    click.option("--layer", "layers", multiple=True, required=True, help="Number (4 = layer4) or name; repeatable."),
+    model_options,
+    click.option("--samples", default=1000, show_default=True, help="Images: even ones choose labels, odd ones score."),
+    click.option("--threshold", default="iqr", show_default=True, help="Rule: iqr (2019) or quantile (2020)."),
+    click.option(
+        "--quantile", default=0.01, show_default=True, help="Share of pixels above it under the quantile rule."
+    ),
+    click.option("--significance", default="fast", show_default=True, help="Test of labels: off, fast or full."),
+    click.option(
+        "--control", "controls", multiple=True, help="Also dissect a control: rotation, untrained; repeatable."
+    ),
+    click.option(
+        "--basis", default="units", show_default=True, help="Directions instead: pca, nmf or a .safetensors file."
+    ),
+    click.option("--directions", type=int, help="How many, for pca and nmf.  [default: 32, at most all]"),
+    click.option("--grid", default=64, show_default=True, help="Side of the grid where units and labels meet."),
+    click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn."),
+    where_options,
+    click.option("--out", type=a_file, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]"),
+    click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done."),
+    click.option("--spool-limit", default=20.0, show_default=True, help="Refuse to fill more disk than this, in GB."),
+    click.option("--no-report", is_flag=True, help="Tables only, no pages."),
+)
+artifact_options = _options(
+    click.argument("run", type=a_file, required=False),
+    click.option("--model", help="Instead of a RUN: dissect this first, as `dissect run` does."),
+    click.option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]"),
+    model_options,
+    click.option(
+        "--detector", default="rare", show_default=True, help="flagged, rare, local, metric, greedy, realism."
+    ),
+    suspect_options,
+)
+checkup_options = _options(
+    click.option(
+        "--model", required=True, help="A name from `dissect models`, a checkpoint, or package.module:factory."
+    ),
+    click.option("--weights", help="Checkpoint for package.module:factory."),
+    click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
+    click.option("--samples", default=512, show_default=True, help="Images to draw."),
+    critic_options,
+    click.option("--seed", default=0, show_default=True, help="Of the latents, chance and the untrained control."),
+    where_options,
+    click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-checkup]"),
+)
+UNITS_ONLY = ("units", "detector", "top", "value", "one_by_one", "flags", "realism")
+GRID_ONLY = ("model", "segmenter", "weights", "latent", "method", "finetune_minutes")
+repair_options = _options(
+    click.argument("run", type=a_file, required=False),
+    click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line."),
+    click.option("--detector", help="Instead: the most suspect units; see dissect artifacts."),
+    click.option("--top", default=20, show_default=True, help="How many of each layer."),
+    click.option("--value", default="best", show_default=True, help="What units put out: zero, mean, or the better."),
+    click.option("--one-by-one", is_flag=True, help="Detect in each layer as it is after the repairs below."),
+    click.option("--checkerboard", is_flag=True, help="Mend upsampling instead of taking units out."),
+    click.option("--method", default="equalise", show_default=True, help="How: equalise, resize, box or notch."),
+    click.option("--finetune-minutes", default=0.0, help="Then train the mended generator so long."),
+    click.option("--model", help="Instead of a checkup's folder: check this first, as `dissect checkup` does."),
+    model_options,
+    click.option(
+        "--layer", "layers", multiple=True, help="Layer; repeatable with --checkerboard.  [default: all, or to blame]"
+    ),
+    click.option("--strength", default=1.0, show_default=True, help="How much of the repair, up to 1."),
+    click.option("--samples", default=1000, show_default=True, help="Unseen samples to measure on."),
+    click.option("--random-sets", default=5, show_default=True, help="Random repairs of the same size beside."),
+    click.option("--seed", default=0, show_default=True, help="Of the random repairs and intervals."),
+    click.option("--out", type=a_file, help="Checkpoint, .pth or .safetensors.  [default: in the repair's folder]"),
+    suspect_options,
 )
 effects_options = _options(
     click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
@@ -96,6 +173,14 @@ effects_options = _options(
     where_options,
     a_run,
 )
+
+
+def refuse(names: tuple[str, ...], why: str) -> None:
+    """Raise UsageError if one of these options was given on the command line; `why` says what they go with."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} goes with {why}; leave it out.")
 
 
 def link(page: Path, **address: str) -> str:

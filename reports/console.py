@@ -17,9 +17,7 @@ if TYPE_CHECKING:  # pandas and numpy are imported when a command has something 
 
     from ..dissect.comparison import Comparison
     from ..dissect.effects import Effects
-    from ..dissect.repairs import Repair
     from ..dissect.store import Dissection
-    from ..dissect.suspects import Suspects
 
 screen = Console(stderr=True)
 
@@ -94,7 +92,7 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
         for row in best.to_dict("records"):
             cells = [f"{row['chance_iou']:.3f}", f"{row['iqr']:.3f}"]
             if tested:
-                between = _between(row["iou_low"], row["iou_high"], ".3f")
+                between = shown_interval(row["iou_low"], row["iou_high"], ".3f")
                 cells = [between, f"{row['position_iou']:.3f}", f"{row['iqr']:.3f}", f"{row['q_value']:.2g}"]
             shown.add_row(escape(row["layer"]), str(row["unit"]), escape(row["label"]), f"{row['iou']:.3f}", *cells)
         screen.print(shown)
@@ -115,7 +113,7 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
 def _layer_cells(row: dict[str, Any], name: str, tested: bool) -> list[str]:
     """The cells of one layer, or of its control."""
     share = f"{row['labelled']} ({row['labelled'] / row['units']:.0%})"
-    mean = _number(row["mean_iou"], ".3f")
+    mean = shown_number(row["mean_iou"], ".3f")
     limits = [str(row["reach_limits"])] if tested else []
     return [escape(name), str(row["units"]), *limits, share, str(row["classes"]), mean]
 
@@ -126,7 +124,7 @@ def show_comparison(found: Comparison) -> None:
     summary = found.summary().to_dict("records")
     for row in summary:
         pairs = f"{row['corresponding']} of {row['pairs']}" if row["pairs"] else ""
-        cells = [row["units"], row["labelled"], row["classes"], _number(row["mean_iou"], ".3f"), pairs]
+        cells = [row["units"], row["labelled"], row["classes"], shown_number(row["mean_iou"], ".3f"), pairs]
         shown.add_row(escape(f"{row['side']} {row['run']}"), *map(str, cells))
     screen.print(shown)
     for row in summary[1:]:
@@ -179,15 +177,15 @@ def show_effects(effects: Effects) -> None:
         baseline = []
         if random:
             low = min(row["random_relative_min"], row["matched_relative_min"]) * 100
-            baseline = [_between(low, max(row["random_relative_max"], row["matched_relative_max"]) * 100, "+.0f")]
+            baseline = [shown_interval(low, max(row["random_relative_max"], row["matched_relative_max"]) * 100, "+.0f")]
         name = escape(row["class"])
         shown.add_row(
             f"[bold]{name}[/]" if row["class"] == info["label"] else name,
             f"{row['before'] * 100:.2f}",
             f"{row['after'] * 100:.2f}",
             f"{row['change_pp']:+.2f}",
-            _number(row["relative"] * 100, "+.0f"),
-            _between(row["relative_low"] * 100, row["relative_high"] * 100, "+.0f"),
+            shown_number(row["relative"] * 100, "+.0f"),
+            shown_interval(row["relative_low"] * 100, row["relative_high"] * 100, "+.0f"),
             *baseline,
             "[green]yes[/]" if row["changed"] else "no",
         )
@@ -209,26 +207,29 @@ def show_effects(effects: Effects) -> None:
 def _show_on_target(effects: Effects) -> None:
     found, sets = effects.info["on_target"], effects.sets
     others = sets[sets.set.isin(("random", "matched"))].on_target
-    between = _between(found["on_target_low"], found["on_target_high"], ".0%")
+    between = shown_interval(found["on_target_low"], found["on_target_high"], ".0%")
     screen.print(
         f"On target: {found['on_target']:.0%} {between} of the pixels whose label changed were or became "
         f"{escape(effects.info['label'])}"
-        + (f"; random sets {_between(others.min(), others.max(), '.0%')}" if len(others) else "")
+        + (f"; random sets {shown_interval(others.min(), others.max(), '.0%')}" if len(others) else "")
     )
     for row in sets[sets.set == "by_iou"].to_dict("records"):
-        between = _between(row["change_pp_low"], row["change_pp_high"], "+.2f")
+        between = shown_interval(row["change_pp_low"], row["change_pp_high"], "+.2f")
         screen.print(
             f"As many of the best by IoU: change {row['change_pp']:+.2f} {between}, "
-            f"{_number(row['on_target'], '.0%')} on target"
+            f"{shown_number(row['on_target'], '.0%')} on target"
         )
 
 
 def _show_curve(curve: pd.DataFrame, label: str) -> None:
     shown = table(f"Area of {escape(label)} that remains", "units", "remaining", "95 % interval*", "random sets*")
     for row in curve.to_dict("records"):
-        random = _between(row["random_min"], row["random_max"], ".0%") if "random" in row else "–"
+        random = shown_interval(row["random_min"], row["random_max"], ".0%") if "random" in row else "–"
         shown.add_row(
-            str(row["units"]), _number(row["remaining"], ".0%"), _between(row["low"], row["high"], ".0%"), random
+            str(row["units"]),
+            shown_number(row["remaining"], ".0%"),
+            shown_interval(row["low"], row["high"], ".0%"),
+            random,
         )
     screen.print(shown)
 
@@ -242,8 +243,8 @@ def _show_context(context: pd.DataFrame, label: str) -> None:
             str(row["places"]),
             str(row["images"]),
             f"{row['change_pp']:+.4f}",
-            _between(row["low"], row["high"], "+.4f"),
-            _number(row.get("random_pp", float("nan")), "+.4f"),
+            shown_interval(row["low"], row["high"], "+.4f"),
+            shown_number(row.get("random_pp", float("nan")), "+.4f"),
             f"{row['q_value']:.3f}",
         )
     screen.print(shown)
@@ -263,28 +264,28 @@ def show_scan(found: pd.DataFrame, info: dict[str, Any]) -> None:
             f"{row['iou']:.3f}",
             str(row["iou_rank"]),
             f"{row['change_pp']:+.3f}",
-            _between(row["low"], row["high"], "+.3f"),
+            shown_interval(row["low"], row["high"], "+.3f"),
             str(row["causal_rank"]),
             f"{escape(side.removeprefix('pp:'))} {row[side]:+.2f}",
         )
     screen.print(shown)
     label = escape(info["class"])
-    between = _between(info["rank_correlation_low"], info["rank_correlation_high"], ".2f")
+    between = shown_interval(info["rank_correlation_low"], info["rank_correlation_high"], ".2f")
     screen.print(
         f"[dim]IoU and change with {label}, in percentage points of the image ({info['before_pp']:.2f} before); ranks "
         f"among {len(found)} units. {info['changed']} units change it at a false discovery rate of 5 %; the 20 "
         f"strongest add up to {info['strongest']:+.2f}. Rank correlation of IoU and effect: "
-        f"{_number(info['rank_correlation'], '.2f')} {between}."
+        f"{shown_number(info['rank_correlation'], '.2f')} {between}."
     )
 
 
-def _number(value: float | None, form: str) -> str:
+def shown_number(value: float | None, form: str) -> str:
     text = "–" if value is None or value != value else format(value, form)
     return text.lstrip("+-") if not re.search("[1-9]", text) else text
 
 
-def _between(low: float | None, high: float | None, form: str) -> str:
-    return f"\\[{_number(low, form)}, {_number(high, form)}]"
+def shown_interval(low: float | None, high: float | None, form: str) -> str:
+    return f"\\[{shown_number(low, form)}, {shown_number(high, form)}]"
 
 
 def _units(units: Sequence[int]) -> str:
@@ -293,54 +294,3 @@ def _units(units: Sequence[int]) -> str:
 
 def _list(units: Sequence[int]) -> str:
     return ", ".join(map(str, units[:24])) + (", …" if len(units) > 24 else "")
-
-
-def show_suspects(found: Suspects) -> None:
-    """The most suspect units and samples of each layer."""
-    info = found.info
-    beside = f"; reference: {info['reference']}, {info['features']}" if info["reference"] else ""
-    for layer in info["layers"]:
-        shown = table(f"Suspects of {escape(layer)}, by {info['detector']}", "rank", "unit", "score", "label*", "IoU")
-        for row in found.units[found.units.layer == layer].head(ROWS).to_dict("records"):
-            label = escape(row["label"]) if isinstance(row["label"], str) else ""
-            numbers = f"{row['score']:.4g}", label, _number(row["iou"], ".3f")
-            shown.add_row(str(row["rank"]), str(row["unit"]), *numbers)
-        screen.print(shown)
-        worst = found.samples[found.samples.layer == layer]["sample"].head(ROWS)
-        screen.print(f"[dim]Worst samples: {', '.join(map(str, worst))}, …")
-    screen.print(
-        f"[dim]{info['samples']} samples{escape(beside)}. Scores order units; they do not say that there is an "
-        "artifact: look at the page, then try dissect repair."
-    )
-
-
-def show_repair(found: Repair) -> None:
-    """Figures of every set beside those before, classes that changed most, and the verdict."""
-    info = found.info
-    shown = table(
-        f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall", "coverage"
-    )
-    for name, part in found.fidelity.groupby("set", sort=False):
-        cells = [f"{row.value:.3g} ±{row.high - row.value:.1g}" for row in part.itertuples()]
-        shown.add_row(f"[bold]{name}[/]" if name in ("before", "repaired") else name, *cells)
-    screen.print(shown)
-    screen.print(
-        f"[dim]{info['samples']['number']} samples that did not serve to choose the units; ±: 95 % over random halves; "
-        f"random: as many units at random; {escape(info['features'])}."
-    )
-    shown = table(
-        "Classes that changed most, % of the pixels", "class*", "before", "after", "rel.", "95 %*", "changed*"
-    )
-    changes = found.effects.loc[found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index]
-    for row in changes.head(6).to_dict("records"):
-        shown.add_row(
-            escape(row["class"]),
-            f"{row['before'] * 100:.2f}",
-            f"{row['after'] * 100:.2f}",
-            _number(row["relative"] * 100, "+.0f"),
-            _between(row["relative_low"] * 100, row["relative_high"] * 100, "+.0f"),
-            "[green]yes[/]" if row["changed"] else "no",
-        )
-    screen.print(shown)
-    colour = {"improved": "green", "made worse": "red"}.get(info["verdict"], "yellow")
-    screen.print(f"[{colour}]{escape(info['sentence'])}")

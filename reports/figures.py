@@ -33,6 +33,17 @@ def photo(image: Pixels) -> bytes:
     return _webp(image, quality=92 if max(image.shape[:2]) <= SMALL else 80)
 
 
+def exact(image: Pixels) -> bytes:
+    """(h, w, 3) as WebP without loss."""
+    return _webp(image, lossless=True)
+
+
+def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> bytes:
+    """(h, w) numbers as WebP without loss, in the colours of matplotlib's magma from low to high."""
+    share = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    return _webp((matplotlib.colormaps["magma"](share)[..., :3] * 255).round().astype(np.uint8), lossless=True)
+
+
 def label_map(labels: NDArray[np.integer], colours: list[str]) -> bytes:
     """(h, w) class numbers in the classes' colours, black where -1, as lossless WebP."""
     return _webp(paint_labels(labels, colours), lossless=True)
@@ -87,6 +98,24 @@ def _svg() -> Iterator[None]:
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the viewer has the font or not
         yield
+
+
+def trade_off(curve: pd.DataFrame) -> bytes:
+    """What each way to mend a grid leaves of it, by how much it changes the images, as SVG."""
+    file = io.BytesIO()
+    colours = ("#0b6b5d", "#b86e00", "#3b6fb6", "#b0475e")
+    with _svg():
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for colour, (method, rows) in zip(colours, curve.groupby("method", sort=False), strict=False):
+            axes.plot(rows.levels, rows.own_z, color=colour, marker="o", markersize=4, label=method)
+        axes.axhline(0, color="#00000033", linewidth=0.8)
+        axes.set_xlabel("root mean square change of a pixel, levels of 255")
+        axes.set_ylabel("z of the strongest peak")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
 
 
 def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:

@@ -72,7 +72,7 @@ def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
         "units": effects.units.to_dict("records"),
         "curve": curve,
         "context": None if effects.context is None else effects.context.to_dict("records"),
-        "pictures": pairs(run, effects.pictures, f"interventions/{name}", shelf),
+        "pictures": pairs(list(run.classes.colour), effects.pictures, f"interventions/{name}", shelf),
         "files": {file: shelf.put(f"interventions/{name}/{file}", (place / file).read_bytes()) for file in tables},
     }
 
@@ -110,9 +110,14 @@ def _bars(row: dict[str, Any], scale: float, kinds: list[str]) -> dict[str, floa
     return bars
 
 
-def pairs(run: Dissection, shots: Mapping[str, NDArray[Any]], where: str, shelf: Shelf) -> list[dict[str, Any]]:
-    """By role, samples before and after: image, segmentation, and their difference; where the edit was, outlined."""
-    colours = list(run.classes.colour)
+def pairs(
+    colours: list[str], shots: Mapping[str, NDArray[Any]], where: str, shelf: Shelf, *, exact: bool = False
+) -> list[dict[str, Any]]:
+    """By role, samples before and after: image, segmentation if there is one, and their difference; where the edit was.
+
+    `exact`: pictures without loss, for what a lossy format may take out or put in.
+    """
+    photo = figures.exact if exact else figures.photo
 
     def put(what: str, number: int, content: bytes) -> str:
         return shelf.put(f"{where}/{number}-{what}.webp", content)
@@ -125,12 +130,13 @@ def pairs(run: Dissection, shots: Mapping[str, NDArray[Any]], where: str, shelf:
                 "sample": int(shots["sample"][number]),
                 "size": (2 * place.shape[1], 2 * place.shape[0]),
                 "place": figures.outline(place.astype(bool)),
-                "before": put("before", number, figures.photo(before)),
-                "after": put("after", number, figures.photo(after)),
-                "difference": put("difference", number, figures.photo(figures.difference(before, after))),
+                "before": put("before", number, photo(before)),
+                "after": put("after", number, photo(after)),
+                "difference": put("difference", number, photo(figures.difference(before, after))),
                 **{
                     key: put(key, number, figures.label_map(shots[key][number], colours))
                     for key in ("labels_before", "labels_after")
+                    if key in shots
                 },
             }
         )

@@ -44,7 +44,7 @@ def write_report(run: Dissection, *, single_file: bool = False, quiet: bool = Tr
         DissectError: a file of the run is missing or damaged, or the report cannot be written.
     """
     final = run.folder / ("report.html" if single_file else "report")
-    with _telling(run.folder, final), Progress(quiet) as progress:
+    with telling("run", run.folder, final, f"dissect report {run.folder}"), Progress(quiet) as progress:
         if single_file:
             page = _page(run, Shelf(None), progress)
             write_atomic(final, lambda file: file.write(page.encode()))
@@ -69,18 +69,17 @@ def replaced(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _telling(folder: Path, final: Path) -> Iterator[None]:
-    """What a damaged run or a full disk raises becomes one line."""
+def telling(what: str, folder: Path, final: Path, again: str) -> Iterator[None]:
+    """What a damaged run or a full disk raises becomes one line; `again` is the command that writes the report."""
     try:
         yield
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise DissectError(
-            f"The run in {folder} is damaged ({one_line(error)}); delete the folder and run again."
+            f"The {what} in {folder} is damaged ({one_line(error)}); delete the folder and run again."
         ) from error
     except OSError as error:
         raise DissectError(
-            f"The report cannot be written to {final} ({error.strerror or error}); make room and run: "
-            f"dissect report {folder}"
+            f"The report cannot be written to {final} ({error.strerror or error}); make room and run: {again}"
         ) from error
 
 

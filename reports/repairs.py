@@ -74,12 +74,12 @@ def repair_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
                 "name": place.name,
                 "info": found.info,
                 "count": sum(map(len, found.info["units"].values())),
-                "metrics": [_metric(found.fidelity, metric) for metric in METRICS],
+                "metrics": metrics(found.fidelity),
                 "rows": rows,
                 "scale": scale,
                 "baselines": "random_pp" in found.effects,
                 "units": found.units.to_dict("records"),
-                "pictures": pairs(run, found.pictures, f"repairs/{place.name}", shelf),
+                "pictures": pairs(list(run.classes.colour), found.pictures, f"repairs/{place.name}", shelf),
                 "checkpoint": str(found.checkpoint),
                 "files": {
                     file: shelf.put(f"repairs/{place.name}/{file}", (place / file).read_bytes()) for file in kept
@@ -87,6 +87,11 @@ def repair_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
             }
         )
     return pages
+
+
+def metrics(fidelity: pd.DataFrame) -> list[dict[str, Any]]:
+    """All metrics, see `_metric`."""
+    return [_metric(fidelity, metric) for metric in METRICS]
 
 
 def _metric(fidelity: pd.DataFrame, metric: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ _EXAMPLES = {
   dissect scan runs/progan_scenes-layer4 --class tree
   dissect artifacts runs/progan_scenes-layer4 --detector rare
   dissect repair runs/progan_scenes-layer4 --detector realism --top 8
+  dissect checkup --model dcgan_scenes
+  dissect repair --checkerboard --model dcgan_scenes
   dissect power runs/progan_scenes-layer4 --width 0.01
   dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
   dissect report runs/progan_scenes-layer4 --single-file
@@ -51,6 +53,14 @@ _EXAMPLES = {
   dissect repair runs/progan_scenes-layer4 --units layer4:12,57 --value zero --strength 0.5
   dissect repair runs/progan_scenes-layer4 --units suspects.csv --out repaired.pth
   dissect repair runs/both --detector realism --top 8 --one-by-one
+  dissect repair --checkerboard --model dcgan_scenes --method resize
+  dissect repair runs/dcgan_scenes-checkup --checkerboard --layer main.9 --layer main.12 --finetune-minutes 2
+""",
+    "checkup": """
+  dissect checkup --model dcgan_scenes
+  dissect checkup --model dcgan_scenes_resize --samples 1000 --json
+  dissect checkup --model g.pth --reference photos --critic mynet:discriminator
+  dissect checkup --model mynet:make --weights g.pt --latent normal:128
 """,
     "power": """
   dissect power runs/progan_scenes-layer4

@@ -78,6 +78,7 @@ def test_who_may_import_whom() -> None:
                     "effects",
                     "comparison",
                     "progress",
+                    "checkups",
                     "repairs",
                     "suspects",
                 }, path

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from .base import Generator, NormalLatents, Provenance
-from .kept_edits import attach, take_edits
+from .dcgan import DCGAN, refit
+from .kept_edits import take_kept
 from .progan import ProGAN, WScale
 
 WRAPPERS = ("state_dict", "g_ema", "generator")  # entries under which training scripts keep a generator's weights
@@ -145,6 +146,64 @@ def infer_progan(state: Mapping[str, Tensor]) -> ProGAN:
     return module.eval()
 
 
+def infer_dcgan(state: Mapping[str, Tensor]) -> DCGAN:
+    """The DCGAN generator these weights belong to, in eval mode, with its own float32 copy of them.
+
+    Keys are those of the PyTorch example: `main.0.weight` makes 4×4 of a latent as long as its first axis, `main.3`,
+    `main.6`, … double the size, and `main.1`, `main.4`, … are batch norms. `main.3.conv.weight` instead of
+    `main.3.weight` says that the level resizes and convolves. Kernels of 4 are padded by 1, others so as to double the
+    size.
+
+    Raises:
+        DissectError: a key is missing, extra or misshapen, or this is no such DCGAN.
+    """
+    spelt = re.compile(r"main\.(\d{1,4})\.(conv\.)?weight")
+    shapes = {
+        int(found[1]): (tensor, bool(found[2]))
+        for key, tensor in state.items()
+        if (found := spelt.fullmatch(key)) and tensor.ndim == 4
+    }
+    if 0 not in shapes:
+        raise DissectError("no key is like main.0.weight with 4 axes (latent, units, 4, 4).")
+    places = sorted(shapes)
+    if places != list(range(0, 3 * len(places), 3)) or len(places) < 2:
+        raise DissectError(
+            f"convolutions are main.{', main.'.join(map(str, places))}; expected main.0, main.3, main.6, …."
+        )
+    for place, (tensor, resize) in shapes.items():
+        if (
+            tensor.shape[2] != tensor.shape[3]
+            or not tensor.numel()
+            or (place == 0 and (resize or tensor.shape[2] != 4))
+        ):
+            raise DissectError(
+                f"key main.{place}.weight has shape {_shape(tensor)}; expected {'4×4' if place == 0 else 'square'} "
+                "kernels."
+            )
+    steps = [shapes[place] for place in places[1:]]
+    last, flat = steps[-1]
+    channels = last.shape[0 if flat else 1]
+    if channels not in (1, 3):
+        raise DissectError(f"the last convolution puts out {channels} channels; expected 3, or 1 for grey images.")
+    with torch.device("meta"):
+        module = DCGAN(
+            shapes[0][0].shape[0],
+            tuple(tensor.shape[1 if resize else 0] for tensor, resize in steps),
+            tuple(tensor.shape[2] for tensor, _ in steps),
+            resize=tuple(resize for _, resize in steps),
+            biases=tuple(f"main.{place}.{'conv.' if shapes[place][1] else ''}bias" in state for place in places),
+            channels=channels,
+        )
+    optional = {key for key in module.state_dict() if key.endswith("num_batches_tracked")} - set(state)
+    _check_keys(
+        {key: _shape(tensor) for key, tensor in module.state_dict().items() if key not in optional},
+        {key: _shape(tensor) for key, tensor in state.items()},
+    )
+    counts = dict.fromkeys(optional, torch.zeros((), dtype=torch.int64))  # files of old versions lack them
+    module.to_empty(device="cpu").load_state_dict({**state, **counts})
+    return module.eval()
+
+
 def _spelt(key: str, older: bool) -> str:
     """A key of `ProGAN` as the file spells it: layer3.x is features.2.x in older files, output_8x8.x is output.x."""
     if not older:
@@ -204,17 +263,19 @@ def _some(texts: Iterable[str], most: int, separator: str = ", ") -> str:
 def load_weights(module: nn.Module, path: Path | str) -> None:
     """Load a checkpoint into a module whose architecture is known; every key must fit.
 
+    Upsampling layers that a repair replaced are replaced in the module too, see `dcgan.refit`.
+
     Raises:
         DissectError: the file cannot be opened, or a key is missing, extra or misshapen.
     """
     state = load_state_dict(path)
-    edits = take_edits(state)
+    kept = take_kept(state)
+    refit(module, state)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise DissectError(f"The weights {path} do not fit the module ({one_line(error)}).") from error
-    for layer, (pull, value) in edits.items():
-        attach(module, layer, pull, value)
+    kept.attach(module)
 
 
 def open_checkpoint(path: Path | str) -> Generator:
@@ -225,20 +286,20 @@ def open_checkpoint(path: Path | str) -> Generator:
     """
     path = Path(path)
     state = load_state_dict(path)
-    edits = take_edits(state)
+    kept = take_kept(state)
+    named = "dcgan" if any(key.startswith("main.") for key in state) else "progan"
     try:
-        module = infer_progan(state)
+        module: DCGAN | ProGAN = infer_dcgan(state) if named == "dcgan" else infer_progan(state)
     except DissectError as error:
         raise DissectError(
-            f"{path} is no generator that can be recognised by its weights. Tried progan: {error} The file's first "
+            f"{path} is no generator that can be recognised by its weights. Tried {named}: {error} The file's first "
             f"keys: {_some(state, 4)}. For another architecture give package.module:factory and these weights."
         ) from error
-    for layer, (pull, value) in edits.items():
-        attach(module, layer, pull, value)
+    kept.attach(module)
     return Generator(
         module=module,
         name=path.stem,
         source=NormalLatents((module.latent,)),
-        layers=tuple(name for name, _ in module.named_children() if name.startswith("layer")),
+        layers=module.layers,
         provenance=Provenance(file=str(path), sha256=sha256(path)),
     )

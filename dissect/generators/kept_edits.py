@@ -1,20 +1,24 @@
-"""An edit kept in a checkpoint beside the weights, where it cannot be folded into them.
+"""Repairs kept in a checkpoint beside the weights, where they cannot be folded into them. Hooks apply them.
 
-Two tensors of the edited layer's state: `ganatomy_pull` (U,) in [0, 1], how far each unit is pulled, and
-`ganatomy_value` (U,), to what. A hook applies them. Plain PyTorch loads such a file with `strict=False`, and lacks the
-edit then.
+An edit is two tensors of the edited layer's state: `ganatomy_pull` (U,) in [0, 1], how far each unit is pulled, and
+`ganatomy_value` (U,), to what. A notch is one tensor of the whole network's, `ganatomy_notch` (k, l): the filter that
+every channel of the image goes through. Plain PyTorch loads such a file with `strict=False`, and lacks the repair then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...hooks.edit import replace_softly
 from ...hooks.errors import DissectError
 from ...hooks.layers import find_layer
 
-PULL, VALUE = "ganatomy_pull", "ganatomy_value"
+PULL, VALUE, NOTCH = "ganatomy_pull", "ganatomy_value", "ganatomy_notch"
 
 
 def attach(module: nn.Module, layer: str, pull: Tensor, value: Tensor) -> None:
@@ -36,11 +40,43 @@ def attach(module: nn.Module, layer: str, pull: Tensor, value: Tensor) -> None:
     part.register_buffer(VALUE, value)
 
 
-def take_edits(state: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Remove kept edits from a state dict: (pull, value) by layer.
+def attach_notch(module: nn.Module, pattern: Tensor) -> None:
+    """Keep a filter (k, l) of odd sides on the images; after an older one, the two in one."""
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    pattern = pattern.float().to(device)
+    if hasattr(module, NOTCH):
+        older = module.get_buffer(NOTCH)
+        margin = [pattern.shape[1] - 1] * 2 + [pattern.shape[0] - 1] * 2
+        pattern = F.conv2d(F.pad(older, margin)[None, None], pattern.flip(0, 1)[None, None])[0, 0]
+    else:
+        module.register_forward_hook(_filter)
+    module.register_buffer(NOTCH, pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a checkpoint keeps beside its weights: (pull, value) by layer, and a notch."""
+
+    edits: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    notch: Tensor | None = None
+
+    def attach(self, module: nn.Module) -> None:
+        """Put it onto the module that the weights were loaded into.
+
+        Raises:
+            UsageError: a layer that does not exist.
+        """
+        for layer, (pull, value) in self.edits.items():
+            attach(module, layer, pull, value)
+        if self.notch is not None:
+            attach_notch(module, self.notch)
+
+
+def take_kept(state: dict[str, Tensor]) -> Kept:
+    """Remove what is kept beside the weights from a state dict.
 
     Raises:
-        DissectError: one is incomplete or misshapen.
+        DissectError: something is incomplete or misshapen.
     """
     edits: dict[str, dict[str, Tensor]] = {}
     for key in [key for key in state if key.endswith((f".{PULL}", f".{VALUE}"))]:
@@ -54,9 +90,24 @@ def take_edits(state: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
                 f"The edit of {layer} in the checkpoint is incomplete; save the repaired generator again."
             )
         found[layer] = (pull, value)
-    return found
+    notch = state.pop(NOTCH, None)
+    if notch is not None and (notch.ndim != 2 or not all(side % 2 for side in notch.shape)):
+        raise DissectError("The notch in the checkpoint is misshapen; save the repaired generator again.")
+    return Kept(edits=found, notch=notch)
 
 
 def _apply(part: nn.Module, _inputs: object, x: Tensor) -> Tensor:
     shape = (1, -1, *[1] * (x.ndim - 2))
     return replace_softly(x, part.get_buffer(VALUE).to(x).view(shape), part.get_buffer(PULL).to(x).view(shape))
+
+
+def _filter(module: nn.Module, _inputs: object, images: Tensor) -> Tensor:
+    return filtered(images, module.get_buffer(NOTCH))
+
+
+def filtered(images: Tensor, pattern: Tensor) -> Tensor:
+    """images (N, C, H, W) through a filter (k, l) of odd sides, channel by channel; beyond the border, its pixels."""
+    down, across = (side // 2 for side in pattern.shape)
+    units = images.shape[1]
+    padded = F.pad(images, (across, across, down, down), mode="replicate")
+    return F.conv2d(padded, pattern.to(images).expand(units, 1, *pattern.shape), groups=units)

@@ -81,6 +81,11 @@ class ProGAN(nn.Module):
             before = width
         self.add_module(f"output_{self.resolution}x{self.resolution}", ToRGB(before))
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers worth dissecting."""
+        return tuple(name for name, _ in self.named_children() if name.startswith("layer"))
+
     def forward(self, latents: Tensor) -> Tensor:
         x = latents.reshape(len(latents), self.latent, 1, 1)
         for block in self.children():

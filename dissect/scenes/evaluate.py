@@ -1,6 +1,6 @@
-"""The figures of the model card of `progan_scenes`, measured.
+"""The figures of the model cards of the embedded generators, measured.
 
-    python -m ganatomy.dissect.scenes.evaluate
+    python -m ganatomy.dissect.scenes.evaluate --model progan_scenes
 
 Prints Markdown: the segmenter on held-out renders, class shares of generated images beside those of renders, labelled
 units by layer, and what ablating the best tree units of each layer does. Takes a quarter of an hour on two cores.
@@ -97,10 +97,11 @@ def table(frame: pd.DataFrame, form: str) -> str:
 
 
 @click.command()
+@click.option("--model", default="progan_scenes", show_default=True)
 @click.option("--samples", default=1000, show_default=True)
-def main(samples: int) -> None:
+def main(model: str, samples: int) -> None:
     """Measure and print."""
-    generator = load_generator("progan_scenes")
+    generator = load_generator(model)
     segmenter = ScenesSegmenter()
     for spoilt in (False, True):
         scores = accuracy(segmenter.network, spoilt=spoilt)

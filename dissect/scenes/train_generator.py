@@ -1,6 +1,10 @@
-"""Recipe of `progan_scenes`: a progressive-GAN generator trained adversarially on rendered scenes.
+"""Recipe of the embedded generators: adversarial training on rendered scenes.
 
     python -m ganatomy.dissect.scenes.train_generator --out training/gan --images 200000
+    python -m ganatomy.dissect.scenes.train_generator --architecture dcgan --out training/dcgan
+    python -m ganatomy.dissect.scenes.train_generator --architecture dcgan --resize --out training/resize
+
+The first is `progan_scenes`, the second `dcgan_scenes` and the third its control `dcgan_scenes_resize`.
 
 Trained straight at full resolution, without fading. Non-saturating loss (Goodfellow et al. 2014), lazy R1 penalty
 (Mescheder et al. 2018; Karras et al. 2020), minibatch standard deviation (Karras et al. 2018). The weights kept are
@@ -21,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..generators.dcgan import DCGAN
 from ..generators.progan import ProGAN
 from .render import render
 
@@ -67,14 +72,19 @@ class Discriminator(nn.Module):
         return self.score(F.leaky_relu(self.last(x), 0.2)).flatten().float()
 
 
-def train(out: Path, *, images: int, seed: int, discriminator: tuple[int, ...], widths: tuple[int, ...]) -> None:
-    """Train until `images` real images were shown; writes `state.pt`, `generator.pt` and sample sheets into `out`."""
+def train(g: ProGAN | DCGAN, out: Path, *, images: int, seed: int, discriminator: tuple[int, ...], rate: float) -> None:
+    """Train until `images` real images were shown; writes `state.pt`, `generator.pt` and sample sheets into `out`.
+
+    `rate` is the generator's learning rate relative to the discriminator's, whose weights have the equalised one.
+    """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    g = ProGAN(LATENT, widths).to(device).to(memory_format=torch.channels_last)
+    g = g.to(device).to(memory_format=torch.channels_last)
     d = Discriminator(discriminator).to(device).to(memory_format=torch.channels_last)
-    g_average = copy.deepcopy(g).requires_grad_(False)
+    g_average = copy.deepcopy(g).requires_grad_(False).eval()
+    averaged = [tensor for tensor in g_average.state_dict().values() if tensor.is_floating_point()]
+    trained = [tensor for tensor in g.state_dict().values() if tensor.is_floating_point()]
     g_adam, d_adam = (torch.optim.Adam(m.parameters(), RATE_HIGH, betas=(0.0, 0.99), fused=True) for m in (g, d))
     parts: dict[str, Any] = {"g": g, "d": d, "g_average": g_average, "g_adam": g_adam, "d_adam": d_adam}
     seen = 0
@@ -94,9 +104,9 @@ def train(out: Path, *, images: int, seed: int, discriminator: tuple[int, ...], 
 
     started, first, sums = time.monotonic(), seen, torch.zeros(3)
     while seen < images:
-        rate = RATE_HIGH if seen < images * 2 / 3 else RATE_LOW
-        for group in g_adam.param_groups + d_adam.param_groups:
-            group["lr"] = rate
+        now = RATE_HIGH if seen < images * 2 / 3 else RATE_LOW
+        for adam, share in ((g_adam, rate), (d_adam, 1.0)):
+            adam.param_groups[0]["lr"] = now * share
         real = pool[torch.randint(POOL, (BATCH,))]
         real = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, real, real.flip(3))
         real = (real.float() / 127.5 - 1).to(device).to(memory_format=torch.channels_last)
@@ -120,7 +130,7 @@ def train(out: Path, *, images: int, seed: int, discriminator: tuple[int, ...], 
         fake.backward(towards_real.to(fake.dtype))
         g_adam.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(g_average.parameters()), list(g.parameters()), 1 - AVERAGE)
+            torch._foreach_lerp_(averaged, trained, 1 - AVERAGE)  # batch norm's statistics too
 
         seen += BATCH
         sums += torch.tensor([d_loss.item(), g_loss.item(), 1.0])
@@ -139,23 +149,44 @@ def train(out: Path, *, images: int, seed: int, discriminator: tuple[int, ...], 
             Image.fromarray(sheet.round().byte().numpy()).save(out / f"sheet-{seen:07d}.png")
 
 
-def _widths(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
-    return tuple(int(width) for width in text.split(","))
+def _numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(int(number) for number in text.split(","))
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints and sheets.")
+@click.option("--architecture", type=click.Choice(["progan", "dcgan"]), default="progan", show_default=True)
+@click.option("--resize", is_flag=True, help="DCGAN: resize and convolve instead of convolving transposed.")
 @click.option("--images", default=200_000, show_default=True, help="Real images to show in all.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--widths", default="128,128,128,64,32", show_default=True, callback=_widths, help="Units from 4×4 up.")
-@click.option("--discriminator", default="16,32,64,128,192", show_default=True, callback=_widths)
+@click.option("--widths", callback=_numbers, help="Units from 4×4 up.")
+@click.option("--kernels", default="4,4,3,4", show_default=True, callback=_numbers, help="DCGAN: of each doubling.")
+@click.option("--rate", default=1.0, show_default=True, help="Learning rate relative to the discriminator's.")
+@click.option("--discriminator", default="16,32,64,128,192", show_default=True, callback=_numbers)
 @click.option("--threads", default=1, show_default=True, help="CPU threads; two processes of one beat one of two.")
 def main(
-    out: Path, images: int, seed: int, widths: tuple[int, ...], discriminator: tuple[int, ...], threads: int
+    out: Path,
+    architecture: str,
+    resize: bool,
+    images: int,
+    seed: int,
+    widths: tuple[int, ...] | None,
+    kernels: tuple[int, ...],
+    rate: float,
+    discriminator: tuple[int, ...],
+    threads: int,
 ) -> None:
-    """Train the embedded generator."""
+    """Train an embedded generator."""
     torch.set_num_threads(threads)
-    train(out, images=images, seed=seed, widths=widths, discriminator=discriminator)
+    torch.manual_seed(seed)
+    g: ProGAN | DCGAN
+    if architecture == "progan":
+        g = ProGAN(LATENT, widths or (128, 128, 128, 64, 32))
+    else:
+        # the resizing twin has kernels of 3 throughout: those of 4, transposed, with their taps tied
+        kernels = (3,) * len(kernels) if resize else kernels
+        g = DCGAN(LATENT, widths or (192, 128, 64, 32), kernels, resize=(resize,) * len(kernels))
+    train(g, out, images=images, seed=seed, discriminator=discriminator, rate=rate)
 
 
 if __name__ == "__main__":

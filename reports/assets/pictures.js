@@ -9,7 +9,7 @@ for (const pair of document.querySelectorAll(".pair")) {
 for (const group of document.querySelectorAll(".pairs")) {
   const change = () => {
     group.dataset.show = group.querySelector("input[type=radio]:checked").value;
-    group.classList.toggle("show-region", group.querySelector("input[name=outline]").checked);
+    group.classList.toggle("show-region", !!group.querySelector("input[name=outline]")?.checked);
   };
   group.querySelector(".switches").addEventListener("change", change);
   change();

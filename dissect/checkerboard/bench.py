@@ -1,0 +1,160 @@
+"""A generator on the bench: its layers mended by every method and strength, and what that does to the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ...hooks.errors import UsageError
+from ..generators.base import Generator
+from ..progress import Progress
+from ..randomness import NOISE, dice
+from .audit import ripples
+from .kernels import Moments
+from .measure import Look, batches
+from .mend import METHODS, input_moments, mendable, mended, module_of
+from .spectrum import Spectrum, peaks
+from .upsampling import Upsampling, upsamplings
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A generator and the sites that are mended."""
+
+    generator: Generator
+    sites: list[Upsampling]
+    places: list[int]  # of these among all
+    moments: dict[str, Moments]
+    image: tuple[int, int]
+    periods: set[tuple[int, int]]  # of all sites
+    batch: int
+
+    @classmethod
+    def open(
+        cls, generator: Generator, chosen: Sequence[str], seen: range, batch: int, image: tuple[int, int]
+    ) -> Bench:
+        """Find the layers and look at their inputs.
+
+        Raises:
+            UsageError: there is no such upsampling layer.
+        """
+        every = upsamplings(generator)
+        names = [site.name for site in every]
+        if missing := [name for name in chosen if name not in names]:
+            raise UsageError(f"--layer {missing[0]} makes no map finer; those that do: {', '.join(names)}.")
+        sites = [site for site in every if site.name in chosen]
+        fit = [site for site in sites if mendable(generator, site, "equalise")]
+        return cls(
+            generator=generator,
+            sites=sites,
+            places=[names.index(site.name) for site in sites],
+            moments=input_moments(generator, fit, seen, batch),
+            image=image,
+            periods={period for site in every if (period := site.period(image)) is not None},
+            batch=batch,
+        )
+
+    @property
+    def period(self) -> tuple[int, int]:
+        """Of the coarsest grid of the sites that are mended."""
+        found = [period for site in self.sites if (period := site.period(self.image)) is not None]
+        if not found:
+            raise UsageError("The grids of these layers are no whole number of pixels; they cannot be fine-tuned.")
+        return max(found)
+
+    def able(self, method: str) -> bool:
+        """Whether the method works on all sites."""
+        if method == "notch":
+            return any(site.period(self.image) is not None for site in self.sites)
+        return all(mendable(self.generator, site, method) for site in self.sites)
+
+    def mended(self, method: str, strength: float) -> Generator:
+        """See `mend.mended`."""
+        return mended(self.generator, self.sites, method, strength, moments=self.moments, image=self.image)
+
+    @torch.no_grad()
+    def random(self, seed: int, number: int, method: str, strength: float) -> Generator:
+        """The generator with random numbers added to the weights of the sites, of the size of the repair's change."""
+        like = self.mended("resize" if method == "resize" else "equalise", min(strength, 0.999999))
+        noisy = mended(self.generator, (), "equalise")
+        for place, site in enumerate(self.sites):
+            weight = module_of(noisy, site).get_parameter("weight")
+            change = module_of(like, site).get_parameter("weight") - weight
+            shape = tuple(weight.shape)
+            noise = torch.from_numpy(dice(seed, NOISE, number * len(self.sites) + place).standard_normal(shape, "f4"))
+            weight.add_(noise.to(weight) * (change.norm() / noise.norm()))
+        return noisy
+
+    def curve(self, samples: range, progress: Progress) -> pd.DataFrame:
+        """One row a method and strength, from 0 up.
+
+        Columns: method, strength, levels (root mean square change of a pixel, of 255), left (foretold ripple of a flat
+        input as a share of what it was), and those of `grid`.
+        """
+        methods = [method for method in METHODS if self.able(method)]
+        rows = []
+        with progress.task("trade-off", (1 + len(methods) * len(STRENGTHS)) * len(samples)) as advance:
+            plain = Look(self.generator, upsamplings(self.generator), samples)
+            images = _images(plain, samples, self.batch, advance)
+            start = self.grid(plain)
+            for method in methods:
+                rows.append({"method": method, "strength": 0.0, "levels": 0.0, "left": 1.0} | start)
+                for strength in STRENGTHS:
+                    version = self.mended(method, strength)
+                    look = Look(version, upsamplings(version), samples)
+                    change = 255 * (_images(look, samples, self.batch, advance) - images)
+                    now = self.grid(look)
+                    rows.append(
+                        {
+                            "method": method,
+                            "strength": strength,
+                            "levels": float(change.square().mean().sqrt()),
+                            "left": now["flat"] / start["flat"] if start["flat"] else float("nan"),
+                        }
+                        | now
+                    )
+        return pd.DataFrame(rows)
+
+    def grid(self, look: Look, real: Spectrum | None = None) -> dict[str, Any]:
+        """What is left of the grid.
+
+        flat: ripple that the weights foretell for a flat input at its mean level, ripple: the one that is measured,
+        with its interval; of the mended layer where it is greatest, as shares of the maps' standard deviation.
+        peaks: how many of any grid; z: of the strongest; own_z, own_excess: of the strongest of the mended layers'
+        grids.
+        """
+        worst: dict[str, float] = {}
+        for place in self.places:
+            here = ripples(look.sites[place], look.seen[place])
+            if not worst or here["measured"] > worst["measured"]:
+                worst = here
+        table = peaks(look.spectrum, self.periods, real)
+        own = table[table.period.isin(["×".join(map(str, one)) for one in self._own])]
+        return {
+            "flat": worst["foretold"],
+            "ripple": worst["measured"],
+            "ripple_low": worst["measured_low"],
+            "ripple_high": worst["measured_high"],
+            "peaks": int(table.peak.sum()),
+            "z": float(table.z.max()),
+            "own_z": float(own.z.max()),
+            "own_excess": float(own.excess.max()),
+        }
+
+    @property
+    def _own(self) -> set[tuple[int, int]]:
+        return {period for site in self.sites if (period := site.period(self.image)) is not None}
+
+
+def _images(look: Look, samples: range, batch: int, advance: Callable[[int], None]) -> torch.Tensor:
+    found = []
+    for numbers in batches(samples, batch):
+        found.append(look(numbers).cpu())
+        advance(len(numbers))
+    return torch.cat(found)

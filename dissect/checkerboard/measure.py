@@ -1,0 +1,294 @@
+"""What upsampling layers really put out: the ripple of their maps over samples, and what it does to the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ...hooks.calls import Call, watched
+from ...hooks.errors import DissectError
+from ..generators.base import Generator
+from ..randomness import SHIFTS, bits
+from ..subject import failing
+from .kernels import amplitude, ripple
+from .spectrum import Spectrum
+from .upsampling import Upsampling
+
+GROUPS = 20  # of samples, left out in turn for the interval
+SHUFFLES = 200  # for chance
+LEAST_REPEATS = 4  # of a pattern along a side, for the border to be faded out
+LEVEL = 0.95
+CORRELATED = 8  # units, at least, for a correlation over them
+SHADES = 4  # of each colour channel, where colours are told apart
+
+
+def fade(size: tuple[int, int], factor: tuple[int, int]) -> Tensor:
+    """(H, W) weights: a Hann window, or ones along a side where the pattern repeats too seldom."""
+    sides = [
+        torch.hann_window(side) if side >= LEAST_REPEATS * step else torch.ones(side)
+        for side, step in zip(size, factor, strict=True)
+    ]
+    return sides[0][:, None] * sides[1]
+
+
+def phase_means(maps: Tensor, factor: tuple[int, int]) -> Tensor:
+    """maps (N, C, H, W) -> (N, C, sh, sw): the mean over positions of each phase.
+
+    Positions are weighted by a Hann window, so that neither the border nor a slope across the map makes a ripple; what
+    is left over from the last whole period is not looked at.
+    """
+    (down, across), (height, width) = factor, maps.shape[2:]
+    maps = maps[:, :, : height // down * down, : width // across * across]
+    weights = fade((maps.shape[2], maps.shape[3]), factor).to(maps)
+
+    def by_phase(values: Tensor) -> Tensor:
+        return values.unflatten(-1, (-1, across)).unflatten(-3, (-1, down)).sum((-4, -2))
+
+    return by_phase(maps * weights) / by_phase(weights)
+
+
+def mean_level(maps: Tensor) -> Tensor:
+    """maps (N, C, H, W) -> (N, C): the mean over positions, weighted as in `phase_means`."""
+    weights = fade((maps.shape[2], maps.shape[3]), (1, 1)).to(maps)
+    return (maps * weights).sum((2, 3)) / weights.sum()
+
+
+@dataclass
+class Seen:
+    """Sums over samples of one layer. G groups of samples by number, B random shifts of each sample."""
+
+    groups: Tensor  # (G, C, sh, sw) sums of phase means
+    counts: Tensor  # (G,)
+    shifted: Tensor  # (B, C, sh, sw) sums of phase means, each sample's shifted at random
+    squares: Tensor  # (C,) sums of squares of the maps' values, means over positions
+    means: Tensor  # (C,)
+    level: Tensor | None = None  # (in,) sums of the input's mean
+
+    @classmethod
+    def empty(cls, units: int, factor: tuple[int, int]) -> Seen:
+        shape = (units, *factor)
+        return cls(
+            groups=torch.zeros(GROUPS, *shape),
+            counts=torch.zeros(GROUPS),
+            shifted=torch.zeros(SHUFFLES, *shape),
+            squares=torch.zeros(shape[0]),
+            means=torch.zeros(shape[0]),
+        )
+
+    def add(self, maps: Tensor, samples: Sequence[int], shifts: Tensor, factor: tuple[int, int]) -> None:
+        """maps (n, C, H, W); shifts (B, n) whole numbers of any size."""
+        tiles = phase_means(maps.float(), factor).cpu()  # (n, C, sh, sw)
+        members = torch.as_tensor(samples) % GROUPS
+        self.groups.index_add_(0, members, tiles)
+        self.counts.index_add_(0, members, torch.ones(len(members)))
+        rolls = [(a, b) for a in range(factor[0]) for b in range(factor[1])]
+        turned = torch.stack([tiles.roll(roll, (2, 3)) for roll in rolls])  # (s², n, C, sh, sw)
+        chosen = torch.nn.functional.one_hot(shifts % len(rolls), len(rolls)).float()  # (B, n, s²)
+        self.shifted += torch.einsum("bnr,rncij->bcij", chosen, turned)
+        self.squares += maps.float().square().mean((2, 3)).sum(0).cpu()
+        self.means += maps.float().mean((2, 3)).sum(0).cpu()
+
+    @property
+    def count(self) -> float:
+        return float(self.counts.sum())
+
+    @property
+    def tile(self) -> Tensor:
+        """(C, sh, sw): the mean ripple over samples."""
+        return ripple(self.groups.sum(0) / self.count)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation over positions and samples, as the root mean square over units."""
+        mean = self.means / self.count
+        return float((self.squares / self.count - mean.square()).clamp(min=0).mean().sqrt())
+
+    def measured(self, scale: float) -> dict[str, float]:
+        """The amplitude of the tile over all units, as a share of `scale`, with its interval and what chance gives.
+
+        Interval: 95 %, jackknife over groups of samples. Chance: the 95 % quantile of 200 rounds in which every
+        sample's phases are shifted at random; a grid cancels then and nothing else does. p = (1 + rounds at least as
+        great) / 201.
+        """
+        value = whole_amplitude(self.tile) / scale
+        some = self.counts > 0
+        rest = self.groups.sum(0) - self.groups[some]
+        others = whole_amplitude(rest / (self.count - self.counts[some]).view(-1, 1, 1, 1)) / scale
+        number = len(others)
+        error = ((number - 1) / number * (others - others.mean()).square().sum()).sqrt()
+        reach = stats.t.ppf((1 + LEVEL) / 2, number - 1) * float(error)
+        null = whole_amplitude(self.shifted / self.count) / scale
+        return {
+            "measured": float(value),
+            "measured_low": max(0.0, float(value) - reach),
+            "measured_high": float(value) + reach,
+            "chance": float(null.quantile(LEVEL)),
+            "p_value": (1 + int((null >= value).sum())) / (1 + SHUFFLES),
+        }
+
+
+def whole_amplitude(tile: Tensor) -> Tensor:
+    """(…, C, sh, sw) -> (…): root mean square of the ripple over phases and units."""
+    return amplitude(tile).square().mean(-1).sqrt()
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Pearson's, of (n,) numbers; NaN for fewer than eight, or where one does not vary."""
+    if len(one) < CORRELATED:
+        return float("nan")
+    found = np.corrcoef(one.double().numpy(), other.double().numpy())[0, 1] if one.std() * other.std() > 0 else np.nan
+    return float(found)
+
+
+def random_shifts(samples: int, seed: int) -> Tensor:
+    """(B, samples) whole numbers: by how much each sample is shifted in each round, modulo what it is used for."""
+    return torch.from_numpy((bits((SHUFFLES, samples), seed, SHIFTS, 0) >> np.uint64(33)).astype(np.int64))
+
+
+def batches(samples: range, size: int) -> Iterator[range]:
+    """The samples, some at a time."""
+    for start in range(samples.start, samples.stop, size):
+        yield range(start, min(start + size, samples.stop))
+
+
+class Look:
+    """Draws samples, and sums up the ripple of every site and the spectrum of the images on the way.
+
+    Args:
+        generator: whose samples are drawn.
+        sites: its places to look at.
+        samples: all that will be drawn.
+        seed: of chance.
+    """
+
+    def __init__(self, generator: Generator, sites: Sequence[Upsampling], samples: range, seed: int = 0) -> None:
+        self.generator, self.sites, self.first = generator, sites, samples.start
+        self.seen = [Seen.empty(site.maps[0], site.factor) for site in sites]
+        self.spectrum = Spectrum()
+        self._shifts = random_shifts(len(samples), seed)
+
+    @torch.inference_mode()
+    def __call__(self, numbers: Sequence[int]) -> Tensor:
+        """images (n, 3, H, W) of some of the samples.
+
+        Raises:
+            DissectError: the network failed, or a layer or an image is not finite.
+        """
+        said = f"samples {numbers[0]} to {numbers[-1]}"
+        mine = self._shifts[:, numbers[0] - self.first : numbers[-1] - self.first + 1]
+
+        def see(call: Call, output: Tensor) -> None:
+            for site, sums in zip(self.sites, self.seen, strict=True):
+                if call.place == (site.source or site.place):
+                    level = mean_level(call.input.float()).sum(0).cpu()
+                    sums.level = level if sums.level is None else sums.level + level
+                if call.place == site.place:
+                    if not bool(output.isfinite().all()):
+                        raise DissectError(f"{site.name} puts out numbers that are not finite on {said}.")
+                    sums.add(output, numbers, mine, site.factor)
+
+        with failing(said), watched(self.generator.module, see):
+            images = self.generator(self.generator.latents(numbers))
+        if not bool(images.isfinite().all()):
+            raise DissectError(f"{self.generator.name} drew pixels that are not finite on {said}; check the weights.")
+        self.spectrum.add(images)
+        return images
+
+    def all(self, samples: range, batch: int, advance: Callable[[int], None] = lambda _: None) -> Look:
+        """Draw these samples, and return itself."""
+        for numbers in batches(samples, batch):
+            self(numbers)
+            advance(len(numbers))
+        return self
+
+
+@contextmanager
+def without(generator: Generator, site: Upsampling, tile: Tensor) -> Iterator[None]:
+    """While open, the site puts out its maps less the tile (C, sh, sw), repeated all over them."""
+
+    def see(call: Call, output: Tensor) -> Tensor | None:
+        if call.place != site.place:
+            return None
+        times = [-(-side // step) for side, step in zip(output.shape[2:], site.factor, strict=True)]
+        whole = tile.to(output).repeat(1, times[0], times[1])[:, : output.shape[2], : output.shape[3]]
+        return output - whole
+
+    with watched(generator.module, see):
+        yield
+
+
+@dataclass
+class Effect:
+    """What taking one layer's ripple out does to the images: sums over samples."""
+
+    samples: list[float] = field(default_factory=list)  # root mean square change of each, in levels of 255
+    energy: float = 0.0  # of the images' variation over pixels, in squared levels
+    colours: Tensor = field(default_factory=lambda: torch.zeros(SHADES**3, 2, dtype=torch.float64))  # squares, pixels
+    spectrum: Spectrum = field(default_factory=Spectrum)
+
+    def add(self, before: Tensor, after: Tensor) -> None:
+        """images (n, 3, H, W) with the ripple and without."""
+        change = ((after - before) * 255).square().mean(1).double().cpu()  # (n, H, W)
+        self.samples += change.mean((1, 2)).sqrt().tolist()
+        self.energy += float((before * 255).var((2, 3), correction=0).mean(1).sum())
+        place = (after * SHADES).long().clamp(max=SHADES - 1).cpu()
+        flat = ((place[:, 0] * SHADES + place[:, 1]) * SHADES + place[:, 2]).flatten()
+        both = torch.stack([change.flatten(), torch.ones(change.numel(), dtype=torch.float64)], 1)
+        self.colours.index_add_(0, flat, both)
+        self.spectrum.add(after)
+
+    def levels(self) -> dict[str, float]:
+        """Root mean square change of a pixel in levels of 255 with its 95 % interval, and its share of the energy."""
+        squares = np.square(self.samples)
+        mean = float(squares.mean())
+        reach = float(stats.t.ppf((1 + LEVEL) / 2, max(1, len(squares) - 1))) * float(
+            squares.std(ddof=1) / np.sqrt(len(squares)) if len(squares) > 1 else 0
+        )
+        return {
+            "levels": mean**0.5,
+            "levels_low": max(0.0, mean - reach) ** 0.5,
+            "levels_high": (mean + reach) ** 0.5,
+            "image_share": mean * len(squares) / self.energy if self.energy else float("nan"),
+        }
+
+    def strongest(self, least: float = 0.002) -> list[dict[str, object]]:
+        """The colours that change most, among those of at least 0.2 % of the pixels: their cell, levels, share."""
+        squares, pixels = self.colours.T
+        share = pixels / pixels.sum()
+        levels = (squares / pixels.clamp(min=1)).sqrt()
+        order = torch.where(share >= least, levels, -1.0).argsort(descending=True)
+        found = []
+        for place in order[: int((share >= least).sum())].tolist():
+            cell = (place // SHADES**2, place // SHADES % SHADES, place % SHADES)
+            middle = [round((side + 0.5) * 255 / SHADES) for side in cell]
+            colour = "#" + "".join(f"{value:02x}" for value in middle)
+            found.append({"colour": colour, "levels": float(levels[place]), "share": float(share[place])})
+        return found
+
+
+@torch.inference_mode()
+def take_out(
+    generator: Generator,
+    sites: Sequence[Upsampling],
+    tiles: Sequence[Tensor],
+    samples: range,
+    batch: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Effect]:
+    """Draw the samples with each site's ripple taken out, one site at a time."""
+    effects = [Effect() for _ in sites]
+    for numbers in batches(samples, batch):
+        with failing(f"samples {numbers[0]} to {numbers[-1]}"):
+            latents = generator.latents(numbers)
+            before = generator(latents)
+            for site, tile, effect in zip(sites, tiles, effects, strict=True):
+                with without(generator, site, tile):
+                    effect.add(before, generator(latents))
+        advance(len(numbers))
+    return effects

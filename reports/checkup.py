@@ -1,0 +1,122 @@
+"""A checkup of a generator's upsampling as a page. Only its folder is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dissect.checkups import TABLES, Checkup
+from ..dissect.repairs import TABLES as REPAIR_TABLES
+from ..dissect.repairs import Repair
+from . import figures
+from .interventions import class_rows, pairs
+from .pages import render, replaced, telling
+from .repairs import metrics
+from .shelf import Shelf
+
+PEAKS = 12  # shown
+SPECTRA = {"images": "generated", "untrained": "untrained control", "reference": "reference"}
+
+
+def write_checkup(found: Checkup) -> Path:
+    """Write CHECKUP/report/ and return its index.html.
+
+    Raises:
+        DissectError: a file of the checkup is missing or damaged, or the page cannot be written.
+    """
+    final = found.folder / "report"
+    again = f"dissect checkup --out {found.folder}"
+    with telling("checkup", found.folder, final, again), replaced(final) as part:
+        (part / "index.html").write_text(_page(found, Shelf(part)), encoding="utf-8")
+    return final / "index.html"
+
+
+def _page(found: Checkup, shelf: Shelf) -> str:
+    info = found.info
+    shown = found.peaks[found.peaks.set == "images"]
+    files = [file for file in (*TABLES.values(), "checkup.json") if (found.folder / file).is_file()]
+    context: dict[str, Any] = {
+        "info": info,
+        "layers": [
+            _layer(row, number, found, shelf) for number, row in enumerate(found.layers.fillna("").to_dict("records"))
+        ],
+        "peaks": shown.head(PEAKS).to_dict("records"),
+        "strongest": None if shown.empty else shown.iloc[0].to_dict(),
+        "highest": max(1.0, float(shown.excess.abs().max())) if len(shown) else 1.0,
+        "spectra": _spectra(found, shelf),
+        "gradient": found.gradient.fillna("").to_dict("records"),
+        "repairs": (repairs := [_repair(place, shelf) for place in found.repairs]),
+        "colours": {
+            name: figures.safe_colour(colour) for one in repairs for name, colour in one["info"]["colours"].items()
+        },
+        "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in files},
+    }
+    return render("checkup.html", ("pictures.js",), {}, context)
+
+
+def _layer(row: dict[str, Any], number: int, found: Checkup, shelf: Shelf) -> dict[str, Any]:
+    """One layer: its row, its overlap, the colours and samples in which its ripple shows most."""
+    name = row["layer"]
+    overlap = found.info["overlap"].get(name)
+    pictures: NDArray[Any] = found.arrays[f"samples_{number}"]
+    shots = {
+        "role": np.array(["strongest"] * len(pictures)),
+        "sample": np.array([one["sample"] for one in found.info["strongest"][name]]),
+        "before": pictures[:, 0],
+        "after": pictures[:, 1],
+        "place": np.zeros(pictures.shape[:1] + pictures.shape[2:4], bool),
+    }
+    return row | {
+        "overlap": overlap,
+        "most": overlap and max(max(overlap["line"]), 1),
+        "full": overlap and max(map(max, overlap["pattern"])),
+        "colours": [one | {"colour": figures.safe_colour(one["colour"])} for one in found.info["colours"][name]],
+        "pictures": pairs([], shots, f"layers/{number}", shelf, exact=True),
+    }
+
+
+def _spectra(found: Checkup, shelf: Shelf) -> list[dict[str, Any]]:
+    """The mean spectra side by side on one scale, and where the peaks of the generated images are, in per cent."""
+    kept = {name: found.arrays[name] for name in SPECTRA if name in found.arrays}
+    low, high = (float(np.quantile(np.stack(list(kept.values())), share)) for share in (0.01, 0.995))
+    spectra = []
+    for name, values in kept.items():
+        height, width = values.shape
+        table = found.peaks[(found.peaks.set == name) & found.peaks.peak]
+        rings = []
+        for row in table.itertuples():
+            for sign in (1, -1):
+                y, x = (sign * float(value) + 0.5 for value in (row.vertical, row.horizontal))
+                rings.append([round(100 * (x % 1 + 0.5 / width), 2), round(100 * (y % 1 + 0.5 / height), 2)])
+        picture = shelf.put(f"spectra/{name}.webp", figures.heat(values, low, high))
+        spectra.append({"name": SPECTRA[name], "picture": picture, "rings": rings, "peaks": len(table)})
+    return spectra
+
+
+def _repair(place: Path, shelf: Shelf) -> dict[str, Any]:
+    """What the page tells of one repair."""
+    found = Repair.load(place)
+    rows: list[dict[str, Any]] = []
+    scale = 1.0
+    if len(found.effects):
+        order = found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index
+        rows, scale = class_rows(found.effects.loc[order])
+    card = found.checkpoint.with_suffix(".md").name
+    kept = [file for file in (*REPAIR_TABLES.values(), "repair.json", card) if (place / file).is_file()]
+    where = f"repairs/{place.name}"
+    return {
+        "name": place.name,
+        "info": found.info,
+        "grid": found.grid.to_dict("records"),
+        "metrics": metrics(found.fidelity),
+        "rows": rows,
+        "scale": scale,
+        "baselines": "random_pp" in found.effects,
+        "curve": shelf.put(f"{where}/curve.svg", figures.trade_off(found.curve)),
+        "pictures": pairs(list(found.info["colours"].values()), found.pictures, where, shelf, exact=True),
+        "checkpoint": str(found.checkpoint),
+        "files": {file: shelf.put(f"{where}/{file}", (place / file).read_bytes()) for file in kept},
+    }
