@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .hooks.errors import UsageError
 from .reports import console, console_repairs
 from .reports.command import (
     GRID_ONLY,
@@ -162,7 +163,7 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
     from .reports.pages import write_report
 
     if run is None or len(layers) > 1:
-        raise click.UsageError("Name the folder of a run, and at most one --layer.")
+        raise UsageError("Name the folder of a run, and at most one --layer.")
     kept = {name: value for name, value in options.items() if name not in GRID_ONLY}
     found = dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept)
     page = link(write_report(Dissection.load(run), quiet=quiet), repair=found.info["name"])

@@ -178,8 +178,8 @@ def test_empty_layers_and_flat_weights_are_refused(state: dict[str, Tensor]) -> 
 
 
 def test_an_unknown_family_lists_keys_and_what_was_tried(tmp_path: Path) -> None:
-    torch.save({"main.0.weight": torch.zeros(2, 2), "main.1.bias": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(DissectError, match=r"Tried progan: no key is like layer1\.conv\.weight.*main\.0\.weight"):
+    torch.save({"net.0.weight": torch.zeros(2, 2), "net.1.bias": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(DissectError, match=r"Tried progan: no key is like layer1\.conv\.weight.*net\.0\.weight"):
         open_checkpoint(tmp_path / "other.pth")
 
 

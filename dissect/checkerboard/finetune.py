@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ...hooks.errors import UsageError
 from ..generators.base import Generator
 from ..generators.kept_edits import filtered
 from ..subject import failing
@@ -42,6 +43,7 @@ def finetune(
         period: height and width of the grid in pixels.
 
     Raises:
+        UsageError: nothing is left to train.
         DissectError: a network failed.
     """
     pattern = notch(period).to(student.device)
@@ -51,6 +53,8 @@ def finetune(
         for part in held:
             part.requires_grad_(False)
     trained = [parameter for parameter in student.module.parameters() if parameter.requires_grad]
+    if not trained:
+        raise UsageError("--finetune-minutes: all weights lie in the layers with a box, which stay as they are.")
     adam = torch.optim.Adam(trained, lr=RATE, betas=(0.5, 0.99))
     started, steps = time.monotonic(), 0
     while (passed := time.monotonic() - started) < 60 * minutes:

@@ -162,4 +162,4 @@ def gradient_side(
 
 
 def _mean(seen: Seen) -> float:
-    return max(1e-30, float(seen.means / seen.count))
+    return max(1e-30, float(seen.groups.sum(0).mean() / seen.count))

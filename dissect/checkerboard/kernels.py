@@ -157,7 +157,8 @@ class InputMoments:
         """inputs (N, in, h, w); beyond the border they are zero."""
         height, width = inputs.shape[2:]
         geometry = self.geometry
-        reach = max(dilation * taps for dilation, taps in zip(geometry.dilation, self.kernel, strict=True))
+        extents = zip(geometry.dilation, self.kernel, geometry.padding, strict=True)
+        reach = max(dilation * taps + abs(edge) for dilation, taps, edge in extents)
         padded = F.pad(inputs.double().cpu(), (reach,) * 4)
         for phase in product(range(geometry.stride[0]), range(geometry.stride[1])):
             places = [  # o = s·i + d·t − p: the input that a tap brings to an output lies so far before it

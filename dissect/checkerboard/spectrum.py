@@ -27,6 +27,7 @@ SPACING = 8  # bins, at least, between the frequencies of a grid for it to be lo
 ROUNDING = 1 / 12 / 255**2  # mean square of rounding to 8 bits
 SCALE = 1.4826  # from a median absolute deviation to a standard deviation
 LEAST_Z = 4.0
+EVEN = 0.05  # dB: spreads below it count as this, so that nothing stands out of a spectrum that is flat by rounding
 DECIBEL = 10 / math.log(10)
 HIGH = 0.25  # cycles a pixel: where the upper octave begins
 LEVEL = 0.95
@@ -44,6 +45,11 @@ def log_power(images: Tensor) -> Tensor:
 def contrasts(log: Tensor) -> Tensor:
     """log power (…, H, W) -> (2, …, H, W): each bin less its neighbours in its column, and in its row."""
     return torch.stack([log - (log.roll(REACH, axis) + log.roll(-REACH, axis)) / 2 for axis in (-2, -1)])
+
+
+def excess_of(log: Tensor) -> Tensor:
+    """log power (H, W) -> excess (H, W), by the formula above."""
+    return contrasts(log).amin(0)
 
 
 @dataclass
@@ -127,7 +133,7 @@ def standing(excess: Tensor, peaks: Tensor) -> tuple[Tensor, float]:
     ring = torch.stack([values.roll((-int(a), -int(b)), (0, 1)) for a in side for b in side])  # (289, H, W)
     median = ring.nanmedian(0).values
     deviation = (ring - median).abs().nanmedian(0).values * SCALE
-    z = (excess - median) / deviation.clamp(min=1e-9)
+    z = (excess - median) / deviation.clamp(min=EVEN)
     return torch.where(peaks, z, torch.nan), float(z[free].max())
 
 

@@ -1,0 +1,130 @@
+"""What a network does to the size of its maps, found by running it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ganatomy.dissect import Generator, NormalLatents
+from ganatomy.dissect.checkerboard.upsampling import INTERPOLATION, SHUFFLE, TRANSPOSED, upsamplings
+from ganatomy.hooks.calls import Call, watched
+from ganatomy.hooks.errors import DissectError, UsageError
+
+
+class Functional(nn.Module):
+    """Upsampling in the forward pass itself, with weights that are no module's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 6, 3, 3))
+        self.conv = nn.Conv2d(6, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv_transpose2d(x, self.kernel, stride=(2, 1), padding=1, output_padding=(1, 0))
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear")
+        return self.conv(F.pad(x, (1, 1, 1, 1), mode="reflect"))
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Sequential(nn.Unflatten(1, (8, 1, 1)), nn.ConvTranspose2d(8, 4, 4))
+        self.inner = Functional()
+        self.shuffled = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.PixelShuffle(2))
+        self.repeated = nn.Conv2d(2, 3, 3, padding=1)
+        self.last = nn.Upsample(scale_factor=2)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.shuffled(self.inner(self.start(latents)))
+        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)  # no function that is known
+        return self.last(self.repeated(x))
+
+
+def generator(module: nn.Module) -> Generator:
+    return Generator(module=module.requires_grad_(False), name="it", source=NormalLatents((8,)))
+
+
+def test_every_kind_is_found_in_order() -> None:
+    found = upsamplings(generator(Whole()))
+    assert [(site.name, site.kind, site.factor) for site in found] == [
+        ("inner", TRANSPOSED, (2, 1)),
+        ("inner.conv", INTERPOLATION, (2, 2)),
+        ("shuffled.1", SHUFFLE, (2, 2)),
+        ("repeated", INTERPOLATION, (2, 2)),
+        ("last", INTERPOLATION, (2, 2)),
+    ]
+    assert found[0].uneven
+    assert found[0].pattern is not None
+    assert found[0].pattern.tolist() == [[3], [6]]
+    assert [site.how for site in found] == [
+        "",
+        "bilinear, then convolution",
+        "",
+        "unknown means, then convolution",
+        "nearest",
+    ]
+    assert found[2].source == ("shuffled.0", "conv2d", 0)
+    assert [site.maps for site in found] == [(6, 8, 4), (6, 16, 8), (2, 32, 16), (3, 64, 32), (3, 128, 64)]
+    assert [site.period((128, 64)) for site in found] == [(32, 16), (16, 16), (8, 8), (4, 4), (2, 2)]
+    assert found[0].period((100, 50)) is None
+
+
+def test_what_is_foretold_is_what_comes_out_of_a_flat_input() -> None:
+    module = Whole()
+    level, answers = torch.randn(4), {}
+
+    def see(call: Call, output: Tensor) -> Tensor | None:
+        if call.place == ("start.1", "conv_transpose2d", 0):
+            return level.view(1, 4, 1, 1).expand(output.shape[0], 4, 24, 24)
+        answers[call.place] = output
+        return None
+
+    first, _, shuffle, *_ = upsamplings(generator(module))
+    with torch.no_grad(), watched(module, see):
+        module(torch.randn(1, 8))
+    tile = first.foretold(level)
+    assert tile is not None
+    assert torch.allclose(tile, answers[first.place][0, :, 20:22, 12:13], atol=1e-5)
+    flat = torch.randn(6)
+    with torch.no_grad():
+        out = module.shuffled(flat.view(1, 6, 1, 1).expand(1, 6, 12, 12))
+    tile = shuffle.foretold(flat)
+    assert tile is not None
+    assert torch.allclose(tile, out[0, :, 10:12, 10:12], atol=1e-5)
+
+
+def test_replacing_what_a_call_returns_changes_what_follows_and_leaves_no_hook() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+    x = torch.randn(2, 1, 3, 3)
+    with watched(module, lambda call, out: torch.zeros_like(out) if call.owner == "0" else None):
+        assert torch.equal(module(x), module[1](torch.zeros(2, 1, 3, 3)))
+    seen: list[tuple[str, str, int]] = []
+    with watched(module, lambda call, _: seen.append(call.place)):
+        module(x)
+        with pytest.raises(RuntimeError):
+            module(torch.randn(2, 5, 3, 3))
+    assert seen == [("0", "conv2d", 0), ("1", "conv2d", 0)]
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    module(x)
+    assert len(seen) == 2
+
+
+def test_a_call_is_counted_within_its_pass() -> None:
+    shared = nn.Conv2d(2, 2, 1)
+    module = nn.Sequential(shared, shared)
+    seen: list[tuple[str, str, int]] = []
+    with watched(module, lambda call, _: seen.append(call.place)):
+        module(torch.randn(1, 2, 3, 3))
+        module(torch.randn(1, 2, 3, 3))
+    assert seen == [("0", "conv2d", 0), ("0", "conv2d", 1)] * 2
+
+
+def test_a_network_that_makes_nothing_finer_is_refused() -> None:
+    flat = nn.Sequential(nn.Linear(8, 3 * 64), nn.Unflatten(1, (3, 8, 8)), nn.Conv2d(3, 3, 3, padding=1))
+    with pytest.raises(UsageError, match="makes no map finer"):
+        upsamplings(generator(flat))
+    broken = nn.Sequential(nn.Unflatten(1, (8, 1, 1)), nn.ConvTranspose2d(5, 3, 4))
+    with pytest.raises(DissectError, match="two probe samples"):
+        upsamplings(generator(broken))
