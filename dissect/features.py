@@ -191,15 +191,20 @@ def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator
         UsageError: no folder, or too few images in it.
         DissectError: on the way, an image that cannot be read.
     """
-    if str(given) == SCENES and not Path(given).is_dir():
+    if is_scenes(given):
         return _scenes(), f"{REFERENCE} drawn scenes"
     files, number = _files(Path(given))
     return _read(files, size), f"{given} ({len(files)} of {number} images)"
 
 
+def is_scenes(given: str | Path) -> bool:
+    """Whether drawn scenes are meant, and no folder of that name."""
+    return str(given) == SCENES and not Path(given).is_dir()
+
+
 def count_reference(given: str | Path | None) -> int:
     """How many images a reference holds."""
-    if given is None or (str(given) == SCENES and not Path(given).is_dir()):
+    if given is None or is_scenes(given):
         return REFERENCE
     return len(_files(Path(given))[0])
 

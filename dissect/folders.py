@@ -34,8 +34,8 @@ def written(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def holds(folder: Path, file: str, config: dict[str, Any]) -> bool:
-    """Whether a folder holds the result of this very task already; `file` is its description.
+def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give another --name, or delete it") -> bool:
+    """Whether a folder holds the result of this very task already; `file` is its description, `do` what to do if not.
 
     Raises:
         UsageError: it holds another task's, which is never replaced.
@@ -44,7 +44,7 @@ def holds(folder: Path, file: str, config: dict[str, Any]) -> bool:
     if not folder.exists():
         return False
     if said := difference(read_json(folder / file).get("config", {}), config):
-        raise UsageError(f"{folder} holds another result ({said[:300]}); give another --name, or delete it.")
+        raise UsageError(f"{folder} holds another result ({said[:300]}); {do}.")
     return True
 
 

@@ -62,7 +62,7 @@ See = Callable[[Call, Tensor], Tensor | None]
 def watched(module: nn.Module, see: See) -> Iterator[None]:
     """While open, `see(call, output)` is told of every call that `ARGUMENTS` names inside `module`.
 
-    What it returns, if not None, takes the place of the output.
+    What it returns, if not None, takes the place of the output. Calls of other hooks on the whole module are not seen.
     """
     owners: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
@@ -100,7 +100,7 @@ def watched(module: nn.Module, see: See) -> Iterator[None]:
     try:
         for name, part in module.named_modules():
             handles.append(part.register_forward_pre_hook(enter(name), prepend=True))
-            handles.append(part.register_forward_hook(leave, always_call=True))
+            handles.append(part.register_forward_hook(leave, prepend=True, always_call=True))
         with Mode():
             yield
     finally:

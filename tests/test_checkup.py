@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.reports.checkup import write_checkup
 
-from .boards import SIZE, board, flat, of_another_size, strided, unstrided
+from .boards import SIZE, Board, Repeated, board, flat, of_another_size, strided, unstrided
+from .test_report import page as page
 
 
 def check(tmp_path: Path, name: str = "it", **options: Any) -> Checkup:
@@ -113,6 +115,43 @@ def test_it_is_kept_opened_again_and_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "it" / "checkup.json").stat().st_mtime_ns == kept
     with pytest.raises(UsageError, match="samples: there 64, asked 65"):
         check(tmp_path, samples=65)
+
+
+def test_another_seed_critic_or_range_is_another_checkup(tmp_path: Path) -> None:
+    found = check(tmp_path, critic=strided())
+    other = check(tmp_path, "other", seed=5)
+    assert not np.allclose(found.peaks.excess, other.peaks.excess)
+    heavier = strided()
+    nn.init.constant_(heavier.get_parameter("weight"), 2.0)
+    with pytest.raises(UsageError, match="critic_sha256"):
+        check(tmp_path, critic=heavier)
+    with pytest.raises(UsageError, match=r"output_range.*give another --out"):
+        check(tmp_path, critic=strided(), model=replace(board(), output_range=(-1.0, 1.0)))
+
+
+@pytest.mark.parametrize("fault", ["small", "unknown", "spectral", "black"])
+def test_layers_that_cannot_be_equalised_are_checked_all_the_same(fault: str, tmp_path: Path, page: Any) -> None:
+    generator = board()
+    module = generator.module
+    assert isinstance(module, Board)
+    if fault == "small":  # a kernel smaller than its stride leaves three pixels of four empty
+        module.up = nn.ConvTranspose2d(4, 3, 1, 2, 0, 1, bias=False)
+    elif fault == "unknown":  # the same map of every unit four times, as a view
+        module.up = Repeated()
+    elif fault == "spectral":
+        module.up = nn.utils.parametrizations.spectral_norm(module.up)
+    else:
+        nn.init.zeros_(module.up.weight)
+        generator = replace(generator, output_range=(10.0, 11.0))
+    module.requires_grad_(False)
+    found = check(tmp_path, model=generator)
+    (row,) = found.layers.to_dict("records")
+    if fault in ("small", "unknown"):
+        assert row["measured"] > 3 * row["chance"]
+        assert (found.verdict, found.info["blame"]) == ("visible", row["layer"])
+    assert np.isnan(row["own_equalised"])
+    page.goto(write_checkup(found).as_uri())
+    assert page.locator("#layers tbody tr").count() == 1
 
 
 def test_the_gradient_of_a_known_critic(tmp_path: Path) -> None:

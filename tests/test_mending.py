@@ -196,6 +196,52 @@ def test_a_fine_tuned_repair_says_how_long(mend: Mend) -> None:
     assert "fine-tuned for 0.02 minutes" in found.checkpoint.with_suffix(".md").read_text()
 
 
+def test_moments_do_not_depend_on_the_batch() -> None:
+    sites = upsamplings(board())
+    few, many = (input_moments(board(), sites, range(50), size)["up"] for size in (7, 64))
+    for phase, moment in few.items():
+        assert torch.allclose(many[phase], moment, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["spectral", "twice", "oblong", "small"])
+def test_what_one_method_cannot_change_others_can(fault: str, tmp_path: Path) -> None:
+    generator = board()
+    module = generator.module
+    assert isinstance(module, Board)
+    if fault == "spectral":
+        module.up = nn.utils.parametrizations.spectral_norm(module.up)
+    elif fault == "oblong":
+        module.up = nn.ConvTranspose2d(4, 3, (4, 6), 2, (1, 2), bias=False)
+    elif fault == "small":
+        module.up = nn.ConvTranspose2d(4, 3, 1, 2, 0, 1, bias=False)
+    else:
+        module.units = nn.Sequential(
+            twice := nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.AvgPool2d(2), twice, nn.AvgPool2d(2)
+        )
+    module.requires_grad_(False)
+    real = photographs(tmp_path / "photographs")
+    found = checkup(generator, samples=64, reference=real, out=tmp_path / "it", quiet=True)
+    options: dict[str, Any] = {"generator": generator, "samples": 64, "random_sets": 1, "quiet": True}
+    layers = ("units.0",) if fault == "twice" else ("up",)
+    methods = {"spectral": ["notch"], "oblong": ["equalise", "box", "notch"], "small": ["box", "notch"]}
+    for method in methods.get(fault, ["equalise", "resize", "box", "notch"]):
+        mended_one = checkerboard.repair(found, method=method, layers=layers, **options)
+        assert mended_one.checkpoint.is_file()
+        assert set(methods.get(fault, ["box"])) <= set(mended_one.curve.method)
+    if fault != "twice":
+        with pytest.raises(UsageError, match="resize cannot change up"):
+            checkerboard.repair(found, method="resize", layers=layers, **options)
+
+
+def test_where_there_was_no_peak_nothing_is_improved(tmp_path: Path) -> None:
+    real = photographs(tmp_path / "photographs")
+    found = checkup(board(0.0), samples=64, reference=real, out=tmp_path / "it", quiet=True)
+    options: dict[str, Any] = {"samples": 64, "random_sets": 0, "quiet": True}
+    same = checkerboard.repair(found, generator=board(0.0), method="notch", layers=("up",), **options)
+    assert same.verdict == "not improved"
+    assert "there was no peak of its grid" in same.info["sentence"]
+
+
 def test_the_trade_off_falls_from_all_to_nothing(mend: Mend) -> None:
     curve = mend(samples=64).curve
     for method, rows in curve.groupby("method"):

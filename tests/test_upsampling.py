@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganatomy.dissect import Generator, NormalLatents
-from ganatomy.dissect.checkerboard.upsampling import INTERPOLATION, SHUFFLE, TRANSPOSED, upsamplings
+from ganatomy.dissect.checkerboard.mend import notch
+from ganatomy.dissect.checkerboard.upsampling import INTERPOLATION, SHUFFLE, TRANSPOSED, UNKNOWN, upsamplings
+from ganatomy.dissect.generators.kept_edits import attach_notch
 from ganatomy.hooks.calls import Call, watched
 from ganatomy.hooks.errors import DissectError, UsageError
 
@@ -52,7 +54,7 @@ def test_every_kind_is_found_in_order() -> None:
         ("inner", TRANSPOSED, (2, 1)),
         ("inner.conv", INTERPOLATION, (2, 2)),
         ("shuffled.1", SHUFFLE, (2, 2)),
-        ("repeated", INTERPOLATION, (2, 2)),
+        ("repeated", UNKNOWN, (2, 2)),
         ("last", INTERPOLATION, (2, 2)),
     ]
     assert found[0].uneven
@@ -119,6 +121,34 @@ def test_a_call_is_counted_within_its_pass() -> None:
         module(torch.randn(1, 2, 3, 3))
         module(torch.randn(1, 2, 3, 3))
     assert seen == [("0", "conv2d", 0), ("0", "conv2d", 1)] * 2
+
+
+def test_what_only_looks_finer_is_no_upsampling() -> None:
+    """A gate of one pixel, a margin as large as a map, a branch that was made coarser."""
+
+    class Sidelong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start = nn.ConvTranspose2d(8, 4, 4)
+            self.gate, self.coarse = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, 2, 1)
+            self.wide, self.up = nn.Conv2d(4, 4, 5), nn.ConvTranspose2d(4, 3, 4, 2, 1)
+
+        def forward(self, latents: Tensor) -> Tensor:
+            x = self.start(latents.view(-1, 8, 1, 1))
+            x = x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid() + self.coarse(x).mean()
+            return self.up(self.wide(F.pad(x, (2, 2, 2, 2), mode="reflect")))
+
+    whole = generator(Sidelong())
+    assert [site.name for site in upsamplings(whole)] == ["up"]
+    attach_notch(whole.module, notch((8, 8)))  # a filter of the finished image pads by several times its size
+    assert [site.name for site in upsamplings(whole)] == ["up"]
+
+
+def test_an_activation_in_place_before_a_pixel_shuffle_hides_its_weights() -> None:
+    parts = (nn.Unflatten(1, (8, 1, 1)), nn.Upsample(scale_factor=8), nn.Conv2d(8, 12, 3), nn.PixelShuffle(2))
+    assert upsamplings(generator(nn.Sequential(*parts)))[-1].source == ("2", "conv2d", 0)
+    hidden = nn.Sequential(*parts[:3], nn.LeakyReLU(0.1, inplace=True), parts[3])
+    assert upsamplings(generator(hidden))[-1].source is None
 
 
 def test_a_network_that_makes_nothing_finer_is_refused() -> None:

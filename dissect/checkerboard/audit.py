@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import operator
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,24 +83,27 @@ def checkup(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     device = usable_device(device)
     generator = (
-        model
+        replace(model, source=model.source.seeded(seed))
         if isinstance(model, Generator)
         else load_generator(model, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet)
     )
     generator.module.to(device)
     compared = reference_of(generator, reference)
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-checkup")
+    judge = None if critic is None else _critic(critic, device)
     config = {
         "model": generator.name,
         "weights_sha256": fingerprint(generator.module),
         "samples": samples,
         "reference": None if compared is None else str(compared),
         "critic": critic if isinstance(critic, str | None) else type(critic).__qualname__,
+        "critic_sha256": None if judge is None else fingerprint(judge),
+        "output_range": list(generator.output_range),
+        "latent": re.sub(r" at 0x[0-9a-f]+", "", str(generator.source)),
         "seed": seed,
     }
-    if holds(folder, "checkup.json", config):
+    if holds(folder, "checkup.json", config, "give another --out, name the folder itself, or delete it"):
         return Checkup.load(folder)
-    judge = None if critic is None else _critic(critic, device)
     batch = batch_size or BATCH.get(generator.device.type, 16)
     sites = upsamplings(generator)
     numbers = range(samples)

@@ -14,9 +14,9 @@ from ..generators.base import Generator
 from ..progress import Progress
 from ..randomness import NOISE, dice
 from .audit import ripples
-from .kernels import Moments
+from .kernels import Moments, box, equalise, project, spread
 from .measure import Look, batches
-from .mend import METHODS, input_moments, mendable, mended, module_of
+from .mend import METHODS, WORKS_ON, input_moments, mendable, mended, module_of
 from .spectrum import Spectrum, peaks
 from .upsampling import Upsampling, upsamplings
 
@@ -49,7 +49,7 @@ class Bench:
         if missing := [name for name in chosen if name not in names]:
             raise UsageError(f"--layer {missing[0]} makes no map finer; those that do: {', '.join(names)}.")
         sites = [site for site in every if site.name in chosen]
-        fit = [site for site in sites if mendable(generator, site, "equalise")]
+        fit = [site for site in sites if any(mendable(generator, site, method) for method in WORKS_ON)]
         return cls(
             generator=generator,
             sites=sites,
@@ -81,15 +81,27 @@ class Bench:
     @torch.no_grad()
     def random(self, seed: int, number: int, method: str, strength: float) -> Generator:
         """The generator with random numbers added to the weights of the sites, of the size of the repair's change."""
-        like = self.mended("resize" if method == "resize" else "equalise", min(strength, 0.999999))
         noisy = mended(self.generator, (), "equalise")
         for place, site in enumerate(self.sites):
             weight = module_of(noisy, site).get_parameter("weight")
-            change = module_of(like, site).get_parameter("weight") - weight
+            change = self._change(site, method) * strength
             shape = tuple(weight.shape)
             noise = torch.from_numpy(dice(seed, NOISE, number * len(self.sites) + place).standard_normal(shape, "f4"))
-            weight.add_(noise.to(weight) * (change.norm() / noise.norm()))
+            weight.add_(noise.to(weight) * (change / noise.norm()))
         return noisy
+
+    def _change(self, site: Upsampling, method: str) -> float:
+        """The norm of what the method changes of the site's kernel at full strength."""
+        assert site.weight is not None
+        assert site.geometry is not None
+        kernel, moments = site.weight, self.moments.get(site.name)
+        if method == "box":
+            change = box(kernel, site.geometry)[0] - box(kernel, site.geometry, 0.0)[0]
+        elif method == "resize":
+            change = spread(project(kernel, site.geometry, moments=moments), site.geometry) - kernel
+        else:
+            change = equalise(kernel, site.geometry, moments=moments) - kernel
+        return float(change.norm())
 
     def curve(self, samples: range, progress: Progress) -> pd.DataFrame:
         """One row a method and strength, from 0 up.
@@ -126,8 +138,7 @@ class Bench:
 
         flat: ripple that the weights foretell for a flat input at its mean level, ripple: the one that is measured,
         with its interval; of the mended layer where it is greatest, as shares of the maps' standard deviation.
-        peaks: how many of any grid; z: of the strongest; own_z, own_excess: of the strongest of the mended layers'
-        grids.
+        peaks: how many of any grid; z: of the strongest; own_peaks, own_z, own_excess: of the mended layers' grids.
         """
         worst: dict[str, float] = {}
         for place in self.places:
@@ -142,6 +153,7 @@ class Bench:
             "ripple_low": worst["measured_low"],
             "ripple_high": worst["measured_high"],
             "peaks": int(table.peak.sum()),
+            "own_peaks": int(own.peak.sum()),
             "z": float(table.z.max()),
             "own_z": float(own.z.max()),
             "own_excess": float(own.excess.max()),

@@ -87,7 +87,7 @@ def strided(critic: nn.Module, images: Tensor) -> list[Strided]:
 
 def _scores(critic: nn.Module, images: Tensor) -> Tensor:
     try:
-        scores = critic(images)
+        scores = critic(images * 1)  # it may work in place
     except Exception as error:  # whatever the user's network raises
         raise UsageError(
             f"The critic failed on images {tuple(images.shape)} in [0, 1] ({one_line(error)}); give one that takes the "

@@ -20,7 +20,8 @@ DEARER = 0.05  # relative rise of the Fréchet distance that is tolerated
 def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str, str]:
     """`improved`, `not improved` or `made worse`, and a sentence with the figures.
 
-    Improved: z of the strongest peak of the mended layers' grids falls to half or less; no random change does that;
+    Improved: there was a peak of the mended layers' grids, and z of the strongest falls to half or less; no random
+    change does that;
     the Fréchet distance does not rise by more than a twentieth beyond its interval; and coverage does not fall by more
     than a tenth beyond its interval. Made worse: one of the last two fails.
     """
@@ -42,6 +43,8 @@ def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str,
         f"{distance.change_low:+.3g} to {distance.change_high:+.3g}), coverage {diversity.change:+.3f} "
         f"({diversity.change_low:+.3f} to {diversity.change_high:+.3f}); {note}"
     )
+    if not before.own_peaks:
+        return "not improved", f"Not improved, there was no peak of its grid to take out: {figures}."
     if dearer or lost:
         return (
             "made worse",

@@ -115,7 +115,7 @@ def equalise(weight: Tensor, geometry: Geometry, strength: float = 1.0, moments:
         down, across = geometry.splits(weight)
         return weight + strength * torch.einsum("ioab,ka,lb->iokl", (goal - sums) / counts.to(weight), down, across)
     fan_in = weight.shape[0]
-    equal = weight.double().clone()
+    equal = weight.double().cpu().clone()
     parts = []
     for phase, moment in moments.items():
         rows, columns = _taps(phase, (weight.shape[2], weight.shape[3]), geometry)
@@ -236,7 +236,7 @@ def project(weight: Tensor, geometry: Geometry, groups: int = 1, moments: Moment
     normal = right = torch.zeros(())
     for phase, moment in moments.items():
         rows, columns = _taps(phase, kernel, geometry)
-        taps = weight.double()[:, :, rows, columns].movedim(1, 2).flatten(0, 1)  # (in · n, out)
+        taps = weight.double().cpu()[:, :, rows, columns].movedim(1, 2).flatten(0, 1)  # (in · n, out)
         mine = torch.kron(torch.eye(fan_in).double(), spreading[rows * kernel[1] + columns])  # (in · n, in · mh · mw)
         weighed = mine.T @ _ridged(moment)
         normal, right = normal + weighed @ mine, right + weighed @ taps

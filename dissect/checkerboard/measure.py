@@ -88,9 +88,9 @@ class Seen:
         self.groups.index_add_(0, members, tiles)
         self.counts.index_add_(0, members, torch.ones(len(members)))
         rolls = [(a, b) for a in range(factor[0]) for b in range(factor[1])]
-        turned = torch.stack([tiles.roll(roll, (2, 3)) for roll in rolls])  # (s², n, C, sh, sw)
-        chosen = torch.nn.functional.one_hot(shifts % len(rolls), len(rolls)).float()  # (B, n, s²)
-        self.shifted += torch.einsum("bnr,rncij->bcij", chosen, turned)
+        for number, roll in enumerate(rolls):  # one after another: strides may be large
+            chosen = (shifts % len(rolls) == number).float()  # (B, n)
+            self.shifted += torch.einsum("bn,ncij->bcij", chosen, tiles.roll(roll, (2, 3)))
         self.squares += maps.float().square().mean((2, 3)).sum(0).cpu()
         self.means += maps.float().mean((2, 3)).sum(0).cpu()
 
@@ -254,7 +254,7 @@ class Effect:
             "levels": mean**0.5,
             "levels_low": max(0.0, mean - reach) ** 0.5,
             "levels_high": (mean + reach) ** 0.5,
-            "image_share": mean * len(squares) / self.energy if self.energy else float("nan"),
+            "image_share": mean * len(squares) / self.energy if self.energy else 0.0,
         }
 
     def strongest(self, least: float = 0.002) -> list[dict[str, object]]:

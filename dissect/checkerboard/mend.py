@@ -12,10 +12,21 @@ from torch import Tensor, nn
 from ...hooks.calls import Call, watched
 from ...hooks.errors import UsageError
 from ..generators.base import Generator
-from ..generators.dcgan import boxed_like, put, resize_like
+from ..generators.dcgan import boxed_like, can_resize, put, resize_like
 from ..generators.kept_edits import attach_notch
 from ..subject import failing
-from .kernels import InputMoments, Moments, box, equalise, project, ripple, shuffle_filters, shuffle_kernel, spread
+from .kernels import (
+    InputMoments,
+    Moments,
+    box,
+    equalise,
+    overlap,
+    project,
+    ripple,
+    shuffle_filters,
+    shuffle_kernel,
+    spread,
+)
 from .measure import batches
 from .upsampling import SHUFFLE, TRANSPOSED, Upsampling
 
@@ -35,10 +46,16 @@ def mendable(generator: Generator, site: Upsampling, method: str) -> bool:
     if method not in WORKS_ON or site.kind not in WORKS_ON[method] or site.weight is None or site.geometry is None:
         return False
     part = module_of(generator, site)
-    plain = site.geometry.dilation == (1, 1) and site.groups == 1
-    if site.kind == SHUFFLE:
-        return isinstance(part, nn.Conv2d)
-    return isinstance(part, nn.ConvTranspose2d) and part.weight.shape == site.weight.shape and plain
+    if "weight" not in part._parameters or site.groups > 1:  # computed anew in every pass, or shared out
+        return False
+    if method == "equalise":
+        reached = bool(overlap((site.weight.shape[2], site.weight.shape[3]), site.geometry).all())
+        return reached and isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))
+    if not isinstance(part, nn.ConvTranspose2d) or site.geometry.dilation != (1, 1):
+        return False
+    if set(part.state_dict()) - {"weight", "bias"} or part._forward_hooks or part._forward_pre_hooks:
+        return False  # what a module carries beside its weights would be lost with it
+    return method == "box" or can_resize(part)
 
 
 @torch.inference_mode()
@@ -48,21 +65,24 @@ def input_moments(generator: Generator, sites: Sequence[Upsampling], samples: ra
     Raises:
         DissectError: the network failed.
     """
-    found = {
-        (site.source or site.place): InputMoments(site.kernel, site.geometry)
-        for site in sites
-        if site.kernel is not None and site.geometry is not None
-    }
+    found: dict[tuple[str, str, int], InputMoments] = {}
+    wanted: dict[tuple[str, str, int], int] = {}  # samples, whatever the batch
+    for site in sites:
+        if site.kernel is not None and site.geometry is not None:
+            place = site.source or site.place
+            found[place] = InputMoments(site.kernel, site.geometry)
+            area = site.maps[1] // site.factor[0] * (site.maps[2] // site.factor[1])
+            wanted[place] = min(len(samples), -(-ENOUGH // max(1, area)))
 
     def see(call: Call, _output: Tensor) -> None:
-        if call.place in found and found[call.place].positions < ENOUGH:
-            found[call.place].add(call.input)
+        if call.place in found and (inputs := call.input[: max(0, wanted[call.place] - done)]).shape[0]:
+            found[call.place].add(inputs)
 
-    for numbers in batches(samples, batch):
-        if all(moments.positions >= ENOUGH for moments in found.values()):
-            break
+    done = 0
+    for numbers in batches(samples[: max(wanted.values(), default=0)], batch):
         with failing(f"samples {numbers[0]} to {numbers[-1]}"), watched(generator.module, see):
             generator(generator.latents(numbers))
+        done += len(numbers)
     names = {(site.source or site.place): site.name for site in sites}
     return {names[place]: moments.means for place, moments in found.items()}
 
@@ -100,12 +120,18 @@ def mended(
             raise UsageError("The notch needs a layer whose grid has a whole number of pixels; take another repair.")
         attach_notch(whole.module, notch(max(periods), strength))
         return whole
-    for site in sites:
+    for site in {site.name: site for site in sites}.values():  # a module may run more than once
         if not mendable(generator, site, method):
             raise UsageError(
-                f"{method} cannot change {site.name} ({site.kind}): it works on {' and '.join(WORKS_ON[method])} "
-                "without groups and dilation whose weights are a torch.nn module's own. Name other layers, or take "
-                "notch."
+                f"{method} cannot change {site.name} ({site.kind}): it works on {' and '.join(WORKS_ON[method])} whose "
+                "weights are a torch.nn module's own, without groups"
+                + (
+                    ", where every output is reached by a tap"
+                    if method == "equalise"
+                    else ", dilation, hooks and tensors beside the weights"
+                    + (", with a square kernel no smaller than its stride" if method == "resize" else "")
+                )
+                + ". Name other layers, or take notch."
             )
         _mend(whole, site, method, strength, None if moments is None else moments[site.name])
     return whole
@@ -143,10 +169,7 @@ def _mend(whole: Generator, site: Upsampling, method: str, strength: float, mome
     elif strength < 1:
         part.weight.lerp_(spread(project(part.weight, geometry, moments=moments), geometry), strength)
     else:
-        try:
-            resized = resize_like(part)
-        except ValueError as error:
-            raise UsageError(f"{site.name} cannot become a resize-convolution: {error}. Take equalise.") from error
+        resized = resize_like(part)
         small = project(part.weight, geometry, moments=moments)
         resized.conv.load_state_dict(part.state_dict() | {"weight": small})
         put(whole.module, site.name, resized)

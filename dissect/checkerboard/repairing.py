@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ...segmenters.base import Segmenter
 from ..capture import BATCH
 from ..checkups import Checkup
 from ..effect_tables import effects_table
-from ..features import SCENES, count_reference, open_features, open_reference
+from ..features import count_reference, is_scenes, open_features, open_reference
 from ..fidelity import BEFORE, RANDOM, REPAIRED, compare, rounds
 from ..folders import holds
 from ..generators.base import Generator
@@ -151,7 +152,7 @@ def repair(
         extract = open_features(inception, original.device)
         with progress.task("reference", count_reference(compared)) as advance:
             features = open_reference(
-                None if str(compared) == SCENES else compared,
+                None if is_scenes(compared) else compared,
                 extract,
                 image,
                 drawn=True,
@@ -231,7 +232,15 @@ def repair_model(
         found = Checkup.load(str(folder))
     else:
         compared = options.get("reference")
-        found = checkup(model, weights=weights, latent=latent, reference=compared, device=device, quiet=quiet)
+        found = checkup(
+            model,
+            weights=weights,
+            latent=latent,
+            reference=compared,
+            batch_size=options.get("batch_size"),
+            device=device,
+            quiet=quiet,
+        )
     given = model if isinstance(model, Generator) else None
     return found, repair(found, generator=given, device=device, quiet=quiet, **options)
 
@@ -256,11 +265,13 @@ def _reopened(found: Checkup, generator: Generator | None, device: str, quiet: b
         raise UsageError(
             f"The checkup in {found.folder} was given its generator as an object; give the same one again."
         )
-    opened = generator or load_generator(
+    seed = found.info["config"]["seed"]
+    opened = generator and replace(generator, source=generator.source.seeded(seed))
+    opened = opened or load_generator(
         source["model"],
         weights=source["weights"],
         latent=source["latent"],
-        seed=found.info["config"]["seed"],
+        seed=seed,
         device=device,
         quiet=quiet,
     )

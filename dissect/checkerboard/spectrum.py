@@ -27,6 +27,7 @@ SPACING = 8  # bins, at least, between the frequencies of a grid for it to be lo
 ROUNDING = 1 / 12 / 255**2  # mean square of rounding to 8 bits
 SCALE = 1.4826  # from a median absolute deviation to a standard deviation
 LEAST_Z = 4.0
+MOST = 4096
 EVEN = 0.05  # dB: spreads below it count as this, so that nothing stands out of a spectrum that is flat by rounding
 DECIBEL = 10 / math.log(10)
 HIGH = 0.25  # cycles a pixel: where the upper octave begins
@@ -121,7 +122,7 @@ def standing(excess: Tensor, peaks: Tensor) -> tuple[Tensor, float]:
 
     excess (H, W) in dB, peaks (H, W) bool -> z (H, W), NaN where it is not asked for: (excess − median) / spread over
     the bins at most eight away that no peak touches, spread being 1.4826 times their median absolute deviation; and the
-    greatest z of any bin that no peak touches, in its own ring.
+    greatest z of the bins that no peak touches, of 4,096 of them at most, each in its own ring.
     """
     near = peaks.clone()
     near[0, 0] = True
@@ -129,12 +130,20 @@ def standing(excess: Tensor, peaks: Tensor) -> tuple[Tensor, float]:
     steps = ((0, 0), (REACH, 0), (-REACH, 0), (0, REACH), (0, -REACH))
     free = ~torch.stack([near.roll(step, (0, 1)) for step in steps]).any(0)
     values = torch.where(free, excess, torch.nan)
+    others = free.nonzero()
+    others = others[:: -(-len(others) // MOST)] if len(others) else others
+    asked = torch.cat([peaks.nonzero(), others])  # (m, 2)
     side = torch.arange(-RING, RING + 1)
-    ring = torch.stack([values.roll((-int(a), -int(b)), (0, 1)) for a in side for b in side])  # (289, H, W)
-    median = ring.nanmedian(0).values
-    deviation = (ring - median).abs().nanmedian(0).values * SCALE
-    z = (excess - median) / deviation.clamp(min=EVEN)
-    return torch.where(peaks, z, torch.nan), float(z[free].max())
+    rows = (asked[:, :1] + side) % excess.shape[0]
+    columns = (asked[:, 1:] + side) % excess.shape[1]
+    ring = values[rows[:, :, None], columns[:, None, :]].flatten(1)  # (m, 289)
+    median = ring.nanmedian(1).values
+    deviation = (ring - median[:, None]).abs().nanmedian(1).values * SCALE
+    found = (excess[asked[:, 0], asked[:, 1]] - median) / deviation.clamp(min=EVEN)
+    z = torch.full_like(excess, torch.nan)
+    number = int(peaks.sum())
+    z[peaks] = found[:number]
+    return z, float(found[number:].max()) if len(others) else 0.0
 
 
 def peaks(spectrum: Spectrum, periods: set[tuple[int, int]], reference: Spectrum | None = None) -> pd.DataFrame:

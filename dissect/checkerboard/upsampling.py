@@ -14,6 +14,7 @@ from ..subject import failing
 from .kernels import Geometry, flat_response, overlap, shuffle_kernel
 
 TRANSPOSED, SHUFFLE, INTERPOLATION = "transposed convolution", "pixel shuffle", "interpolation"
+UNKNOWN = "unknown means"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Upsampling:
             return torch.zeros(self.maps[0], *self.factor)
         if self.weight is None or self.geometry is None:
             return None
-        flat = flat_response(self.weight, self.geometry, level, self.groups)
+        flat = flat_response(self.weight, self.geometry, level.to(self.weight), self.groups)
         return flat if self.bias is None else flat + self.bias
 
     def period(self, image: tuple[int, int]) -> tuple[int, int] | None:
@@ -72,40 +73,49 @@ class Upsampling:
         return found[0], found[1]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, whose tensors do not tell whether they were written in place
 def upsamplings(generator: Generator) -> list[Upsampling]:
     """Every place where the generator makes a map finer, in the order of a forward pass of two samples.
 
     Transposed convolutions, pixel shuffles, interpolation with the convolution that follows it, and convolutions whose
-    input is finer than what the call before put out, by whatever means.
+    input is finer, by a whole factor, than everything that was put out before, by whatever means.
 
     Raises:
         UsageError: there is none.
         DissectError: the network failed.
     """
     found: list[Upsampling] = []
-    last: list[tuple[Call, Tensor]] = []  # the call before
+    last: list[tuple[Call, Tensor, int]] = []  # the call before, and how often its output had been written
+    finest = (0, 0)  # of all outputs so far
     waiting: list[tuple[Call, tuple[int, int], str]] = []  # an interpolation that no convolution has followed yet
 
     def see(call: Call, output: Tensor) -> None:
+        nonlocal finest
         before, after = call.input.shape[2:], output.shape[2:]
         if call.function == "conv_transpose2d":
             if max(stride := call.pair("stride", 1)) > 1:
                 found.append(_transposed(call, output, stride))
         elif call.function == "pixel_shuffle":
-            convolution = next((one for one, out in last if one.function == "conv2d" and out is call.input), None)
+            convolution = next(
+                (
+                    one
+                    for one, out, version in last
+                    if one.function == "conv2d" and out is call.input and out._version == version
+                ),
+                None,
+            )
             found.append(_shuffle(call, output, int(call.arguments["upscale_factor"]), convolution))
         elif call.function == "interpolate":
             if (factor := _factor(before, after)) != (1, 1):
                 waiting[:] = [(call, factor, str(call.arguments.get("mode") or "nearest"))]
         elif call.function == "conv2d":
-            factor = _factor(last[0][1].shape[2:], before) if last else (1, 1)
-            how = "unknown means"
+            factor, how = _grown(finest, call, output), ""
             if waiting:
                 _, factor, how = waiting.pop()
             if max(factor) > 1 and max(call.pair("stride", 1)) == 1:
                 found.append(_resized(call, output, factor, how))
-        last[:] = [(call, output)]
+        last[:] = [(call, output, output._version)]
+        finest = (max(finest[0], after[0]), max(finest[1], after[1]))
 
     with failing("two probe samples"), watched(generator.module, see):
         generator(generator.latents([0, 1]))
@@ -170,8 +180,8 @@ def _resized(call: Call, output: Tensor, factor: tuple[int, int], how: str) -> U
     return Upsampling(
         name=call.owner,
         place=call.place,
-        kind=INTERPOLATION,
-        how=f"{how}, then convolution",
+        kind=INTERPOLATION if how else UNKNOWN,
+        how=f"{how or UNKNOWN}, then convolution",
         factor=factor,
         maps=_maps(output),
         kernel=(weight.shape[2], weight.shape[3]),
@@ -180,6 +190,20 @@ def _resized(call: Call, output: Tensor, factor: tuple[int, int], how: str) -> U
 
 def _maps(output: Tensor) -> tuple[int, int, int]:
     return output.shape[1], output.shape[2], output.shape[3]
+
+
+def _grown(finest: tuple[int, int], call: Call, output: Tensor) -> tuple[int, int]:
+    """How many times finer a convolution's input is than all outputs before, but for a margin of its kernel's size.
+
+    Its own output must be finer too: a margin alone is taken away again.
+    """
+    kernel = call.arguments["weight"].shape[2:]
+    factors = []
+    for was, now, after, taps in zip(finest, call.input.shape[2:], output.shape[2:], kernel, strict=True):
+        factor = now // was if was else 1
+        grown = factor > 1 and now - factor * was < taps and 2 * after > 3 * was
+        factors.append(factor if grown else 1)
+    return factors[0], factors[1]
 
 
 def _factor(before: torch.Size, after: torch.Size) -> tuple[int, int]:

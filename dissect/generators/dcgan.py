@@ -108,6 +108,15 @@ class DCGAN(nn.Module):
         return images
 
 
+def can_resize(part: nn.ConvTranspose2d) -> bool:
+    """Whether a resize-convolution can stand in its place."""
+    try:
+        resize_like(part)
+    except ValueError:
+        return False
+    return True
+
+
 def resize_like(part: nn.ConvTranspose2d) -> ResizeConv:
     """The resize-convolution that can stand in a transposed convolution's place; its weights are yet to be filled in.
 
