@@ -14,6 +14,7 @@ from .bases import FITTED, UNITS, Basis
 from .capture import probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
+from .folders import from_anywhere
 from .generators.base import Generator
 from .job import Job, writing
 from .models import dissectable, open_models, usable_device
@@ -105,8 +106,8 @@ def run(
             "seed": getattr(generator.source, "seed", seed),
         },
         source={
-            "model": _there(model) if isinstance(model, str) else None,
-            "weights": _there(weights) if weights else None,
+            "model": from_anywhere(model) if isinstance(model, str) else None,
+            "weights": from_anywhere(weights) if weights else None,
             "latent": latent,
             "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
         },
@@ -176,8 +177,3 @@ def _check_statistics(significance: str, controls: Sequence[str], basis: str, di
         raise UsageError(f"--directions {directions} goes with --basis {' or '.join(FITTED)}.")
     if ROTATION in controls and basis != UNITS:
         raise UsageError("--control rotation mixes units, so it does not go with --basis; leave one of them out.")
-
-
-def _there(path: str | Path) -> str:
-    """A file's path from anywhere; anything else as it is."""
-    return str(Path(path).resolve()) if Path(path).is_file() else str(path)

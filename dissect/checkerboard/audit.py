@@ -24,7 +24,7 @@ from ..capture import BATCH
 from ..checkups import Checkup
 from ..controls import untrained
 from ..features import SCENES, count_reference, reference_images
-from ..folders import holds
+from ..folders import from_anywhere, holds
 from ..generators.base import Generator
 from ..generators.zoo import MODELS, load_generator
 from ..job import command, now
@@ -43,7 +43,6 @@ LEAST = 32  # samples: of fewer, intervals say nothing
 FAINT = 0.5  # levels of 255 by which images change: half a step of rounding
 VERDICTS = ("clean", "mild", "visible")
 SHOWN = 4  # samples of each layer
-FLAT = 1e-6  # relative ripple: none
 
 
 def checkup(
@@ -153,8 +152,8 @@ def checkup(
         "weights_sha256": config["weights_sha256"],
         "provenance": {key: value for key, value in vars(generator.provenance).items() if value},
         "source": {
-            "model": model if isinstance(model, str) else None,
-            "weights": None if weights is None else str(weights),
+            "model": from_anywhere(model) if isinstance(model, str) else None,
+            "weights": None if weights is None else from_anywhere(weights),
             "latent": latent,
         },
         "samples": samples,
