@@ -12,6 +12,7 @@ from ..dissect.checkups import TABLES, Checkup
 from ..dissect.repairs import TABLES as REPAIR_TABLES
 from ..dissect.repairs import Repair
 from . import figures
+from .console import blanks
 from .interventions import class_rows, pairs
 from .pages import render, replaced, telling
 from .repairs import metrics
@@ -40,14 +41,12 @@ def _page(found: Checkup, shelf: Shelf) -> str:
     files = [file for file in (*TABLES.values(), "checkup.json") if (found.folder / file).is_file()]
     context: dict[str, Any] = {
         "info": info,
-        "layers": [
-            _layer(row, number, found, shelf) for number, row in enumerate(found.layers.fillna("").to_dict("records"))
-        ],
+        "layers": [_layer(row, number, found, shelf) for number, row in enumerate(blanks(found.layers))],
         "peaks": shown.head(PEAKS).to_dict("records"),
         "strongest": None if shown.empty else shown.iloc[0].to_dict(),
         "highest": max(1.0, float(shown.excess.abs().max())) if len(shown) else 1.0,
         "spectra": _spectra(found, shelf),
-        "gradient": found.gradient.fillna("").to_dict("records"),
+        "gradient": blanks(found.gradient),
         "repairs": (repairs := [_repair(place, shelf) for place in found.repairs]),
         "colours": {
             name: figures.safe_colour(colour) for one in repairs for name, colour in one["info"]["colours"].items()

@@ -45,6 +45,11 @@ def records(shown: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
+def blanks(shown: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table, with empty text for what is missing."""
+    return [dict(row) for row in shown.astype(object).where(shown.notna(), "").to_dict("records")]
+
+
 def show_rows(listed: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:
     """A line for each row on stdout and, dimmed, where it comes from; names are never cut short. Returns the rows."""
     console = Console(soft_wrap=True, highlight=False, quiet=quiet)

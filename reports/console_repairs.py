@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from .console import ROWS, records, screen, shown_interval, shown_number, table
+from .console import ROWS, blanks, records, screen, shown_interval, shown_number, table
 
 if TYPE_CHECKING:
     from ..dissect.checkups import Checkup
@@ -108,13 +108,13 @@ def show_checkup(found: Checkup) -> None:
     """One row a layer, and the verdict."""
     names = ("layer*", "kernel*", "taps*", "grid, px", "foretold", "measured", "r", "in image", "verdict*")
     shown = table(f"Upsampling of {escape(found.info['generator'])}", *names)
-    for row in found.layers.fillna(dict.fromkeys(("kernel", "taps", "period"), "")).to_dict("records"):
+    for row, text in zip(found.layers.to_dict("records"), blanks(found.layers), strict=True):
         colour = {"clean": "green", "visible": "red"}.get(row["verdict"], "yellow")
         shown.add_row(
             escape(row["layer"]),
-            row["kernel"],
-            row["taps"] + (" uneven" if row["uneven"] else ""),
-            row["period"],
+            text["kernel"],
+            text["taps"] + (" uneven" if row["uneven"] else ""),
+            text["period"],
             shown_number(row["foretold"], ".3f"),
             f"{row['measured']:.3f}",
             shown_number(row["correlation"], ".3f"),
