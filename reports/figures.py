@@ -105,15 +105,18 @@ def trade_off(curve: pd.DataFrame) -> bytes:
     file = io.BytesIO()
     colours = ("#0b6b5d", "#b86e00", "#3b6fb6", "#b0475e")
     with _svg():
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for colour, (method, rows) in zip(colours, curve.groupby("method", sort=False), strict=False):
-            axes.plot(rows.levels, rows.own_z, color=colour, marker="o", markersize=4, label=method)
-        axes.axhline(0, color="#00000033", linewidth=0.8)
-        axes.set_xlabel("root mean square change of a pixel, levels of 255")
-        axes.set_ylabel("z of the strongest peak")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        sides = figure.subplots(1, 2)
+        titles = ("ripple left of a flat input", "z of the strongest peak")
+        for axes, column, title in zip(sides, ("left", "own_z"), titles, strict=True):
+            for colour, (method, rows) in zip(colours, curve.groupby("method", sort=False), strict=False):
+                axes.plot(rows.levels, rows[column], color=colour, marker="o", markersize=4, label=method)
+            axes.axhline(0, color="#00000033", linewidth=0.8)
+            axes.set_xlabel("change of a pixel, levels of 255")
+            axes.set_ylabel(title)
+            axes.spines[["top", "right"]].set_visible(False)
+        sides[0].yaxis.set_major_formatter(PercentFormatter(1))
+        sides[1].legend(frameon=False)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
