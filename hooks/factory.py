@@ -57,3 +57,15 @@ def call_factory(spec: str) -> object:
     finally:
         with contextlib.suppress(ValueError):  # the user's code may have tidied the path itself
             sys.path.remove(here)
+
+
+def made_by(option: str, spec: str) -> object:
+    """What the factory makes that an option of the command line names.
+
+    Raises:
+        UsageError: it is no `package.module:factory`, or there is none.
+        DissectError: the user's code failed.
+    """
+    if not is_factory(spec):
+        raise UsageError(f"{option} {spec!r} is not understood; write package.module:factory.")
+    return call_factory(spec)

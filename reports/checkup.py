@@ -29,8 +29,7 @@ def write_checkup(found: Checkup) -> Path:
         DissectError: a file of the checkup is missing or damaged, or the page cannot be written.
     """
     final = found.folder / "report"
-    again = f"dissect checkup --out {found.folder}"
-    with telling("checkup", found.folder, final, again), replaced(final) as part:
+    with telling("checkup", found.folder, final, found.info["command"]), replaced(final) as part:
         (part / "index.html").write_text(_page(found, Shelf(part)), encoding="utf-8")
     return final / "index.html"
 
@@ -43,8 +42,6 @@ def _page(found: Checkup, shelf: Shelf) -> str:
         "info": info,
         "layers": [_layer(row, number, found, shelf) for number, row in enumerate(blanks(found.layers))],
         "peaks": shown.head(PEAKS).to_dict("records"),
-        "strongest": None if shown.empty else shown.iloc[0].to_dict(),
-        "highest": max(1.0, float(shown.excess.abs().max())) if len(shown) else 1.0,
         "spectra": _spectra(found, shelf),
         "gradient": blanks(found.gradient),
         "repairs": (repairs := [_repair(place, shelf) for place in found.repairs]),

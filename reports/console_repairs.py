@@ -98,7 +98,7 @@ def _show_sentence(info: dict[str, Any]) -> None:
 
 def repair_records(found: Repair, page: str) -> dict[str, object]:
     """A repair for --json."""
-    kept = ("verdict", "sentence", "units", "values", "method", "layers")
+    kept = ("verdict", "sentence", "values", "method", "layers")
     told = {name: found.info[name] for name in kept if name in found.info}
     tables = {name: records(table) for name in found.info["tables"] if len(table := getattr(found, name))}
     return {**told, **tables, "units": found.info.get("units"), "checkpoint": found.checkpoint, "report": page}

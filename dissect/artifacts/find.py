@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
-from ...hooks.factory import call_factory, is_factory
+from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
 from .. import selection
 from ..features import Features, Reference, count_reference, open_features, open_reference
@@ -231,9 +231,7 @@ def asked(
 def _scorer(realism: str | Realism | None, device: torch.device) -> Realism | None:
     """The realism score itself, made by its factory where it is named; a module in eval mode, on the device."""
     if isinstance(realism, str):
-        if not is_factory(realism):
-            raise UsageError(f"--realism {realism!r} is not understood; write package.module:factory.")
-        made = call_factory(realism)
+        made = made_by("--realism", realism)
         if not callable(made):
             raise DissectError(f"--realism {realism}: the factory made a {type(made).__name__}, which is no function.")
         realism = made

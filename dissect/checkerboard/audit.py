@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
-from ...hooks.factory import call_factory, is_factory
+from ...hooks.factory import made_by
 from .. import grid as gr
 from ..capture import BATCH
 from ..checkups import Checkup
@@ -37,7 +37,7 @@ from .kernels import amplitude, overlap_line, ripple
 from .measure import Effect, Look, Seen, correlation, take_out, whole_amplitude, without
 from .mend import input_moments, mendable, mended
 from .spectrum import Spectrum, broadband, grids, peaks
-from .upsampling import INTERPOLATION, Upsampling, upsamplings
+from .upsampling import INTERPOLATION, Upsampling, periods_of, upsamplings
 
 LEAST = 32  # samples: of fewer, intervals say nothing
 FAINT = 0.5  # levels of 255 by which images change: half a step of rounding
@@ -109,7 +109,7 @@ def checkup(
     with torch.inference_mode():
         first = generator(generator.latents([0]))
     image = (first.shape[2], first.shape[3])
-    periods = {period for site in sites if (period := site.period(image)) is not None}
+    periods = periods_of(sites, image)
     with Progress(quiet) as progress:
         if judge is not None:  # first, since it may not fit
             with progress.task("gradient of the critic", samples) as advance:
@@ -133,7 +133,7 @@ def checkup(
         with progress.task("untrained control", samples) as advance:
             fresh = untrained(generator, seed, samples)
             bare = Look(fresh, upsamplings(fresh), numbers, seed).all(numbers, batch, advance)
-        real = None if compared is None else reference_spectrum(compared, image, progress)
+        real, name = (None, None) if compared is None else reference_spectrum(compared, image, progress)
     found = peaks(spectrum, periods, real)
     tables = [found.assign(set="images"), peaks(bare.spectrum, periods, real).assign(set="untrained")]
     control = [ripples(site, one) for site, one in zip(bare.sites, bare.seen, strict=True)]
@@ -158,7 +158,7 @@ def checkup(
         },
         "samples": samples,
         "image": list(image),
-        "reference": None if compared is None else reference_name(compared, image),
+        "reference": name,
         "critic": config["critic"],
         "grids": ["×".join(map(str, period)) for period in grids(image, periods)],
         "coarse": sorted({"×".join(map(str, one)) for one in periods - set(grids(image, periods))}),
@@ -191,13 +191,8 @@ def reference_of(generator: Generator, given: str | Path | None) -> str | Path |
     return SCENES if given is None and named else given
 
 
-def reference_name(compared: str | Path, image: tuple[int, int]) -> str:
-    """In words."""
-    return reference_images(compared, image)[1]
-
-
-def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: Progress) -> Spectrum:
-    """The spectrum of the reference at the size of the images.
+def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: Progress) -> tuple[Spectrum, str]:
+    """The spectrum of the reference at the size of the images, and what it is, in words.
 
     Raises:
         UsageError: no folder, or too few images.
@@ -205,21 +200,20 @@ def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: P
     """
     found = Spectrum()
     with progress.task("reference", count_reference(compared)) as advance:
-        for images in reference_images(compared, image)[0]:
+        drawn, name = reference_images(compared, image)
+        for images in drawn:
             if tuple(images.shape[2:]) != image:
                 images = torch.nn.functional.interpolate(
                     images, image, mode="bilinear", antialias=True, align_corners=False
                 )
             found.add(images)
             advance(len(images))
-    return found
+    return found, name
 
 
 def _critic(critic: str | nn.Module, device: str) -> nn.Module:
     if isinstance(critic, str):
-        if not is_factory(critic):
-            raise UsageError(f"--critic {critic!r} is not understood; write package.module:factory.")
-        made = call_factory(critic)
+        made = made_by("--critic", critic)
         if not isinstance(made, nn.Module):
             raise UsageError(
                 f"--critic {critic}: the factory made a {type(made).__name__}; a torch.nn.Module is needed."
@@ -255,6 +249,7 @@ def _row(
         place = (round(top.vertical * image[0]) % image[0], round(top.horizontal * image[1]) % image[1])
         own["own"], own["own_without"] = float(top.excess), float(effect.spectrum.excess[place])
         own["own_equalised"] = float("nan") if equal is None else float(equal.excess[place])
+    seen_ripple, change = ripples(site, seen), effect.levels()
     return {
         "layer": site.name,
         "kind": site.kind,
@@ -268,20 +263,21 @@ def _row(
         "period": "" if period is None else "×".join(map(str, period)),
         "taps": "" if pattern is None else f"{int(pattern.min())} to {int(pattern.max())}",
         "uneven": site.uneven,
-        **ripples(site, seen),
-        **effect.levels(),
+        **seen_ripple,
+        **change,
         **own,
-        **_verdict(site, seen, effect, own, period is not None and period in grids(image, {period})),
+        **_verdict(site, seen_ripple, change["levels"], own, period is not None and period in grids(image, {period})),
     }
 
 
-def _verdict(site: Upsampling, seen: Seen, effect: Effect, own: dict[str, float], looked: bool) -> dict[str, str]:
+def _verdict(
+    site: Upsampling, found: dict[str, Any], levels: float, own: dict[str, float], looked: bool
+) -> dict[str, str]:
     """A word and why.
 
     visible: the spectrum of the images has a peak of the layer's grid, and mending the layer lowers it. mild: it has
     the peak, or the layer's ripple changes the images by at least half a level. clean: neither, or it cannot ripple.
     """
-    measured, levels = seen.measured(max(1e-12, seen.deviation)), effect.levels()["levels"]
     said = f"its constant ripple changes the images by {levels:.2g} levels of 255"
     if site.kind == INTERPOLATION:
         return {"verdict": VERDICTS[0], "reason": "interpolation leaves no trace on a flat input"}
@@ -291,7 +287,7 @@ def _verdict(site: Upsampling, seen: Seen, effect: Effect, own: dict[str, float]
         if mended < own["own"]:
             return {"verdict": VERDICTS[2], "reason": f"{why}, and mending the layer lowers it to {mended:.1f}; {said}"}
         return {"verdict": VERDICTS[1], "reason": f"{why}, but mending this layer alone does not lower it; {said}"}
-    if measured["measured"] <= measured["chance"]:
+    if found["measured"] <= found["chance"]:
         return {"verdict": VERDICTS[0], "reason": "its ripple is what chance gives"}
     if levels < FAINT:
         return {"verdict": VERDICTS[0], "reason": f"{said}, less than rounding"}

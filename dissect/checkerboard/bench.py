@@ -18,7 +18,7 @@ from .kernels import Moments, box, equalise, project, spread
 from .measure import Look, batches
 from .mend import METHODS, WORKS_ON, input_moments, mendable, mended, module_of
 from .spectrum import Spectrum, peaks
-from .upsampling import Upsampling, upsamplings
+from .upsampling import Upsampling, periods_of, upsamplings
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -56,22 +56,21 @@ class Bench:
             places=[names.index(site.name) for site in sites],
             moments=input_moments(generator, fit, seen, batch),
             image=image,
-            periods={period for site in every if (period := site.period(image)) is not None},
+            periods=periods_of(every, image),
             batch=batch,
         )
 
     @property
     def period(self) -> tuple[int, int]:
         """Of the coarsest grid of the sites that are mended."""
-        found = [period for site in self.sites if (period := site.period(self.image)) is not None]
-        if not found:
+        if not self._own:
             raise UsageError("The grids of these layers are no whole number of pixels; they cannot be fine-tuned.")
-        return max(found)
+        return max(self._own)
 
     def able(self, method: str) -> bool:
         """Whether the method works on all sites."""
         if method == "notch":
-            return any(site.period(self.image) is not None for site in self.sites)
+            return bool(self._own)
         return all(mendable(self.generator, site, method) for site in self.sites)
 
     def mended(self, method: str, strength: float) -> Generator:
@@ -161,7 +160,7 @@ class Bench:
 
     @property
     def _own(self) -> set[tuple[int, int]]:
-        return {period for site in self.sites if (period := site.period(self.image)) is not None}
+        return periods_of(self.sites, self.image)
 
 
 def _images(look: Look, samples: range, batch: int, advance: Callable[[int], None]) -> torch.Tensor:

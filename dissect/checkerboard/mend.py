@@ -28,7 +28,7 @@ from .kernels import (
     spread,
 )
 from .measure import batches
-from .upsampling import SHUFFLE, TRANSPOSED, Upsampling
+from .upsampling import SHUFFLE, TRANSPOSED, Upsampling, periods_of
 
 METHODS = ("equalise", "resize", "box", "notch")
 WORKS_ON = {"equalise": (TRANSPOSED, SHUFFLE), "resize": (TRANSPOSED,), "box": (TRANSPOSED,)}
@@ -115,7 +115,7 @@ def mended(
     """
     whole = replace(generator, module=copy.deepcopy(generator.module))
     if method == "notch":
-        periods = [period for site in sites if image is not None and (period := site.period(image)) is not None]
+        periods = set() if image is None else periods_of(sites, image)
         if not periods:
             raise UsageError("The notch needs a layer whose grid has a whole number of pixels; take another repair.")
         attach_notch(whole.module, notch(max(periods), strength))

@@ -163,7 +163,7 @@ def repair(
             drawn = draw_sets(judge, extract, features, unseen, looks, batch, advance)
         with progress.task("distances", len(versions) * (rounds(drawn.features[BEFORE].shape[1]) + 1)) as advance:
             fidelity = compare(drawn.features, features.features, seed=seed, advance=advance)
-        real = reference_spectrum(compared, image, progress)
+        real, _ = reference_spectrum(compared, image, progress)
         grid = pd.DataFrame([{"set": key} | work.grid(look, real) for key, look in looks.items()])
         word, sentence = verdict(fidelity, grid, extract.note)
         pictures = gallery(judge, unseen, drawn, {key: Look(v, (), unseen) for key, v in versions.items()}, REPAIRED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,6 +72,11 @@ class Upsampling:
                 return None
             found.append(factor * (whole // here))
         return found[0], found[1]
+
+
+def periods_of(sites: Iterable[Upsampling], image: tuple[int, int]) -> set[tuple[int, int]]:
+    """The grids that these layers draw in an image, where they have a whole number of pixels."""
+    return {period for site in sites if (period := site.period(image)) is not None}
 
 
 @torch.no_grad()  # not inference_mode, whose tensors do not tell whether they were written in place

@@ -80,6 +80,18 @@ def _progan(name: str, file: str, title: str, resolution: int = 256) -> Model:
     )
 
 
+def _dcgan(name: str, title: str) -> Model:
+    return Model(
+        name=name,
+        title=title,
+        file=f"{name}.safetensors",
+        resolution=64,
+        layers="main.2, main.5, main.8 and main.11, what each ReLU puts out: 4, 8, 16 and 32 pixels",
+        segmenter="scenes",
+        licence="MIT, as this package",
+    )
+
+
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -92,23 +104,9 @@ MODELS: dict[str, Model] = {
             segmenter="scenes",
             licence="MIT, as this package",
         ),
-        Model(
-            name="dcgan_scenes",
-            title="The same by transposed convolutions: checkerboards to find; comes with the package",
-            file="dcgan_scenes.safetensors",
-            resolution=64,
-            layers="main.2, main.5, main.8 and main.11, what each ReLU puts out: 4, 8, 16 and 32 pixels",
-            segmenter="scenes",
-            licence="MIT, as this package",
-        ),
-        Model(
-            name="dcgan_scenes_resize",
-            title="Its control, which resizes and convolves: no checkerboards; comes with the package",
-            file="dcgan_scenes_resize.safetensors",
-            resolution=64,
-            layers="main.2, main.5, main.8 and main.11, what each ReLU puts out: 4, 8, 16 and 32 pixels",
-            segmenter="scenes",
-            licence="MIT, as this package",
+        _dcgan("dcgan_scenes", "The same by transposed convolutions: checkerboards to find; comes with the package"),
+        _dcgan(
+            "dcgan_scenes_resize", "Its control, which resizes and convolves: no checkerboards; comes with the package"
         ),
         _progan("progan_bedroom", "proggan_bedroom-d8a89ff1.pth", "LSUN bedrooms"),
         _progan("progan_church", "proggan_churchoutdoor-7e701dd5.pth", "LSUN churches from outside"),
