@@ -15,6 +15,8 @@ from ganatomy import dissect
 from ganatomy.dissect import Dissection, Effects, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
 
+from .releases import writer
+
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
 NAMES = ("red", "green", "blue", "yellow")
 SIDE = 32
@@ -191,3 +193,9 @@ def make_varied(network: nn.Module, last: str, scores: Callable[[Any], Tensor]) 
         network(sample)
         average = scores(network.eval()(sample)).mean((0, 2, 3))
         network.get_submodule(last).bias -= average  # no class wins everywhere
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a release file in NVIDIA's format."""
+    return writer(tmp_path)

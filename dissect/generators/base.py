@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
+from ..model_spec import ModelSpec
 
 
 class LatentSource(Protocol):
@@ -82,6 +83,8 @@ class Generator:
             module whose output is a featuremap, found by running the module once.
         output_range: what is black and what is white in the module's output.
         provenance: where the weights came from.
+        spec: how to open it again; None for one made in Python.
+        recognised: the architecture that its weights were found to belong to, and why.
 
     Raises:
         UsageError: an output range that is none.
@@ -93,6 +96,8 @@ class Generator:
     layers: tuple[str, ...] = ()
     output_range: tuple[float, float] = (-1.0, 1.0)
     provenance: Provenance = field(default_factory=Provenance)
+    spec: ModelSpec | None = None
+    recognised: str | None = None
 
     def __post_init__(self) -> None:
         low, high = self.output_range

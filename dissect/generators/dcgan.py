@@ -8,10 +8,16 @@ instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ...hooks.errors import DissectError
+from .architecture import Architecture, filled, shape
 
 STRIDE = 2
 
@@ -60,7 +66,7 @@ def resized(fan_in: int, fan_out: int, kernel: int, *, bias: bool = False) -> Re
     return ResizeConv(fan_in, fan_out, kernel, padding=kernel // 2, output_padding=(kernel + 1) % 2, bias=bias)
 
 
-class DCGAN(nn.Module):
+class DCGAN(Architecture):
     """latents (N, latent) or (N, latent, 1, 1) float32 -> images (N, channels, R, R) in [-1, 1].
 
     Args:
@@ -71,6 +77,12 @@ class DCGAN(nn.Module):
         biases: of the first convolution and of each doubling, whether it has a bias; batch norm makes it needless.
         channels: 3, or 1 for grey images.
     """
+
+    family: ClassVar[str] = "dcgan"
+    citation: ClassVar[str] = (
+        "Radford, Metz and Chintala 2016, Unsupervised Representation Learning with Deep Convolutional Generative "
+        "Adversarial Networks, ICLR"
+    )
 
     def __init__(
         self,
@@ -176,3 +188,55 @@ def refit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
                 put(module, name, resize_like(part))
             elif weight is not None and weight.shape == boxed_like(part).weight.shape != part.weight.shape:
                 put(module, name, boxed_like(part))
+
+
+def infer(state: Mapping[str, Tensor]) -> DCGAN:
+    """The DCGAN generator these weights belong to, in eval mode, with its own float32 copy of them.
+
+    Keys are those of the PyTorch example: `main.0.weight` makes 4×4 of a latent as long as its first axis, `main.3`,
+    `main.6`, … double the size, and `main.1`, `main.4`, … are batch norms. `main.3.conv.weight` instead of
+    `main.3.weight` says that the level resizes and convolves. Kernels of 4 are padded by 1, others so as to double the
+    size.
+
+    Raises:
+        DissectError: a key is missing, extra or misshapen, or this is no such DCGAN.
+    """
+    spelt = re.compile(r"main\.(\d{1,4})\.(conv\.)?weight")
+    shapes = {
+        int(found[1]): (tensor, bool(found[2]))
+        for key, tensor in state.items()
+        if (found := spelt.fullmatch(key)) and tensor.ndim == 4
+    }
+    if 0 not in shapes:
+        raise DissectError("no key is like main.0.weight with 4 axes (latent, units, 4, 4).")
+    places = sorted(shapes)
+    if places != list(range(0, 3 * len(places), 3)) or len(places) < 2:
+        raise DissectError(
+            f"convolutions are main.{', main.'.join(map(str, places))}; expected main.0, main.3, main.6, …."
+        )
+    for place, (tensor, resize) in shapes.items():
+        if (
+            tensor.shape[2] != tensor.shape[3]
+            or not tensor.numel()
+            or (place == 0 and (resize or tensor.shape[2] != 4))
+        ):
+            raise DissectError(
+                f"key main.{place}.weight has shape {shape(tensor)}; expected {'4×4' if place == 0 else 'square'} "
+                "kernels."
+            )
+    steps = [shapes[place] for place in places[1:]]
+    last, flat = steps[-1]
+    channels = last.shape[0 if flat else 1]
+    if channels not in (1, 3):
+        raise DissectError(f"the last convolution puts out {channels} channels; expected 3, or 1 for grey images.")
+    with torch.device("meta"):
+        module = DCGAN(
+            shapes[0][0].shape[0],
+            tuple(tensor.shape[1 if resize else 0] for tensor, resize in steps),
+            tuple(tensor.shape[2] for tensor, _ in steps),
+            resize=tuple(resize for _, resize in steps),
+            biases=tuple(f"main.{place}.{'conv.' if shapes[place][1] else ''}bias" in state for place in places),
+            channels=channels,
+        )
+    filled(module, state)
+    return module

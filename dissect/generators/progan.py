@@ -7,12 +7,20 @@ to RGB. Weights use the equalised learning rate: stored as drawn from N(0, 1) an
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from statistics import mode
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...hooks.errors import DissectError
+from .architecture import Architecture, check_keys, shape
+
 SLOPE = 0.2  # of the leaky ReLU
+MOST_RGB_SIZE = 1 << 14  # pixels; a larger size in a key is a mistake
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -62,11 +70,17 @@ class ToRGB(nn.Module):
         return self.wscale(self.conv(pixel_norm(x)))
 
 
-class ProGAN(nn.Module):
+class ProGAN(Architecture):
     """latents (N, latent) float32 -> images (N, 3, R, R), nominally in [-1, 1] but unclamped.
 
     `widths` holds the number of units of each resolution from 4×4 up; R = 4 · 2^(len(widths) - 1).
     """
+
+    family: ClassVar[str] = "progan"
+    citation: ClassVar[str] = (
+        "Karras, Aila, Laine and Lehtinen 2018, Progressive Growing of GANs for Improved Quality, Stability, and "
+        "Variation, ICLR"
+    )
 
     def __init__(self, latent: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -91,3 +105,79 @@ class ProGAN(nn.Module):
         for block in self.children():
             x = block(x)
         return x
+
+
+def infer(state: Mapping[str, Tensor]) -> ProGAN:
+    """The progressive-GAN generator these weights belong to, in eval mode, with its own float32 copy of them.
+
+    Keys are `layer{i}.conv.weight`, `layer{i}.wscale.b` (i from 1) and `output_{R}x{R}.…`, or, in older files,
+    `features.{i}.…` (i from 0) and `output.…`. Older files may also store each layer's scale, as measured from its
+    first weights; it is folded into the weights, since the module's own is computed.
+
+    Raises:
+        DissectError: a key is missing, extra or misshapen, or this is no progressive GAN.
+    """
+    older = not any(re.match(r"layer\d{1,4}\.", key) for key in state)
+    numbered = re.compile(r"features\.(\d{1,4})\..+" if older else r"layer(\d{1,4})\..+")
+    numbers = {int(found[1]) for key in state if (found := numbered.fullmatch(key))}
+    if not numbers:
+        raise DissectError("no key is like layer1.conv.weight (or, in older files, features.0.conv.weight).")
+    levels = _levels_of_output(state) or max(1, len(numbers) // 2)
+    first = state.get(_spelt("layer1.conv.weight", older))
+    if first is None:
+        raise DissectError(f"key {_spelt('layer1.conv.weight', older)} is missing.")
+    if first.ndim != 4:
+        raise DissectError(
+            f"key {_spelt('layer1.conv.weight', older)} has shape {shape(first)}; "
+            "expected 4 axes (units, latent, 4, 4)."
+        )
+    widths = tuple(_width(state, level, older) for level in range(levels))
+    latent = first.shape[1]
+    if not latent or not all(widths):
+        raise DissectError("some tensors are empty: every layer needs at least one unit.")
+
+    with torch.device("meta"):  # no memory, and no random numbers drawn, for weights that are replaced at once
+        module = ProGAN(latent, widths)
+    expected = {key: _spelt(key, older) for key in module.state_dict()}
+    parts = {name: part for name, part in module.named_modules() if isinstance(part, WScale)}
+    scales = {_spelt(f"{name}.scale", older): name for name in parts}
+    check_keys(
+        {expected[key]: shape(tensor) for key, tensor in module.state_dict().items()},
+        {key: shape(tensor) for key, tensor in state.items() if key not in scales or tensor.numel() != 1},
+    )
+    weights = {key: state[spelt] for key, spelt in expected.items()}
+    for spelt, name in scales.items():
+        if spelt in state:
+            weight = f"{name.removesuffix('wscale')}conv.weight"
+            weights[weight] = weights[weight] * (state[spelt].item() / parts[name].scale)
+    module.to_empty(device="cpu").load_state_dict(weights)
+    return module.eval()
+
+
+def _spelt(key: str, older: bool) -> str:
+    """A key of `ProGAN` as the file spells it: layer3.x is features.2.x in older files, output_8x8.x is output.x."""
+    if not older:
+        return key
+    block, _, rest = key.partition(".")
+    return f"features.{int(block.removeprefix('layer')) - 1}.{rest}" if block.startswith("layer") else f"output.{rest}"
+
+
+def _levels_of_output(state: Mapping[str, Tensor]) -> int | None:
+    """How many resolutions 4, 8, 16, … there are up to that in the output layer's name; None if it has none."""
+    for key in state:
+        if found := re.fullmatch(r"output_(\d{1,6})x\1\..+", key):
+            size = int(found[1])
+            if size < 4 or size & (size - 1) or size > MOST_RGB_SIZE:
+                raise DissectError(f"key {key} speaks of {size} pixels; expected 4, 8, 16, ….")
+            return size.bit_length() - 2
+    return None
+
+
+def _width(state: Mapping[str, Tensor], level: int, older: bool) -> int:
+    """Units of the two layers of one resolution, by majority, so that a single misshapen tensor is found out."""
+    names = (f"layer{2 * level + i}.{part}" for i in (1, 2) for part in ("conv.weight", "wscale.b"))
+    keys = [_spelt(name, older) for name in names]
+    sizes = [state[key].shape[0] for key in keys if key in state and state[key].ndim]
+    if not sizes:
+        raise DissectError(f"key {keys[0]} is missing.")
+    return mode(sizes)

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from ...hooks.factory import is_factory
+from ..model_spec import ModelSpec
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that the catalogue opens at once
+    from torch import nn
+
     from .base import Generator
 
 WEIGHTS = Path(__file__).parent / "weights"
 CSAIL = "https://dissect.csail.mit.edu/models/"
 ADE20K_SEGMENTER = "hub:smp-hub/segformer-b3-512x512-ade-160k"
 EMBEDDED = "progan_scenes"  # the model that needs no network
-SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".safetensors")
+PUBLIC_LATENT = 512  # of the public progressive GANs
+WIDTHS = {256: (512, 512, 512, 256, 128, 64, 32), 1024: (512, 512, 512, 512, 256, 128, 64, 32, 16)}
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 18
 
@@ -37,6 +42,7 @@ class Model:
     file: str
     url: str | None = None
     hash_prefix: str | None = None  # first hex digits of the file's SHA-256
+    widths: tuple[int, ...] = ()  # units of each resolution of a public progressive GAN
     resolution: int  # side of the images in pixels
     layers: str
     segmenter: str  # the segmenter used when none is asked for
@@ -63,6 +69,7 @@ def _progan(name: str, file: str, title: str, resolution: int = 256) -> Model:
         file=file,
         url=CSAIL + file,
         hash_prefix=file.removesuffix(".pth").rpartition("-")[2],
+        widths=WIDTHS[resolution],
         resolution=resolution,
         layers=(
             "layer1 to layer14, two of each size: 512 units at 4, 8 and 16 pixels, 256 at 32, 128 at 64, 64 at 128, "
@@ -180,15 +187,23 @@ def card(name: str) -> str:
     return f"# {name}\n\n{model.title}.\n\n{lines}\n"
 
 
-def layers_here(name: str) -> dict[str, tuple[int, ...] | None]:
-    """What each layer of a model puts out for one sample; none where its weights are not on this machine."""
-    from ...hooks.layers import layer_shapes
+def layers_of(name: str) -> dict[str, tuple[int, ...] | None]:
+    """What each layer of a model puts out for one sample: (units, height, width), with or without its weights here."""
+    import torch
 
-    if not place(MODELS[name]).is_file():
-        return {}
-    generator = load_generator(name)
-    shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
-    return {shape.name: shape.shape for shape in shapes if shape.name in generator.layers}
+    from ...hooks.layers import layer_shapes
+    from .progan import ProGAN
+
+    row = MODELS[name]
+    if row.widths:
+        with torch.device("meta"):  # shapes alone
+            module: nn.Module = (public := ProGAN(PUBLIC_LATENT, row.widths))
+            layers, latents = public.layers, torch.empty(1, PUBLIC_LATENT)
+    else:
+        generator = load_generator(name)
+        module, layers, latents = generator.module, generator.layers, generator.latents([0])
+    shapes = layer_shapes(module, lambda: module(latents))
+    return {shape.name: shape.shape for shape in shapes if shape.name in layers}
 
 
 def fetch(model: Model, *, quiet: bool = False) -> Path:
@@ -272,21 +287,12 @@ def _received(model: Model, url: str) -> Iterator[tuple[bytes, int | None]]:
         raise DissectError(f"{model.name} cannot be downloaded from {url} ({reason}). {by_hand}") from error
 
 
-def load_generator(
-    spec: str,
-    *,
-    weights: Path | str | None = None,
-    latent: str | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    quiet: bool = False,
-) -> Generator:
-    """The generator of a spec: a name of the catalogue, a checkpoint file, or `package.module:factory`.
+def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu", quiet: bool = False) -> Generator:
+    """The generator that is meant: of the catalogue, of a checkpoint file, of diffusers, or of the user's own code.
 
     Args:
-        spec: a factory is called without arguments and returns an `nn.Module` or a `Generator`.
-        weights: a checkpoint to load into what the factory returned; every key must fit.
-        latent: `normal:128`, the latents of a factory's `nn.Module`.
+        model: its name or file, or a `ModelSpec` with more options. A factory is called without arguments and returns
+            an `nn.Module` or a `Generator`.
         seed: of the latents.
         device: where the generator runs.
         quiet: no progress bar.
@@ -297,29 +303,35 @@ def load_generator(
     """
     import torch
 
-    from .checkpoints import open_checkpoint
     from .factory import from_factory
+    from .opening import DIFFUSERS, open_checkpoint, open_decoder
 
-    if spec in MODELS or Path(spec).exists() or spec.lower().endswith(SUFFIXES):
-        for option, value in (("--weights", weights), ("--latent", latent)):
-            if value is not None:
+    spec = ModelSpec.of(model)
+    row = MODELS.get(spec.model)
+    decoder = spec.model.startswith(DIFFUSERS)
+    if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
+        for option in ("weights", "latent"):
+            if getattr(spec, option) is not None:
                 raise UsageError(
-                    f"{option} does not go with --model {spec}, which brings its own; leave it out, or give a "
+                    f"--{option} does not go with --model {spec.model}, which brings its own; leave it out, or give a "
                     "package.module:factory as the model."
                 )
-        row = MODELS.get(spec)
-        generator = open_checkpoint(fetch(row, quiet=quiet) if row else spec)
+        if decoder:
+            generator = open_decoder(spec)
+        else:
+            generator = open_checkpoint(replace(spec, model=str(fetch(row, quiet=quiet))) if row else spec)
         if row:
             known = replace(generator.provenance, url=row.url, licence=row.licence, citation=row.citation)
-            generator = replace(generator, name=row.name, provenance=known)
-    elif is_factory(spec):
-        generator = from_factory(spec, weights=weights, latent=latent)
+            generator = replace(generator, name=row.name, provenance=known, spec=spec)
+    elif is_factory(spec.model):
+        generator = from_factory(spec)
     else:
-        near = difflib.get_close_matches(spec, MODELS, n=3, cutoff=0.8)
+        near = difflib.get_close_matches(spec.model, MODELS, n=3, cutoff=0.8)
         raise UsageError(
-            f"There is no model {spec!r}."
+            f"There is no model {spec.model!r}."
             + (f" Did you mean {' or '.join(near)}?" if near else "")
-            + f" Allowed: {', '.join(MODELS)}, a checkpoint file ({', '.join(SUFFIXES)}), or package.module:factory."
+            + f" Allowed: {', '.join(MODELS)}, a checkpoint file ({', '.join(SUFFIXES)}), {DIFFUSERS}ID-or-folder, or "
+            "package.module:factory."
         )
     try:
         # channels last: twice as fast on a CPU

@@ -1,0 +1,97 @@
+"""What our own architectures tell of themselves, and the checks of state dicts that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ...hooks.errors import DissectError
+
+
+class Architecture(nn.Module):
+    """A generator network that is recognised by its weights.
+
+    One forward argument, one image tensor out. The argument is `latents` (N, latent) float32; where `classes` is not
+    zero (N, latent + classes), a latent and a class as one-hot behind it; where `inputs` is not zero the input images
+    (N, inputs, H, W).
+
+    Attributes:
+        family: its name in messages and tables.
+        citation: the paper.
+        latent: length of the latent; 0 where images go in.
+        classes: how many classes there are; 0 for an unconditional network.
+        inputs: channels of the images that go in; 0 where latents do.
+        input_range: what is black and what is white in the images that go in.
+        multiple: sides of the images that go in must be multiples of this.
+        output_range: what is black and what is white in the images that come out.
+        layers: names of the layers worth dissecting, in order.
+        style_layers: names of the layers whose units are style channels.
+    """
+
+    family: ClassVar[str]
+    citation: ClassVar[str]
+    latent: int = 0
+    classes: int = 0
+    inputs: int = 0
+    input_range: tuple[float, float] = (-1.0, 1.0)
+    multiple: int = 1
+    output_range: tuple[float, float] = (-1.0, 1.0)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    @property
+    def style_layers(self) -> tuple[str, ...]:
+        return ()
+
+
+def filled(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put float32 copies of these weights into a module made on the meta device, and set it to eval mode.
+
+    Raises:
+        DissectError: a key is missing, extra or misshapen; the message names the first few.
+    """
+    counters = {key for key in module.state_dict() if key.endswith("num_batches_tracked")}
+    check_keys(
+        {key: shape(tensor) for key, tensor in module.state_dict().items() if key not in counters},
+        {key: shape(tensor) for key, tensor in state.items() if key not in counters},
+    )
+    module.to_empty(device="cpu")
+    for key, tensor in module.state_dict().items():
+        if key in state:
+            tensor.copy_(state[key])
+        else:
+            tensor.zero_()  # a counter, which files of old versions lack
+    module.eval()
+
+
+def check_keys(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        DissectError: they differ; the message names the first few keys.
+    """
+    troubles = [f"key {key} is missing" for key in expected if key not in found]
+    troubles += [f"key {key} is not of this architecture" for key in found if key not in expected]
+    troubles += [
+        f"key {key} has shape {found[key]}, expected {expected[key]}"
+        for key in expected
+        if key in found and found[key] != expected[key]
+    ]
+    if troubles:
+        raise DissectError(some(troubles, 4, "; ") + ".")
+
+
+def shape(tensor: Tensor) -> str:
+    """(3, 4, 5), as messages show it."""
+    return f"({', '.join(map(str, tensor.shape))})"
+
+
+def some(texts: Iterable[str], most: int, separator: str = ", ") -> str:
+    """The first few of many, and how many more there are."""
+    listed = list(texts)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return separator.join(listed[:most]) + more

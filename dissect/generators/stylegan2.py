@@ -1,0 +1,347 @@
+"""StyleGAN2 and its ADA variant (Karras et al. 2020), skip architecture, in plain PyTorch operations.
+
+Module names are those of NVIDIA's PyTorch release. The other well-known layout, that of the port with `convs` and
+`to_rgbs`, is renamed on loading; its weights carry their equalised-learning-rate factor outside, which is multiplied
+in where the release has none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...hooks.errors import DissectError
+from .architecture import filled, shape
+from .style_based import StyleBased, drawn_noise, probes
+
+MAPPING_RATE = 0.01  # learning-rate factor of the mapping network; both layouts keep their weights divided by it
+GAIN = math.sqrt(2)  # of the leaky ReLU
+EPSILON = 1e-8
+
+
+class Linear(nn.Module):
+    """Fully connected, with weights scaled by `rate` / sqrt(inputs) and biases by `rate`."""
+
+    def __init__(self, fan_in: int, fan_out: int, rate: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in) / rate)
+        self.bias = nn.Parameter(torch.zeros(fan_out))
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * (self.rate / math.sqrt(x.shape[1])), self.bias * self.rate)
+
+
+class MappingNetwork(nn.Module):
+    """(N, latent + classes) -> (N, W)."""
+
+    w_avg: Tensor
+
+    def __init__(self, latent: int, classes: int, widths: tuple[int, ...], embedded: int) -> None:
+        super().__init__()
+        self.latent, self.depth = latent, len(widths)
+        if classes:
+            self.embed = Linear(classes, embedded)
+        before = latent + (embedded if classes else 0)
+        for number, width in enumerate(widths):
+            self.add_module(f"fc{number}", Linear(before, width, MAPPING_RATE))
+            before = width
+        self.register_buffer("w_avg", torch.zeros(before))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = normal(latents[:, : self.latent])
+        if latents.shape[1] > self.latent:
+            x = torch.cat([x, normal(self.embed(latents[:, self.latent :]))], 1)
+        for number in range(self.depth):
+            x = F.leaky_relu(self.get_submodule(f"fc{number}")(x), 0.2) * GAIN
+        return x
+
+
+def normal(x: Tensor) -> Tensor:
+    """Rows divided by their root mean square."""
+    return x * (x.square().mean(1, keepdim=True) + EPSILON).rsqrt()
+
+
+class Modulated(nn.Module):
+    """A convolution whose inputs are scaled by styles, of which there is one for each input channel.
+
+    `styled` puts out the scaled inputs: its units are the style channels (Wu et al. 2021), each with the map on which
+    it acts. A unit set to zero there is a style of zero, except that the weights stay demodulated by the style it had.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.affine = Linear(width, fan_in)
+        self.styled = nn.Identity()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(fan_out))
+
+
+class Layer(Modulated):
+    """Modulated 3×3 convolution, demodulated, noise, bias and leaky ReLU; with `up`, twice as fine."""
+
+    resample_filter: Tensor
+    noise_const: Tensor
+
+    def __init__(self, fan_in: int, fan_out: int, width: int, side: int, *, up: bool) -> None:
+        super().__init__(fan_in, fan_out, width, 3)
+        self.up = up
+        self.clamp: float | None = None
+        self.register_buffer("resample_filter", binomial())
+        self.register_buffer("noise_const", torch.randn(side, side))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        styles = self.affine(w)  # (N, fan_in)
+        norms = (styles.square() @ self.weight.square().sum((2, 3)).T + EPSILON).rsqrt()  # (N, fan_out)
+        x = self.styled(x * styles[:, :, None, None])
+        if self.up:
+            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)  # (N, fan_out, 2 h + 1, 2 w + 1)
+            x = smooth(x, self.resample_filter, (1, 1))
+        else:
+            x = F.conv2d(x, self.weight, padding=1)
+        x = x * norms[:, :, None, None]
+        x = x + self.noise_strength * (self.noise_const if noise is None else noise)
+        x = F.leaky_relu(x + self.bias[:, None, None], 0.2) * GAIN
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class ToRGB(Modulated):
+    """Modulated 1×1 convolution to colours, not demodulated."""
+
+    def __init__(self, fan_in: int, channels: int, width: int) -> None:
+        super().__init__(fan_in, channels, width, 1)
+        self.clamp: float | None = None
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        styles = self.affine(w) / math.sqrt(x.shape[1])
+        x = F.conv2d(self.styled(x * styles[:, :, None, None]), self.weight, self.bias)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class Block(nn.Module):
+    """One resolution: one layer at 4×4, two at finer ones, and what it adds to the image."""
+
+    resample_filter: Tensor
+
+    def __init__(self, before: int, units: int, width: int, side: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("resample_filter", binomial())
+        if before:
+            self.conv0 = Layer(before, units, width, side, up=True)
+        else:
+            self.const = nn.Parameter(torch.randn(units, side, side))
+        self.conv1 = Layer(units, units, width, side, up=False)
+        self.torgb = ToRGB(units, channels, width)
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, w: Iterator[Tensor], last: Tensor, noises: Iterator[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        x = self.const.expand(len(last), -1, -1, -1) if x is None else self.conv0(x, next(w), next(noises))
+        x = self.conv1(x, next(w), next(noises))
+        added = self.torgb(x, last)
+        return x, added if image is None else finer(image, self.resample_filter) + added
+
+
+class StyleGAN2(StyleBased):
+    """latents (N, latent) or (N, latent + classes) float32 -> images (N, channels, R, R), nominally in [-1, 1].
+
+    Args:
+        latent: length of the latent.
+        mapping: widths of the mapping network's layers; the last is W, the length of a style.
+        widths: number of units of each resolution from 4×4 up; R = 4 · 2^(len(widths) - 1).
+        channels: of the image.
+        classes: how many there are, as one-hot behind the latent; 0 without.
+        embedded: length of the class's embedding.
+    """
+
+    family: ClassVar[str] = "stylegan2"
+    citation: ClassVar[str] = (
+        "Karras, Laine, Aittala, Hellsten, Lehtinen and Aila 2020, Analyzing and Improving the Image Quality of "
+        "StyleGAN, CVPR"
+    )
+
+    def __init__(
+        self,
+        latent: int,
+        mapping: tuple[int, ...],
+        widths: tuple[int, ...],
+        *,
+        channels: int = 3,
+        classes: int = 0,
+        embedded: int = 0,
+    ) -> None:
+        super().__init__()
+        self.latent, self.classes = latent, classes
+        self.sides = [4 << level for level in range(len(widths))]
+        self.style_count = 2 * len(widths)
+        self.mapping = MappingNetwork(latent, classes, mapping, embedded)
+        self.synthesis = nn.Module()
+        for side, before, units in zip(self.sides, (0, *widths), widths, strict=False):
+            self.synthesis.add_module(f"b{side}", Block(before, units, mapping[-1], side, channels))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers worth dissecting: what each leaky ReLU puts out."""
+        return tuple(name for name, part in self.named_modules() if isinstance(part, Layer))
+
+    @property
+    def style_layers(self) -> tuple[str, ...]:
+        return tuple(f"{name}.styled" for name, part in self.named_modules() if isinstance(part, Modulated))
+
+    def set_clamp(self, limit: object) -> None:
+        """Clamp what every layer puts out to ± limit, as files trained in half precision ask for; None does not."""
+        for part in self.modules():
+            if isinstance(part, (Layer, ToRGB)):
+                part.clamp = float(limit) if isinstance(limit, (int, float)) else None
+
+    def mapped(self, latents: Tensor) -> Tensor:
+        styles: Tensor = self.mapping(latents)
+        return styles
+
+    def mean_style(self) -> Tensor:
+        return self.mapping.w_avg
+
+    def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
+        x = image = None
+        noises = self._noises(latents if self.noise == "drawn" else None)
+        w = iter(styles.unbind(1))
+        for level, side in enumerate(self.sides):  # the colours of a level take the style that comes next
+            block = self.synthesis.get_submodule(f"b{side}")
+            x, image = block(x, image, w, styles[:, 2 * level + 1], noises)
+        assert image is not None
+        return image
+
+    def _noises(self, latents: Tensor | None) -> Iterator[Tensor | None]:
+        for number in range(2 * len(self.sides) - 1):
+            side = self.sides[(number + 1) // 2]
+            yield None if latents is None else drawn_noise(latents, number, side)
+
+
+def binomial() -> Tensor:
+    """(4, 4): the low-pass filter 1, 3, 3, 1 in both directions."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    return taps[:, None] * taps
+
+
+def smooth(x: Tensor, taps: Tensor, margin: tuple[int, int]) -> Tensor:
+    """x (N, U, h, w) with a margin of zeros before and after, filtered; taps count fourfold after zeros went in."""
+    x = F.pad(x, margin * 2)
+    return F.conv2d(x, (taps.flip(0, 1) * 4).expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
+
+
+def finer(images: Tensor, taps: Tensor) -> Tensor:
+    """images (N, C, h, w) -> (N, C, 2 h, 2 w): zeros between the pixels, then the filter."""
+    apart = images.new_zeros(*images.shape[:2], 2 * images.shape[2], 2 * images.shape[3])
+    apart[:, :, ::2, ::2] = images
+    return smooth(apart, taps, (2, 1))
+
+
+def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
+    """The StyleGAN2 generator these weights belong to, in eval mode, with its own float32 copy of them.
+
+    Keys are those of NVIDIA's release (`mapping.fc0.weight`, `synthesis.b4.const`, …) or of the port
+    (`style.1.weight`, `input.input`, `conv1.conv.weight`, …). A file of the port without `latent_avg` gets the mean
+    style over 4,096 latents.
+
+    Raises:
+        DissectError: a key is missing, extra or misshapen, or this is no StyleGAN2.
+    """
+    ported = "input.input" in state and any(key.startswith("to_rgb1.") for key in state)
+    if ported:
+        state = renamed(state)
+    if "synthesis.b4.const" not in state:
+        raise DissectError("no key is like synthesis.b4.const (or, in the port's files, input.input).")
+    if any(".skip.weight" in key for key in state) or "synthesis.b4.torgb.weight" not in state:
+        raise DissectError("its architecture is orig or resnet; only skip, the default of the release, can be read.")
+    sides = sorted(
+        int(found[1]) for key in state if (found := re.fullmatch(r"synthesis\.b(\d{1,5})\.conv1\.bias", key))
+    )
+    if sides != [4 << level for level in range(len(sides))] or not sides:
+        raise DissectError(f"its resolutions are {', '.join(map(str, sides))}; expected 4, 8, 16, ….")
+    depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
+    fully = [_wanted(state, f"mapping.fc{number}.weight", 2) for number in range(max(1, depth))]
+    embed = state.get("mapping.embed.weight")
+    embedded, classes = (0, 0) if embed is None else (embed.shape[0], embed.shape[1])
+    with torch.device("meta"):
+        module = StyleGAN2(
+            fully[0].shape[1] - embedded,
+            tuple(weight.shape[0] for weight in fully),
+            tuple(_wanted(state, f"synthesis.b{side}.conv1.weight", 4).shape[0] for side in sides),
+            channels=_wanted(state, f"synthesis.b{sides[-1]}.torgb.weight", 4).shape[0],
+            classes=classes,
+            embedded=embedded,
+        )
+    averaged = "mapping.w_avg" in state
+    filled(module, state if averaged else {**state, "mapping.w_avg": torch.zeros(fully[-1].shape[0])})
+    if not averaged and not classes:
+        with torch.no_grad():
+            module.mapping.w_avg.copy_(module.mapping(probes(module.latent)).mean(0))
+    return module
+
+
+def _wanted(state: Mapping[str, Tensor], key: str, axes: int) -> Tensor:
+    found = state.get(key)
+    if found is None:
+        raise DissectError(f"key {key} is missing.")
+    if found.ndim != axes or not found.numel():
+        raise DissectError(f"key {key} has shape {shape(found)}; expected {axes} axes, none of them empty.")
+    return found
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The port's weights under the release's names."""
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key == "latent_avg":
+            found["mapping.w_avg"] = value.flatten()
+        elif key == "input.input":
+            found["synthesis.b4.const"] = value[0]
+        elif match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", key):
+            found[f"mapping.fc{int(match[1]) - 1}.{match[2]}"] = value
+        elif match := re.fullmatch(r"noises\.noise_(\d+)", key):
+            found[f"{_layer_of(int(match[1]))}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
+        elif match := re.fullmatch(r"(conv1|convs\.\d+|to_rgb1|to_rgbs\.\d+)\.(.+)", key):
+            _rename_layer(found, match[1], match[2], key, value)
+        else:
+            found[key] = value  # named as not of this architecture later on
+    for name in [key.removesuffix("conv1.weight") for key in found if key.endswith(".conv1.weight")]:
+        for part in ("", "conv0.", "conv1."):  # the port keeps filters only where they are used
+            if part != "conv0." or f"{name}conv0.weight" in found:
+                found.setdefault(f"{name}{part}resample_filter", binomial())
+    return found
+
+
+def _layer_of(number: int) -> str:
+    return f"synthesis.b{4 << ((number + 1) // 2)}.conv{int(number == 0 or number % 2 == 0)}"
+
+
+def _rename_layer(found: dict[str, Tensor], place: str, rest: str, key: str, value: Tensor) -> None:
+    kind, _, number = place.partition(".")
+    if kind.startswith("conv"):
+        name = _layer_of(int(number) + 1 if number else 0)
+        block = name.rpartition(".")[0]
+    else:
+        block = f"synthesis.b{8 << int(number) if number else 4}"
+        name = f"{block}.torgb"
+    if rest == "conv.weight" and value.ndim == 5:
+        scale = 1 / math.sqrt(value[0, 0].numel()) if kind.startswith("conv") else 1.0
+        found[f"{name}.weight"] = value[0].float() * scale
+    elif rest in ("conv.modulation.weight", "conv.modulation.bias"):
+        found[f"{name}.affine.{rest.rpartition('.')[2]}"] = value
+    elif rest == "noise.weight":
+        found[f"{name}.noise_strength"] = value.reshape(())
+    elif rest in ("activate.bias", "bias"):
+        found[f"{name}.bias"] = value.flatten()
+    elif rest == "conv.blur.kernel":
+        found[f"{name}.resample_filter"] = value / 4
+    elif rest == "upsample.kernel":
+        found[f"{block}.resample_filter"] = value / 4
+    else:
+        found[key] = value
