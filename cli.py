@@ -1,4 +1,4 @@
-"""The command `dissect`: parse, call, print paths. torch is not imported until a command runs."""
+"""The command `dissect`: parse and call. torch is not imported until a command runs."""
 
 from __future__ import annotations
 
@@ -8,98 +8,54 @@ from typing import Any
 import click
 
 from .hooks.errors import UsageError
-from .reports import console, console_repairs
-from .reports.command import (
-    GRID_ONLY,
-    UNITS_ONLY,
-    OneLine,
-    a_file,
-    a_run,
-    artifact_options,
-    checkup_options,
-    common,
-    effects_options,
-    link,
-    refuse,
-    repair_options,
-    run_options,
-    where_options,
-)
+from .reports import command as with_
+from .reports import console, console_models, told
+from .reports.command import CRITIC_ONLY, GRID_ONLY, UNITS_ONLY, a_file, a_run, common, refuse
 from .reports.runnable import examples
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group("dissect", cls=OneLine, epilog=examples("dissect"), context_settings=SETTINGS)
+@click.group("dissect", cls=with_.OneLine, epilog=examples("dissect"), context_settings=SETTINGS)
 @click.version_option(package_name="ganatomy", prog_name="dissect")
 def main() -> None:
     """Open a generator: see what its units draw."""
 
 
 @main.command(epilog=examples("run"))
-@run_options
+@with_.run_options
 @common
-def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> dict[str, object]:
+def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> object:
     """Dissect layers: which units draw which classes."""
     from .dissect.pipeline import run as dissect_run
 
-    found = dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **options)
-    page = None
-    if not no_report:
-        from .reports.pages import write_report
-
-        page = write_report(found, quiet=quiet)
-    summary = found.summary()
-    if not quiet:
-        console.show_run(found, summary)
-        click.echo(page or found.folder / "units.csv")
-    controls = {name: console.records(control.summary()) for name, control in found.controls.items()}
-    return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
+    return told.run(dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **options), quiet, no_report)
 
 
 @main.command(epilog=examples("ablate"))
-@effects_options
+@with_.effects_options
 @click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
 @click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
 @common
-def ablate(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+def ablate(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN off: which classes leave?"""
     from .dissect.interventions import ablate as dissect_ablate
 
-    return _intervened(run, dissect_ablate(run, quiet=quiet, **options), quiet)
+    return told.effects(dissect_ablate(run, quiet=quiet, **options), run, quiet)
 
 
 @main.command(epilog=examples("insert"))
-@effects_options
+@with_.effects_options
 @click.option(
     "--where", default="grid", show_default=True, help="grid (each cell alone), x,y[,w,h], class:NAME, a mask."
 )
 @click.option("--level", type=float, help="Value: what this share of pixels exceeds.  [default: typical for the class]")
 @common
-def insert(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+def insert(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN on: which classes appear?"""
     from .dissect.interventions import insert as dissect_insert
 
-    return _intervened(run, dissect_insert(run, quiet=quiet, **options), quiet)
-
-
-def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
-    """Show what an intervention did and add its page to the report."""
-    from .dissect.store import Dissection
-    from .reports.pages import write_report
-
-    if not quiet:
-        console.show_effects(effects)
-    page = link(write_report(Dissection.load(run), quiet=quiet), intervention=effects.info["name"])
-    if not quiet:
-        click.echo(page)
-    return {
-        "folder": run / "interventions" / effects.info["name"],
-        "report": page,
-        "units": effects.info["units"],
-        "on_target": effects.info.get("on_target"),
-        "effects": console.records(effects.table),
-    }
+    return told.effects(dissect_insert(run, quiet=quiet, **options), run, quiet)
 
 
 @main.command(epilog=examples("scan"))
@@ -107,102 +63,67 @@ def _intervened(run: Path, effects: Any, quiet: bool) -> dict[str, object]:
 @click.option("--class", "label", metavar="CLASS", required=True, help="The class by which units are ranked.")
 @click.option("--layer", help="Layer of the run.  [default: all in turn]")
 @click.option("--samples", default=64, show_default=True, help="The run's first ones.")
-@where_options
+@with_.where_options
 @common
-def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> list[dict[str, object]]:
+def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object:
     """Ablate each unit of a RUN alone: which ones matter?"""
     from .dissect.store import Dissection
     from .dissect.unit_scan import scan as dissect_scan
-    from .reports.pages import write_report
 
     opened = Dissection.load(run)
-    found = [dissect_scan(opened, layer=name, quiet=quiet, **options) for name in ([layer] if layer else opened.layers)]
-    report = write_report(opened, quiet=quiet)
-    pages = [link(report, intervention=one.info["name"]) for one in found]
-    if not quiet:
-        for one in found:
-            console.show_scan(one.table, one.info)
-        click.echo("\n".join(pages))
-    tables = [console.records(one.table.head(20)) for one in found]
-    return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
+    layers = [layer] if layer else opened.layers
+    return told.scans([dissect_scan(opened, layer=name, quiet=quiet, **options) for name in layers], opened, quiet)
 
 
 @main.command(epilog=examples("artifacts"))
-@artifact_options
+@with_.artifact_options
 @common
-def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **options: Any) -> dict[str, object]:
+def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Rank units and samples by suspicion of artifacts."""
     from .dissect.artifacts import find
     from .dissect.pipeline import run_or_open
-    from .reports.pages import write_report
 
-    made = {name: options.pop(name) for name in ("model", "segmenter", "weights", "latent")}
+    made = {name: options.pop(name) for name in ("model", "segmenter")}
     opened = run_or_open(run, layers=layers, device=options["device"], quiet=quiet, **made)
     layer = layers[0] if run is not None and layers else None
-    found = find(opened, layer=layer, quiet=quiet, **options)
-    page = link(write_report(opened, quiet=quiet), artifacts=found.info["name"])
-    if not quiet:
-        console_repairs.show_suspects(found)
-        click.echo(page)
-    folder = opened.folder / "artifacts" / found.info["name"]
-    tables = {name: console.records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
-    return {"folder": folder, "report": page, **tables}
+    return told.suspects(find(opened, layer=layer, quiet=quiet, **options), opened, quiet)
 
 
 @main.command(epilog=examples("repair"))
-@repair_options
+@with_.repair_options
 @common
 def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Take suspect units out, or mend a checkerboard: better images? Writes the repaired generator."""
     if checkerboard:
-        refuse(UNITS_ONLY, "--units or --detector, not with --checkerboard")
-        return _mended(run, layers, quiet, options)
-    refuse(GRID_ONLY, "--checkerboard")
-    from .dissect.repairing import repair as dissect_repair
-    from .dissect.store import Dissection
-    from .reports.pages import write_report
+        from .dissect.checkerboard.repairing import repair_model
 
+        refuse(UNITS_ONLY, "--units or --detector, not with --checkerboard")
+        kept = {name: value for name, value in options.items() if name not in UNITS_ONLY}
+        opened, mended = repair_model(run, layers=layers, quiet=quiet, **kept)
+        return told.mended(mended, opened, quiet)
+    from .dissect.repairing import repair as dissect_repair
+
+    refuse(GRID_ONLY, "--checkerboard")
     if run is None or len(layers) > 1:
         raise UsageError("Name the folder of a run, and at most one --layer.")
     kept = {name: value for name, value in options.items() if name not in GRID_ONLY}
-    found = dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept)
-    page = link(write_report(Dissection.load(run), quiet=quiet), repair=found.info["name"])
-    if not quiet:
-        console_repairs.show_repair(found)
-        click.echo(f"{found.checkpoint}\n{page}")
-    return console_repairs.repair_records(found, page)
-
-
-def _mended(run: Path | None, layers: tuple[str, ...], quiet: bool, options: dict[str, Any]) -> dict[str, object]:
-    """Mend the checkerboard of a checkup's generator, after the checkup where a model is named."""
-    from .dissect.checkerboard.repairing import repair_model
-    from .reports.checkup import write_checkup
-
-    kept = {name: value for name, value in options.items() if name not in UNITS_ONLY}
-    opened, found = repair_model(run, layers=layers, quiet=quiet, **kept)
-    page = f"{write_checkup(opened).resolve().as_uri()}#repair-{found.info['name']}"
-    if not quiet:
-        console_repairs.show_mended(found)
-        click.echo(f"{found.checkpoint}\n{page}")
-    return console_repairs.repair_records(found, page)
+    return told.repair(dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept), run, quiet)
 
 
 @main.command(epilog=examples("checkup"))
-@checkup_options
+@with_.checkup_options
 @common
-def checkup(*, quiet: bool, **options: Any) -> dict[str, object]:
-    """Does a generator's upsampling draw checkerboards? Which layer?"""
-    from .dissect.checkerboard import checkup as check
-    from .reports.checkup import write_checkup
+def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: Any) -> object:
+    """Does a generator's upsampling draw checkerboards? Which layer? Or, with --tiles: do seams show?"""
+    if tiles is not None:
+        from .dissect.seam_audit import check_seams
 
-    found = check(quiet=quiet, **options)
-    page = write_checkup(found)
-    if not quiet:
-        console_repairs.show_checkup(found)
-        click.echo(page)
-    tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
-    told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
-    return {"folder": found.folder, "report": page, **told, **tables}
+        refuse(CRITIC_ONLY, "checkerboards, not with --tiles")
+        kept = {name: value for name, value in options.items() if name not in CRITIC_ONLY}
+        return told.seams(check_seams(tiles=tiles, samples=samples, quiet=quiet, **kept), quiet)
+    from .dissect.checkerboard import checkup as check
+
+    return told.checkup(check(samples=512 if samples is None else samples, quiet=quiet, **options), quiet)
 
 
 @main.command(epilog=examples("power"))
@@ -210,7 +131,7 @@ def checkup(*, quiet: bool, **options: Any) -> dict[str, object]:
 @click.option("--width", default=0.02, show_default=True, help="Wanted width of the intervals of IoU.")
 @click.option("--power", default=0.8, show_default=True, help="Probability of finding a unit of the IoU told.")
 @common
-def power(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
+def power(*, run: Path, quiet: bool, **options: Any) -> object:
     """What IoU could a RUN detect, and how many samples give narrower intervals?"""
     from .dissect.detectable import power as dissect_power
 
@@ -224,25 +145,18 @@ def power(*, run: Path, quiet: bool, **options: Any) -> dict[str, object]:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[:LAYER]…")
 @click.option("--out", type=a_file, help="Folder.  [default: comparisons/A-B-…]")
 @common
-def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> dict[str, object]:
+def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> object:
     """Compare RUNs with the first: classes gained and lost, units that correspond, images side by side."""
     from .dissect.comparison import compare as dissect_compare
-    from .reports.comparison import write_comparison
 
-    found = dissect_compare(*runs)
-    page = write_comparison(found, out, quiet=quiet)
-    if not quiet:
-        console.show_comparison(found)
-        click.echo(page)
-    sides, classes = console.records(found.summary()), console.records(found.classes)
-    return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
+    return told.comparison(dissect_compare(*runs), out, quiet)
 
 
 @main.command(epilog=examples("report"))
 @a_run
 @click.option("--single-file", is_flag=True, help="RUN/report.html with everything inside, to mail.")
 @common
-def report(*, run: Path, single_file: bool, quiet: bool) -> dict[str, object]:
+def report(*, run: Path, single_file: bool, quiet: bool) -> object:
     """Write the pages of a finished RUN again."""
     from .dissect.store import Dissection
     from .reports.pages import write_report
@@ -261,12 +175,34 @@ def models(*, detail: str | None, quiet: bool) -> object:
     from .dissect.generators import zoo
 
     if not detail:
-        return console.show_rows(zoo.table(), "{} pixels", quiet)
-    text, layers = zoo.card(detail), zoo.layers_here(detail)
+        return console_models.show_rows(zoo.table(), "{} pixels", quiet)
+    text, layers = zoo.card(detail), zoo.layers_of(detail)
     if not quiet:
         click.echo(text)
-        console.show_layers(layers)
+        console_models.show_layers(layers)
     return {"name": detail, "card": text, "layers": layers}
+
+
+@main.command(epilog=examples("inspect"))
+@with_.a_model()
+@click.option("--device", default="auto", show_default=True)
+@common
+def inspect(*, quiet: bool, **options: Any) -> object:
+    """What is this MODEL: family, latents, layers with shapes, and which to dissect?"""
+    from .dissect.inspection import inspect as dissect_inspect
+
+    return told.inspection(dissect_inspect(quiet=quiet, **options), options["model"], quiet)
+
+
+@main.command(epilog=examples("latents"))
+@with_.latents_options
+@common
+def latents(*, kind: str, model: Any, animation: str, quiet: bool, **options: Any) -> object:
+    """Move through latents: interpolate, arithmetic, mix, truncation, directions or path-length."""
+    from .dissect.latents.explore import Asked, explore
+
+    where = {name: options.pop(name) for name in ("seed", "out", "batch_size", "device")}
+    return told.explored(explore(kind, model, Asked(**options), animation=animation, quiet=quiet, **where), quiet)
 
 
 @main.command(epilog=examples("segmenters"))
@@ -275,7 +211,7 @@ def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
     from .segmenters import table
 
-    return console.show_rows(table(), "{} classes", quiet)
+    return console_models.show_rows(table(), "{} classes", quiet)
 
 
 @main.command(epilog=examples("scenes"))
@@ -284,7 +220,7 @@ def segmenters(*, quiet: bool) -> object:
 @click.option("--side", default=64, show_default=True, help="Image side in pixels.")
 @click.option("--seed", default=0, show_default=True)
 @common
-def scenes(*, n: int, out: Path, side: int, seed: int, quiet: bool) -> dict[str, object]:
+def scenes(*, n: int, out: Path, side: int, seed: int, quiet: bool) -> object:
     """Draw a labelled data set of procedural church scenes."""
     from .dissect.scenes.export import export
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .generators.base import Generator, NormalLatents, Provenance
     from .generators.zoo import load_generator
     from .interventions import ablate, insert
+    from .model_spec import ModelSpec
     from .pipeline import run
     from .repairing import repair
     from .repairs import Repair
@@ -33,6 +34,7 @@ __all__ = [
     "Dissection",
     "Effects",
     "Generator",
+    "ModelSpec",
     "NormalLatents",
     "Provenance",
     "Repair",
@@ -56,6 +58,7 @@ _HOMES = {
     "Dissection": "store",
     "Effects": "effects",
     "Generator": "generators.base",
+    "ModelSpec": "model_spec",
     "NormalLatents": "generators.base",
     "Provenance": "generators.base",
     "load_generator": "generators.zoo",

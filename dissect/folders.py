@@ -63,8 +63,3 @@ def digest(path: str | Path | None) -> str | None:
         if file.is_file():
             found.update(file.name.encode() + b"\0" + file.read_bytes())
     return found.hexdigest()
-
-
-def from_anywhere(path: str | Path) -> str:
-    """A file's path from any folder; anything else as it is."""
-    return str(Path(path).resolve()) if Path(path).is_file() else str(path)

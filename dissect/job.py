@@ -26,7 +26,7 @@ from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .generators.base import Generator
 from .levels import level_shares
 from .maps import Maps, signature
-from .models import dissectable, fingerprint, segmenter_fingerprint
+from .models import choices, dissectable, fingerprint, segmenter_fingerprint
 from .progress import Progress
 from .scores import Labels, label_units
 from .spool import Spool
@@ -45,7 +45,7 @@ class Job:
     basis: Basis
     control: str | None
     settings: dict[str, Any]  # samples, threshold, quantile, significance, grid, seed: part of the run's config
-    source: dict[str, str | None]  # how to load the models again; nothing where they came as objects
+    source: dict[str, Any]  # how to load the models again; nothing where they came as objects
     batch_size: int | None
     device: str
     spool_limit: float  # bytes
@@ -59,6 +59,7 @@ class Job:
             "weights_sha256": fingerprint(self.generator.module),
             "latent": re.sub(r" at 0x[0-9a-f]+", "", str(self.generator.source)),
             "output_range": list(self.generator.output_range),
+            **choices(self.generator.module),
             "layers": list(self.plan.shapes),
             "segmenter": self.segmenter.name,
             "segmenter_sha256": segmenter_fingerprint(self.segmenter),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,15 +14,14 @@ from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
 from .generators.base import Generator
 from .generators.zoo import MODELS, load_generator
+from .model_spec import ModelSpec
 from .store import Dissection
 
 
 def open_models(
-    model: str | Generator,
+    model: str | ModelSpec | Generator,
     segmenter: str | Segmenter | None,
     *,
-    weights: str | Path | None = None,
-    latent: str | None = None,
     seed: int | None = None,
     device: str,
     quiet: bool = False,
@@ -34,17 +32,30 @@ def open_models(
         UsageError: something asked for does not exist or does not fit.
         DissectError: it cannot be fetched or loaded.
     """
-    if isinstance(model, Generator):
-        generator = model if seed is None else replace(model, source=model.source.seeded(seed))
-        generator.module.to(device)
-    else:
-        generator = load_generator(model, weights=weights, latent=latent, seed=seed or 0, device=device, quiet=quiet)
+    generator = open_generator(model, seed, device, quiet)
     named = generator.name in MODELS and MODELS[generator.name].segmenter
     if segmenter is None and not named:
         raise UsageError(f"No segmenter belongs to {generator.name}; choose one by --segmenter (dissect segmenters).")
     if not isinstance(segmenter, Segmenter):
         segmenter = load_segmenter(segmenter or str(named), device)
     return generator, segmenter
+
+
+def open_generator(model: str | ModelSpec | Generator, seed: int | None, device: str, quiet: bool = False) -> Generator:
+    """The generator asked for, with latents of this seed; without one a Generator keeps its own, others have 0.
+
+    Raises:
+        UsageError, DissectError: see `load_generator`.
+    """
+    if not isinstance(model, Generator):
+        return load_generator(model, seed=seed or 0, device=device, quiet=quiet)
+    model.module.to(device)
+    return model if seed is None else replace(model, source=model.source.seeded(seed))
+
+
+def choices(module: nn.Module) -> dict[str, object]:
+    """What else than the weights decides what a network draws: truncation and noise, where it has them."""
+    return {name: getattr(module, name) for name in ("truncation", "noise") if hasattr(module, name)}
 
 
 def reopen(
@@ -62,23 +73,15 @@ def reopen(
     """
     config = run.info["config"]
     source = run.info.get("source", {"model": config["model"], "segmenter": config["segmenter"]})
-    model = source.get("model") if generator is None else generator
+    model = ModelSpec.recorded(source) if generator is None else generator
     namer = source.get("segmenter") if segmenter is None else segmenter
-    for what, found in (("generator", model), ("segmenter", namer)):
-        if found is None:
-            raise UsageError(
-                f"The run in {run.folder} was given its {what} as an object in Python; give the same object again: "
-                f"dissect.ablate(run, {what}=…), and so for insert and scan."
-            )
-    generator, segmenter = open_models(
-        model,
-        namer,
-        weights=None if generator else source.get("weights"),
-        latent=None if generator else source.get("latent"),
-        seed=config["seed"],
-        device=device,
-        quiet=quiet,
-    )
+    if model is None or namer is None:
+        what = "generator" if model is None else "segmenter"
+        raise UsageError(
+            f"The run in {run.folder} was given its {what} as an object in Python; give the same object again: "
+            f"dissect.ablate(run, {what}=…), and so for insert and scan."
+        )
+    generator, segmenter = open_models(model, namer, seed=config["seed"], device=device, quiet=quiet)
     for name, now, then in (
         (generator.name, fingerprint(generator.module), config["weights_sha256"]),
         (segmenter.name, segmenter_fingerprint(segmenter), config["segmenter_sha256"]),

@@ -14,9 +14,9 @@ from .bases import FITTED, UNITS, Basis
 from .capture import probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
-from .folders import from_anywhere
 from .generators.base import Generator
 from .job import Job, writing
+from .model_spec import ModelSpec
 from .models import dissectable, open_models, usable_device
 from .store import Dissection, safe_name
 
@@ -25,7 +25,7 @@ MODES = ("off", *THOROUGHNESS)
 
 
 def run(
-    model: str | Generator,
+    model: str | ModelSpec | Generator,
     *,
     layers: Sequence[str | int] | str | int,
     segmenter: str | Segmenter | None = None,
@@ -38,8 +38,6 @@ def run(
     directions: int | None = None,
     grid: int = 64,
     seed: int | None = None,
-    weights: str | Path | None = None,
-    latent: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
     out: str | Path | None = None,
@@ -50,7 +48,8 @@ def run(
     """Dissect layers of a generator: which units draw which classes, and how sure that is.
 
     Args:
-        model: a zoo name, a checkpoint file, `package.module:factory`, or a Generator.
+        model: a zoo name, a checkpoint file, `diffusers:ID`, `package.module:factory`, a `ModelSpec` with options
+            beside it, or a Generator.
         layers: names, or numbers counted from 1 among the generator's layers.
         segmenter: a spec (`scenes`, `hub:…`, `torchvision:…`, `package.module:factory`) or a Segmenter; None takes
             the one that belongs to the model.
@@ -64,7 +63,6 @@ def run(
         directions: how many, for `pca` and `nmf`; None is 32, or as many as there are units.
         grid: side of the grid on which featuremaps and labels meet, at most the image side.
         seed: of the latents and of all else that is drawn; None is 0, or a Generator's own.
-        weights, latent: for `package.module:factory`: a checkpoint of its state, and e.g. `normal:128`.
         batch_size, device: None chooses.
         out: the run folder; None is `runs/MODEL-LAYERS`, with `-BASIS` for directions. The same run there is resumed,
             or returned if finished.
@@ -80,9 +78,7 @@ def run(
     _check(samples, threshold, quantile, grid, seed, batch_size)
     _check_statistics(significance, controls, basis, directions)
     device = usable_device(device)
-    generator, namer = open_models(
-        model, segmenter, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet
-    )
+    generator, namer = open_models(model, segmenter, seed=seed, device=device, quiet=quiet)
     layers = [layers] if isinstance(layers, (str, int)) else layers
     picked = pick_layers(layers, dissectable(generator), generator.module)
     if not picked:
@@ -106,9 +102,7 @@ def run(
             "seed": getattr(generator.source, "seed", seed),
         },
         source={
-            "model": from_anywhere(model) if isinstance(model, str) else None,
-            "weights": from_anywhere(weights) if weights else None,
-            "latent": latent,
+            **({"model": None} if generator.spec is None else generator.spec.record()),
             "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
         },
         batch_size=batch_size,
@@ -133,7 +127,7 @@ def run(
 
 
 def run_or_open(
-    folder: Path | None, *, model: str | Generator | None, layers: Sequence[str | int], **options: Any
+    folder: Path | None, *, model: str | ModelSpec | Generator | None, layers: Sequence[str | int], **options: Any
 ) -> Dissection:
     """The run in a folder, or, where a model is given instead, the run that `run(model, layers=…)` makes or finds.
 
@@ -146,8 +140,8 @@ def run_or_open(
     if folder is None:
         assert model is not None
         return run(model, layers=layers, **options)
-    if given := [name for name in ("segmenter", "weights", "latent") if options.get(name) is not None]:
-        raise UsageError(f"--{given[0]} goes with --model; a run knows its own.")
+    if options.get("segmenter") is not None:
+        raise UsageError("--segmenter goes with --model; a run knows its own.")
     if len(layers) > 1:
         raise UsageError("With a run, name one --layer, or none for all of its layers.")
     return Dissection.load(folder)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # the streams of latents are the indices of samples, far below these
-BOOTSTRAP, ROTATION, PIXELS, WEIGHTS, MATCHING, HALVES, COLOURS, PICTURES, SHIFTS, NOISE = (
-    2**62 + k for k in range(10)
+BOOTSTRAP, ROTATION, PIXELS, WEIGHTS, MATCHING, HALVES, COLOURS, PICTURES, SHIFTS, NOISE, DIRECTIONS = (
+    2**62 + k for k in range(11)
 )
 PERMUTATION = 2**63  # and, above it, one for each size of a block
 

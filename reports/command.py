@@ -6,12 +6,13 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import click
 
+from ..dissect.model_spec import ModelSpec
 from ..hooks.errors import DissectError, UsageError, one_line
 
 
@@ -65,11 +66,35 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return lambda command: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-model_options = _options(
-    click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]"),
+_MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or package.module:factory."
+_OPENED = _options(
     click.option("--weights", help="Checkpoint for package.module:factory."),
     click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
+    click.option("--inputs", metavar="FOLDER", help="Images for generators that take images."),
+    click.option("--label", type=int, help="Class of class-conditional generators.  [default: all]"),
+    click.option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
+    click.option("--noise", help="Of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
 )
+MODEL_ONLY = tuple(field.name for field in fields(ModelSpec))
+
+
+def a_model(model: str = _MODEL, *, required: bool = True) -> Callable[[Command], Command]:
+    """Options that say which model and how to open it; the command gets them as `model`, a ModelSpec or None."""
+
+    def decorated(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(**options: Any) -> object:
+            given = {name: options.pop(name) for name in MODEL_ONLY}
+            if given["model"] is None:
+                refuse(MODEL_ONLY, "--model")
+            return command(model=None if given["model"] is None else ModelSpec(**given), **options)
+
+        return _options(click.option("--model", required=required, help=model), _OPENED)(wrapped)
+
+    return decorated
+
+
+a_segmenter = click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]")
 where_options = _options(
     click.option("--batch-size", type=int, help="[default: by device; halved when memory runs out]"),
     click.option("--device", default="auto", show_default=True),
@@ -87,11 +112,9 @@ suspect_options = _options(
     where_options,
 )
 run_options = _options(
-    click.option(
-        "--model", required=True, help="A name from `dissect models`, a checkpoint, or package.module:factory."
-    ),
+    a_model(),
     click.option("--layer", "layers", multiple=True, required=True, help="Number (4 = layer4) or name; repeatable."),
-    model_options,
+    a_segmenter,
     click.option("--samples", default=1000, show_default=True, help="Images: even ones choose labels, odd ones score."),
     click.option("--threshold", default="iqr", show_default=True, help="Rule: iqr (2019) or quantile (2020)."),
     click.option(
@@ -115,28 +138,49 @@ run_options = _options(
 )
 artifact_options = _options(
     click.argument("run", type=a_file, required=False),
-    click.option("--model", help="Instead of a RUN: dissect this first, as `dissect run` does."),
+    a_model("Instead of a RUN: dissect this first, as `dissect run` does.", required=False),
     click.option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]"),
-    model_options,
+    a_segmenter,
     click.option(
         "--detector", default="rare", show_default=True, help="flagged, rare, local, metric, greedy, realism."
     ),
     suspect_options,
 )
 checkup_options = _options(
-    click.option(
-        "--model", required=True, help="A name from `dissect models`, a checkpoint, or package.module:factory."
-    ),
-    click.option("--weights", help="Checkpoint for package.module:factory."),
-    click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
-    click.option("--samples", default=512, show_default=True, help="Images to draw."),
+    a_model(),
+    click.option("--tiles", type=int, help="Instead: run images in S×S tiles and measure the seams between."),
+    click.option("--samples", type=int, help="Images to draw.  [default: 512; of --tiles 16]"),
     critic_options,
     click.option("--seed", default=0, show_default=True, help="Of the latents, chance and the untrained control."),
     where_options,
     click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-checkup]"),
 )
+latents_options = _options(
+    click.argument("kind"),
+    a_model(),
+    click.option("--samples", help="Numbers, e.g. 0..3,7: key points, or rows.  [default: 0..3; truncation: 0..5]"),
+    click.option("--space", help="z or w.  [default: w of StyleGANs]"),
+    click.option("--path", help="linear or spherical.  [default: spherical in z, linear in w and for path-length]"),
+    click.option("--formula", help="For arithmetic: means of samples with signs, e.g. '3,4,5 - 7,8 + 9'."),
+    click.option("--across", help="For mix: samples of the columns.  [default: 4..8]"),
+    click.option("--crossover", type=int, help="For mix: first layer of the columns' styles.  [default: the middle]"),
+    click.option("--psi", help="For truncation: numbers with commas between."),
+    click.option("--method", help="For directions: ganspace or sefa.  [default: ganspace]"),
+    click.option("--directions", type=int, help="How many.  [default: 5]"),
+    click.option("--strength", type=float, help="Of a direction, in standard deviations.  [default: 2]"),
+    click.option("--measured", type=int, help="Samples on which effects are measured.  [default: 128]"),
+    click.option("--segmenter", help="For directions: a spec from `dissect segmenters`.  [default: the model's own]"),
+    click.option("--pairs", type=int, help="For path-length.  [default: 1000]"),
+    click.option("--similarity", metavar="MODULE:FACTORY", help="For path-length, instead of LPIPS."),
+    click.option("--lpips", type=a_file, help="Folder of LPIPS' weights.  [default: torch.hub's cache]"),
+    click.option("--film", "animation", default="webp", show_default=True, help="webp or gif."),
+    click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn."),
+    where_options,
+    click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-latents-KIND]"),
+)
+CRITIC_ONLY = ("reference", "critic")
 UNITS_ONLY = ("units", "detector", "top", "value", "one_by_one", "flags", "realism")
-GRID_ONLY = ("model", "segmenter", "weights", "latent", "method", "finetune_minutes")
+GRID_ONLY = ("model", "segmenter", "method", "finetune_minutes")
 repair_options = _options(
     click.argument("run", type=a_file, required=False),
     click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line."),
@@ -147,8 +191,8 @@ repair_options = _options(
     click.option("--checkerboard", is_flag=True, help="Mend upsampling instead of taking units out."),
     click.option("--method", default="equalise", show_default=True, help="How: equalise, resize, box or notch."),
     click.option("--finetune-minutes", default=0.0, help="Then train the mended generator so long."),
-    click.option("--model", help="Instead of a checkup's folder: check this first, as `dissect checkup` does."),
-    model_options,
+    a_model("Instead of a checkup's folder: check this first, as `dissect checkup` does.", required=False),
+    a_segmenter,
     click.option(
         "--layer", "layers", multiple=True, help="Layer; repeatable with --checkerboard.  [default: all, or to blame]"
     ),
@@ -181,11 +225,6 @@ def refuse(names: tuple[str, ...], why: str) -> None:
     for name in names:
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name.replace('_', '-')} goes with {why}; leave it out.")
-
-
-def link(page: Path, **address: str) -> str:
-    """A place in a page, to click on: file:///…/index.html#intervention=NAME."""
-    return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote)}"
 
 
 class OneLine(click.Group):

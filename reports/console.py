@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -48,27 +47,6 @@ def records(shown: pd.DataFrame) -> list[dict[str, object]]:
 def blanks(shown: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a table, with empty text for what is missing."""
     return [dict(row) for row in shown.astype(object).where(shown.notna(), "").to_dict("records")]
-
-
-def show_rows(listed: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:
-    """A line for each row on stdout and, dimmed, where it comes from; names are never cut short. Returns the rows."""
-    console = Console(soft_wrap=True, highlight=False, quiet=quiet)
-    rows = [asdict(one) for one in listed]
-    for row in rows:
-        name, title, number, origin, licence, here = row.values()
-        where = "[green]here[/]" if here else "[yellow]to fetch[/]"
-        console.print(f"[bold]{escape(str(name))}[/]  {where}  {escape(str(title))}, {size.format(number)}")
-        console.print(f"    [dim]{escape(str(origin))}; {escape(str(licence))}")
-    return rows
-
-
-def show_layers(layers: dict[str, tuple[int, ...] | None]) -> None:
-    """The layers of a model that is here, on stdout."""
-    shown = table("Layers", "layer*", "number", "units", "height", "width")
-    for number, (name, shape) in enumerate(layers.items(), 1):
-        shown.add_row(name, str(number), *map(str, shape or ()))
-    if layers:
-        Console().print(shown)
 
 
 def show_run(run: Dissection, summary: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ from .console import ROWS, blanks, records, screen, shown_interval, shown_number
 if TYPE_CHECKING:
     from ..dissect.checkups import Checkup
     from ..dissect.repairs import Repair
+    from ..dissect.seam_checks import SeamCheck
     from ..dissect.suspects import Suspects
 
 
@@ -128,3 +129,15 @@ def show_checkup(found: Checkup) -> None:
         "it."
     )
     _show_sentence(found.info)
+
+
+def show_seams(found: SeamCheck) -> None:
+    """The verdict on tiles, and their ratios, on stderr."""
+    shown = table("Borders of tiles over lines elsewhere", "what*", "measure*", "ratio", "95 % interval*", "p")
+    for row in blanks(found.table[found.table.lines == "all"]):
+        missing = row["ratio"] == ""
+        between = "" if missing else shown_interval(row["low"], row["high"], ".2f")
+        p = "" if row["p_value"] == "" else f"{row['p_value']:.2g}"
+        shown.add_row(row["what"], row["measure"], "–" if missing else f"{row['ratio']:.2f}", between, p)
+    screen.print(shown)
+    screen.print(escape(found.info["sentence"]))

@@ -121,6 +121,27 @@ def trade_off(curve: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
+def seam_profile(profile: pd.DataFrame) -> bytes:
+    """How far from a border it can be told from elsewhere, by measure and image, as SVG."""
+    file = io.BytesIO()
+    kinds = {"tiled": "#b0475e", "whole": "#0b6b5d", "input": "#999999"}
+    with _svg():
+        figure = Figure(figsize=(8.4, 2.8), layout="constrained")
+        measures = list(profile.measure.unique())
+        for axes, measure in zip(figure.subplots(1, len(measures)), measures, strict=True):
+            for kind, colour in kinds.items():
+                rows = profile[(profile["what"] == kind) & (profile.lines == "all") & (profile.measure == measure)]
+                axes.plot(rows.distance, rows.ratio, color=colour, marker="o", markersize=3, label=kind)
+            axes.axhline(1, color="#00000033", linewidth=0.8)
+            axes.set_title(measure)
+            axes.set_xlabel("pixels from the border")
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].set_ylabel("times elsewhere")
+        figure.axes[-1].legend(frameon=False)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
 def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:
     """The class's remaining area by number of ablated units, with its interval and the random sets' band, as SVG.
 

@@ -18,6 +18,8 @@ _EXAMPLES = {
   dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
   dissect report runs/progan_scenes-layer4 --single-file
   dissect models --detail progan_scenes
+  dissect inspect --model stylegan2-ffhq.pkl
+  dissect latents directions --model progan_scenes
 """,
     "run": """
   dissect run --model progan_scenes --layer 4
@@ -61,6 +63,7 @@ _EXAMPLES = {
   dissect checkup --model dcgan_scenes_resize --samples 1000 --json
   dissect checkup --model g.pth --reference photos --critic mynet:discriminator
   dissect checkup --model mynet:make --weights g.pt --latent normal:128
+  dissect checkup --model stain_transfer.pth --inputs slides --tiles 4
 """,
     "power": """
   dissect power runs/progan_scenes-layer4
@@ -77,6 +80,20 @@ _EXAMPLES = {
     "models": """
   dissect models
   dissect models --detail progan_scenes
+""",
+    "inspect": """
+  dissect inspect --model progan_scenes
+  dissect inspect --model stylegan2-ffhq.pkl
+  dissect inspect --model mynet:make --weights g.pt --latent normal:128
+  dissect inspect --model horse2zebra.pth --inputs photos
+""",
+    "latents": """
+  dissect latents interpolate --model progan_scenes --samples 0..3
+  dissect latents arithmetic --model progan_scenes --formula '3,4,5 - 7,8 + 9'
+  dissect latents directions --model progan_scenes --method sefa --strength 3
+  dissect latents mix --model stylegan2-ffhq.pkl --truncation 0.7 --samples 0..3 --across 4..8 --crossover 4
+  dissect latents truncation --model stylegan2-ffhq.pkl --psi 0,0.5,0.7,1
+  dissect latents path-length --model stylegan2-ffhq.pkl --space z --pairs 10000
 """,
     "segmenters": """
   dissect segmenters

@@ -87,7 +87,7 @@ def test_tables_on_stderr_and_the_path_on_stdout(dissect: Callable[..., Result])
         (["run", *MINE, "--speed", "9"], "No such option"),
         (["run", "--model", "missing.pth", "--layer", "4"], "There is no file missing.pth"),
         (["run", "--model", "mine:nett", "--layer", "4"], "Did you mean net"),
-        (["run", "--model", "mine:net", "--layer", "4"], "say what latents it takes"),
+        (["run", "--model", "mine:net", "--layer", "4"], "say what it takes: latents, such as --latent normal:128"),
         (["run", *MINE, "--latent", "uniform:3"], "--latent 'uniform:3' is not understood"),
         (["run", *MINE, "--significance", "very"], "--significance 'very' is not known; there are off, fast, full"),
         (["run", *MINE, "--control", "shuffled"], "--control 'shuffled' is not known; there are rotation, untrained"),

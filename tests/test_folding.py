@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.dissect.folding import make_permanent
-from ganatomy.dissect.generators.checkpoints import open_checkpoint
 from ganatomy.dissect.generators.kept_edits import PULL, VALUE
+from ganatomy.dissect.generators.opening import open_checkpoint
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.generators.zoo import load_generator
 from ganatomy.hooks import Edit, edited

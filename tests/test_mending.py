@@ -19,8 +19,9 @@ from ganatomy.dissect.checkerboard.finetune import finetune
 from ganatomy.dissect.checkerboard.kernels import amplitude, flat_response, phase_sums
 from ganatomy.dissect.checkerboard.mend import input_moments, mended, notch
 from ganatomy.dissect.checkerboard.upsampling import upsamplings
-from ganatomy.dissect.generators.checkpoints import load_weights, open_checkpoint
+from ganatomy.dissect.generators.checkpoints import load_weights
 from ganatomy.dissect.generators.dcgan import DCGAN, ResizeConv
+from ganatomy.dissect.generators.opening import open_checkpoint
 from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.checkup import write_checkup
 

@@ -79,6 +79,10 @@ def test_who_may_import_whom() -> None:
                     "comparison",
                     "progress",
                     "checkups",
+                    "inspection",
+                    "latents",
+                    "model_spec",
+                    "seam_checks",
                     "repairs",
                     "suspects",
                 }, path

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ganatomy.dissect import ModelSpec
 from ganatomy.dissect.generators import zoo
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.hooks.errors import DissectError, UsageError
@@ -234,7 +235,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_bare_module_with_latents_and_weights(own: Path) -> None:
     path = list(sys.path)
     torch.save({"weight": torch.ones(4, 3, 8, 8), "bias": torch.zeros(3)}, own / "ones.pth")
-    generator = zoo.load_generator("own_gan:build", weights="ones.pth", latent="normal:4x1x1", seed=2)
+    generator = zoo.load_generator(ModelSpec("own_gan:build", weights="ones.pth", latent="normal:4x1x1"), seed=2)
     assert sys.path == path
     assert generator.name == "own_gan.build"
     assert generator.latents([0]).shape == (1, 4, 1, 1)
@@ -247,7 +248,7 @@ def test_a_bare_module_with_latents_and_weights(own: Path) -> None:
 def test_weights_that_do_not_fit_name_their_keys(own: Path) -> None:
     torch.save({"weight": torch.ones(4, 3, 2, 2), "gain": torch.zeros(3)}, own / "odd.pth")
     with pytest.raises(DissectError) as caught:
-        zoo.load_generator("own_gan:build", weights="odd.pth", latent="normal:4x1x1")
+        zoo.load_generator(ModelSpec("own_gan:build", weights="odd.pth", latent="normal:4x1x1"))
     for said in ("odd.pth", '"bias"', '"gain"', "[4, 3, 2, 2]", "[4, 3, 8, 8]"):
         assert said in one_line(caught)
 
@@ -281,7 +282,7 @@ def test_what_cannot_be_is_one_line(
     own: Path, spec: str, latent: str | None, kind: type[DissectError], said: str
 ) -> None:
     with pytest.raises(DissectError) as caught:
-        zoo.load_generator(spec, latent=latent)
+        zoo.load_generator(ModelSpec(spec, latent=latent))
     assert type(caught.value) is kind
     assert said in one_line(caught)
 

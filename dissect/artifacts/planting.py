@@ -90,7 +90,7 @@ def plant(generator: Generator, layer: str, units: Sequence[int], kind: str = "b
         parts[layer].register_forward_hook(brush.hush)
     above.register_forward_pre_hook(brush.look)
     parts[list(parts)[-1]].register_forward_hook(brush.paint)
-    return replace(generator, module=module, name=f"{generator.name}-{kind}")
+    return replace(generator, module=module, name=f"{generator.name}-{kind}", spec=None)
 
 
 def _maps(generator: Generator, layer: str, samples: Sequence[int]) -> Tensor:

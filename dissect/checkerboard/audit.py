@@ -7,7 +7,6 @@ import math
 import operator
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ from ..capture import BATCH
 from ..checkups import Checkup
 from ..controls import untrained
 from ..features import SCENES, count_reference, reference_images
-from ..folders import from_anywhere, holds
+from ..folders import holds
 from ..generators.base import Generator
-from ..generators.zoo import MODELS, load_generator
+from ..generators.zoo import MODELS
 from ..job import command, now
-from ..models import fingerprint, usable_device
+from ..model_spec import ModelSpec
+from ..models import choices, fingerprint, open_generator, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
 from ..store import SCHEMA, safe_name
@@ -46,10 +46,8 @@ SHOWN = 4  # samples of each layer
 
 
 def checkup(
-    model: str | Generator,
+    model: str | ModelSpec | Generator,
     *,
-    weights: str | Path | None = None,
-    latent: str | None = None,
     samples: int = 512,
     reference: str | Path | None = None,
     critic: str | nn.Module | None = None,
@@ -62,7 +60,7 @@ def checkup(
     """Find every layer that makes maps finer and say whether it draws a checkerboard, and how much of it is seen.
 
     Args:
-        model, weights, latent: as of `dissect.run`.
+        model: as of `dissect.run`.
         samples: how many images are drawn.
         reference: folder of real images, or `scenes`; None is the drawn scenes for generators of them, else none. With
             one, peaks count only as far as they exceed the reference's own, and the broadband excess can be told.
@@ -81,12 +79,7 @@ def checkup(
         if number is not None and operator.index(number) < least:
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     device = usable_device(device)
-    generator = (
-        replace(model, source=model.source.seeded(seed))
-        if isinstance(model, Generator)
-        else load_generator(model, weights=weights, latent=latent, seed=seed, device=device, quiet=quiet)
-    )
-    generator.module.to(device)
+    generator = open_generator(model, seed, device, quiet)
     compared = reference_of(generator, reference)
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-checkup")
     judge = None if critic is None else _critic(critic, device)
@@ -98,6 +91,7 @@ def checkup(
         "critic": critic if isinstance(critic, str | None) else type(critic).__qualname__,
         "critic_sha256": None if judge is None else fingerprint(judge),
         "output_range": list(generator.output_range),
+        **choices(generator.module),
         "latent": re.sub(r" at 0x[0-9a-f]+", "", str(generator.source)),
         "seed": seed,
     }
@@ -151,11 +145,7 @@ def checkup(
         "generator": generator.name,
         "weights_sha256": config["weights_sha256"],
         "provenance": {key: value for key, value in vars(generator.provenance).items() if value},
-        "source": {
-            "model": from_anywhere(model) if isinstance(model, str) else None,
-            "weights": None if weights is None else from_anywhere(weights),
-            "latent": latent,
-        },
+        "source": {"model": None} if generator.spec is None else generator.spec.record(),
         "samples": samples,
         "image": list(image),
         "reference": name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from ..features import count_reference, is_scenes, open_features, open_reference
 from ..fidelity import BEFORE, RANDOM, REPAIRED, compare, rounds
 from ..folders import holds
 from ..generators.base import Generator
-from ..generators.zoo import MODELS, load_generator
+from ..generators.zoo import MODELS
 from ..job import command, now
-from ..models import fingerprint, usable_device
+from ..model_spec import ModelSpec
+from ..models import fingerprint, open_generator, usable_device
 from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
@@ -211,9 +211,7 @@ def repair(
 def repair_model(
     folder: Path | None,
     *,
-    model: str | Generator | None = None,
-    weights: str | Path | None = None,
-    latent: str | None = None,
+    model: str | ModelSpec | Generator | None = None,
     device: str | None = None,
     quiet: bool = False,
     **options: Any,
@@ -226,16 +224,12 @@ def repair_model(
     """
     if (folder is None) == (model is None):
         raise UsageError("Give the folder of a checkup, or --model.")
-    if folder is not None and (weights is not None or latent is not None):
-        raise UsageError("--weights and --latent go with --model; a checkup knows its own.")
     if model is None:
         found = Checkup.load(str(folder))
     else:
         compared = options.get("reference")
         found = checkup(
             model,
-            weights=weights,
-            latent=latent,
             reference=compared,
             batch_size=options.get("batch_size"),
             device=device,
@@ -260,22 +254,13 @@ def _chosen(found: Checkup, method: str) -> tuple[str, ...]:
 
 def _reopened(found: Checkup, generator: Generator | None, device: str, quiet: bool) -> Generator:
     """The generator of the checkup, loaded as then, or given; raises UsageError if it has changed."""
-    source = found.info["source"]
-    if generator is None and source["model"] is None:
+    model = generator or ModelSpec.recorded(found.info["source"])
+    if model is None:
         raise UsageError(
             f"The checkup in {found.folder} was given its generator as an object; give the same one again."
         )
     seed = found.info["config"]["seed"]
-    opened = generator and replace(generator, source=generator.source.seeded(seed))
-    opened = opened or load_generator(
-        source["model"],
-        weights=source["weights"],
-        latent=source["latent"],
-        seed=seed,
-        device=device,
-        quiet=quiet,
-    )
-    opened.module.to(device)
+    opened = open_generator(model, seed, device, quiet)
     if fingerprint(opened.module) != found.info["weights_sha256"]:
         raise UsageError(
             f"{opened.name} has changed since the checkup in {found.folder}; bring the old one back, or check the new "

@@ -1,0 +1,81 @@
+"""What a model is: the family recognised, what goes in, what comes out, and its layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from ..hooks.layers import LayerShape, layer_shapes
+from .generators.architecture import Architecture
+from .generators.base import Generator
+from .model_spec import ModelSpec
+from .models import dissectable, open_generator, usable_device
+
+SUGGESTED = 3  # layers
+COARSEST, FINEST = 8, 4  # side of a suggested layer's map at least, and how many times coarser than the image at least
+COLUMNS = ("number", "layer", "units", "height", "width", "kind", "suggested")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What `inspect` found.
+
+    `layers` has a row for each layer: `number` as --layer counts (missing for style layers, which go by name), `layer`,
+    `units`, `height`, `width`, `kind` (featuremap or style), and whether it is `suggested`.
+    """
+
+    name: str
+    recognised: str
+    citation: str | None
+    latents: str
+    image: tuple[int, int]
+    parameters: int
+    layers: pd.DataFrame
+
+
+def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, quiet: bool = False) -> Inspection:
+    """Open a model, draw one sample, and tell what it is.
+
+    Suggested are up to three layers with maps of at least 8 by 8 cells, each at least four pixels of the image wide:
+    coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section 4.1). Where there is none,
+    the layer nearest to that.
+
+    Raises:
+        UsageError, DissectError: see `load_generator`.
+    """
+    generator = open_generator(model, None, usable_device(device), quiet)
+    names = dissectable(generator)
+    with torch.inference_mode():
+        image = generator(generator.latents([0])).shape[2:]
+    seen = {one.name: one for one in layer_shapes(generator.module, lambda: generator(generator.latents([0])))}
+    rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]
+    if isinstance(generator.module, Architecture):
+        rows += [_row(None, seen.get(name), name, "style") for name in generator.module.style_layers]
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"number": "Int64"})
+    return Inspection(
+        name=generator.name,
+        recognised=generator.recognised or "not recognised: code of your own",
+        citation=generator.provenance.citation,
+        latents=str(generator.source),
+        image=(image[0], image[1]),
+        parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
+        layers=table.assign(suggested=_suggested(table, min(image))),
+    )
+
+
+def _row(number: int | None, seen: LayerShape | None, name: str, kind: str) -> tuple[object, ...]:
+    units, height, width = seen.shape if seen and seen.shape and len(seen.shape) == 3 else (None, None, None)
+    return number, name, units, height, width, kind
+
+
+def _suggested(table: pd.DataFrame, image: int) -> pd.Series:
+    """Which rows: of those that fit, the first, the middle and the last."""
+    maps = table[(table.kind == "featuremap") & table.height.notna()]
+    sides = maps[["height", "width"]].min(axis=1)
+    fitting = maps.index[(sides >= COARSEST) & (sides * FINEST <= image)]
+    if not len(fitting) and len(maps):
+        fitting = maps.index[[(sides - COARSEST).abs().argmin()]]
+    places = sorted({round(step * (len(fitting) - 1) / (SUGGESTED - 1)) for step in range(SUGGESTED)})
+    return table.index.to_series().isin(fitting[places] if len(fitting) else [])

@@ -1,0 +1,167 @@
+"""Directions among latents that change much: GANSpace of what a generator does, SeFa of its weights alone.
+
+GANSpace (Härkönen et al. 2020): principal components of w, or of the featuremaps of an early layer, regressed to the
+latents. SeFa (Shen and Zhou 2021): the directions of the latent that the first affine maps stretch most. Neither says
+what a direction shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...hooks.errors import DissectError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions:
+    """K directions, the strongest first, float32 on the CPU.
+
+    Attributes:
+        vectors: (K, D), of unit length; of each the entry largest in size is positive.
+        scales: (K,); of principal components the standard deviation along each, of SeFa the singular values.
+        shares: (K,), in [0, 1]; of all variance, or of the sum of squares of all weights.
+        mean: (D,), of the vectors; None of SeFa, which has seen none.
+    """
+
+    vectors: Tensor
+    scales: Tensor
+    shares: Tensor
+    mean: Tensor | None = None
+
+
+class Moments:
+    """Mean and scatter of vectors (n, D) that come in batches, in float64: memory D², however many there are.
+
+    Source: the pairwise update of Chan, Golub and LeVeque 1983, Algorithms for Computing the Sample Variance, which
+    does not cancel where the mean is large.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self.scatter = torch.zeros(width, width, dtype=torch.float64)
+
+    def add(self, batch: Tensor) -> None:
+        """Take in (n, D) vectors, n > 0, of any device and dtype."""
+        batch = batch.detach().cpu().double()
+        mean = batch.mean(0)
+        centred, shift = batch - mean, mean - self.mean
+        total = self.count + len(batch)
+        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * len(batch) / total)
+        self.mean += shift * (len(batch) / total)
+        self.count = total
+
+    def solve(self, count: int) -> Directions:
+        """The `count` principal components, of variances with N − 1 in the denominator.
+
+        Raises:
+            UsageError: more of them than entries, or than vectors less one.
+            DissectError: the vectors are not finite, or all alike.
+        """
+        most = min(len(self.mean), self.count - 1)
+        if not 1 <= count <= most:
+            raise UsageError(
+                f"{count} directions cannot be found from {self.count} vectors of {len(self.mean)}; 1 to {most} can."
+            )
+        variances, shares, vectors = _leading(self.scatter / (self.count - 1), count)
+        return Directions(vectors=vectors, scales=variances.sqrt().float(), shares=shares, mean=self.mean.float())
+
+
+def principal(vectors: Tensor, count: int) -> Directions:
+    """vectors (N, D) -> their `count` principal components; nothing in it is random.
+
+    Source: Härkönen et al. 2020, section 2.2, where the vectors are w. Raises as `Moments.solve`.
+    """
+    moments = Moments(vectors.shape[1])
+    moments.add(vectors)
+    return moments.solve(count)
+
+
+class Regression:
+    """Latents (n, D) on coordinates (n, K) by least squares, in batches: memory K (K + D).
+
+    Args:
+        width: D.
+        count: K.
+    """
+
+    def __init__(self, width: int, count: int) -> None:
+        self.squares = torch.zeros(count, count, dtype=torch.float64)
+        self.products = torch.zeros(count, width, dtype=torch.float64)
+
+    def add(self, latents: Tensor, coordinates: Tensor) -> None:
+        """Take in latents (n, D) and the coordinates (n, K) of what they led to."""
+        z, x = latents.detach().cpu().double(), coordinates.detach().cpu().double()
+        self.squares += x.T @ x
+        self.products += x.T @ z
+
+    def solve(self) -> Tensor:
+        """(K, D) float32: what the latent changes by when a coordinate grows by one.
+
+        Raises:
+            DissectError: latents or coordinates are not finite.
+        """
+        if not bool(self.squares.isfinite().all() and self.products.isfinite().all()):
+            raise DissectError("Latents or coordinates are not finite; look at the generator's featuremaps.")
+        # where coordinates depend on each other, the least of all solutions
+        return torch.linalg.lstsq(self.squares, self.products, driver="gelsd").solution.float()
+
+
+def regressed(latents: Tensor, coordinates: Tensor) -> Tensor:
+    """latents (N, D), principal coordinates (N, K) of their featuremaps -> directions (K, D) of the latent.
+
+    U that minimises Σ ‖U x − z‖² over all samples, without intercept: coordinates are of mean zero. Rows are as long
+    as they come out; dividing by their length leaves a direction as the paper's figures use it.
+
+    Source: Härkönen et al. 2020, section 2.2 (for generators without w, such as BigGAN). Raises as `Regression.solve`.
+    """
+    regression = Regression(latents.shape[1], coordinates.shape[1])
+    regression.add(latents, coordinates)
+    return regression.solve()
+
+
+def closed_form(weights: Sequence[Tensor], count: int) -> Directions:
+    """Matrices (out, D), each of an affine map of the latent or style, -> the `count` directions they stretch most.
+
+    With A all rows of all matrices, the eigenvectors of AᵀA of the largest eigenvalues. Rows count as they are, as in
+    the paper; the authors' code first scales each to unit length, and so finds other directions. A convolution of
+    a 1×1 map has a row for each place that it puts out: `weight.movedim(1, 3).flatten(0, 2)`, of a transposed one
+    `weight.flatten(1).T`.
+
+    Source: Shen and Zhou 2021, section 3.2, equations 3 to 6.
+
+    Raises:
+        UsageError: no weights, of different D, or more directions than D.
+        DissectError: the weights are not finite, or all zero.
+    """
+    widths = sorted({weight.shape[1] for weight in weights})
+    if len(widths) != 1:
+        raise UsageError(f"Weights must all take the same latent; given are {len(weights)}, of widths {widths}.")
+    if not 1 <= count <= widths[0]:
+        raise UsageError(f"{count} directions cannot be found of latents of {widths[0]}; 1 to {widths[0]} can.")
+    rows = torch.cat([weight.detach().cpu().double() for weight in weights])  # (Σ out, D)
+    squares, shares, vectors = _leading(rows.T @ rows, count)
+    return Directions(vectors=vectors, scales=squares.sqrt().float(), shares=shares)
+
+
+def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A symmetric matrix (D, D), no eigenvalue below zero -> its largest (K,), their shares (K,), vectors (K, D)."""
+    if not bool(matrix.isfinite().all()):
+        raise DissectError(
+            "No directions can be found of numbers that are not finite; look at the generator's weights."
+        )
+    total = matrix.trace()
+    if total == 0:
+        raise DissectError("No directions can be found where nothing varies; take other samples or another layer.")
+    values, vectors = torch.linalg.eigh(matrix)  # ascending, in columns
+    values = values.flip(0)[:count].clamp(min=0)  # rounding leaves zeros below zero
+    rows = vectors.T.flip(0)[:count]  # (K, D)
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))  # (K, 1)
+    return values, (values / total).float(), (rows * largest.sign()).float()

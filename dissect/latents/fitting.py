@@ -1,0 +1,169 @@
+"""Directions of a generator's latents, and what each does to what is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...hooks.errors import UsageError
+from ...hooks.tap import Tap
+from ...segmenters import check_labels
+from ...segmenters.base import Segmenter
+from ..effect_tables import Outcome, effects_table
+from ..generators.dcgan import DCGAN
+from ..generators.progan import ProGAN
+from ..generators.stylegan import AdaIN
+from ..generators.stylegan2 import Modulated
+from ..measure import shares
+from ..models import dissectable
+from ..randomness import DIRECTIONS, dice
+from .directions import Directions, Moments, Regression, closed_form
+from .space import Space, spread
+
+GANSPACE, SEFA = "ganspace", "sefa"
+METHODS = (GANSPACE, SEFA)
+FITTED_ON = 2000  # samples
+BATCH = 50
+WIDEST = 4096  # entries of a featuremap that principal components are taken of
+RANDOM = 5  # random directions beside
+
+Advance = Callable[[int], None]
+Floats = NDArray[np.float64]
+
+
+def fit(space: Space, method: str, count: int, advance: Advance) -> tuple[Directions, str]:
+    """The `count` strongest directions in a space, and what they were found in.
+
+    GANSpace in w: principal components of 2,000 samples' w. In z: principal components of the first layer's
+    featuremaps, of their averages over the map where these have more than 4,096 entries, regressed to the latents.
+    SeFa: of all layers that take a style, or of the first layer that the latent meets.
+
+    Raises:
+        UsageError: no such method, or it does not go with this generator.
+    """
+    if method == SEFA:
+        weights = meeting(space)
+        advance(FITTED_ON)
+        return closed_form(weights, count), f"{len(weights)} weight matrices that take {space.name}"
+    if space.name == "w":
+        moments = Moments(space.width)
+        for samples in _batches():
+            moments.add(space.points(samples).cpu())
+            advance(len(samples))
+        return moments.solve(count), f"w of {FITTED_ON:,} samples"
+    return _regressed(space, count, advance)
+
+
+def _batches() -> list[range]:
+    return [range(start, start + BATCH) for start in range(0, FITTED_ON, BATCH)]
+
+
+def _regressed(space: Space, count: int, advance: Advance) -> tuple[Directions, str]:
+    layer = dissectable(space.generator)[0]
+
+    def maps(samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        points = space.points(samples)
+        with Tap(space.generator.module, [layer], stop=True) as tap:
+            space.generator.module(points.view(len(points), *space.shape))
+        x = tap[layer].float().flatten(2)  # (n, U, positions)
+        x = x.flatten(1) if x.shape[1] * x.shape[2] <= WIDEST else x.mean(2)
+        return points[:, : points.shape[1] - space.fixed].cpu(), x.cpu()
+
+    moments = Moments(maps([0])[1].shape[1])
+    for samples in _batches():
+        moments.add(maps(samples)[1])
+        advance(len(samples) // 2)
+    found = moments.solve(count)
+    assert found.mean is not None
+    regression = Regression(space.width, count)
+    for samples in _batches():
+        points, x = maps(samples)
+        regression.add(points, (x - found.mean) @ found.vectors.T)
+        advance(len(samples) // 2)
+    vectors = torch.nn.functional.normalize(regression.solve(), dim=1)
+    strongest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    vectors = vectors * strongest.sign()
+    directions = Directions(vectors=vectors, scales=found.scales, shares=found.shares, mean=None)
+    return directions, f"featuremaps of {layer}, {FITTED_ON:,} samples, regressed to z"
+
+
+def meeting(space: Space) -> list[Tensor]:
+    """The matrices (out, D) that meet a point first, as they are in use.
+
+    Raises:
+        UsageError: they cannot be told for this generator.
+    """
+    module = space.generator.module
+    if space.name == "w":
+        parts = [part for part in module.modules() if isinstance(part, (Modulated, AdaIN))]
+        return [
+            (part.affine.weight if isinstance(part, Modulated) else part.style.linear.weight_orig) for part in parts
+        ]
+    if isinstance(module, ProGAN):
+        return [module.get_parameter("layer1.conv.weight").movedim(1, 3).flatten(0, 2)]
+    if isinstance(module, DCGAN):
+        return [module.get_parameter("main.0.weight").flatten(1).T]
+    raise UsageError(
+        "SeFa needs the weights that the latent meets, which are known of StyleGANs in w, progressive GANs and DCGANs, "
+        f"and not of {space.generator.name} in {space.name}; take --method ganspace."
+    )
+
+
+def effects(
+    space: Space,
+    vectors: Tensor,
+    segmenter: Segmenter,
+    samples: Sequence[int],
+    strength: float,
+    seed: int,
+    advance: Advance,
+) -> pd.DataFrame:
+    """What a step of `strength` standard deviations along each direction, both ways, does to the classes' areas.
+
+    One row a direction, sign and class, with the columns of `effects_table`: change in percentage points with interval
+    over samples, test, and beside it what steps along five random directions do, each also of `strength` standard
+    deviations along itself, both ways.
+    """
+    dicing = dice(seed, DIRECTIONS)
+    random = torch.from_numpy(dicing.standard_normal((RANDOM, vectors.shape[1]))).float()
+    every = torch.cat([vectors, torch.nn.functional.normalize(random, dim=1)])
+    steps = strength * spread(space, every)
+    classes = len(segmenter.vocabulary)
+    after: list[list[Floats]] = [[] for _ in range(2 * len(every))]
+    before = []
+    for start in range(0, len(samples), space.batch):
+        points = space.points(samples[start : start + space.batch])
+        before.append(_areas(space, points, segmenter, classes))
+        for number, (direction, step) in enumerate(zip(every, steps.tolist(), strict=True)):
+            for side, sign in enumerate((1, -1)):
+                moved = space.moved(points, direction, sign * step)
+                after[2 * number + side].append(_areas(space, moved, segmenter, classes))
+        advance(len(points) * (1 + len(after)))
+    was = np.concatenate(before)
+    found = [np.concatenate(parts) for parts in after]
+    nothing = np.zeros(len(was))
+    outcomes = [
+        Outcome(kind=kind, number=number, units=(), after=one, changed=nothing, on_target=nothing)
+        for number, one in enumerate(found)
+        for kind in ("random" if number >= 2 * len(vectors) else "chosen",)
+    ]
+    chosen, others = outcomes[: 2 * len(vectors)], outcomes[2 * len(vectors) :]
+    tables = []
+    for number, outcome in enumerate(chosen):
+        table = effects_table(was, [outcome, *others], segmenter.vocabulary.names, seed)
+        table.insert(0, "direction", number // 2 + 1)
+        table.insert(1, "sign", "+" if number % 2 == 0 else "-")
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _areas(space: Space, points: Tensor, segmenter: Segmenter, classes: int) -> Floats:
+    images = space.images(points).to(space.generator.device)
+    labels = segmenter(images)
+    check_labels(labels, images, segmenter)
+    return shares(labels, classes).numpy()

@@ -1,0 +1,101 @@
+"""Where latents are moved: in z, what goes into a generator, or in w, the styles of a StyleGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...hooks.errors import DissectError, UsageError
+from ..generators.base import Generator
+from ..generators.sources import ClassLatents
+from ..generators.style_based import StyleBased
+
+SPACES = ("z", "w")
+SPREAD_OF = 1000  # samples over which the spread along a direction is taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Points, one a sample, and the images that they stand for.
+
+    Points are (N, D). In z they are latents, flattened, of which the last `fixed` entries, a class as one-hot, stay as
+    they are; in w styles (N, W), the same for all layers, or (N, L, W).
+    """
+
+    name: str
+    generator: Generator
+    shape: tuple[int, ...]  # of a latent
+    fixed: int
+    batch: int
+
+    @property
+    def width(self) -> int:
+        """How many entries of a point can be moved, D."""
+        point = self.points([0])
+        return point.shape[1] - self.fixed
+
+    def points(self, samples: Sequence[int]) -> Tensor:
+        """samples -> (N, D)."""
+        latents = self.generator.latents(samples)
+        if self.name == "z":
+            return latents.flatten(1)
+        return self.style_based.truncated(self.style_based.mapped(latents))
+
+    def images(self, points: Tensor) -> Tensor:
+        """points (N, D), or (N, L, W) of w -> images (N, 3, H, W) in [0, 1], on the CPU.
+
+        Raises:
+            DissectError: pixels that are not finite.
+        """
+        drawn = torch.cat([self._draw(part).cpu() for part in points.split(self.batch)])
+        if not bool(drawn.isfinite().all()):
+            raise DissectError(f"{self.generator.name} drew pixels that are not finite; take a smaller --strength.")
+        return drawn
+
+    def moved(self, points: Tensor, direction: Tensor, step: float) -> Tensor:
+        """points (N, D) and a direction (D − fixed,) -> the points a step further."""
+        further = points.clone()
+        further[:, : points.shape[1] - self.fixed] += step * direction.to(points)
+        return further
+
+    def _draw(self, points: Tensor) -> Tensor:
+        if self.name == "z":
+            return self.generator(points.view(len(points), *self.shape))
+        count = self.style_based.style_count
+        styles = points if points.ndim == 3 else points[:, None].expand(-1, count, -1)
+        return self.generator.to_images(self.style_based.draw(styles))
+
+    @property
+    def style_based(self) -> StyleBased:
+        assert isinstance(self.generator.module, StyleBased)
+        return self.generator.module
+
+
+def open_space(generator: Generator, name: str | None, batch: int) -> Space:
+    """The space of that name; without one w of a StyleGAN, z of any other.
+
+    Raises:
+        UsageError: there is no such space, or the generator takes images.
+    """
+    styled = isinstance(generator.module, StyleBased)
+    name = name or ("w" if styled else "z")
+    if name not in SPACES or (name == "w" and not styled):
+        raise UsageError(f"--space {name!r}: {generator.name} has {'z and w' if styled else 'z alone'}.")
+    latents = generator.latents([0])
+    if getattr(generator.module, "inputs", 0) or (latents.ndim == 4 and latents.shape[1] in (1, 3)):
+        raise UsageError(f"{generator.name} takes images; only latents can be moved.")
+    classes = generator.source.classes if isinstance(generator.source, ClassLatents) else 0
+    fixed = classes if name == "z" else 0
+    return Space(name=name, generator=generator, shape=tuple(latents.shape[1:]), fixed=fixed, batch=batch)
+
+
+def spread(space: Space, directions: Tensor) -> Tensor:
+    """directions (K, D) of unit length -> (K,): the standard deviation of 1,000 samples' points along each."""
+    parts = []
+    for start in range(0, SPREAD_OF, 100):
+        points = space.points(range(start, start + 100))
+        parts.append(points[:, : points.shape[1] - space.fixed].cpu() @ directions.T)
+    return torch.cat(parts).std(0)

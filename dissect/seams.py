@@ -1,0 +1,397 @@
+"""Seams of a generator that is run tile by tile: how much more an image changes at the borders of tiles than elsewhere.
+
+An image I of H × W pixels is put together from S × S tiles of h × w. Three measures are taken of a line x, which is
+between the columns x − 1 and x, and of lines between rows likewise.
+
+- step: mean over rows and channels of |I(·, x) − I(·, x − 1)|. Second differences would take slopes out, but they
+  double the noise, a seam spoils them on both its sides, and slopes are in both parts of the ratio anyway.
+- jump: |A − B|, A and B the mean colours of the b columns before and after the line, in the rows of one tile; mean over
+  channels. Normalisation over a tile shifts its colour, and this sees it below any texture.
+- stripe: |A − B| with A of the b columns around the line and B of the b/2 on either side of those. Padding darkens or
+  brightens both sides of a border alike: at the line itself there may be no step, but a stripe runs along it.
+
+b is 8 pixels, less for tiles of less than 32: 2 · max(1, ⌊w/8⌋).
+
+The border lines are x = k·w, k = 1 … S − 1. Other lines are border lines moved by an offset o, −⌊w/2⌋ ≤ o < ⌈w/2⌉;
+those farther than that from every border are left out, since they are near the edge of the image, which has effects of
+its own, tiles or not. With p(o) the mean of a measure over k and over images,
+
+    ratio = p(0) / mean of p(o) over the clear o,
+
+those that do not look across a border: |o| ≥ 1 for steps, |o| ≥ b for the others. 1 is no seam, and NaN where the image
+does not change off the borders. What content alone gives is told by three:
+
+- chance: p(o) over the same mean for every clear o: the ratios that the grid has elsewhere on these very images. The
+  p-value is the share of offsets, 0 and the clear ones, whose ratio is at least that of 0; it is uniform where no
+  offset is special. The grid moves across and down independently. Wide seams reach other offsets and raise it.
+- input: the ratio of the images that go in, at the same places.
+- whole: the ratio of the same network run on the whole image. What upsampling or compression puts on a grid, of which
+  tile borders share the phase, it has too. The excess is the ratio of tiled over that of whole: what tiling adds.
+
+Intervals: 95 %, over images; of one image, over its segments, the 2·S·(S − 1) stretches of border between two tiles,
+each with the lines beside it. With a_i and b_i a unit's means at the border and clear of it, ratio = Σa / Σb, and
+
+    log ratio ± t · s,   s² = n/(n − 1) · Σ (a_i/Σa − b_i/Σb)²,   t of n − 1 degrees of freedom
+
+(linearised ratio estimator: Cochran 1977, Sampling Techniques, chapter 6). Percentiles of a bootstrap would be far too
+narrow: images so large are few, and with two of them such an interval covers the truth half of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..hooks.errors import DissectError, UsageError, one_line
+from .generators.base import Generator
+from .significance import LEVEL, Floats, interval, ratio
+from .subject import failing, out_of_memory
+
+HALF = 4  # pixels: half the width of a band
+LEAST = 4  # pixels of a tile's side: with fewer, no line is clear of the borders
+TIE = 1e-5  # relative: ratios nearer than this differ by rounding
+MOST = 2048**2  # pixels of an image that goes whole through a network on the CPU, where no error tells of lost memory
+STEP, JUMP, STRIPE = MEASURES = ("step", "jump", "stripe")
+DIRECTIONS = {"all": (0, 1), "vertical": (0,), "horizontal": (1,)}
+TILED, WHOLE, INPUT, EXCESS = "tiled", "whole", "input", "excess"
+
+# Each measure of the lines of one direction, by segment and offset: (N, S·(S − 1), T). T is the tile's side; the offset
+# 0, which is the border itself, is at T // 2.
+Lines = dict[str, Floats]
+
+
+def split(images: Tensor, tiles: int) -> Tensor:
+    """images (N, C, S·h, S·w) -> their tiles (N·S², C, h, w), row by row."""
+    rows = images.unflatten(3, (tiles, -1)).unflatten(2, (tiles, -1))  # (N, C, S, h, S, w)
+    return rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+
+
+def join(outs: Tensor, tiles: int) -> Tensor:
+    """tiles (N·S², C, h, w), row by row -> images (N, C, S·h, S·w)."""
+    rows = outs.unflatten(0, (-1, tiles, tiles))  # (N, S, S, C, h, w)
+    return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def steps(images: Tensor) -> Tensor:
+    """images (N, C, H, W) -> steps (N, W − 1) of the vertical lines x = 1 … W − 1; for horizontal ones, images.mT."""
+    return images.diff(dim=3).abs().mean((1, 2))
+
+
+def jumps_and_stripes(images: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """images (N, C, H, W) -> of the lines x = b … W − b, b = 2 · half, jumps and stripes, each (N, W − 2·b + 1)."""
+    means = F.avg_pool1d(images.mean(2), half, 1)  # (N, C, W − half + 1)
+    number = images.shape[3] - 4 * half + 1
+    a, b, c, d = (means[..., k * half : k * half + number] for k in range(4))  # from left to right; the line is b|c
+    return (c + d - a - b).abs().mean(1) / 2, (b + c - a - d).abs().mean(1) / 2
+
+
+def seam_map(images: Tensor) -> Tensor:
+    """images (N, C, H, W) -> (N, H, W): each pixel's step from the left or from above, whichever is larger."""
+    across = F.pad(images.diff(dim=3).abs().mean(1), (1, 0))
+    down = F.pad(images.diff(dim=2).abs().mean(1), (0, 0, 1, 0))
+    return torch.maximum(across, down)
+
+
+def half_of(side: int) -> int:
+    """Half the width of the bands, for tiles of this side."""
+    return max(1, min(HALF, side // 8))
+
+
+def reach_of(measure: str, side: int) -> int:
+    """How many pixels on either side of a line a measure looks at."""
+    return 1 if measure == STEP else 2 * half_of(side)
+
+
+def vertical_lines(images: Tensor, tiles: int) -> Lines:
+    """images (N, C, S·h, S·w) of S × S tiles -> what their vertical lines have; of the horizontal, give images.mT."""
+    side = images.shape[3] // tiles
+    strips = images.unflatten(2, (tiles, -1)).transpose(1, 2).flatten(0, 1)  # (N·S, C, h, W)
+    found = {}
+    for measure, values in zip(MEASURES, (steps(strips), *jumps_and_stripes(strips, half_of(side))), strict=True):
+        start = side - side // 2 - reach_of(measure, side)  # values begin with the line x = reach
+        near = values[:, start : start + (tiles - 1) * side].double().cpu()  # (N·S, (S − 1)·w)
+        found[measure] = near.reshape(len(images), -1, side).numpy()
+    return found
+
+
+def both_lines(images: Tensor, tiles: int) -> tuple[Lines, Lines]:
+    """The same of the vertical lines, and of the horizontal ones."""
+    return vertical_lines(images, tiles), vertical_lines(images.mT, tiles)
+
+
+def distances(side: int) -> NDArray[np.int64]:
+    """(T,): of the lines around a border of tiles of this side, from it."""
+    return np.abs(np.arange(side) - side // 2)
+
+
+def contrast(directions: Sequence[Lines], measure: str) -> tuple[Floats, Floats]:
+    """A measure's means on borders and on clear lines, each (n,): of images, or of the segments of a single one."""
+    pairs = []
+    for lines in directions:
+        away = distances(lines[measure].shape[2])
+        places = (away == 0, away >= reach_of(measure, len(away)))
+        pairs.append([lines[measure][..., place].mean(2) for place in places])
+    border, rest = (np.stack(side) for side in zip(*pairs, strict=True))  # (D, N, M)
+    if border.shape[1] > 1:
+        return border.mean((0, 2)), rest.mean((0, 2))
+    return border.ravel(), rest.ravel()
+
+
+def ratio_interval(over: Sequence[Floats], under: Sequence[Floats]) -> tuple[float, float, float]:
+    """The product of the sums of `over`, each (n,), by that of `under`, and its interval; NaN by zero, and of zero."""
+    top, bottom = (math.prod(float(one.sum()) for one in several) for several in (over, under))
+    if top == 0 or bottom == 0:
+        return (math.nan if bottom == 0 else 0.0), math.nan, math.nan
+    parts = np.sum([one / one.sum() for one in over], 0) - np.sum([one / one.sum() for one in under], 0)
+    free = len(parts) - 1
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt((free + 1) / free * float(np.square(parts).sum()))
+    return top / bottom, top / bottom * math.exp(-reach), top / bottom * math.exp(reach)
+
+
+def moved(directions: Sequence[Lines], measure: str) -> Floats:
+    """The ratio with the grid moved by every offset, NaN if that is not clear: (T,), or (T, T') of two directions."""
+    means, rest = [], 0.0
+    for lines in directions:
+        mean = lines[measure].mean((0, 1))
+        away = distances(len(mean))
+        clear = away >= reach_of(measure, len(mean))
+        means.append(np.where(clear | (away == 0), mean, np.nan))
+        rest += mean[clear].mean()
+    return ratio(np.asarray(sum(np.ix_(*means))), np.asarray(rest))
+
+
+def chance(ratios: Floats) -> dict[str, float]:
+    """Ratios by offset, as of `moved` -> the middle 95 % of those off the borders, and the p-value of that on them."""
+    found = float(ratios[tuple(side // 2 for side in ratios.shape)])
+    low, high = interval(ratios[np.ix_(*(distances(side) > 0 for side in ratios.shape))].ravel())
+    as_large = ratios[~np.isnan(ratios)] >= found * (1 - TIE)
+    p = math.nan if math.isnan(found) else float(as_large.mean())
+    return {"chance_low": float(low), "chance_high": float(high), "p_value": p}
+
+
+def seam(directions: Sequence[Lines], measure: str, control: Sequence[Lines] | None = None) -> dict[str, float]:
+    """The figures of a row of `Seams.table`; with a control, lines of the same sizes, ratios are over its ratios."""
+    border, rest = contrast(directions, measure)
+    ratios = moved(directions, measure)
+    if control is None:
+        found = {"border": 255 * float(border.mean()), "rest": 255 * float(rest.mean())}
+        values = ratio_interval([border], [rest])
+    else:
+        other_border, other_rest = contrast(control, measure)
+        found = {}
+        values = ratio_interval([border, other_rest], [rest, other_border])
+        ratios = ratio(ratios, moved(control, measure))
+    return found | dict(zip(("ratio", "low", "high"), values, strict=True)) | chance(ratios)
+
+
+def fall_off(directions: Sequence[Lines], measure: str) -> Floats:
+    """(D,): a measure of the lines at distance 0, 1, … from a border, over its mean on lines clear of them."""
+    curves, rest = [], 0.0
+    for lines in directions:
+        mean = lines[measure].mean((0, 1))
+        away = distances(len(mean))
+        curves.append(np.bincount(away, mean) / np.bincount(away))
+        rest += mean[away >= reach_of(measure, len(mean))].mean()
+    most = min(map(len, curves))
+    return ratio(np.sum([curve[:most] for curve in curves], 0), np.asarray(rest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seams:
+    """What running a generator tile by tile does at the borders of the tiles; definitions are the module's.
+
+    Attributes:
+        tiles: S; the grid has S × S.
+        samples: which were run.
+        given: height and width of the images that the generator was given.
+        used: the same of what was cut into tiles, the right and the lower edge cropped so that S tiles fit whose sides
+            are multiples of what the network takes.
+        tile: height and width of what it makes of one tile.
+        band: b of the vertical lines and of the horizontal.
+        units: what intervals are over: `images`, or `borders` of the one image.
+        no_whole: why there is no control on the whole image; None where there is.
+        table: one row of each of what (tiled, whole, input, excess), lines (all, vertical, horizontal) and measure
+            (step, jump, stripe). border, rest: its mean on border lines and on clear ones, in levels of 255, none for
+            an excess; ratio, low, high; chance_low, chance_high: the middle 95 % of chance; p_value.
+        profile: one row of each of what, lines, measure and distance (pixels to the nearest border line); ratio there.
+        worst: the sample with the most of any measure on borders beyond that on clear lines.
+        tiled: its image, put together (H, W, 3).
+        whole: the same of the network run on the whole; None where there is none.
+        map: `seam_map` of `tiled` (H, W), in [0, 1].
+    """
+
+    tiles: int
+    samples: tuple[int, ...]
+    given: tuple[int, int]
+    used: tuple[int, int]
+    tile: tuple[int, int]
+    band: tuple[int, int]
+    units: str
+    no_whole: str | None
+    table: pd.DataFrame
+    profile: pd.DataFrame
+    worst: int
+    tiled: NDArray[np.uint8]
+    whole: NDArray[np.uint8] | None
+    map: NDArray[np.float32]
+
+
+@torch.inference_mode()
+def measure_seams(
+    generator: Generator,
+    samples: Sequence[int],
+    tiles: int,
+    *,
+    batch: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Seams:
+    """Run a generator of images on each tile of S × S alone, put the outputs together, and measure the seams.
+
+    Args:
+        generator: its latents are images (N, C, H, W), all of one size; it may make them larger or smaller.
+        samples: numbers of the images; one at a time is in memory.
+        tiles: S, from 2 up.
+        batch: how many tiles go through the network at a time.
+        advance: is told of images done.
+
+    Raises:
+        UsageError: the generator takes no images, or they cannot be cut into so many tiles.
+        DissectError: the network failed on a tile, or its images are not finite.
+    """
+    low, high = getattr(generator.module, "input_range", generator.output_range)
+    measured: dict[str, list[tuple[Lines, Lines]]] = {TILED: [], WHOLE: [], INPUT: []}
+    no_whole: str | None = None
+    highest = -math.inf
+    for sample in samples:
+        given = generator.latents([sample])
+        images = cropped(given, tiles, generator)
+        with failing(f"a tile of sample {sample}"):
+            tiled = join(torch.cat([generator(some) for some in split(images, tiles).split(batch)]), tiles)
+        height, width = tiled.shape[2] // tiles, tiled.shape[3] // tiles
+        if min(height, width) < LEAST:
+            raise UsageError(
+                f"--tiles {tiles}: tiles come out as {height}×{width}, {LEAST}×{LEAST} are needed; give fewer."
+            )
+        if not bool(tiled.isfinite().all()):
+            raise DissectError(f"{generator.name} drew pixels that are not finite on sample {sample}; check the input.")
+        sets = {TILED: tiled, INPUT: (images.float() - low) / (high - low)}
+        if no_whole is None:
+            try:
+                sets[WHOLE] = at_once(generator, images, tiled.shape)
+            except DissectError as error:
+                no_whole = str(error)
+        for name, one in sets.items():
+            measured[name].append(both_lines(one, tiles))
+        pairs = [contrast(measured[TILED][-1], measure) for measure in MEASURES]
+        most = max(float(border.mean() - rest.mean()) for border, rest in pairs)
+        if most > highest:
+            highest, worst, shown = most, sample, {name: one[0] for name, one in sets.items()}
+        advance(1)
+    lines = {
+        name: [{one: np.concatenate([both[k][one] for both in several]) for one in MEASURES} for k in range(2)]
+        for name, several in measured.items()
+        if len(several) == len(samples)
+    }
+    return Seams(
+        tiles=tiles,
+        samples=tuple(samples),
+        given=(given.shape[2], given.shape[3]),
+        used=(images.shape[2], images.shape[3]),
+        tile=(height, width),
+        band=(2 * half_of(width), 2 * half_of(height)),
+        units="images" if len(samples) > 1 else "borders",
+        no_whole=no_whole,
+        table=table_of(lines),
+        profile=profile_of(lines),
+        worst=worst,
+        tiled=_picture(shown[TILED]),
+        whole=_picture(shown[WHOLE]) if no_whole is None else None,
+        map=seam_map(shown[TILED][None])[0].cpu().numpy(),
+    )
+
+
+def cropped(images: Tensor, tiles: int, generator: Generator) -> Tensor:
+    """The input images without the right and the lower edge, so that S × S tiles fit that the generator can take.
+
+    Raises:
+        UsageError: they are no images, or too small for so many tiles.
+    """
+    if images.ndim != 4 or min(images.shape[2:]) < 2:
+        raise UsageError(
+            f"--tiles {tiles}: {generator.name} draws from latents, and tiles need a generator of images; take "
+            "one that turns images into images, and give --inputs."
+        )
+    height, width = images.shape[2:]
+    multiple = int(getattr(generator.module, "multiple", 1)) if getattr(generator.module, "inputs", True) else 1
+    least = -(-LEAST // multiple) * multiple
+    most = min(height, width) // least
+    if not 2 <= tiles <= most:
+        allowed = f"give 2 to {most}" if most > 1 else "give larger images"
+        raise UsageError(
+            f"--tiles {tiles}: images of {height}×{width} pixels are cut into 2 × 2 tiles or more, the sides of a tile "
+            f"at least {least}; {allowed}."
+        )
+    step = tiles * multiple
+    return images[:, :, : height // step * step, : width // step * step]
+
+
+def at_once(generator: Generator, images: Tensor, size: torch.Size) -> Tensor:
+    """What the generator makes of whole images, (N, 3, H, W) of this size.
+
+    Raises:
+        DissectError: it cannot, for memory or because it takes other sizes; or what comes out is another size, or not
+            finite.
+    """
+    height, width = max(images.shape[2:], size[2:], key=math.prod)
+    if generator.device.type == "cpu" and height * width > MOST:
+        raise DissectError(f"images of {height}×{width} pixels are too large to pass whole on a CPU")
+    try:
+        whole = generator(images)
+    except Exception as error:  # theirs may be of any kind
+        memory = "memory does not suffice to pass images whole"
+        raise DissectError(memory if out_of_memory(error) else one_line(error)) from error
+    if whole.shape != size:
+        raise DissectError(
+            f"whole images come out as {whole.shape[2]}×{whole.shape[3]} pixels, their tiles together as "
+            f"{size[2]}×{size[3]}"
+        )
+    if not bool(whole.isfinite().all()):
+        raise DissectError("whole images come out with pixels that are not finite")
+    return whole
+
+
+def table_of(lines: Mapping[str, Sequence[Lines]]) -> pd.DataFrame:
+    """The vertical and the horizontal lines of each of tiled, whole and input -> `Seams.table`."""
+    rows = []
+    for (name, chosen), measure in product(DIRECTIONS.items(), MEASURES):
+        picked = {what: [both[k] for k in chosen] for what, both in lines.items()}
+        found = {what: seam(mine, measure) for what, mine in picked.items()}
+        if WHOLE in picked:
+            found[EXCESS] = seam(picked[TILED], measure, picked[WHOLE])
+        rows += [{"what": what, "lines": name, "measure": measure} | figures for what, figures in found.items()]
+    return pd.DataFrame(rows)
+
+
+def profile_of(lines: Mapping[str, Sequence[Lines]]) -> pd.DataFrame:
+    """The same -> `Seams.profile`."""
+    rows = [
+        {"what": what, "lines": name, "measure": measure, "distance": distance, "ratio": value}
+        for (what, both), (name, chosen), measure in product(lines.items(), DIRECTIONS.items(), MEASURES)
+        for distance, value in enumerate(fall_off([both[k] for k in chosen], measure))
+    ]
+    return pd.DataFrame(rows)
+
+
+def _picture(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] -> (H, W, 3)."""
+    return (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,91 @@
+"""What the command shows of models and segmenters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .console import blanks, screen, shown_interval, table
+
+if TYPE_CHECKING:
+    from ..dissect.inspection import Inspection
+    from ..dissect.latents.explore import Explored
+    from ..dissect.model_spec import ModelSpec
+
+
+def show_rows(listed: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:
+    """A line for each row on stdout and, dimmed, where it comes from; names are never cut short. Returns the rows."""
+    console = Console(soft_wrap=True, highlight=False, quiet=quiet)
+    rows = [asdict(one) for one in listed]
+    for row in rows:
+        name, title, number, origin, licence, here = row.values()
+        where = "[green]here[/]" if here else "[yellow]to fetch[/]"
+        console.print(f"[bold]{escape(str(name))}[/]  {where}  {escape(str(title))}, {size.format(number)}")
+        console.print(f"    [dim]{escape(str(origin))}; {escape(str(licence))}")
+    return rows
+
+
+def show_layers(layers: dict[str, tuple[int, ...] | None]) -> None:
+    """The layers of a model that is here, on stdout."""
+    shown = table("Layers", "layer*", "number", "units", "height", "width")
+    for number, (name, shape) in enumerate(layers.items(), 1):
+        shown.add_row(name, str(number), *map(str, shape or ()))
+    if layers:
+        Console().print(shown)
+
+
+def show_inspection(found: Inspection, spec: ModelSpec) -> None:
+    """What a model is, its layers, and a command to go on with, on stdout."""
+    console = Console(highlight=False)
+    facts = Table.grid(padding=(0, 2))
+    for fact, value in (
+        ("Recognised", found.recognised),
+        ("Latents", found.latents),
+        ("Images", f"{found.image[1]}×{found.image[0]} pixels"),
+        ("Parameters", f"{found.parameters:,}"),
+        ("Cite", found.citation or "–"),
+    ):
+        facts.add_row(f"[dim]{fact}[/]", escape(value))
+    console.print(f"[bold]{escape(found.name)}[/]")
+    console.print(facts)
+    shown = table("Layers", "layer*", "kind*", "number", "units", "height", "width", "try*")
+    for row in blanks(found.layers):
+        cells = [row[name] for name in ("number", "units", "height", "width")]
+        numbers = ["–" if cell == "" else f"{int(cell)}" for cell in cells]
+        shown.add_row(escape(row["layer"]), row["kind"], *numbers, "yes" if row["suggested"] else "")
+    console.print(shown)
+    wanted = found.layers[found.layers.suggested]
+    if len(wanted):
+        middle = wanted.iloc[len(wanted) // 2].layer
+        given = "".join(f" {option} {value}" for option, value in spec.options().items())
+        console.print(f"Go on: dissect run --model {escape(spec.model)}{escape(given)} --layer {escape(middle)}")
+
+
+def show_explored(found: Explored) -> None:
+    """What moving through latents gave: tables on stderr, files on stdout."""
+    info = found.info
+    if found.tables:
+        steps = f"{info['strength']:g} σ, {info['measured']} samples"
+        shown = table(
+            f"Directions by {info['method']} in {info['found_in']}; effects of {steps}",
+            *("direction", "share", "changes most*", "side*", "change, points", "95 % interval"),
+        )
+        for row in blanks(found.tables["directions"]):
+            none = row["class"] == ""
+            change = "" if none else f"{row['change_pp']:+.2f}"
+            between = "" if none else shown_interval(row["change_pp_low"], row["change_pp_high"], "+.2f")
+            name = "nothing beyond chance" if none else escape(row["class"])
+            shown.add_row(str(row["direction"]), f"{row['share']:.1%}", name, row["sign"], change, between)
+        screen.print(shown)
+    if "mean" in info:
+        between = shown_interval(info["low"], info["high"], ".4g")
+        screen.print(f"Perceptual path length [bold]{info['mean']:.4g}[/], 95 % {between}, {info['pairs']} pairs,")
+        screen.print(f"{info['similarity']}, {info['path']} in {info['space']}, ε = {info['epsilon']:g}.")
+        screen.print(f"[dim]Comparable {escape(info['comparable'])}.[/]")
+    paths = [found.folder / name for name in info["pictures"]] or [found.folder / "latents.json"]
+    Console(soft_wrap=True, highlight=False).print("\n".join(map(str, paths)))

@@ -1,0 +1,157 @@
+"""How every command ends: its page is written, its tables and paths are shown, and what --json prints is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from . import console, console_models, console_repairs
+
+if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
+    from ..dissect.checkups import Checkup
+    from ..dissect.comparison import Comparison
+    from ..dissect.effects import Effects
+    from ..dissect.inspection import Inspection
+    from ..dissect.latents.explore import Explored
+    from ..dissect.model_spec import ModelSpec
+    from ..dissect.repairs import Repair
+    from ..dissect.seam_checks import SeamCheck
+    from ..dissect.store import Dissection
+    from ..dissect.suspects import Suspects
+
+Told = dict[str, object]
+
+
+def link(page: Path, **address: str) -> str:
+    """A place in a page, to click on: file:///…/index.html#intervention=NAME."""
+    return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote)}"
+
+
+def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str:
+    """The report of a run, or of one in a folder, written again: the place in it that an address names."""
+    from ..dissect.store import Dissection
+    from .pages import write_report
+
+    return link(write_report(Dissection.load(run) if isinstance(run, Path) else run, quiet=quiet), **address)
+
+
+def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
+    page = None
+    if not no_report:
+        from .pages import write_report
+
+        page = write_report(found, quiet=quiet)
+    summary = found.summary()
+    if not quiet:
+        console.show_run(found, summary)
+        click.echo(page or found.folder / "units.csv")
+    controls = {name: console.records(control.summary()) for name, control in found.controls.items()}
+    return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
+
+
+def effects(found: Effects, folder: Path, quiet: bool) -> Told:
+    name = found.info["name"]
+    if not quiet:
+        console.show_effects(found)
+    page = page_of(folder, quiet, intervention=name)
+    if not quiet:
+        click.echo(page)
+    return {
+        "folder": folder / "interventions" / name,
+        "report": page,
+        "units": found.info["units"],
+        "on_target": found.info.get("on_target"),
+        "effects": console.records(found.table),
+    }
+
+
+def scans(found: Sequence[Any], opened: Dissection, quiet: bool) -> list[Told]:
+    from .pages import write_report
+
+    report = write_report(opened, quiet=quiet)
+    pages = [link(report, intervention=one.info["name"]) for one in found]
+    if not quiet:
+        for one in found:
+            console.show_scan(one.table, one.info)
+        click.echo("\n".join(pages))
+    tables = [console.records(one.table.head(20)) for one in found]
+    return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
+
+
+def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
+    name = found.info["name"]
+    page = page_of(opened, quiet, artifacts=name)
+    if not quiet:
+        console_repairs.show_suspects(found)
+        click.echo(page)
+    tables = {name: console.records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
+    return {"folder": opened.folder / "artifacts" / name, "report": page, **tables}
+
+
+def repair(found: Repair, folder: Path, quiet: bool) -> Told:
+    page = page_of(folder, quiet, repair=found.info["name"])
+    if not quiet:
+        console_repairs.show_repair(found)
+        click.echo(f"{found.checkpoint}\n{page}")
+    return console_repairs.repair_records(found, page)
+
+
+def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
+    from .checkup import write_checkup
+
+    page = f"{write_checkup(opened).resolve().as_uri()}#repair-{found.info['name']}"
+    if not quiet:
+        console_repairs.show_mended(found)
+        click.echo(f"{found.checkpoint}\n{page}")
+    return console_repairs.repair_records(found, page)
+
+
+def checkup(found: Checkup, quiet: bool) -> Told:
+    from .checkup import write_checkup
+
+    page = write_checkup(found)
+    if not quiet:
+        console_repairs.show_checkup(found)
+        click.echo(page)
+    tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
+    told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
+    return {"folder": found.folder, "report": page, **told, **tables}
+
+
+def seams(found: SeamCheck, quiet: bool) -> Told:
+    from .seams import write_seams
+
+    page = write_seams(found)
+    if not quiet:
+        console_repairs.show_seams(found)
+        click.echo(page)
+    told = {name: found.info[name] for name in ("verdict", "sentence")}
+    return {"folder": found.folder, "report": page, **told, "seams": console.records(found.table)}
+
+
+def comparison(found: Comparison, out: Path | None, quiet: bool) -> Told:
+    from .comparison import write_comparison
+
+    page = write_comparison(found, out, quiet=quiet)
+    if not quiet:
+        console.show_comparison(found)
+        click.echo(page)
+    sides, classes = console.records(found.summary()), console.records(found.classes)
+    return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
+
+
+def inspection(found: Inspection, spec: ModelSpec, quiet: bool) -> Told:
+    if not quiet:
+        console_models.show_inspection(found, spec)
+    return {**vars(found), "layers": console.records(found.layers)}
+
+
+def explored(found: Explored, quiet: bool) -> Told:
+    if not quiet:
+        console_models.show_explored(found)
+    told = {name: value for name, value in found.info.items() if name not in ("schema", "created", "command", "tables")}
+    return {"folder": found.folder, **told, **{name: console.records(one) for name, one in found.tables.items()}}
