@@ -117,8 +117,8 @@ def judged(found: Seams) -> tuple[str, str]:
     beside = "" if judge == EXCESS else f" There is no control on whole images ({found.no_whole})"
     if not telling:
         return "clean", (
-            "No seams: neither steps, nor jumps of colour, nor stripes at the borders of tiles exceed what lines elsewhere "
-            f"have by half a level.{beside}"
+            "No seams: neither steps, nor jumps of colour, nor stripes at the borders of tiles exceed those elsewhere "
+            f"by half a level.{beside}"
         )
     most, measure, row = max(telling, key=lambda one: one[0])
     what = {"step": "the step", "jump": "the jump of colour", "stripe": "the stripe"}[measure]

@@ -28,7 +28,7 @@ def common(command: Callable[..., object]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
         try:
-            result = command(quiet=quiet or as_json, **options)
+            result = command(quiet=quiet or as_json, **_as_one(options))
         except KeyboardInterrupt:
             if debug:
                 raise
@@ -80,18 +80,17 @@ MODEL_ONLY = tuple(field.name for field in fields(ModelSpec))
 
 def a_model(model: str = _MODEL, *, required: bool = True) -> Callable[[Command], Command]:
     """Options that say which model and how to open it; the command gets them as `model`, a ModelSpec or None."""
+    return _options(click.option("--model", required=required, help=model), _OPENED)
 
-    def decorated(command: Command) -> Command:
-        @functools.wraps(command)
-        def wrapped(**options: Any) -> object:
-            given = {name: options.pop(name) for name in MODEL_ONLY}
-            if given["model"] is None:
-                refuse(MODEL_ONLY, "--model")
-            return command(model=None if given["model"] is None else ModelSpec(**given), **options)
 
-        return _options(click.option("--model", required=required, help=model), _OPENED)(wrapped)
-
-    return decorated
+def _as_one(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `a_model`, if a command has them, as one."""
+    if not set(MODEL_ONLY) <= set(options):
+        return options
+    if options["model"] is None:
+        refuse(MODEL_ONLY, "--model")
+    given = {name: options.pop(name) for name in MODEL_ONLY}
+    return options | {"model": None if given["model"] is None else ModelSpec(**given)}
 
 
 a_segmenter = click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]")

@@ -153,9 +153,7 @@ def source_of(module: Architecture, spec: ModelSpec) -> LatentSource:
         return Encoded(FolderImages(spec.inputs, multiple=module.multiple), module.encode)
     if module.inputs:
         if spec.inputs is None:
-            raise UsageError(
-                f"{spec.model} is a {module.family}, which takes images: give a folder of them by --inputs."
-            )
+            raise UsageError(f"{spec.model} is a {module.family}, which takes images: give them by --inputs FOLDER.")
         return FolderImages(spec.inputs, module.inputs, module.input_range, module.multiple)
     if module.classes:
         return ClassLatents(module.latent, module.classes, spec.label, spec.truncation if many else None)

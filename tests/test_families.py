@@ -1,0 +1,184 @@
+"""Every family as a user meets it: a checkpoint is opened, inspected, dissected and intervened in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from ganatomy import dissect
+from ganatomy.cli import main
+from ganatomy.dissect import ModelSpec, load_generator, run
+from ganatomy.dissect.generators import stylegan2
+from ganatomy.dissect.generators.sources import ClassLatents, FolderImages
+from ganatomy.dissect.inspection import inspect
+from ganatomy.hooks.errors import DissectError, UsageError
+
+from .conftest import ColourSegmenter
+from .families import FAMILIES, kept, lively, photos
+from .releases import Kept
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_from_file_to_ablation(family: str, tmp_path: Path) -> None:
+    make, layer = FAMILIES[family]
+    spec = make(tmp_path)
+    told = inspect(spec)
+    if family not in ("own", "encoded"):
+        assert told.recognised.startswith(f"{family}: ")
+    assert len(told.layers) > 0
+    assert told.layers.suggested.any()
+    found = run(
+        spec, layers=layer, segmenter=ColourSegmenter(), samples=8, significance="off", out=tmp_path / "run", quiet=True
+    )
+    assert len(found.units) == next(iter(found.info["layers"].values()))["units"]
+    (name,) = found.layers
+    every = ",".join(map(str, range(len(found.units))))
+    effects = dissect.ablate(
+        found, units=f"{name}:{every}", segmenter=ColourSegmenter(), samples=4, random_sets=0, quiet=True
+    )  # the generator is opened again, as the run says
+    before, after = (effects.pictures[name].astype(int) for name in ("before", "after"))
+    assert np.abs(after - before).max() > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sample_is_the_same_in_any_batch(family: str, tmp_path: Path) -> None:
+    generator = load_generator(FAMILIES[family][0](tmp_path), seed=3)
+    with torch.no_grad():
+        alone = generator(generator.latents([5]))
+        among = generator(generator.latents([9, 5, 2]))[1:2]
+    assert torch.allclose(alone, among, atol=1e-4)
+
+
+def persistent(module: nn.Module, name: str = "Part", **options: object) -> Kept:
+    """The module as NVIDIA's persistence would write it: all of it records with a class name and source."""
+    made = type(name, (Kept,), {})(**options)
+    vars(made).update({key: getattr(module, key) for key in ("_parameters", "_buffers")})
+    for key, part in module.named_children():
+        made.add_module(key, persistent(part))
+    return made
+
+
+def test_a_release_file_opens_as_what_it_holds(written: Callable[..., Path]) -> None:
+    module = stylegan2.StyleGAN2(8, (8, 8), (6, 5, 4))
+    lively(module)
+    options = {"z_dim": 8, "synthesis_kwargs": {"conv_clamp": 0.25}}
+    path = written({"G": None, "G_ema": persistent(module.requires_grad_(True), "Generator", **options)})
+    generator = load_generator(str(path))
+    assert isinstance(generator.module, stylegan2.StyleGAN2)
+    latents = generator.latents([0, 1])
+    module.set_clamp(0.25)
+    with torch.no_grad():
+        assert torch.allclose(generator.module(latents), module(latents), atol=1e-6)
+        module.set_clamp(None)
+        assert not torch.allclose(generator.module(latents), module(latents), atol=1e-6)
+
+
+def test_what_nobody_knows_is_told_family_by_family(tmp_path: Path) -> None:
+    state = {f"layer{number}.strange": torch.zeros(2) for number in range(9)}
+    with pytest.raises(DissectError) as caught:
+        load_generator(kept(tmp_path, state))
+    said = str(caught.value)
+    assert "layer0.strange, layer1.strange, layer2.strange, layer3.strange and 5 more" in said
+    for family in ("progan", "dcgan", "stylegan", "stylegan2", "biggan", "biggan_deep", "pix2pix", "spandrel"):
+        assert f" {family}: " in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("biggan", {"label": 3}, "--label 3: .* has classes 0 to 2"),
+        ("biggan", {"noise": "fixed"}, "--noise goes with StyleGANs"),
+        ("biggan_deep", {"truncation": 1.5}, "--truncation 1.5: give a number above 0 and up to 1"),
+        ("progan", {"truncation": 0.5}, "--truncation goes with StyleGANs and BigGANs"),
+        ("CycleGAN/pix2pix ResNet", {"inputs": None}, "takes images: give them by --inputs"),
+        ("CycleGAN/pix2pix ResNet", {"inputs": "nowhere"}, "--inputs nowhere is no folder"),
+        ("own", {"label": 1}, "--label does not go with package.module:factory"),
+        ("own", {"latent": "normal:3"}, "--latent and --inputs exclude each other"),
+        ("own", {"inputs": None}, "say what it takes"),
+    ],
+)
+def test_options_that_do_not_go_with_a_family(family: str, options: dict, said: str, tmp_path: Path) -> None:
+    spec = FAMILIES[family][0](tmp_path)
+    with pytest.raises(UsageError, match=said):
+        load_generator(ModelSpec(**(vars(spec) | options))).latents([0])
+
+
+def test_images_of_a_folder_are_cut_and_never_resized(tmp_path: Path) -> None:
+    photos(tmp_path / "photos", 5, 32)
+    photos(tmp_path / "photos" / "small", 1, 21)
+    source = FolderImages(str(tmp_path / "photos"), multiple=4)
+    assert source.size == (20, 20)
+    images = source(range(6))
+    assert images.shape == (6, 3, 20, 20)
+    assert float(images.min()) >= -1
+    assert float(images.max()) <= 1
+    from PIL import Image
+
+    by_hand = np.asarray(Image.open(source.files[2]), np.float32)
+    top = (by_hand.shape[0] - 20) // 2
+    wanted = by_hand[top : top + 20, top : top + 20].transpose(2, 0, 1) / 127.5 - 1
+    assert np.allclose(images[2].numpy(), wanted, atol=1e-5)
+    assert source.files != source.seeded(1).files
+    assert sorted(source.files) == sorted(source.seeded(1).files)
+    with pytest.raises(UsageError, match="holds 6 images, and sample 6 was asked for"):
+        source([6])
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DissectError, match=r"broken\.png cannot be read"):
+        _ = FolderImages(str(tmp_path / "photos")).size
+
+
+def test_class_latents_are_normal_with_every_class_as_often() -> None:
+    source = ClassLatents(4, 3)
+    latents = source(range(3000))
+    assert latents.shape == (3000, 7)
+    assert torch.equal(latents[:, 4:].sum(1), torch.ones(3000))
+    assert (latents[:, 4:].mean(0) - 1 / 3).abs().max() < 0.04
+    assert torch.equal(source([17]), latents[17:18])
+    fixed = ClassLatents(4, 3, label=2)(range(50))
+    assert torch.equal(fixed[:, 4:], torch.eye(3)[2].expand(50, 3))
+    assert torch.equal(fixed[:, :4], latents[:50, :4])  # the class changes nothing else
+    cut = ClassLatents(4, 3, truncation=0.5)(range(3000))[:, :4]
+    assert float(cut.abs().max()) <= 1.0
+    # the standard deviation of a normal cut at ±2 is 0.8796 (Johnson, Kotz and Balakrishnan 1994, section 13.10)
+    assert abs(float(cut.std()) / 0.5 - 0.8796) < 0.02
+
+
+def test_inspect_on_the_command_line(tmp_path: Path) -> None:
+    spec = FAMILIES["stylegan2"][0](tmp_path)
+    arguments = ["inspect", "--model", spec.model, "--truncation", "0.5"]
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "synthesis.b8.conv0.styled" in shown.stdout
+    assert "--truncation 0.5 --layer synthesis.b8.conv" in " ".join(shown.stdout.split())
+    told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    rows = {row["layer"]: row for row in told["layers"]}
+    assert rows["synthesis.b16.conv0"]["units"] == 4
+    assert (rows["synthesis.b16.conv0"]["height"], rows["synthesis.b16.conv0"]["number"]) == (16, 4)
+    assert (rows["synthesis.b8.conv0.styled"]["kind"], rows["synthesis.b8.conv0.styled"]["units"]) == ("style", 6)
+    assert rows["synthesis.b8.conv0.styled"]["number"] is None
+    assert told["image"] == [16, 16]
+
+
+def test_layers_of_a_public_model_are_known_before_it_is_fetched() -> None:
+    shown = CliRunner().invoke(main, ["models", "--detail", "progan_celebhq"])
+    assert shown.exit_code == 0, shown.output
+    assert "layer18      18     16    1024   1024" in shown.stdout
+
+
+def test_an_option_without_a_model_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["artifacts", str(tmp_path), "--truncation", "0.5"])
+    assert done.exit_code == 2
+    assert "--truncation goes with --model" in done.stderr
