@@ -16,7 +16,9 @@ from torch import nn
 
 from ..hooks.errors import DissectError, one_line
 from .bases import ROTATION
+from .generators.architecture import BatchStatistics
 from .generators.base import Generator
+from .generators.style_based import StyleBased
 from .randomness import WEIGHTS, dice
 
 UNTRAINED = "untrained"
@@ -40,6 +42,8 @@ def untrained(generator: Generator, seed: int = 0, samples: int = STATISTICS) ->
             numbers = dice(seed, WEIGHTS, number).standard_normal(tuple(parameter.shape), np.float32)
             spread = parameter.std(correction=0) if parameter.numel() else 0
             parameter.copy_(parameter.mean() + spread * torch.from_numpy(numbers).to(parameter))
+    if isinstance(module, StyleBased):
+        module.renew_mean()
     fresh = replace(generator, module=module, name=f"{generator.name} untrained")
     if next(module.buffers(), None) is not None:
         _renew_statistics(fresh, min(samples, STATISTICS))
@@ -50,6 +54,9 @@ def untrained(generator: Generator, seed: int = 0, samples: int = STATISTICS) ->
 def _renew_statistics(generator: Generator, samples: int) -> None:
     norms = [layer for layer in generator.module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     momenta = [norm.momentum for norm in norms]
+    for own in generator.module.modules():
+        if isinstance(own, BatchStatistics):
+            own.seen = 0
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches

@@ -14,7 +14,7 @@ class ModelSpec:
 
     Args:
         model: a name from `dissect models`, a checkpoint file, `diffusers:ID-or-folder`, or `package.module:factory`.
-        weights: a checkpoint to load into what the factory makes; every key must fit.
+        weights: a checkpoint to load into what the factory makes, or into a decoder of diffusers; every key must fit.
         latent: `normal:128`, the latents of a factory's `nn.Module`.
         inputs: folder of images, for generators that take images; a decoder takes what its encoder makes of them.
         label: the class to draw, for class-conditional generators. None draws all classes alike.

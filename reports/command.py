@@ -68,7 +68,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 _MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or package.module:factory."
 _OPENED = _options(
-    click.option("--weights", help="Checkpoint for package.module:factory."),
+    click.option("--weights", help="Checkpoint for package.module:factory, or a repaired one for diffusers:…."),
     click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
     click.option("--inputs", metavar="FOLDER", help="Images for generators that take images."),
     click.option("--label", type=int, help="Class of class-conditional generators.  [default: all]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ from torch import nn
 from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator, run
-from ganatomy.dissect.generators import stylegan2
+from ganatomy.dissect.controls import untrained
+from ganatomy.dissect.generators import biggan, biggan_deep, stylegan2
+from ganatomy.dissect.generators.kept_edits import attach
 from ganatomy.dissect.generators.sources import ClassLatents, FolderImages
 from ganatomy.dissect.inspection import inspect
+from ganatomy.dissect.models import layer_name
+from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter
@@ -182,3 +187,37 @@ def test_an_option_without_a_model_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["artifacts", str(tmp_path), "--truncation", "0.5"])
     assert done.exit_code == 2
     assert "--truncation goes with --model" in done.stderr
+
+
+@pytest.mark.parametrize("family", ["biggan", "biggan_deep"])
+def test_an_untrained_biggan_has_statistics_and_norms_of_its_own(family: str, tmp_path: Path) -> None:
+    generator = load_generator(FAMILIES[family][0](tmp_path))
+    state = {key: value.clone() for key, value in generator.module.state_dict().items()}
+    fresh = untrained(generator, 0, 64)
+    with torch.no_grad():
+        for part in fresh.module.modules():
+            if isinstance(part, (biggan.Spectral, biggan_deep.Spectral)):
+                largest = torch.linalg.svdvals(part.normalised().flatten(1))[0]
+                assert abs(float(largest) - 1) < 0.02
+        with Tap(fresh.module, [fresh.layers[-1]]) as tap:
+            images = fresh(fresh.latents(range(64)))
+        assert images.std(0).mean() > 1e-3  # not saturated
+    assert not tap[fresh.layers[-1]].isnan().any()
+    assert all(torch.equal(value, state[key]) for key, value in generator.module.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_repaired_generator_of_any_family_opens_again(family: str, tmp_path: Path) -> None:
+    make, layer = FAMILIES[family]
+    spec = make(tmp_path)
+    generator = load_generator(spec)
+    name = layer_name(generator, layer)
+    units = inspect(spec).layers.set_index("layer").units[name]
+    attach(generator.module, name, torch.linspace(0, 1, units), torch.ones(units))
+    with torch.no_grad():
+        wanted = generator(generator.latents([0, 1]))
+    repaired = kept(tmp_path, generator.module.state_dict())
+    given = {"weights": repaired} if ":" in spec.model else {"model": repaired}
+    again = load_generator(replace(spec, **given))
+    with torch.no_grad():
+        assert torch.allclose(again(again.latents([0, 1])), wanted, atol=1e-6)

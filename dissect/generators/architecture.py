@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError
@@ -46,6 +47,24 @@ class Architecture(nn.Module):
     @property
     def style_layers(self) -> tuple[str, ...]:
         return ()
+
+
+class BatchStatistics(nn.Module):
+    """A batch norm whose statistics can be taken anew: in train mode, as the mean over batches since `seen` was 0."""
+
+    seen: int = 0
+
+    def take(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, U, h, w) -> its mean and variance (U,), which are averaged into buffers (…, U)."""
+        found = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        with torch.no_grad():
+            for kept, new in zip((mean, variance), found, strict=True):
+                kept.lerp_(new.expand_as(kept), 1 / (self.seen + 1))
+        self.seen += 1
+        return found
+
+
+ITERATIONS = 15  # of the power method, where weights are new
 
 
 def filled(module: nn.Module, state: Mapping[str, Tensor]) -> None:

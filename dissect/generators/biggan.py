@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
-from .architecture import Architecture, filled
+from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
 
 BN_EPS = 1e-5
 SIDE = 4  # of the map that the linear layer makes
@@ -27,7 +27,8 @@ SIDE = 4  # of the map that the linear layer makes
 class Spectral(nn.Module):
     """A weight that is used divided by its largest singular value, of which `u0` is nearly the left vector.
 
-    The value is what one power iteration from `u0` finds, which stays as it is (Miyato et al. 2018, algorithm 1).
+    The value is what one power iteration from `u0` finds, which stays as it is but in train mode (Miyato et al. 2018,
+    algorithm 1).
     `sv0` is a record of training that is not used.
     """
 
@@ -43,6 +44,8 @@ class Spectral(nn.Module):
     def normalised(self) -> Tensor:
         flat = self.weight.flatten(1)
         with torch.no_grad():
+            for _ in range(ITERATIONS if self.training else 0):
+                self.u0.copy_(F.normalize(F.normalize(self.u0 @ flat, eps=1e-12) @ flat.T, eps=1e-12))
             v = F.normalize(self.u0 @ flat, eps=1e-12)
             u = F.normalize(v @ flat.T, eps=1e-12)
         return self.weight / (v @ flat.T @ u.T)[0, 0]
@@ -79,7 +82,7 @@ class Embedding(nn.Module):
         return classes @ self.weight
 
 
-class Norm(nn.Module):
+class Norm(BatchStatistics):
     """Subtract the stored mean and divide by the stored deviation; gain and bias are the subclasses'.
 
     Args:
@@ -100,6 +103,11 @@ class Norm(nn.Module):
 
     def normalised(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         keeper = self.bn if self.counted else self
+        if self.training:
+            if self.counted and not self.seen:
+                keeper.get_buffer("accumulation_counter").zero_()
+            now = self.take(x, keeper.get_buffer("stored_mean"), keeper.get_buffer("stored_var"))
+            return F.batch_norm(x, *now, gain, bias, eps=BN_EPS)
         batches = keeper.get_buffer("accumulation_counter").clamp(min=1) if self.counted else 1
         mean, variance = keeper.get_buffer("stored_mean") / batches, keeper.get_buffer("stored_var") / batches
         return F.batch_norm(x, mean, variance, gain, bias, eps=BN_EPS)

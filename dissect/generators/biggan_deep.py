@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
-from .architecture import Architecture, filled
+from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
 from .biggan import agreed, attended, doubled
 
 EPS = 1e-4  # of the batch norms
@@ -45,6 +45,11 @@ class Spectral(nn.Module):
         self.register_buffer("weight_v", torch.empty(math.prod(shape[1:])))
 
     def normalised(self) -> Tensor:
+        with torch.no_grad():
+            for _ in range(ITERATIONS if self.training else 0):
+                flat = self.weight_orig.flatten(1)
+                self.weight_v.copy_(F.normalize(self.weight_u @ flat, dim=0))
+                self.weight_u.copy_(F.normalize(flat @ self.weight_v, dim=0))
         return self.weight_orig / torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
 
 
@@ -68,8 +73,8 @@ class Conv(Spectral):
         return F.conv2d(x, self.normalised(), self.bias, padding=self.weight_orig.shape[2] // 2)
 
 
-class Norm(nn.Module):
-    """Statistics of the map for `stats` truncations 0, …, 1 in equal steps."""
+class Norm(BatchStatistics):
+    """Statistics of the map for `stats` truncations 0, …, 1 in equal steps; taken anew, the same for all."""
 
     running_means: Tensor
     running_vars: Tensor
@@ -78,6 +83,12 @@ class Norm(nn.Module):
         super().__init__()
         self.register_buffer("running_means", torch.empty(stats, channels))
         self.register_buffer("running_vars", torch.empty(stats, channels))
+
+    def statistics(self, x: Tensor, truncation: float) -> tuple[Tensor, Tensor]:
+        """(U,) means and variances."""
+        if self.training:
+            return self.take(x, self.running_means, self.running_vars)
+        return at(self.running_means, truncation), at(self.running_vars, truncation)
 
 
 class ConditionalNorm(Norm):
@@ -89,7 +100,7 @@ class ConditionalNorm(Norm):
         self.offset = Linear(condition, channels, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor, truncation: float) -> Tensor:
-        mean, variance = (at(table, truncation)[:, None, None] for table in (self.running_means, self.running_vars))
+        mean, variance = (values[:, None, None] for values in self.statistics(x, truncation))
         gain, bias = (part(condition)[:, :, None, None] for part in (self.scale, self.offset))  # (N, U, 1, 1)
         return (x - mean) / torch.sqrt(variance + EPS) * (1 + gain) + bias
 
@@ -103,8 +114,7 @@ class OutputNorm(Norm):
         self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, x: Tensor, truncation: float) -> Tensor:
-        mean, variance = at(self.running_means, truncation), at(self.running_vars, truncation)
-        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=EPS)
+        return F.batch_norm(x, *self.statistics(x, truncation), self.weight, self.bias, eps=EPS)
 
 
 class Block(nn.Module):

@@ -12,12 +12,12 @@ from ..model_spec import ModelSpec
 from . import biggan, biggan_deep, dcgan, pix2pix, progan, stylegan, stylegan2
 from .architecture import Architecture, some
 from .base import Generator, LatentSource, NormalLatents, Provenance
-from .checkpoints import load_state_dict, sha256
+from .checkpoints import load_state_dict, load_weights, sha256
 from .diffusers_models import Decoder, open_diffusers
 from .kept_edits import take_kept
 from .pickles import read_networks
 from .sources import ClassLatents, Encoded, FolderImages
-from .spandrel_models import open_spandrel
+from .spandrel_models import INNER, open_spandrel
 from .style_based import NOISES, StyleBased
 
 FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
@@ -68,13 +68,15 @@ def open_decoder(spec: ModelSpec) -> Generator:
     """
     name = spec.model.removeprefix(DIFFUSERS)
     module = open_diffusers(name)
+    if spec.weights is not None:  # of a repair
+        load_weights(module, spec.weights)
     return Generator(
         module=module,
         name=Path(name).name,
         source=source_of(module, spec),
         layers=module.layers,
         output_range=module.output_range,
-        provenance=Provenance(file=name, citation=module.citation),
+        provenance=Provenance(file=spec.weights or name, citation=module.citation),
         spec=spec,
         recognised=f"{module.family}: its config.json says so",
     )
@@ -105,7 +107,8 @@ def recognised(state: Mapping[str, Tensor], path: Path | str) -> Architecture:
         except DissectError as error:
             misfits[family] = str(error)
     try:
-        return open_spandrel(dict(state))
+        ours = all(key.startswith(f"{INNER}.") for key in state)  # as we save it
+        return open_spandrel({key.removeprefix(f"{INNER}.") if ours else key: value for key, value in state.items()})
     except DissectError as error:
         misfits["spandrel"] = str(error)
     near = sorted(misfits, key=lambda family: misfits[family].startswith("no key is like"))

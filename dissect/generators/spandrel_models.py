@@ -17,6 +17,9 @@ from .architecture import Architecture, some
 PURPOSES = ("SR", "FaceSR", "Restoration")
 
 
+INNER = "net"  # the name under which the library's network is kept
+
+
 class Restorer(Architecture):
     """images (N, inputs, H, W) in [0, 1] -> images (N, 3 or 1, scale · H, scale · W) in [0, 1].
 

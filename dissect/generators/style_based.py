@@ -36,6 +36,10 @@ class StyleBased(Architecture):
         """(W,): the mean of the mapping network's output."""
         raise NotImplementedError
 
+    def renew_mean(self) -> None:
+        """Take the mean style anew, over 4,096 latents, of all classes alike."""
+        raise NotImplementedError
+
     def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
         """styles (N, L, W) -> images; drawn noise is that of the latents, without which noise is fixed."""
         raise NotImplementedError
@@ -75,6 +79,7 @@ def _noise(keys: list[int], layer: int, side: int) -> Tensor:
     return torch.from_numpy(np.stack(maps))
 
 
-def probes(size: int) -> Tensor:
-    """(MEAN_OF, size) N(0, 1), always the same: over these the mean style is taken."""
-    return torch.randn(MEAN_OF, size, generator=torch.Generator().manual_seed(0))
+def probes(size: int, classes: int = 0) -> Tensor:
+    """(MEAN_OF, size + classes) N(0, 1) and then classes in turn, always the same: over these the mean is taken."""
+    latents = torch.randn(MEAN_OF, size, generator=torch.Generator().manual_seed(0))
+    return torch.cat([latents, torch.eye(classes)[torch.arange(MEAN_OF) % classes]], 1) if classes else latents

@@ -188,11 +188,14 @@ class StyleGAN(StyleBased):
         return styles
 
     def mean_style(self) -> Tensor:
-        like = next(self.parameters())
         if self.mean is None:
-            with torch.no_grad():
-                self.mean = self.mapped(probes(self.latent).to(like)).mean(0)
-        return self.mean.to(like)
+            self.renew_mean()
+        assert self.mean is not None
+        return self.mean.to(next(self.parameters()))
+
+    @torch.no_grad()
+    def renew_mean(self) -> None:
+        self.mean = self.mapped(probes(self.latent).to(next(self.parameters()))).mean(0)
 
     def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
         x = styles

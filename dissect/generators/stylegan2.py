@@ -208,6 +208,10 @@ class StyleGAN2(StyleBased):
     def mean_style(self) -> Tensor:
         return self.mapping.w_avg
 
+    @torch.no_grad()
+    def renew_mean(self) -> None:
+        self.mapping.w_avg.copy_(self.mapped(probes(self.latent, self.classes).to(self.mapping.w_avg)).mean(0))
+
     def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
         x = image = None
         noises = self._noises(latents if self.noise == "drawn" else None)
@@ -280,9 +284,8 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
         )
     averaged = "mapping.w_avg" in state
     filled(module, state if averaged else {**state, "mapping.w_avg": torch.zeros(fully[-1].shape[0])})
-    if not averaged and not classes:
-        with torch.no_grad():
-            module.mapping.w_avg.copy_(module.mapping(probes(module.latent)).mean(0))
+    if not averaged:
+        module.renew_mean()
     return module
 
 

@@ -310,7 +310,7 @@ def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu"
     row = MODELS.get(spec.model)
     decoder = spec.model.startswith(DIFFUSERS)
     if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
-        for option in ("weights", "latent"):
+        for option in ("latent",) if decoder else ("weights", "latent"):
             if getattr(spec, option) is not None:
                 raise UsageError(
                     f"--{option} does not go with --model {spec.model}, which brings its own; leave it out, or give a "
