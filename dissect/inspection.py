@@ -10,11 +10,13 @@ import torch
 from ..hooks.layers import LayerShape, layer_shapes
 from .generators.architecture import Architecture
 from .generators.base import Generator
+from .generators.zoo import MODELS
 from .model_spec import ModelSpec
 from .models import dissectable, open_generator, usable_device
 
 SUGGESTED = 3  # layers
 COARSEST, FINEST = 8, 4  # side of a suggested layer's map at least, and how many times coarser than the image at least
+COLOURS = 3  # a map of no more units is an image, or nearly one
 COLUMNS = ("number", "layer", "units", "height", "width", "kind", "suggested")
 
 
@@ -30,6 +32,7 @@ class Inspection:
     recognised: str
     citation: str | None
     latents: str
+    segmenter: str | None  # the one that belongs to it
     image: tuple[int, int]
     parameters: int
     layers: pd.DataFrame
@@ -38,9 +41,9 @@ class Inspection:
 def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, quiet: bool = False) -> Inspection:
     """Open a model, draw one sample, and tell what it is.
 
-    Suggested are up to three layers with maps of at least 8 by 8 cells, each at least four pixels of the image wide:
-    coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section 4.1). Where there is none,
-    the layer nearest to that.
+    Suggested are up to three layers of more than three units with maps of at least 8 by 8 cells, each at least four
+    pixels of the image wide: coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section
+    4.1). Where there is none, the layer nearest to that.
 
     Raises:
         UsageError, DissectError: see `load_generator`.
@@ -59,6 +62,7 @@ def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, qu
         recognised=generator.recognised or "not recognised: code of your own",
         citation=generator.provenance.citation,
         latents=str(generator.source),
+        segmenter=MODELS[generator.name].segmenter if generator.name in MODELS else None,
         image=(image[0], image[1]),
         parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
         layers=table.assign(suggested=_suggested(table, min(image))),
@@ -72,7 +76,7 @@ def _row(number: int | None, seen: LayerShape | None, name: str, kind: str) -> t
 
 def _suggested(table: pd.DataFrame, image: int) -> pd.Series:
     """Which rows: of those that fit, the first, the middle and the last."""
-    maps = table[(table.kind == "featuremap") & table.height.notna()]
+    maps = table[(table.kind == "featuremap") & (table.units > COLOURS)]
     sides = maps[["height", "width"]].min(axis=1)
     fitting = maps.index[(sides >= COARSEST) & (sides * FINEST <= image)]
     if not len(fitting) and len(maps):

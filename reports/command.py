@@ -71,11 +71,19 @@ _OPENED = _options(
     click.option("--weights", help="Checkpoint for package.module:factory, or a repaired one for diffusers:…."),
     click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
     click.option("--inputs", metavar="FOLDER", help="Images for generators that take images."),
-    click.option("--label", type=int, help="Class of class-conditional generators.  [default: all]"),
+    click.option("--label", callback=lambda *given: _label(given[-1]), help="Class of conditional generators, or all."),
     click.option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
     click.option("--noise", help="Of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
 )
 MODEL_ONLY = tuple(field.name for field in fields(ModelSpec))
+
+
+def _label(given: str | None) -> int | None:
+    if given in (None, "all"):
+        return None
+    if not str(given).isdecimal():
+        raise click.BadParameter(f"{given!r} is no class; give its number, or all.")
+    return int(str(given))
 
 
 def a_model(model: str = _MODEL, *, required: bool = True) -> Callable[[Command], Command]:

@@ -63,7 +63,8 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
     if len(wanted):
         middle = wanted.iloc[len(wanted) // 2].layer
         given = "".join(f" {option} {value}" for option, value in spec.options().items())
-        console.print(f"Go on: dissect run --model {escape(spec.model)}{escape(given)} --layer {escape(middle)}")
+        given += f" --layer {middle}" + ("" if found.segmenter else " --segmenter …  (see dissect segmenters)")
+        console.print(f"Go on: dissect run --model {escape(spec.model + given)}", soft_wrap=True)
 
 
 def show_explored(found: Explored) -> None:

@@ -32,15 +32,15 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
 DIFFUSERS = "diffusers:"
 
 
-def open_checkpoint(spec: str | Path | ModelSpec) -> Generator:
-    """The generator in a checkpoint file.
+def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None) -> Generator:
+    """The generator in a checkpoint file: the one that the spec names, or another.
 
     Raises:
         UsageError: there is no such file, or an option does not go with what is in it.
         DissectError: the file cannot be opened, or is none of the architectures known.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(str(spec))
-    path = Path(spec.model)
+    path = file or Path(spec.model)
     state, options = _read(path)
     kept = take_kept(state)
     module = recognised(state, path)

@@ -319,10 +319,10 @@ def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu"
         if decoder:
             generator = open_decoder(spec)
         else:
-            generator = open_checkpoint(replace(spec, model=str(fetch(row, quiet=quiet))) if row else spec)
+            generator = open_checkpoint(spec, fetch(row, quiet=quiet) if row else None)
         if row:
             known = replace(generator.provenance, url=row.url, licence=row.licence, citation=row.citation)
-            generator = replace(generator, name=row.name, provenance=known, spec=spec)
+            generator = replace(generator, name=row.name, provenance=known)
     elif is_factory(spec.model):
         generator = from_factory(spec)
     else:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...hooks.errors import DissectError, UsageError
 from ..generators.base import Generator
-from ..generators.sources import ClassLatents
+from ..generators.sources import ClassLatents, FolderImages
 from ..generators.style_based import StyleBased
 
 SPACES = ("z", "w")
@@ -84,12 +84,13 @@ def open_space(generator: Generator, name: str | None, batch: int) -> Space:
     name = name or ("w" if styled else "z")
     if name not in SPACES or (name == "w" and not styled):
         raise UsageError(f"--space {name!r}: {generator.name} has {'z and w' if styled else 'z alone'}.")
-    latents = generator.latents([0])
-    if getattr(generator.module, "inputs", 0) or (latents.ndim == 4 and latents.shape[1] in (1, 3)):
+    if isinstance(generator.source, FolderImages):
         raise UsageError(f"{generator.name} takes images; only latents can be moved.")
     classes = generator.source.classes if isinstance(generator.source, ClassLatents) else 0
     fixed = classes if name == "z" else 0
-    return Space(name=name, generator=generator, shape=tuple(latents.shape[1:]), fixed=fixed, batch=batch)
+    return Space(
+        name=name, generator=generator, shape=tuple(generator.latents([0]).shape[1:]), fixed=fixed, batch=batch
+    )
 
 
 def spread(space: Space, directions: Tensor) -> Tensor:
