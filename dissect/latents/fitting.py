@@ -22,6 +22,7 @@ from ..generators.stylegan2 import Modulated
 from ..measure import shares
 from ..models import dissectable
 from ..randomness import DIRECTIONS, dice
+from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
 from .directions import Directions, Moments, Regression, closed_form
 from .space import Space, spread
 
@@ -126,8 +127,8 @@ def effects(
     """What a step of `strength` standard deviations along each direction, both ways, does to the classes' areas.
 
     One row a direction, sign and class, with the columns of `effects_table`: change in percentage points with interval
-    over samples, test, and beside it what steps along five random directions do, each also of `strength` standard
-    deviations along itself, both ways.
+    over samples, test with false-discovery control over all rows, and beside it what steps along five random
+    directions do, each also of `strength` standard deviations along itself, both ways.
     """
     dicing = dice(seed, DIRECTIONS)
     random = torch.from_numpy(dicing.standard_normal((RANDOM, vectors.shape[1]))).float()
@@ -159,7 +160,9 @@ def effects(
         table.insert(0, "direction", number // 2 + 1)
         table.insert(1, "sign", "+" if number % 2 == 0 else "-")
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    found_all = pd.concat(tables, ignore_index=True)
+    q = benjamini_hochberg(found_all.p_value.to_numpy())
+    return found_all.assign(q_value=q, changed=q <= FALSE_DISCOVERIES)
 
 
 def _areas(space: Space, points: Tensor, segmenter: Segmenter, classes: int) -> Floats:
