@@ -342,7 +342,7 @@ def test_the_command_and_its_page(checked: Checkup, tmp_path: Path, page: Any) -
         (["x", "--checkerboard", "--top", "3"], "--top goes with"),
         (["x", "--method", "box", "--units", "layer4:1"], "--method goes with --checkerboard"),
         (["--units", "layer4:1"], "Name the folder of a run"),
-        (["x", "--checkerboard", "--latent", "normal:4"], "go with --model"),
+        (["x", "--checkerboard", "--latent", "normal:4"], "--latent goes with --model"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments: list[str], said: str) -> None:

@@ -15,8 +15,6 @@ from ...hooks.errors import DissectError, UsageError, one_line
 from .architecture import Architecture, some
 
 PURPOSES = ("SR", "FaceSR", "Restoration")
-
-
 INNER = "net"  # the name under which the library's network is kept
 
 

@@ -316,10 +316,8 @@ def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu"
                     f"--{option} does not go with --model {spec.model}, which brings its own; leave it out, or give a "
                     "package.module:factory as the model."
                 )
-        if decoder:
-            generator = open_decoder(spec)
-        else:
-            generator = open_checkpoint(spec, fetch(row, quiet=quiet) if row else None)
+        file = fetch(row, quiet=quiet) if row else None
+        generator = open_decoder(spec) if decoder else open_checkpoint(spec, file)
         if row:
             known = replace(generator.provenance, url=row.url, licence=row.licence, citation=row.citation)
             generator = replace(generator, name=row.name, provenance=known)
