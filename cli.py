@@ -199,7 +199,8 @@ def inspect(*, quiet: bool, **options: Any) -> object:
 @common
 def latents(*, kind: str, model: Any, animation: str, quiet: bool, **options: Any) -> object:
     """Move through latents: interpolate, arithmetic, mix, truncation, directions or path-length."""
-    from .dissect.latents.explore import Asked, explore
+    from .dissect.latents.explore import explore
+    from .dissect.latents.kinds import Asked
 
     where = {name: options.pop(name) for name in ("seed", "out", "batch_size", "device")}
     return told.explored(explore(kind, model, Asked(**options), animation=animation, quiet=quiet, **where), quiet)

@@ -77,7 +77,7 @@ class Checkup:
         """
         with written(self.folder) as part:
             for name, file in TABLES.items():
-                if len(table := getattr(self, name)):
+                if len((table := getattr(self, name)).columns):
                     write_csv(part / file, table)
             write_arrays(part / "arrays.npz", self.arrays)
             write_json(part / "checkup.json", self.info)

@@ -28,7 +28,7 @@ def written(folder: Path) -> Iterator[Path]:
         part.rename(folder)
     except OSError as error:
         raise DissectError(
-            f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name."
+            f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name or --out."
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .generators.base import Generator
 from .levels import level_shares
 from .maps import Maps, signature
-from .models import choices, dissectable, fingerprint, segmenter_fingerprint
+from .models import choices, dissectable, fingerprint, latents_of, segmenter_fingerprint
 from .progress import Progress
 from .scores import Labels, label_units
 from .spool import Spool
@@ -57,7 +56,7 @@ class Job:
         return {
             "model": self.generator.name,
             "weights_sha256": fingerprint(self.generator.module),
-            "latent": re.sub(r" at 0x[0-9a-f]+", "", str(self.generator.source)),
+            "latent": latents_of(self.generator),
             "output_range": list(self.generator.output_range),
             **choices(self.generator.module),
             "layers": list(self.plan.shapes),

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..hooks.errors import UsageError
+
+DIFFUSERS = "diffusers:"
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -31,8 +35,8 @@ class ModelSpec:
     noise: str | None = None
 
     @classmethod
-    def of(cls, model: str | ModelSpec) -> ModelSpec:
-        return model if isinstance(model, ModelSpec) else cls(model)
+    def of(cls, model: str | Path | ModelSpec) -> ModelSpec:
+        return model if isinstance(model, ModelSpec) else cls(str(model))
 
     @classmethod
     def recorded(cls, source: Mapping[str, Any]) -> ModelSpec | None:
@@ -41,17 +45,30 @@ class ModelSpec:
             return None
         return cls(**{field.name: source[field.name] for field in fields(cls) if field.name in source})
 
-    def record(self) -> dict[str, Any]:
-        """The same for a file that is read from any folder: paths from the root, nothing that is None but the model."""
-        there = {
+    def __post_init__(self) -> None:
+        for name in ("model", "weights", "inputs"):
+            value: Any = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else str(value))
+        if self.label is not None and (isinstance(self.label, bool) or not isinstance(self.label, int)):
+            raise UsageError(f"A label is the number of a class, such as 437; got {self.label!r}.")
+
+    def from_anywhere(self) -> ModelSpec:
+        """The same for any current folder: files and folders by their whole paths."""
+        whole = {
             name: str(Path(value).resolve())
-            for name, value in (("model", self.model), ("weights", self.weights), ("inputs", self.inputs))
-            if value is not None and Path(value).exists()
+            for name, value in (("weights", self.weights), ("inputs", self.inputs))
+            if value is not None
         }
-        kind, _, place = self.model.partition(":")
-        if place and Path(place).exists():
-            there["model"] = f"{kind}:{Path(place).resolve()}"
-        return {name: value for name, value in {**asdict(self), **there}.items() if value is not None}
+        place = self.model.removeprefix(DIFFUSERS)
+        if place != self.model and Path(place).is_dir():
+            whole["model"] = f"{DIFFUSERS}{Path(place).resolve()}"
+        elif Path(self.model).is_file():
+            whole["model"] = str(Path(self.model).resolve())
+        return ModelSpec(**{**asdict(self), **whole})
+
+    def record(self) -> dict[str, Any]:
+        """What is given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def options(self) -> dict[str, Any]:
         """What is given beside the model, by the command line's names."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from ..hooks.errors import UsageError, one_line
 from ..hooks.layers import layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
+from .generators.architecture import Architecture
 from .generators.base import Generator
 from .generators.zoo import MODELS, load_generator
 from .model_spec import ModelSpec
@@ -33,12 +36,22 @@ def open_models(
         DissectError: it cannot be fetched or loaded.
     """
     generator = open_generator(model, seed, device, quiet)
+    return generator, open_segmenter(segmenter, generator, device)
+
+
+def open_segmenter(segmenter: str | Segmenter | None, generator: Generator, device: str) -> Segmenter:
+    """The segmenter asked for, or the one that belongs to the generator.
+
+    Raises:
+        UsageError: there is none.
+        DissectError: it cannot be fetched or loaded.
+    """
+    if isinstance(segmenter, Segmenter):
+        return segmenter
     named = generator.name in MODELS and MODELS[generator.name].segmenter
     if segmenter is None and not named:
         raise UsageError(f"No segmenter belongs to {generator.name}; choose one by --segmenter (dissect segmenters).")
-    if not isinstance(segmenter, Segmenter):
-        segmenter = load_segmenter(segmenter or str(named), device)
-    return generator, segmenter
+    return load_segmenter(segmenter or str(named), device)
 
 
 def open_generator(model: str | ModelSpec | Generator, seed: int | None, device: str, quiet: bool = False) -> Generator:
@@ -54,8 +67,24 @@ def open_generator(model: str | ModelSpec | Generator, seed: int | None, device:
 
 
 def choices(module: nn.Module) -> dict[str, object]:
-    """What else than the weights decides what a network draws: truncation and noise, where it has them."""
-    return {name: getattr(module, name) for name in ("truncation", "noise") if hasattr(module, name)}
+    """What else than the weights decides what a network draws, where that is known."""
+    return module.settings() if isinstance(module, Architecture) else {}
+
+
+def latents_of(generator: Generator) -> str:
+    """The generator's latents in words, the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(generator.source))
+
+
+def check_same(generator: Generator, config: dict[str, Any], where: str) -> None:
+    """Raise UsageError if this is not the generator that a run or checkup was made with; `where` names that."""
+    found = {"latent": latents_of(generator), **choices(generator.module)}
+    for name, now in {"weights_sha256": fingerprint(generator.module), **found}.items():
+        if now != (then := config.get(name, now)):
+            raise UsageError(
+                f"{generator.name} has changed since {where} was made ({name}: {now} now, {then} then); bring the old "
+                "one back, or take another --out for the new one."
+            )
 
 
 def reopen(
@@ -82,15 +111,13 @@ def reopen(
             f"dissect.ablate(run, {what}=…), and so for insert and scan."
         )
     generator, segmenter = open_models(model, namer, seed=config["seed"], device=device, quiet=quiet)
-    for name, now, then in (
-        (generator.name, fingerprint(generator.module), config["weights_sha256"]),
-        (segmenter.name, segmenter_fingerprint(segmenter), config["segmenter_sha256"]),
-    ):
-        if now != then:
-            raise UsageError(
-                f"{name} has changed since the run in {run.folder} was made (sha256 {now[:12]}… now, {then[:12]}… "
-                "then); bring the old one back, or dissect the new one into another --out."
-            )
+    check_same(generator, config, f"the run in {run.folder}")
+    now, then = segmenter_fingerprint(segmenter), config["segmenter_sha256"]
+    if now != then:
+        raise UsageError(
+            f"{segmenter.name} has changed since the run in {run.folder} was made (sha256 {now[:12]}… now, {then[:12]}…"
+            " then); bring the old one back, or dissect with the new one into another --out."
+        )
     return generator, segmenter
 
 

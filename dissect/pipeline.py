@@ -83,6 +83,7 @@ def run(
     picked = pick_layers(layers, dissectable(generator), generator.module)
     if not picked:
         raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
+    generator.latents([samples - 1])  # there may not be so many
     plan = probe(generator, namer, picked, grid)
     widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
     chosen = Basis.open(basis, directions, widths)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from ..hooks.errors import UsageError
 from .capture import BATCH, threads_kept
 from .folders import holds
-from .generators.base import Generator
-from .generators.sources import FolderImages
+from .generators.base import Generator, NormalLatents
+from .generators.sources import Encoded, FolderImages
 from .job import command, now
 from .model_spec import ModelSpec
-from .models import choices, fingerprint, open_generator, usable_device
+from .models import choices, fingerprint, latents_of, open_generator, usable_device
 from .progress import Progress
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
@@ -25,6 +25,7 @@ SAMPLES = 16
 SHOWN = 1024  # pixels of a picture's side, at most
 FAINT = 0.5  # levels of 255: what is less is rounding
 LEVEL = 0.05
+NAMES = {"step": "a step", "jump": "a jump of colour", "stripe": "a stripe"}
 FACTS = ("tiles", "given", "used", "tile", "band", "units", "no_whole", "worst")
 
 
@@ -59,12 +60,17 @@ def check_seams(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     device = usable_device(device)
     generator = open_generator(model, seed, device, quiet)
+    if isinstance(generator.source, NormalLatents):
+        raise UsageError(
+            f"--tiles {tiles} needs images that go in, and {generator.name} has none; give them by --inputs."
+        )
+    folder_of = generator.source.images if isinstance(generator.source, Encoded) else generator.source
     if samples is None:
-        samples = min(SAMPLES, len(generator.source.files)) if isinstance(generator.source, FolderImages) else SAMPLES
+        samples = min(SAMPLES, len(folder_of.files)) if isinstance(folder_of, FolderImages) else SAMPLES
     config = {
         "model": generator.name,
         "weights_sha256": fingerprint(generator.module),
-        "latent": str(generator.source),
+        "latent": latents_of(generator),
         **choices(generator.module),
         "tiles": tiles,
         "samples": samples,
@@ -85,10 +91,7 @@ def check_seams(
         "source": {"model": None} if generator.spec is None else generator.spec.record(),
         "verdict": verdict,
         "sentence": sentence,
-        **{
-            name: getattr(found, name)
-            for name in ("tiles", "given", "used", "tile", "band", "units", "no_whole", "worst")
-        },
+        **{name: getattr(found, name) for name in FACTS},
         "samples": len(found.samples),
         "config": config,
     }
@@ -102,9 +105,9 @@ def check_seams(
 def judged(found: Seams) -> tuple[str, str]:
     """`seams` or `clean`, and why.
 
-    Seams: one of the three measures, over all borders, is greater there than chance (p ≤ 0.05) and than elsewhere
-    (interval above 1), and by half a level of 255 at least. What is judged is the excess over the network run on the
-    whole image; where that could not be had, the tiled image alone, whose content may add to it.
+    Seams: one of the three measures, over all borders, is greater there than on lines elsewhere (interval above 1) and
+    than chance (p ≤ 0.05), and by half a level of 255 at least. What is judged is the excess over the network run on
+    the whole image; where that could not be had, the tiled image alone, whose content may add to it.
     """
     table = found.table[found.table.lines == "all"].set_index(["what", "measure"])
     judge = TILED if found.no_whole is not None else EXCESS
@@ -115,16 +118,18 @@ def judged(found: Seams) -> tuple[str, str]:
         if row.low > 1 and row.p_value <= LEVEL and tiled.border - tiled.rest >= FAINT
     ]
     beside = "" if judge == EXCESS else f" There is no control on whole images ({found.no_whole})"
-    if not telling:
-        return "clean", (
-            "No seams: neither steps, nor jumps of colour, nor stripes at the borders of tiles exceed those elsewhere "
-            f"by half a level.{beside}"
-        )
-    most, measure, row = max(telling, key=lambda one: one[0])
-    what = {"step": "the step", "jump": "the jump of colour", "stripe": "the stripe"}[measure]
-    than = "what it is when the whole image is drawn at once" if judge == EXCESS else "that of lines elsewhere"
-    between = f"{row.low:.2f} to {row.high:.2f}"
-    return "seams", f"Tiles show: {what} at their borders is {most:.2f} times (95 % {between}) {than}.{beside}"
+    than = " as those of the image drawn at once do" if judge == EXCESS else " as lines elsewhere"
+    known = [(float(row.ratio), measure, row) for measure, row, _ in rows if row.ratio == row.ratio]
+    if not known:
+        return "clean", f"No seams can be told: the images do not change away from the borders.{beside}"
+    most, measure, row = max(telling or known, key=lambda one: one[0])
+    what = f"{NAMES[measure]} {most:.2f} times (95 % {row.low:.2f} to {row.high:.2f}; p {row.p_value:.2g})"
+    if telling:
+        return "seams", f"Tiles show: their borders stand out by {what} as much{than}.{beside}"
+    return "clean", (
+        f"No seams beyond doubt. The borders of tiles stand out most by {what} as much{than}; a seam needs an interval "
+        f"above 1, p up to {LEVEL}, and half a level of 255.{beside}"
+    )
 
 
 def _smaller(image: NDArray[Any]) -> NDArray[Any]:

@@ -70,7 +70,7 @@ _MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or
 _OPENED = _options(
     click.option("--weights", help="Checkpoint for package.module:factory, or a repaired one for diffusers:…."),
     click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
-    click.option("--inputs", metavar="FOLDER", help="Images for generators that take images."),
+    click.option("--inputs", metavar="FOLDER", help="Images for generators that take images, and for decoders."),
     click.option("--label", callback=lambda *given: _label(given[-1]), help="Class of conditional generators, or all."),
     click.option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
     click.option("--noise", help="Of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
@@ -103,7 +103,7 @@ def _as_one(options: dict[str, Any]) -> dict[str, Any]:
 
 a_segmenter = click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]")
 where_options = _options(
-    click.option("--batch-size", type=int, help="[default: by device; halved when memory runs out]"),
+    click.option("--batch-size", type=int, help="[default: by device]"),
     click.option("--device", default="auto", show_default=True),
 )
 critic_options = _options(
@@ -175,7 +175,7 @@ latents_options = _options(
     click.option("--method", help="For directions: ganspace or sefa.  [default: ganspace]"),
     click.option("--directions", type=int, help="How many.  [default: 5]"),
     click.option("--strength", type=float, help="Of a direction, in standard deviations.  [default: 2]"),
-    click.option("--measured", type=int, help="Samples on which effects are measured.  [default: 128]"),
+    click.option("--measured", type=int, help="Samples on which effects are measured.  [default: 64]"),
     click.option("--segmenter", help="For directions: a spec from `dissect segmenters`.  [default: the model's own]"),
     click.option("--pairs", type=int, help="For path-length.  [default: 1000]"),
     click.option("--similarity", metavar="MODULE:FACTORY", help="For path-length, instead of LPIPS."),

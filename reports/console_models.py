@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -62,9 +63,9 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
     wanted = found.layers[found.layers.suggested]
     if len(wanted):
         middle = wanted.iloc[len(wanted) // 2].layer
-        given = "".join(f" {option} {value}" for option, value in spec.options().items())
+        given = "".join(f" {option} {shlex.quote(str(value))}" for option, value in spec.options().items())
         given += f" --layer {middle}" + ("" if found.segmenter else " --segmenter …  (see dissect segmenters)")
-        console.print(f"Go on: dissect run --model {escape(spec.model + given)}", soft_wrap=True)
+        console.print(f"Go on: dissect run --model {escape(shlex.quote(spec.model) + given)}", soft_wrap=True)
 
 
 def show_explored(found: Explored) -> None:
@@ -74,14 +75,15 @@ def show_explored(found: Explored) -> None:
         steps = f"{info['strength']:g} σ, {info['measured']} samples"
         shown = table(
             f"Directions by {info['method']} in {info['found_in']}; effects of {steps}",
-            *("direction", "share", "changes most*", "side*", "change, points", "95 % interval"),
+            *("direction", "share", "p", "changes most*", "side*", "points", "95 % interval*"),
         )
         for row in blanks(found.tables["directions"]):
             none = row["class"] == ""
             change = "" if none else f"{row['change_pp']:+.2f}"
             between = "" if none else shown_interval(row["change_pp_low"], row["change_pp_high"], "+.2f")
             name = "nothing beyond chance" if none else escape(row["class"])
-            shown.add_row(str(row["direction"]), f"{row['share']:.1%}", name, row["sign"], change, between)
+            start = str(row["direction"]), f"{row['share']:.1%}", f"{row['p_value']:.2f}"
+            shown.add_row(*start, name, row["sign"], change, between)
         screen.print(shown)
     if "mean" in info:
         between = shown_interval(info["low"], info["high"], ".4g")

@@ -27,6 +27,8 @@ _EXAMPLES = {
   dissect run --model progan_scenes --layer 4 --control rotation --control untrained
   dissect run --model progan_scenes --layer 4 --basis pca --directions 16
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
+  dissect run --model stylegan2-ffhq.pkl --truncation 0.7 --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
+  dissect run --model horse2zebra.pth --inputs photos --samples 100 --layer model.10 --segmenter hub:./segformer-ade20k
 """,
     "ablate": """
   dissect ablate runs/progan_scenes-layer4 --class tree --top 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, load_generator
-from ganatomy.dissect.latents.explore import Asked, Explored, explore
+from ganatomy.dissect.latents.explore import Explored, explore
 from ganatomy.dissect.latents.fitting import effects, fit
+from ganatomy.dissect.latents.kinds import Asked
 from ganatomy.dissect.latents.path_length import path_length
 from ganatomy.dissect.latents.space import open_space
-from ganatomy.hooks.errors import UsageError
+from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter
 from .families import FAMILIES
@@ -66,6 +68,10 @@ def distance(image: Image.Image, tensor: Tensor) -> float:
     return float(np.abs(small - tensor.permute(1, 2, 0).numpy() * 255).mean())
 
 
+def tensor_of(pixels: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+
+
 def test_a_film_runs_through_its_samples_and_loops(tmp_path: Path) -> None:
     generator = load_generator("progan_scenes", seed=4)
     found = explore(
@@ -95,9 +101,12 @@ def test_arithmetic_shows_the_image_of_the_sum(bars: Generator, tmp_path: Path) 
 
 def test_truncation_goes_from_the_mean_to_the_sample(tmp_path: Path) -> None:
     spec = FAMILIES["stylegan2"][0](tmp_path)
+    spec = replace(spec, truncation=None, noise=None)
     found = explore("truncation", spec, Asked(samples="1,2", psi="0,1"), out=tmp_path / "it", quiet=True)
     generator = load_generator(spec)
-    generator.module.truncation, generator.module.noise = 1.0, "fixed"
+    film = frames(found.folder / "film.webp")
+    assert len(film) == 24 + 22
+    assert film[0].size == (256, 128)  # the two samples side by side
     with torch.no_grad():
         whole = generator(generator.latents([1, 2]))
     with Image.open(found.folder / "sheet.png") as opened:
@@ -110,10 +119,14 @@ def test_truncation_goes_from_the_mean_to_the_sample(tmp_path: Path) -> None:
 
 
 def test_a_biggans_truncation_shrinks_latents(tmp_path: Path) -> None:
-    found = explore("truncation", FAMILIES["biggan_deep"][0](tmp_path), out=tmp_path / "it", quiet=True)
+    spec = replace(FAMILIES["biggan_deep"][0](tmp_path), truncation=None)
+    found = explore("truncation", spec, out=tmp_path / "it", quiet=True)
     assert found.info["psi"] == [0.1, 0.25, 0.5, 0.75, 1.0]
-    with pytest.raises(UsageError, match="--psi 0: a BigGAN takes"):
-        explore("truncation", FAMILIES["biggan_deep"][0](tmp_path), Asked(psi="0"), out=tmp_path / "other", quiet=True)
+    for psi in ("0", "nan"):
+        with pytest.raises(UsageError, match=f"--psi {psi}: give numbers above 0"):
+            explore("truncation", spec, Asked(psi=psi), out=tmp_path / "other", quiet=True)
+    with pytest.raises(UsageError, match="--truncation does not go with a sweep"):
+        explore("truncation", replace(spec, truncation=0.5), out=tmp_path / "other", quiet=True)
 
 
 def test_mixed_styles_come_from_row_and_column(tmp_path: Path) -> None:
@@ -133,6 +146,9 @@ def test_mixed_styles_come_from_row_and_column(tmp_path: Path) -> None:
     assert np.array_equal(cell(2, 1), cell(2, 0))
     assert not np.array_equal(cell(1, 1), cell(0, 1))
     assert found.info["layers"] == 6
+    film = frames(found.folder / "film.webp")
+    assert distance(film[0], tensor_of(cell(1, 0))) < 4  # from the row's sample
+    assert min(distance(one, tensor_of(cell(0, 1))) for one in film) < 4  # to the column's
 
 
 def test_directions_are_found_and_their_effects_known(bars: Generator, tmp_path: Path) -> None:
@@ -159,14 +175,24 @@ def test_directions_are_found_and_their_effects_known(bars: Generator, tmp_path:
     assert abs(table.loc[(2, "+", "red")].change_pp) < 3  # of 40 points that the first one moves
     told = found.tables["directions"].set_index("direction")
     assert told["class"][1] in ("red", "green")
+    assert told.p_value[1] == pytest.approx(1 / 21)
 
 
 def test_effects_of_nothing_are_nothing(bars: Generator) -> None:
     space = open_space(bars, None, 8)
     nothing = torch.eye(LATENT)[2:3]  # an entry that no weight takes
-    table = effects(space, nothing, ColourSegmenter(), range(20), 2.0, 0, lambda _: None)
+    table, p = effects(space, nothing, ColourSegmenter(), range(20), 2.0, 0, lambda _: None)
     assert (table.change_pp == 0).all()
     assert not table.changed.any()
+    assert p.tolist() == [1.0]
+
+
+def test_one_random_direction_in_twenty_is_beyond_chance(bars: Generator) -> None:
+    space = open_space(bars, None, 64)
+    random = torch.nn.functional.normalize(torch.randn(60, LATENT, generator=torch.Generator().manual_seed(5)), dim=1)
+    _, p = effects(space, random, ColourSegmenter(), range(24), 2.0, 0, lambda _: None)
+    assert (p <= 0.05).mean() < 0.15  # expected 0.05
+    assert 0.35 < p.mean() < 0.68
 
 
 @pytest.mark.parametrize(("family", "key"), [("progan", "layer1.conv.weight"), ("dcgan", "main.0.weight")])
@@ -186,7 +212,7 @@ def test_sefa_is_the_singular_vectors_of_what_meets_the_latent(family: str, key:
 
 def test_directions_of_w_are_principal_components_of_styles(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    generator = load_generator(FAMILIES["stylegan2"][0](tmp_path))
+    generator = load_generator(replace(FAMILIES["stylegan2"][0](tmp_path), noise=None))
     space = open_space(generator, None, 8)
     assert space.name == "w"
     with torch.no_grad():
@@ -200,6 +226,53 @@ def test_directions_of_w_are_principal_components_of_styles(tmp_path: Path) -> N
     rows = torch.cat([part for name, part in generator.module.named_parameters() if name.endswith("affine.weight")])
     _, _, right = np.linalg.svd(rows.detach().numpy(), full_matrices=False)
     assert np.allclose(np.abs((sefa.vectors.numpy() * right[:2]).sum(1)), 1, atol=1e-4)
+
+
+def test_large_images_are_kept_small(tmp_path: Path) -> None:
+    class Wide(Bars):
+        def forward(self, latents: Tensor) -> Tensor:
+            return nn.functional.interpolate(super().forward(latents), (300, 600))
+
+    wide = Generator(module=Wide(), name="wide", source=NormalLatents((LATENT,)), output_range=(0, 1))
+    found = explore("interpolate", wide, Asked(samples="0,1"), out=tmp_path / "it", quiet=True)
+    assert frames(found.folder / "film.webp")[0].size == (256, 128)
+
+
+def odd() -> Any:
+    """A similarity that says one thing of all pairs."""
+    return lambda a, b: torch.zeros(1)
+
+
+def test_a_similarity_says_as_many_numbers_as_there_are_pairs(bars: Generator, tmp_path: Path) -> None:
+    for given in (odd(), lambda a, b: torch.full((len(a),), torch.nan)):
+        with pytest.raises(DissectError, match="must be as many finite numbers"):
+            explore("path-length", bars, Asked(pairs=6, similarity=given), out=tmp_path / "it", quiet=True)
+    assert not (tmp_path / "it").exists()
+
+
+def test_path_lengths_are_compared_with_what_they_can_be(tmp_path: Path) -> None:
+    spec = replace(FAMILIES["stylegan2"][0](tmp_path), noise=None)
+    for space in ("z", "w"):
+        asked = Asked(pairs=4, similarity="tests.test_explore:squared", space=space)
+        told = explore("path-length", spec, asked, out=tmp_path / space, quiet=True).info
+        assert (told["space"], told["path"]) == (space, "lerp")
+
+
+def test_what_was_measured_with_another_segmenter_is_another_result(bars: Generator, tmp_path: Path) -> None:
+    class Other(ColourSegmenter):
+        name = "other"
+
+    for _ in range(2):  # a new object of the same kind is the same
+        asked = Asked(directions=1, measured=4, segmenter=ColourSegmenter())
+        explore("directions", bars, asked, out=tmp_path / "it", quiet=True)
+    with pytest.raises(UsageError, match=r"holds another result \(segmenter: there colours, asked other"):
+        explore("directions", bars, replace(asked, segmenter=Other()), out=tmp_path / "it", quiet=True)
+
+
+def test_defaults_written_out_are_the_same_task(bars: Generator, tmp_path: Path) -> None:
+    first = explore("interpolate", bars, out=tmp_path / "it", quiet=True)
+    again = explore("interpolate", bars, Asked(samples="0..3", path="spherical"), out=tmp_path / "it", quiet=True)
+    assert again.info["created"] == first.info["created"]
 
 
 def squared() -> Any:
@@ -247,6 +320,8 @@ def test_the_same_again_is_returned_and_another_refused(bars: Generator, tmp_pat
         ("directions", {}, "choose one by --segmenter"),
         ("directions", {"segmenter": ColourSegmenter(), "method": "sefa"}, "take --method ganspace"),
         ("directions", {"segmenter": ColourSegmenter(), "strength": 11.0}, "--strength 11"),
+        ("directions", {"segmenter": ColourSegmenter(), "strength": 0.0}, "--strength 0"),
+        ("directions", {"segmenter": ColourSegmenter(), "directions": 6}, "--directions 6: z has 1 to 5"),
         ("path-length", {"lpips": "nowhere"}, "LPIPS needs the file nowhere"),
         ("path-length", {"pairs": 1}, "--pairs 1: at least 2"),
     ],
@@ -257,6 +332,13 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     with pytest.raises(UsageError, match=said):
         explore(kind, bars, Asked(**options), out=tmp_path / "it", quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_noise_stays_as_it_is_while_latents_move(bars: Generator, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Latents are moved under fixed noise"):
+        explore("interpolate", FAMILIES["stylegan2"][0](tmp_path), out=tmp_path / "it", quiet=True)
+    with pytest.raises(UsageError, match="--seed -1"):
+        explore("interpolate", bars, seed=-1, out=tmp_path / "it", quiet=True)
 
 
 def test_generators_of_images_have_no_latents_to_move(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
 from ganatomy import dissect
@@ -21,13 +22,14 @@ from ganatomy.dissect.generators import biggan, biggan_deep, stylegan2
 from ganatomy.dissect.generators.kept_edits import attach
 from ganatomy.dissect.generators.sources import ClassLatents, FolderImages
 from ganatomy.dissect.inspection import inspect
-from ganatomy.dissect.models import layer_name
+from ganatomy.dissect.models import fingerprint, layer_name
 from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter
 from .families import FAMILIES, kept, lively, photos
 from .releases import Kept
+from .test_stylegan import ported
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +85,53 @@ def test_a_release_file_opens_as_what_it_holds(written: Callable[..., Path]) -> 
     generator = load_generator(str(path))
     assert isinstance(generator.module, stylegan2.StyleGAN2)
     latents = generator.latents([0, 1])
-    module.set_clamp(0.25)
+    clamped = stylegan2.infer(module.state_dict() | {"synthesis.conv_clamp": torch.tensor(0.25)})
     with torch.no_grad():
-        assert torch.allclose(generator.module(latents), module(latents), atol=1e-6)
-        module.set_clamp(None)
+        assert torch.allclose(generator.module(latents), clamped(latents), atol=1e-6)
         assert not torch.allclose(generator.module(latents), module(latents), atol=1e-6)
+    plain = written({"G_ema": persistent(module, "Generator", z_dim=8)})
+    assert fingerprint(load_generator(str(plain)).module) != fingerprint(generator.module)
+
+
+def test_a_plain_checkpoint_may_be_called_pkl(tmp_path: Path) -> None:
+    spec = FAMILIES["progan"][0](tmp_path)
+    state = torch.load(spec.model, weights_only=True)
+    for old in (False, True):
+        torch.save(state, tmp_path / "g.pkl", _use_new_zipfile_serialization=not old)
+        assert load_generator(str(tmp_path / "g.pkl")).module.state_dict().keys() == state.keys()
+
+
+def test_wrappers_and_prefixes_of_training_scripts(tmp_path: Path) -> None:
+    state = torch.load(FAMILIES["stylegan2"][0](tmp_path).model, weights_only=True)
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    average = torch.randn(8)
+    for content in ({"g": {}, "g_ema": wrapped, "latent_avg": None}, {"g": wrapped, "d": {}}):
+        assert load_generator(kept(tmp_path, content)).recognised
+    port = ported(state)
+    del port["latent_avg"]
+    content = {"g_ema": {f"module.{key}": value for key, value in port.items()}, "latent_avg": average}
+    found = load_generator(kept(tmp_path, content))
+    assert torch.equal(found.module.get_buffer("mapping.w_avg"), average)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"to_rgbs.99999999999.bias": torch.zeros(3)},
+        {"convs.99999999999.conv.weight": torch.zeros(1)},
+        {"noises.noise_" + "9" * 5000: torch.zeros(1)},
+        {"input.input": torch.zeros(())},
+        {"conv1.noise.weight": torch.zeros(3)},
+        {"conv1.conv.weight": torch.zeros(1, 0, 0, 3, 3)},
+        {"mapping.embed.weight": torch.zeros(())},
+        {"conv1.conv.weight": torch.zeros(1, dtype=torch.complex64)},
+    ],
+)
+def test_tensors_that_make_no_sense_end_in_one_line(change: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    state = {"input.input": torch.zeros(1, 4, 4, 4), "to_rgb1.bias": torch.zeros(1, 3, 1, 1)} | change
+    with pytest.raises(DissectError) as caught:
+        load_generator(kept(tmp_path, state))
+    assert "\n" not in str(caught.value)
 
 
 def test_what_nobody_knows_is_told_family_by_family(tmp_path: Path) -> None:
@@ -109,7 +153,7 @@ def test_what_nobody_knows_is_told_family_by_family(tmp_path: Path) -> None:
         ("biggan_deep", {"truncation": 1.5}, "--truncation 1.5: give a number above 0 and up to 1"),
         ("progan", {"truncation": 0.5}, "--truncation goes with StyleGANs and BigGANs"),
         ("CycleGAN/pix2pix ResNet", {"inputs": None}, "takes images: give them by --inputs"),
-        ("CycleGAN/pix2pix ResNet", {"inputs": "nowhere"}, "--inputs nowhere is no folder"),
+        ("CycleGAN/pix2pix ResNet", {"inputs": "nowhere"}, "--inputs .*nowhere is no folder"),
         ("own", {"label": 1}, "--label does not go with package.module:factory"),
         ("own", {"latent": "normal:3"}, "--latent and --inputs exclude each other"),
         ("own", {"inputs": None}, "say what it takes"),
@@ -130,19 +174,120 @@ def test_images_of_a_folder_are_cut_and_never_resized(tmp_path: Path) -> None:
     assert images.shape == (6, 3, 20, 20)
     assert float(images.min()) >= -1
     assert float(images.max()) <= 1
-    from PIL import Image
-
     by_hand = np.asarray(Image.open(source.files[2]), np.float32)
     top = (by_hand.shape[0] - 20) // 2
     wanted = by_hand[top : top + 20, top : top + 20].transpose(2, 0, 1) / 127.5 - 1
     assert np.allclose(images[2].numpy(), wanted, atol=1e-5)
-    assert source.files != source.seeded(1).files
-    assert sorted(source.files) == sorted(source.seeded(1).files)
     with pytest.raises(UsageError, match="holds 6 images, and sample 6 was asked for"):
         source([6])
+    with pytest.raises(UsageError, match="smaller than 32 pixels"):
+        _ = FolderImages(str(tmp_path / "photos"), least=32).size
     (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
     with pytest.raises(DissectError, match=r"broken\.png cannot be read"):
         _ = FolderImages(str(tmp_path / "photos")).size
+
+
+def test_a_folders_order_is_its_seeds_and_survives_newcomers(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 30)
+    files = FolderImages(folder).files
+    assert files != sorted(files)
+    assert files != FolderImages(folder, seed=1).files
+    photos(tmp_path / "photos" / "more", 1)
+    (tmp_path / "photos" / "runs").mkdir()
+    (tmp_path / "photos" / "runs" / "run.json").write_text("{}")
+    photos(tmp_path / "photos" / "runs" / "report", 3)
+    photos(tmp_path / "photos" / ".thumbnails", 3)
+    again = FolderImages(folder).files
+    assert len(again) == 31
+    assert [file for file in again if file in files] == files
+
+
+def test_a_folder_with_other_images_is_another_one(tmp_path: Path) -> None:
+    spec = FAMILIES["CycleGAN/pix2pix ResNet"][0](tmp_path)
+    options = {"layers": "model.10", "segmenter": ColourSegmenter(), "significance": "off", "quiet": True}
+    found = run(spec, samples=8, out=tmp_path / "run", **options)
+    Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "007.png")
+    with pytest.raises(UsageError, match="holds another run"):
+        run(spec, samples=8, out=tmp_path / "run", **options)
+    with pytest.raises(UsageError, match=r"has changed since the run .* \(latent: "):
+        dissect.ablate(found, units="model.10:1", segmenter=ColourSegmenter(), samples=4, quiet=True)
+    with pytest.raises(UsageError, match="holds 24 images, and sample 24 was asked for"):
+        run(spec, samples=25, out=tmp_path / "many", **options)
+    assert not (tmp_path / "many").exists()
+
+
+def test_pixels_come_in_as_people_see_them(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    colours = np.zeros((2, 3, 4), np.uint8)
+    colours[0, 0] = 255, 0, 0, 255  # a red corner; all else is transparent
+    Image.fromarray(colours).save(tmp_path / "p" / "a.png")
+    (found,) = FolderImages(str(tmp_path / "p"), value_range=(0, 1))([0])
+    assert found[:, 0, 0].tolist() == [1, 0, 0]
+    assert found[:, 1, 2].tolist() == [1, 1, 1]
+    (tmp_path / "p" / "a.png").unlink()
+    sideways = Image.fromarray(np.full((8, 16, 3), 90, np.uint8))
+    exif = sideways.getexif()
+    exif[0x0112] = 6
+    sideways.save(tmp_path / "p" / "b.jpg", exif=exif)
+    source = FolderImages(str(tmp_path / "p"))
+    assert source.size == (16, 8)
+    assert source([0]).shape == (1, 3, 16, 8)
+    (tmp_path / "p" / "b.jpg").unlink()
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "p" / "c.png")
+    with pytest.raises(DissectError, match="more than eight bits"):
+        FolderImages(str(tmp_path / "p"))([0])
+
+
+def test_a_decoder_with_another_scale_is_another_one(tmp_path: Path) -> None:
+    spec = FAMILIES["latent diffusion (diffusers)"][0](tmp_path)
+    options = {"layers": "1", "segmenter": ColourSegmenter(), "samples": 4, "significance": "off", "quiet": True}
+    run(spec, out=tmp_path / "run", **options)
+    file = tmp_path / "vae" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": 0.5}))
+    with pytest.raises(UsageError, match=r"holds another run.*scaling"):
+        run(spec, out=tmp_path / "run", **options)
+
+
+def test_encoded_images_have_the_folders_seed(tmp_path: Path) -> None:
+    spec = FAMILIES["encoded"][0](tmp_path)
+    options = {"layers": "1", "segmenter": ColourSegmenter(), "samples": 4, "significance": "off", "quiet": True}
+    run(load_generator(spec, seed=0), out=tmp_path / "run", **options)
+    with pytest.raises(UsageError, match=r"holds another run.*seed"):
+        run(load_generator(spec, seed=5), out=tmp_path / "run", **options)
+
+
+def test_what_is_recorded_is_what_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("blur", "progan_scenes"):  # folders of the name of a factory and of a model
+        (tmp_path / name).mkdir()
+    photos(tmp_path / "photos")
+    generator = load_generator(ModelSpec("tests.families:blur", inputs="photos"))
+    assert generator.spec == ModelSpec("tests.families:blur", inputs=str(tmp_path / "photos"))
+    assert load_generator("progan_scenes").spec == ModelSpec("progan_scenes")
+    torch.save(torch.load(FAMILIES["dcgan"][0](tmp_path).model, weights_only=True), "own.pth")
+    assert load_generator(Path("own.pth")).spec == ModelSpec(str(tmp_path / "own.pth"))
+    with pytest.raises(UsageError, match="A label is the number of a class"):
+        ModelSpec("own.pth", label="1")  # type: ignore[arg-type]
+
+
+class Noisy(nn.Module):
+    """A network of a user's that calls a part of it `noise`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = nn.Identity()
+        self.conv = nn.Conv2d(4, 3, 1)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(
+            self.conv(self.noise(latents.view(-1, 4, 1, 1).expand(-1, -1, 8, 8))), (16, 16)
+        )
+
+
+def test_a_users_network_may_have_parts_of_any_name(tmp_path: Path) -> None:
+    generator = dissect.Generator(module=Noisy(), name="noisy", source=dissect.NormalLatents((4,)))
+    options = {"segmenter": ColourSegmenter(), "samples": 4, "significance": "off", "quiet": True}
+    assert len(run(generator, layers="noise", out=tmp_path / "run", **options).units) == 4
 
 
 def test_class_latents_are_normal_with_every_class_as_often() -> None:

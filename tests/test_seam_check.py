@@ -29,10 +29,12 @@ class Normed(nn.Module):
 
 
 def normed() -> nn.Module:
+    torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 3, 1), Normed())
 
 
 def plain() -> nn.Module:
+    torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh())
 
 
@@ -46,16 +48,15 @@ def test_seams_are_told_and_shown(tiles: str, tmp_path: Path, page: Any) -> None
     arguments += ["--out", str(tmp_path / "it")]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
-    assert "Tiles show: the step at their borders" in shown.stderr
+    assert "Tiles show: their borders stand out by a step" in shown.stderr
     told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert told["verdict"] == "seams"
     rows = {(row["what"], row["lines"], row["measure"]): row for row in told["seams"]}
-    assert rows["excess", "all", "jump"]["low"] > 1
-    assert abs(rows["input", "all", "jump"]["ratio"] - rows["whole", "all", "jump"]["ratio"]) < 0.5
+    assert rows["excess", "all", "step"]["low"] > 1
+    assert abs(rows["input", "all", "step"]["ratio"] - rows["whole", "all", "step"]["ratio"]) < 0.1
     page.goto(Path(shown.stdout.strip()).resolve().as_uri())
     page.wait_for_timeout(300)
     assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
-    assert "tiles <b>" in page.locator("#provenance").inner_text()
     assert page.locator("#pictures img").count() == 3
     assert page.locator("#ratios tbody tr").count() == 12
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -65,10 +66,9 @@ def test_seams_are_told_and_shown(tiles: str, tmp_path: Path, page: Any) -> None
 
 
 def test_a_pointwise_network_leaves_no_seams(tiles: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
     found = check_seams(ModelSpec("tests.test_seam_check:plain", inputs=tiles), 4, out=tmp_path / "it", quiet=True)
     assert found.info["verdict"] == "clean"
-    assert found.info["sentence"].startswith("No seams")
+    assert found.info["sentence"].startswith("No seams beyond doubt")
     excess = found.table[found.table["what"] == "excess"]
     assert (excess.ratio - 1).abs().max() < 1e-4
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_tiled_is_named(options: dict[str, Any], said: str, tiles
 
 
 def test_latents_have_no_tiles_and_critics_no_place(tmp_path: Path, tiles: str) -> None:
-    with pytest.raises(UsageError, match="--tiles 2"):
+    with pytest.raises(UsageError, match="--tiles 2 needs images that go in"):
         check_seams("progan_scenes", 2, samples=1, out=tmp_path / "it", quiet=True)
     done = CliRunner().invoke(main, ["checkup", "--model", "x:y", "--tiles", "2", "--reference", tiles])
     assert done.exit_code == 2

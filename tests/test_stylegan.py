@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ganatomy.dissect import ModelSpec, load_generator
 from ganatomy.dissect.generators import stylegan, stylegan2
-from ganatomy.dissect.generators.style_based import drawn_noise
+from ganatomy.dissect.generators.style_based import drawn_noise, fixed_noise
 from ganatomy.hooks import Edit, Tap, edited
 from ganatomy.hooks.errors import DissectError, UsageError
 
@@ -218,11 +218,37 @@ def test_drawn_noise_belongs_to_the_latent(released: State, latents: Tensor) -> 
 
 
 def test_outputs_are_clamped_where_the_file_says_so(released: State, latents: Tensor) -> None:
-    module = stylegan2.infer(released)
-    module.set_clamp(0.5)
+    module = stylegan2.infer(stylegan2.completed(dict(released), {"synthesis_kwargs": {"conv_clamp": 0.5}}))
     with Tap(module, module.layers) as tap:
         module(latents)
     assert all(tap[layer].abs().amax() == 0.5 for layer in module.layers)
+    again = stylegan2.infer(module.state_dict())  # as a repair writes it
+    assert torch.equal(again(latents), module(latents))
+
+
+def test_another_rate_of_the_mapping_network_is_taken_into_its_weights(released: State, latents: Tensor) -> None:
+    module = stylegan2.infer(stylegan2.completed(dict(released), {"mapping_kwargs": {"lr_multiplier": 0.02}}))
+    doubled = {key: value * (2 if "mapping.fc" in key else 1) for key, value in released.items()}
+    assert torch.allclose(module(latents), release_draws(doubled, latents), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"mapping_kwargs": {"activation": "relu"}}, {"synthesis_kwargs": {"architecture": "resnet"}}]
+)
+def test_options_of_other_architectures_are_refused(released: State, options: dict[str, object]) -> None:
+    with pytest.raises(DissectError, match=r"its option .*; only"):
+        stylegan2.completed(dict(released), options)
+
+
+def test_a_file_without_noise_gets_one_that_stays(released: State, latents: Tensor) -> None:
+    bare = {key: value for key, value in ported(released).items() if not key.startswith("noises.")}
+    first, again = stylegan2.infer(bare), stylegan2.infer(bare)
+    assert torch.equal(first(latents), again(latents))
+    noise = first.get_buffer("synthesis.b16.conv0.noise_const")
+    assert torch.equal(noise, fixed_noise(3, 16)[0, 0])
+    silent = {key: value for key, value in released.items() if "noise_" not in key}
+    zeros = {key: value * (0 if key.endswith("noise_strength") else 1) for key, value in released.items()}
+    assert torch.allclose(stylegan2.infer(silent)(latents), release_draws(zeros, latents), atol=1e-4)
 
 
 Change = Callable[[State], object]
@@ -237,6 +263,7 @@ Change = Callable[[State], object]
         (lambda s: s.update({"extra": torch.zeros(9)}), "extra is not of this architecture"),
         (lambda s: s.pop("synthesis.b8.conv1.bias"), "resolutions are 4, 16; expected 4, 8, 16"),
         (lambda s: s.pop("synthesis.b4.const"), "no key is like synthesis.b4.const"),
+        (lambda s: s.update({"synthesis.b16.torgb.weight": torch.zeros(4, 4, 1, 1)}), "it draws 4 channels"),
     ],
 )
 def test_what_is_wrong_is_named(released: State, change: Change, said: str) -> None:
@@ -249,6 +276,7 @@ def test_what_is_wrong_is_named(released: State, change: Change, said: str) -> N
     ("options", "said"),
     [
         ({"truncation": 3.0}, "--truncation 3: give -2 to 2"),
+        ({"truncation": -2.1}, "--truncation -2.1: give -2 to 2"),
         ({"noise": "loud"}, "there are fixed, drawn"),
         ({"label": 2}, "--label goes with class-conditional generators"),
         ({"inputs": "photos"}, "--inputs goes with generators that take images"),

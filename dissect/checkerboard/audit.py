@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import operator
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from ..generators.base import Generator
 from ..generators.zoo import MODELS
 from ..job import command, now
 from ..model_spec import ModelSpec
-from ..models import choices, fingerprint, open_generator, usable_device
+from ..models import choices, fingerprint, latents_of, open_generator, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
 from ..store import SCHEMA, safe_name
@@ -80,6 +79,7 @@ def checkup(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     device = usable_device(device)
     generator = open_generator(model, seed, device, quiet)
+    generator.latents([samples - 1])  # there may not be so many
     compared = reference_of(generator, reference)
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-checkup")
     judge = None if critic is None else _critic(critic, device)
@@ -92,7 +92,7 @@ def checkup(
         "critic_sha256": None if judge is None else fingerprint(judge),
         "output_range": list(generator.output_range),
         **choices(generator.module),
-        "latent": re.sub(r" at 0x[0-9a-f]+", "", str(generator.source)),
+        "latent": latents_of(generator),
         "seed": seed,
     }
     if holds(folder, "checkup.json", config, "give another --out, name the folder itself, or delete it"):

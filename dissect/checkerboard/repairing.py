@@ -22,7 +22,7 @@ from ..generators.base import Generator
 from ..generators.zoo import MODELS
 from ..job import command, now
 from ..model_spec import ModelSpec
-from ..models import fingerprint, open_generator, usable_device
+from ..models import check_same, open_generator, usable_device
 from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
@@ -261,11 +261,7 @@ def _reopened(found: Checkup, generator: Generator | None, device: str, quiet: b
         )
     seed = found.info["config"]["seed"]
     opened = open_generator(model, seed, device, quiet)
-    if fingerprint(opened.module) != found.info["weights_sha256"]:
-        raise UsageError(
-            f"{opened.name} has changed since the checkup in {found.folder}; bring the old one back, or check the new "
-            "one into another --out."
-        )
+    check_same(opened, found.info["config"], f"the checkup in {found.folder}")
     return opened
 
 

@@ -26,6 +26,7 @@ class Architecture(nn.Module):
         inputs: channels of the images that go in; 0 where latents do.
         input_range: what is black and what is white in the images that go in.
         multiple: sides of the images that go in must be multiples of this.
+        least: and at least this.
         output_range: what is black and what is white in the images that come out.
         layers: names of the layers worth dissecting, in order.
         style_layers: names of the layers whose units are style channels.
@@ -38,11 +39,16 @@ class Architecture(nn.Module):
     inputs: int = 0
     input_range: tuple[float, float] = (-1.0, 1.0)
     multiple: int = 1
+    least: int = 1
     output_range: tuple[float, float] = (-1.0, 1.0)
 
     @property
     def layers(self) -> tuple[str, ...]:
         raise NotImplementedError
+
+    def settings(self) -> dict[str, object]:
+        """What else than the weights decides what the network draws, as plain values."""
+        return {}
 
     @property
     def style_layers(self) -> tuple[str, ...]:

@@ -204,6 +204,9 @@ class BigGANDeep(Architecture):
     )
     truncation: float = 1.0
 
+    def settings(self) -> dict[str, object]:
+        return {"truncation": self.truncation}
+
     def __init__(
         self, latent: int, classes: int, widths: Sequence[int], *, attention: Collection[int], stats: int
     ) -> None:

@@ -21,7 +21,7 @@ from .dcgan import refit
 from .kept_edits import take_kept
 
 # entries under which training scripts keep a generator's weights; averaged ones first
-WRAPPERS = ("g_ema", "G_ema", "g_running", "params_ema", "state_dict", "generator", "netG", "params")
+WRAPPERS = ("g_ema", "G_ema", "g_running", "params_ema", "state_dict", "generator", "netG", "params", "G", "g")
 BESIDE = ("latent_avg",)  # tensors of the generator that stand beside them
 
 
@@ -68,17 +68,21 @@ def load_state_dict(path: Path | str) -> dict[str, Tensor]:
     )
     if not inner:
         raise DissectError(f"{path} holds no tensors; write the weights with torch.save(module.state_dict(), path).")
-    beside = {key: content[key] for key in BESIDE if inner is not content and key in content}
     state: dict[str, Tensor] = {}
-    for key, value in {**inner, **beside}.items():
+    for key, value in inner.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise DissectError(
                 f"{path} is not a state dict: its entry {key!r} ({type(value).__name__}) is not a tensor with a name; "
                 "write the generator's weights alone with torch.save(module.state_dict(), path)."
             )
+        if value.is_complex() or value.is_meta or value.layout != torch.strided:
+            raise DissectError(
+                f"{path}: {key} is a complex, sparse or empty tensor; plain ones of real numbers are read."
+            )
         state[key] = value
     wrapped = all(key.startswith("module.") for key in state)  # by DataParallel
-    return {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()}
+    beside = {key: content[key] for key in BESIDE if inner is not content and isinstance(content.get(key), Tensor)}
+    return {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()} | beside
 
 
 def _load_pickle(path: Path) -> object:

@@ -67,6 +67,9 @@ class Decoder(Architecture):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
         self.eval()
 
+    def settings(self) -> dict[str, object]:
+        return {"scaling": self.scaling, "mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The middle, then each residual block of each resolution, from coarse to fine."""

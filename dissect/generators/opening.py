@@ -7,19 +7,21 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...hooks.errors import DissectError, UsageError
-from ..model_spec import ModelSpec
+from ...hooks.errors import DissectError, UsageError, one_line
+from ..model_spec import DIFFUSERS, ModelSpec
 from . import biggan, biggan_deep, dcgan, pix2pix, progan, stylegan, stylegan2
 from .architecture import Architecture, some
 from .base import Generator, LatentSource, NormalLatents, Provenance
 from .checkpoints import load_state_dict, load_weights, sha256
-from .diffusers_models import Decoder, open_diffusers
+from .diffusers_models import SUBFOLDERS, Decoder, open_diffusers
 from .kept_edits import take_kept
 from .pickles import read_networks
 from .sources import ClassLatents, Encoded, FolderImages
 from .spandrel_models import INNER, open_spandrel
 from .style_based import NOISES, StyleBased
 
+ZIP = b"PK\x03\x04"  # how files of torch.save begin
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # and old ones
 FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
     "progan": progan.infer,
     "dcgan": dcgan.infer,
@@ -29,7 +31,6 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
     "biggan_deep": biggan_deep.infer,
     "pix2pix": pix2pix.infer,
 }
-DIFFUSERS = "diffusers:"
 
 
 def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None) -> Generator:
@@ -41,11 +42,9 @@ def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None) -> G
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(str(spec))
     path = file or Path(spec.model)
-    state, options = _read(path)
+    state = read_release(path) if _is_release(path) else load_state_dict(path)
     kept = take_kept(state)
     module = recognised(state, path)
-    if isinstance(module, stylegan2.StyleGAN2):
-        module.set_clamp(options.get("conv_clamp"))
     kept.attach(module)
     return Generator(
         module=module,
@@ -72,7 +71,7 @@ def open_decoder(spec: ModelSpec) -> Generator:
         load_weights(module, spec.weights)
     return Generator(
         module=module,
-        name=Path(name).name,
+        name=_decoder_name(name),
         source=source_of(module, spec),
         layers=module.layers,
         output_range=module.output_range,
@@ -82,16 +81,35 @@ def open_decoder(spec: ModelSpec) -> Generator:
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
-    """A file's generator: its tensors by name, and options of its making where the file tells them."""
+def _decoder_name(name: str) -> str:
+    """The last part of an ID or folder that says which decoder it is."""
+    path = Path(name).resolve() if Path(name).exists() else Path(name)
+    return path.parent.name if path.name in SUBFOLDERS else path.name
+
+
+def _is_release(path: Path) -> bool:
+    """Whether a .pkl is NVIDIA's, rather than a file of `torch.save` of that name."""
     if path.suffix.lower() != ".pkl" or not path.is_file():
-        return load_state_dict(path), {}
+        return False
+    with path.open("rb") as file:
+        start = file.read(len(LEGACY))
+    return not start.startswith(ZIP) and start != LEGACY
+
+
+def read_release(path: Path) -> dict[str, Tensor]:
+    """The averaged generator of one of NVIDIA's release files, as a state dict that says all there is to it.
+
+    Raises:
+        DissectError: it is refused, damaged, holds no generator, or one with options that are not known here.
+    """
     networks = read_networks(path)
     found = networks.get("G_ema") or networks.get("G")
     if found is None:
         raise DissectError(f"{path} holds no G_ema and no G; it has {some(networks, 4) or 'no network'}.")
-    options = found.options.get("synthesis_kwargs")
-    return dict(found.state), options if isinstance(options, Mapping) else {}
+    try:
+        return stylegan2.completed(dict(found.state), found.options)
+    except DissectError as error:
+        raise DissectError(f"{path} cannot be used: {error}") from error
 
 
 def recognised(state: Mapping[str, Tensor], path: Path | str) -> Architecture:
@@ -106,12 +124,14 @@ def recognised(state: Mapping[str, Tensor], path: Path | str) -> Architecture:
             return infer(state)
         except DissectError as error:
             misfits[family] = str(error)
+        except Exception as error:  # whatever sizes that make no sense lead to
+            misfits[family] = f"its tensors make no network ({one_line(error)})."
     try:
         ours = all(key.startswith(f"{INNER}.") for key in state)  # as we save it
         return open_spandrel({key.removeprefix(f"{INNER}.") if ours else key: value for key, value in state.items()})
     except DissectError as error:
         misfits["spandrel"] = str(error)
-    near = sorted(misfits, key=lambda family: misfits[family].startswith("no key is like"))
+    near = sorted(misfits, key=lambda name: (name == "spandrel", misfits[name].startswith("no key is like")))
     raise DissectError(
         f"{path} is no generator that can be recognised by its weights. The file's first keys: {some(state, 4)}. Tried "
         + " ".join(f"{family}: {misfits[family]}" for family in near)
@@ -139,8 +159,7 @@ def source_of(module: Architecture, spec: ModelSpec) -> LatentSource:
     if spec.label is not None and not 0 <= spec.label < module.classes:
         raise UsageError(f"--label {spec.label}: {spec.model} has classes 0 to {module.classes - 1}.")
     if spec.truncation is not None:
-        least = -2.0 if styled else 0.0
-        if not least < spec.truncation <= (2 if styled else 1):
+        if not (-2 <= spec.truncation <= 2 if styled else 0 < spec.truncation <= 1):
             raise UsageError(
                 f"--truncation {spec.truncation:g}: give {'-2 to 2' if styled else 'a number above 0 and up to 1'}."
             )
@@ -157,7 +176,12 @@ def source_of(module: Architecture, spec: ModelSpec) -> LatentSource:
     if module.inputs:
         if spec.inputs is None:
             raise UsageError(f"{spec.model} is a {module.family}, which takes images: give them by --inputs FOLDER.")
-        return FolderImages(spec.inputs, module.inputs, module.input_range, module.multiple)
+        if module.inputs not in (1, 3):
+            raise DissectError(
+                f"{spec.model} takes images of {module.inputs} channels, and a folder gives 3, or 1 for grey; wrap it "
+                "as package.module:factory."
+            )
+        return FolderImages(spec.inputs, module.inputs, module.input_range, module.multiple, module.least)
     if module.classes:
         return ClassLatents(module.latent, module.classes, spec.label, spec.truncation if many else None)
     return NormalLatents((module.latent,))

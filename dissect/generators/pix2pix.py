@@ -62,6 +62,7 @@ class ResnetGenerator(Architecture):
     """
 
     family = "CycleGAN/pix2pix ResNet"
+    least = 8  # with less, instance norm has one position to work on
     citation = (
         "Zhu et al. 2017, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, ICCV; "
         "Johnson et al. 2016, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV"

@@ -28,6 +28,9 @@ class StyleBased(Architecture):
     noise: str = "fixed"
     style_count: int
 
+    def settings(self) -> dict[str, object]:
+        return {"truncation": self.truncation, "noise": self.noise}
+
     def mapped(self, latents: Tensor) -> Tensor:
         """latents (N, …) -> (N, W): the mapping network's output, one for all layers, not truncated."""
         raise NotImplementedError

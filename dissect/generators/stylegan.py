@@ -161,13 +161,15 @@ class StyleGAN(StyleBased):
         "Karras, Laine and Aila 2019, A Style-Based Generator Architecture for Generative Adversarial Networks, CVPR"
     )
 
+    mean: Tensor
+
     def __init__(
         self, latent: int, depth: int, widths: tuple[int, ...], fused: tuple[bool, ...], levels: int | None = None
     ) -> None:
         super().__init__()
         self.latent, self.levels = latent, levels or len(widths)
         self.style_count = 2 * self.levels
-        self.mean: Tensor | None = None
+        self.register_buffer("mean", torch.zeros(latent), persistent=False)
         parts: list[nn.Module] = [nn.Identity()]
         for _ in range(depth):
             parts += [Linear(latent, latent), nn.LeakyReLU(0.2)]
@@ -188,14 +190,11 @@ class StyleGAN(StyleBased):
         return styles
 
     def mean_style(self) -> Tensor:
-        if self.mean is None:
-            self.renew_mean()
-        assert self.mean is not None
-        return self.mean.to(next(self.parameters()))
+        return self.mean
 
     @torch.no_grad()
     def renew_mean(self) -> None:
-        self.mean = self.mapped(probes(self.latent).to(next(self.parameters()))).mean(0)
+        self.mean.copy_(self.mapped(probes(self.latent).to(self.mean)).mean(0))
 
     def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
         x = styles
@@ -246,4 +245,5 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN:
     if start.shape[1:] != (colours[0].shape[1], 4, 4):
         raise DissectError(f"key generator.progression.0.conv1.input has shape {shape(start)}; expected 4×4 maps.")
     filled(module, state)
+    module.renew_mean()
     return module

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
 from .architecture import filled, shape
-from .style_based import StyleBased, drawn_noise, probes
+from .style_based import StyleBased, drawn_noise, fixed_noise, probes
 
 MAPPING_RATE = 0.01  # learning-rate factor of the mapping network; both layouts keep their weights divided by it
 GAIN = math.sqrt(2)  # of the leaky ReLU
@@ -43,7 +43,7 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, latent: int, classes: int, widths: tuple[int, ...], embedded: int) -> None:
+    def __init__(self, latent: int, classes: int, widths: tuple[int, ...], embedded: int, averaged: bool) -> None:
         super().__init__()
         self.latent, self.depth = latent, len(widths)
         if classes:
@@ -52,7 +52,8 @@ class MappingNetwork(nn.Module):
         for number, width in enumerate(widths):
             self.add_module(f"fc{number}", Linear(before, width, MAPPING_RATE))
             before = width
-        self.register_buffer("w_avg", torch.zeros(before))
+        # a mean taken here differs from machine to machine in its last bits, so that it is no part of the state
+        self.register_buffer("w_avg", torch.zeros(before), persistent=averaged)
 
     def forward(self, latents: Tensor) -> Tensor:
         x = normal(latents[:, : self.latent])
@@ -92,12 +93,11 @@ class Layer(Modulated):
     def __init__(self, fan_in: int, fan_out: int, width: int, side: int, *, up: bool) -> None:
         super().__init__(fan_in, fan_out, width, 3)
         self.up = up
-        self.clamp: float | None = None
         self.register_buffer("resample_filter", binomial())
         self.register_buffer("noise_const", torch.randn(side, side))
         self.noise_strength = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, limit: Tensor | None) -> Tensor:
         styles = self.affine(w)  # (N, fan_in)
         norms = (styles.square() @ self.weight.square().sum((2, 3)).T + EPSILON).rsqrt()  # (N, fan_out)
         x = self.styled(x * styles[:, :, None, None])
@@ -108,8 +108,7 @@ class Layer(Modulated):
             x = F.conv2d(x, self.weight, padding=1)
         x = x * norms[:, :, None, None]
         x = x + self.noise_strength * (self.noise_const if noise is None else noise)
-        x = F.leaky_relu(x + self.bias[:, None, None], 0.2) * GAIN
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        return clamped(F.leaky_relu(x + self.bias[:, None, None], 0.2) * GAIN, limit)
 
 
 class ToRGB(Modulated):
@@ -117,12 +116,10 @@ class ToRGB(Modulated):
 
     def __init__(self, fan_in: int, channels: int, width: int) -> None:
         super().__init__(fan_in, channels, width, 1)
-        self.clamp: float | None = None
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, limit: Tensor | None) -> Tensor:
         styles = self.affine(w) / math.sqrt(x.shape[1])
-        x = F.conv2d(self.styled(x * styles[:, :, None, None]), self.weight, self.bias)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        return clamped(F.conv2d(self.styled(x * styles[:, :, None, None]), self.weight, self.bias), limit)
 
 
 class Block(nn.Module):
@@ -141,11 +138,17 @@ class Block(nn.Module):
         self.torgb = ToRGB(units, channels, width)
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, w: Iterator[Tensor], last: Tensor, noises: Iterator[Tensor | None]
+        self,
+        x: Tensor | None,
+        image: Tensor | None,
+        w: Iterator[Tensor],
+        last: Tensor,
+        noises: Iterator[Tensor | None],
+        limit: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        x = self.const.expand(len(last), -1, -1, -1) if x is None else self.conv0(x, next(w), next(noises))
-        x = self.conv1(x, next(w), next(noises))
-        added = self.torgb(x, last)
+        x = self.const.expand(len(last), -1, -1, -1) if x is None else self.conv0(x, next(w), next(noises), limit)
+        x = self.conv1(x, next(w), next(noises), limit)
+        added = self.torgb(x, last, limit)
         return x, added if image is None else finer(image, self.resample_filter) + added
 
 
@@ -159,6 +162,9 @@ class StyleGAN2(StyleBased):
         channels: of the image.
         classes: how many there are, as one-hot behind the latent; 0 without.
         embedded: length of the class's embedding.
+        averaged: whether the state holds the mean style.
+        clamped: whether it holds a limit, `synthesis.conv_clamp`, to which ± what every layer puts out is clamped, as
+            networks trained in half precision are; NVIDIA's files tell it among their options.
     """
 
     family: ClassVar[str] = "stylegan2"
@@ -176,13 +182,16 @@ class StyleGAN2(StyleBased):
         channels: int = 3,
         classes: int = 0,
         embedded: int = 0,
+        averaged: bool = True,
+        clamped: bool = False,
     ) -> None:
         super().__init__()
         self.latent, self.classes = latent, classes
         self.sides = [4 << level for level in range(len(widths))]
         self.style_count = 2 * len(widths)
-        self.mapping = MappingNetwork(latent, classes, mapping, embedded)
+        self.mapping = MappingNetwork(latent, classes, mapping, embedded, averaged)
         self.synthesis = nn.Module()
+        self.synthesis.register_buffer("conv_clamp", torch.zeros(()) if clamped else None)
         for side, before, units in zip(self.sides, (0, *widths), widths, strict=False):
             self.synthesis.add_module(f"b{side}", Block(before, units, mapping[-1], side, channels))
 
@@ -194,12 +203,6 @@ class StyleGAN2(StyleBased):
     @property
     def style_layers(self) -> tuple[str, ...]:
         return tuple(f"{name}.styled" for name, part in self.named_modules() if isinstance(part, Modulated))
-
-    def set_clamp(self, limit: object) -> None:
-        """Clamp what every layer puts out to ± limit, as files trained in half precision ask for; None does not."""
-        for part in self.modules():
-            if isinstance(part, (Layer, ToRGB)):
-                part.clamp = float(limit) if isinstance(limit, (int, float)) else None
 
     def mapped(self, latents: Tensor) -> Tensor:
         styles: Tensor = self.mapping(latents)
@@ -218,7 +221,7 @@ class StyleGAN2(StyleBased):
         w = iter(styles.unbind(1))
         for level, side in enumerate(self.sides):  # the colours of a level take the style that comes next
             block = self.synthesis.get_submodule(f"b{side}")
-            x, image = block(x, image, w, styles[:, 2 * level + 1], noises)
+            x, image = block(x, image, w, styles[:, 2 * level + 1], noises, self.synthesis.conv_clamp)
         assert image is not None
         return image
 
@@ -226,6 +229,11 @@ class StyleGAN2(StyleBased):
         for number in range(2 * len(self.sides) - 1):
             side = self.sides[(number + 1) // 2]
             yield None if latents is None else drawn_noise(latents, number, side)
+
+
+def clamped(x: Tensor, limit: Tensor | None) -> Tensor:
+    """x within ± limit, where there is one."""
+    return x if limit is None else x.clamp(-limit, limit)
 
 
 def binomial() -> Tensor:
@@ -269,24 +277,66 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     )
     if sides != [4 << level for level in range(len(sides))] or not sides:
         raise DissectError(f"its resolutions are {', '.join(map(str, sides))}; expected 4, 8, 16, ….")
+    state = with_noise(state, sides)
     depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
     fully = [_wanted(state, f"mapping.fc{number}.weight", 2) for number in range(max(1, depth))]
-    embed = state.get("mapping.embed.weight")
-    embedded, classes = (0, 0) if embed is None else (embed.shape[0], embed.shape[1])
+    embedded, classes = 0, 0
+    if "mapping.embed.weight" in state:
+        embedded, classes = _wanted(state, "mapping.embed.weight", 2).shape
+    channels = _wanted(state, f"synthesis.b{sides[-1]}.torgb.weight", 4).shape[0]
+    if channels not in (1, 3):
+        raise DissectError(f"it draws {channels} channels; expected 3, or 1 for grey images.")
+    averaged = "mapping.w_avg" in state
     with torch.device("meta"):
         module = StyleGAN2(
             fully[0].shape[1] - embedded,
             tuple(weight.shape[0] for weight in fully),
             tuple(_wanted(state, f"synthesis.b{side}.conv1.weight", 4).shape[0] for side in sides),
-            channels=_wanted(state, f"synthesis.b{sides[-1]}.torgb.weight", 4).shape[0],
+            channels=channels,
             classes=classes,
             embedded=embedded,
+            averaged=averaged,
+            clamped="synthesis.conv_clamp" in state,
         )
-    averaged = "mapping.w_avg" in state
-    filled(module, state if averaged else {**state, "mapping.w_avg": torch.zeros(fully[-1].shape[0])})
+    filled(module, state)
     if not averaged:
         module.renew_mean()
     return module
+
+
+def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[str, Tensor]:
+    """A release file's weights, changed and added to such that they say what its options say.
+
+    Raises:
+        DissectError: an option that would need another architecture.
+    """
+    parts = {name: options.get(f"{name}_kwargs") for name in ("mapping", "synthesis")}
+    mapping, synthesis = (dict(part) if isinstance(part, Mapping) else {} for part in parts.values())
+    for given, known in (
+        (mapping, {"activation": "lrelu"}),
+        (synthesis, {"activation": "lrelu", "architecture": "skip"}),
+    ):
+        for name, value in known.items():
+            if given.get(name, value) != value:
+                raise DissectError(f"its option {name} is {given[name]!r}; only {value} is known.")
+    rate = mapping.get("lr_multiplier", MAPPING_RATE)
+    if isinstance(rate, (int, float)) and rate != MAPPING_RATE:
+        for key in [key for key in state if re.fullmatch(r"mapping\.fc\d{1,2}\.(weight|bias)", key)]:
+            state[key] = state[key].float() * (rate / MAPPING_RATE)
+    limit = synthesis.get("conv_clamp")
+    return state | ({"synthesis.conv_clamp": torch.tensor(float(limit))} if isinstance(limit, (int, float)) else {})
+
+
+def with_noise(state: Mapping[str, Tensor], sides: list[int]) -> Mapping[str, Tensor]:
+    """The weights with fixed noise in all layers, where the file has it in none; without strengths, they are zero."""
+    if any(key.endswith(".noise_const") for key in state):
+        return state
+    found = dict(state)
+    for number in range(2 * len(sides) - 1):
+        side = sides[(number + 1) // 2]
+        found[f"{_layer_of(number)}.noise_const"] = fixed_noise(number, side)[0, 0]
+        found.setdefault(f"{_layer_of(number)}.noise_strength", torch.zeros(()))
+    return found
 
 
 def _wanted(state: Mapping[str, Tensor], key: str, axes: int) -> Tensor:
@@ -304,13 +354,13 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in state.items():
         if key == "latent_avg":
             found["mapping.w_avg"] = value.flatten()
-        elif key == "input.input":
+        elif key == "input.input" and value.ndim == 4 and len(value):
             found["synthesis.b4.const"] = value[0]
-        elif match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", key):
+        elif match := re.fullmatch(r"style\.(\d{1,2})\.(weight|bias)", key):
             found[f"mapping.fc{int(match[1]) - 1}.{match[2]}"] = value
-        elif match := re.fullmatch(r"noises\.noise_(\d+)", key):
+        elif match := re.fullmatch(r"noises\.noise_(\d{1,2})", key):
             found[f"{_layer_of(int(match[1]))}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
-        elif match := re.fullmatch(r"(conv1|convs\.\d+|to_rgb1|to_rgbs\.\d+)\.(.+)", key):
+        elif match := re.fullmatch(r"(conv1|convs\.\d{1,2}|to_rgb1|to_rgbs\.\d{1,2})\.(.+)", key):
             _rename_layer(found, match[1], match[2], key, value)
         else:
             found[key] = value  # named as not of this architecture later on
@@ -333,12 +383,12 @@ def _rename_layer(found: dict[str, Tensor], place: str, rest: str, key: str, val
     else:
         block = f"synthesis.b{8 << int(number) if number else 4}"
         name = f"{block}.torgb"
-    if rest == "conv.weight" and value.ndim == 5:
+    if rest == "conv.weight" and value.ndim == 5 and value.numel():
         scale = 1 / math.sqrt(value[0, 0].numel()) if kind.startswith("conv") else 1.0
         found[f"{name}.weight"] = value[0].float() * scale
     elif rest in ("conv.modulation.weight", "conv.modulation.bias"):
         found[f"{name}.affine.{rest.rpartition('.')[2]}"] = value
-    elif rest == "noise.weight":
+    elif rest == "noise.weight" and value.numel() == 1:
         found[f"{name}.noise_strength"] = value.reshape(())
     elif rest in ("activate.bias", "bias"):
         found[f"{name}.bias"] = value.flatten()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from ...hooks.factory import is_factory
-from ..model_spec import ModelSpec
+from ..model_spec import DIFFUSERS, ModelSpec
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that the catalogue opens at once
     from torch import nn
@@ -304,10 +304,11 @@ def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu"
     import torch
 
     from .factory import from_factory
-    from .opening import DIFFUSERS, open_checkpoint, open_decoder
+    from .opening import open_checkpoint, open_decoder
 
     spec = ModelSpec.of(model)
     row = MODELS.get(spec.model)
+    spec = spec if row else spec.from_anywhere()
     decoder = spec.model.startswith(DIFFUSERS)
     if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
         for option in ("latent",) if decoder else ("weights", "latent"):
@@ -320,7 +321,7 @@ def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu"
         generator = open_decoder(spec) if decoder else open_checkpoint(spec, file)
         if row:
             known = replace(generator.provenance, url=row.url, licence=row.licence, citation=row.citation)
-            generator = replace(generator, name=row.name, provenance=known)
+            generator = replace(generator, name=row.name, provenance=known, spec=spec)
     elif is_factory(spec.model):
         generator = from_factory(spec)
     else:

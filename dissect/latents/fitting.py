@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,9 @@ METHODS = (GANSPACE, SEFA)
 FITTED_ON = 2000  # samples
 BATCH = 50
 WIDEST = 4096  # entries of a featuremap that principal components are taken of
-RANDOM = 5  # random directions beside
+LEVEL = 0.05
+SHOWN = ("class", "sign", "change_pp", "change_pp_low", "change_pp_high")
+RANDOM = 20  # random directions beside: p is 1/21 at least
 
 Advance = Callable[[int], None]
 Floats = NDArray[np.float64]
@@ -50,7 +53,8 @@ def fit(space: Space, method: str, count: int, advance: Advance) -> tuple[Direct
     if method == SEFA:
         weights = meeting(space)
         advance(FITTED_ON)
-        return closed_form(weights, count), f"{len(weights)} weight matrices that take {space.name}"
+        number = "the weight matrix" if len(weights) == 1 else f"{len(weights)} weight matrices"
+        return closed_form(weights, count), f"{number} that {space.name} meets"
     if space.name == "w":
         moments = Moments(space.width)
         for samples in _batches():
@@ -123,16 +127,19 @@ def effects(
     strength: float,
     seed: int,
     advance: Advance,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Floats]:
     """What a step of `strength` standard deviations along each direction, both ways, does to the classes' areas.
 
-    One row a direction, sign and class, with the columns of `effects_table`: change in percentage points with interval
-    over samples, test with false-discovery control over all rows, and beside it what steps along five random
-    directions do, each also of `strength` standard deviations along itself, both ways.
+    A table with one row a direction, sign and class, with the columns of `effects_table`: change in percentage points
+    with interval over samples, test with false-discovery control over all rows, and beside it what steps along twenty
+    random directions do, each also of `strength` standard deviations along itself, both ways. A random direction is the
+    difference of two samples, so that in w it is as w itself varies.
+
+    And (K,) the p-value of each direction: the share of it and the random ones that have as great a largest change, of
+    any class and sign, each class's changes being divided by their root mean square over the random ones. It is 1/21 at
+    least, and it is valid whatever class is looked at afterwards.
     """
-    dicing = dice(seed, DIRECTIONS)
-    random = torch.from_numpy(dicing.standard_normal((RANDOM, vectors.shape[1]))).float()
-    every = torch.cat([vectors, torch.nn.functional.normalize(random, dim=1)])
+    every = torch.cat([vectors, _random(space, seed)])
     steps = strength * spread(space, every)
     classes = len(segmenter.vocabulary)
     after: list[list[Floats]] = [[] for _ in range(2 * len(every))]
@@ -144,14 +151,20 @@ def effects(
             for side, sign in enumerate((1, -1)):
                 moved = space.moved(points, direction, sign * step)
                 after[2 * number + side].append(_areas(space, moved, segmenter, classes))
-        advance(len(points) * (1 + len(after)))
+            advance(2 * len(points))
+        advance(len(points))
     was = np.concatenate(before)
-    found = [np.concatenate(parts) for parts in after]
     nothing = np.zeros(len(was))
     outcomes = [
-        Outcome(kind=kind, number=number, units=(), after=one, changed=nothing, on_target=nothing)
-        for number, one in enumerate(found)
-        for kind in ("random" if number >= 2 * len(vectors) else "chosen",)
+        Outcome(
+            kind="chosen" if number < 2 * len(vectors) else "random",
+            number=number,
+            units=(),
+            after=np.concatenate(parts),
+            changed=nothing,
+            on_target=nothing,
+        )
+        for number, parts in enumerate(after)
     ]
     chosen, others = outcomes[: 2 * len(vectors)], outcomes[2 * len(vectors) :]
     tables = []
@@ -160,9 +173,50 @@ def effects(
         table.insert(0, "direction", number // 2 + 1)
         table.insert(1, "sign", "+" if number % 2 == 0 else "-")
         tables.append(table)
-    found_all = pd.concat(tables, ignore_index=True)
-    q = benjamini_hochberg(found_all.p_value.to_numpy())
-    return found_all.assign(q_value=q, changed=q <= FALSE_DISCOVERIES)
+    whole = pd.concat(tables, ignore_index=True)
+    q = benjamini_hochberg(whole.p_value.to_numpy())
+    changes = np.stack([(outcome.after - was).mean(0) for outcome in outcomes]).reshape(len(every), 2, classes + 1)
+    return whole.assign(q_value=q, changed=q <= FALSE_DISCOVERIES), _beyond(changes, len(vectors))
+
+
+def _random(space: Space, seed: int) -> Tensor:
+    """(RANDOM, D) of unit length: differences of samples beyond those that serve elsewhere."""
+    first = int(dice(seed, DIRECTIONS).integers(10 * FITTED_ON, 2**31))
+    points = space.points(range(first, first + 2 * RANDOM))[:, : space.width].cpu()
+    return torch.nn.functional.normalize(points[::2] - points[1::2], dim=1)
+
+
+def _beyond(changes: Floats, count: int) -> Floats:
+    """changes (K + R, 2, C) -> (K,) p-values of the first K among the others, see `effects`."""
+    scale = np.sqrt(np.square(changes[count:]).mean((0, 1)))  # (C,)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        greatest = np.nan_to_num(np.abs(changes) / scale, nan=0.0).max((1, 2))  # infinite where random ones do nothing
+    return (1 + (greatest[count:] >= greatest[:count, None]).sum(1)) / (1 + len(changes) - count)
+
+
+def summary(shares: Sequence[float], scales: Sequence[float], p: Floats, table: pd.DataFrame) -> pd.DataFrame:
+    """One row a direction: strength, p-value, and the class that it changes most beside random directions, if any."""
+    rows = []
+    for number, (share, scale, value) in enumerate(zip(shares, scales, p.tolist(), strict=True), 1):
+        row: dict[str, Any] = {"direction": number, "share": share, "sigma": scale, "p_value": value, "class": None}
+        here = table[(table.direction == number) & table.changed]
+        if value <= LEVEL and len(here):
+            usual = here[["random_pp_min", "random_pp_max"]].abs().max(axis=1)
+            most = here.loc[(here.change_pp.abs() / usual.clip(lower=1e-9)).idxmax()]
+            row |= {name: most[name] for name in ("class", "sign", "change_pp", "change_pp_low", "change_pp_high")}
+        rows.append(row)
+    columns = (
+        "direction",
+        "share",
+        "sigma",
+        "p_value",
+        "class",
+        "sign",
+        "change_pp",
+        "change_pp_low",
+        "change_pp_high",
+    )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _areas(space: Space, points: Tensor, segmenter: Segmenter, classes: int) -> Floats:

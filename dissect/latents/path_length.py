@@ -98,7 +98,13 @@ def path_length(
             if not bool(images.isfinite().all()):
                 raise DissectError("Images along the path are not finite; look at the generator's images.")
             images = (images * 255).round().to(torch.uint8) if eight_bit else images * 255
-            found.append((similarity(*images.chunk(2)) / epsilon**2).cpu().numpy())
+            apart = similarity(*images.chunk(2))
+            if apart.shape != (len(one),) or not bool(apart.isfinite().all()):
+                raise DissectError(
+                    f"The similarity of {len(one)} pairs of images must be as many finite numbers; it gave "
+                    f"{tuple(apart.shape)}, finite: {int(apart.isfinite().sum())}."
+                )
+            found.append((apart / epsilon**2).cpu().numpy())
     distances = np.concatenate(found)
     kept = trimmed(distances)
     means = [

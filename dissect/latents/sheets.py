@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.font_manager import findfont
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-TILE = 128  # pixels of a side that small images are enlarged to, by whole factors; larger ones are shrunk to twice that
+TILE = 128  # pixels of a side that small images are enlarged to, by whole factors
+SIDE = 256  # pixels of a side at most
 GAP = 4
 TEXT = 13
 FONT = "DejaVu Sans"  # comes with matplotlib, and knows Greek
@@ -22,16 +22,10 @@ FRAME = 60  # milliseconds
 Pixels = NDArray[np.uint8]
 
 
-def pixels(images: Tensor) -> Pixels:
-    """images (N, 3, H, W) in [0, 1] -> (N, H, W, 3)."""
-    rounded: Pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return rounded
-
-
-def sheet(images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
-    """images (rows · columns, 3, H, W), row by row, with a label at each row's left and above each column."""
+def sheet(images: Pixels, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """images (rows · columns, h, w, 3), row by row, with a label at each row's left and above each column."""
     font = ImageFont.truetype(findfont(FONT), TEXT)
-    tiles = [_tile(one) for one in pixels(images)]
+    tiles = [_tile(one) for one in images]
     width, height = tiles[0].size
     left = max((round(font.getlength(row)) for row in rows), default=0) + 2 * GAP
     top = TEXT + 3 * GAP if any(columns) else GAP
@@ -50,16 +44,13 @@ def sheet(images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Image.
     return page
 
 
-def film(frames: Tensor, path: Path) -> None:
-    """frames (T, 3, H, W) as an animation that loops, .webp or .gif."""
-    first, *rest = (_tile(one) for one in pixels(frames))
+def film(frames: Pixels, path: Path) -> None:
+    """frames (T, h, w, 3) as an animation that loops, .webp or .gif."""
+    first, *rest = (_tile(one) for one in frames)
     first.save(path, save_all=True, append_images=rest, duration=FRAME, loop=0, quality=QUALITY)
 
 
 def _tile(image: Pixels) -> Image.Image:
     made = Image.fromarray(image)
-    side = max(made.size)
-    if side < TILE:
-        return made.resize((made.width * (TILE // side), made.height * (TILE // side)), Image.Resampling.NEAREST)
-    made.thumbnail((2 * TILE, 2 * TILE), Image.Resampling.LANCZOS)
-    return made
+    times = max(1, TILE // max(made.height, 1))
+    return made.resize((made.width * times, made.height * times), Image.Resampling.NEAREST) if times > 1 else made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,7 @@ class Space:
     @property
     def width(self) -> int:
         """How many entries of a point can be moved, D."""
-        point = self.points([0])
-        return point.shape[1] - self.fixed
+        return math.prod(self.shape) - self.fixed if self.name == "z" else self.style_based.mean_style().numel()
 
     def points(self, samples: Sequence[int]) -> Tensor:
         """samples -> (N, D)."""
@@ -52,7 +52,7 @@ class Space:
         """
         drawn = torch.cat([self._draw(part).cpu() for part in points.split(self.batch)])
         if not bool(drawn.isfinite().all()):
-            raise DissectError(f"{self.generator.name} drew pixels that are not finite; take a smaller --strength.")
+            raise DissectError(f"{self.generator.name} drew pixels that are not finite; move its latents less far.")
         return drawn
 
     def moved(self, points: Tensor, direction: Tensor, step: float) -> Tensor:
@@ -81,6 +81,8 @@ def open_space(generator: Generator, name: str | None, batch: int) -> Space:
         UsageError: there is no such space, or the generator takes images.
     """
     styled = isinstance(generator.module, StyleBased)
+    if isinstance(generator.module, StyleBased) and generator.module.noise != "fixed":
+        raise UsageError("Latents are moved under fixed noise, so that nothing else changes; leave --noise out.")
     name = name or ("w" if styled else "z")
     if name not in SPACES or (name == "w" and not styled):
         raise UsageError(f"--space {name!r}: {generator.name} has {'z and w' if styled else 'z alone'}.")
