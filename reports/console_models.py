@@ -75,16 +75,20 @@ def show_explored(found: Explored) -> None:
         steps = f"{info['strength']:g} σ, {info['measured']} samples"
         shown = table(
             f"Directions by {info['method']} in {info['found_in']}; effects of {steps}",
-            *("direction", "share", "p", "changes most*", "side*", "points", "95 % interval*"),
+            *("direction", "share", "p", "stands out in*", "side*", "points", "95 % interval*"),
         )
         for row in blanks(found.tables["directions"]):
             none = row["class"] == ""
             change = "" if none else f"{row['change_pp']:+.2f}"
             between = "" if none else shown_interval(row["change_pp_low"], row["change_pp_high"], "+.2f")
             name = "nothing beyond chance" if none else escape(row["class"])
-            start = str(row["direction"]), f"{row['share']:.1%}", f"{row['p_value']:.2f}"
+            start = str(row["direction"]), f"{row['share']:.1%}", f"{row['p_value']:.2g}"
             shown.add_row(*start, name, row["sign"], change, between)
         screen.print(shown)
+        screen.print(
+            "[dim]p: the share of it and 20 random directions that change some class as much, beside what is usual for the "
+            "class; that class, and by how many percentage points of the image. effects.csv has all classes.[/]"
+        )
     if "mean" in info:
         between = shown_interval(info["low"], info["high"], ".4g")
         screen.print(f"Perceptual path length [bold]{info['mean']:.4g}[/], 95 % {between}, {info['pairs']} pairs,")
