@@ -86,8 +86,8 @@ def show_explored(found: Explored) -> None:
             shown.add_row(*start, name, row["sign"], change, between)
         screen.print(shown)
         screen.print(
-            "[dim]p: the share of it and 20 random directions that change some class as much, in units of what is "
-            "usual for the class; that class, and by how many percentage points of the image. effects.csv has all classes.[/]"
+            "[dim]p: the share of it and 20 random directions that change some class as much, in units of what is usual"
+            " for the class. That class, and by how many points of the image; effects.csv has all.[/]"
         )
     if "mean" in info:
         between = shown_interval(info["low"], info["high"], ".4g")
