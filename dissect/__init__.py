@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import artifacts, checkerboard
+    from . import artifacts, checkerboard, latents
     from .checkerboard.audit import checkup
     from .checkups import Checkup
     from .comparison import Comparison, compare
@@ -20,31 +20,44 @@ if TYPE_CHECKING:
     from .effects import Effects
     from .generators.base import Generator, NormalLatents, Provenance
     from .generators.zoo import load_generator
+    from .inspection import Inspection, inspect
     from .interventions import ablate, insert
+    from .latents.explore import Explored, explore
+    from .latents.kinds import Asked
     from .model_spec import ModelSpec
     from .pipeline import run
     from .repairing import repair
     from .repairs import Repair
+    from .seam_audit import check_seams
+    from .seam_checks import SeamCheck
     from .store import Dissection
     from .unit_scan import Scan, scan
 
 __all__ = [
+    "Asked",
     "Checkup",
     "Comparison",
     "Dissection",
     "Effects",
+    "Explored",
     "Generator",
+    "Inspection",
     "ModelSpec",
     "NormalLatents",
     "Provenance",
     "Repair",
     "Scan",
+    "SeamCheck",
     "ablate",
     "artifacts",
+    "check_seams",
     "checkerboard",
     "checkup",
     "compare",
+    "explore",
     "insert",
+    "inspect",
+    "latents",
     "load_generator",
     "power",
     "repair",
@@ -53,21 +66,28 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Asked": "latents.kinds",
     "Checkup": "checkups",
     "Comparison": "comparison",
     "Dissection": "store",
     "Effects": "effects",
+    "Explored": "latents.explore",
     "Generator": "generators.base",
+    "Inspection": "inspection",
     "ModelSpec": "model_spec",
     "NormalLatents": "generators.base",
     "Provenance": "generators.base",
-    "load_generator": "generators.zoo",
     "Repair": "repairs",
     "Scan": "unit_scan",
+    "SeamCheck": "seam_checks",
     "ablate": "interventions",
+    "check_seams": "seam_audit",
     "checkup": "checkerboard.audit",
     "compare": "comparison",
+    "explore": "latents.explore",
     "insert": "interventions",
+    "inspect": "inspection",
+    "load_generator": "generators.zoo",
     "power": "detectable",
     "repair": "repairing",
     "run": "pipeline",
@@ -77,7 +97,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch is imported when it is first needed
-    if name in ("artifacts", "checkerboard"):
+    if name in ("artifacts", "checkerboard", "latents"):
         return import_module(f".{name}", __name__)
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
