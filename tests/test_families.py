@@ -366,3 +366,12 @@ def test_a_repaired_generator_of_any_family_opens_again(family: str, tmp_path: P
     again = load_generator(replace(spec, **given))
     with torch.no_grad():
         assert torch.allclose(again(again.latents([0, 1])), wanted, atol=1e-6)
+
+
+def test_a_checkup_of_images_too_small_for_any_grid_opens_again(tmp_path: Path) -> None:
+    spec = FAMILIES["stylegan2"][0](tmp_path)
+    first = dissect.checkup(spec, samples=32, out=tmp_path / "it", quiet=True)
+    assert len(first.peaks) == 0
+    again = dissect.checkup(spec, samples=32, out=tmp_path / "it", quiet=True)
+    assert again.info["created"] == first.info["created"]
+    assert list(again.layers.layer) == ["synthesis.b8.conv0", "synthesis.b16.conv0"]
