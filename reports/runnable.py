@@ -81,8 +81,6 @@ _EXAMPLES = {
 """,
     "models": """
   dissect models
-  dissect inspect --model generator.pt
-  dissect latents directions --model progan_scenes
   dissect models --detail progan_scenes
 """,
     "inspect": """
