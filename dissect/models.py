@@ -81,9 +81,10 @@ def check_same(generator: Generator, config: dict[str, Any], where: str) -> None
     found = {"latent": latents_of(generator), **choices(generator.module)}
     for name, now in {"weights_sha256": fingerprint(generator.module), **found}.items():
         if now != (then := config.get(name, now)):
+            said = [f"{one:.12}…" if name == "weights_sha256" else f"{one}" for one in (now, then)]
             raise UsageError(
-                f"{generator.name} has changed since {where} was made ({name}: {now} now, {then} then); bring the old "
-                "one back, or take another --out for the new one."
+                f"{generator.name} has changed since {where} was made ({name}: {said[0]} now, {said[1]} then); bring "
+                "the old one back, or take another --out for the new one."
             )
 
 

@@ -147,8 +147,10 @@ def test_mixed_styles_come_from_row_and_column(tmp_path: Path) -> None:
     assert not np.array_equal(cell(1, 1), cell(0, 1))
     assert found.info["layers"] == 6
     film = frames(found.folder / "film.webp")
-    assert distance(film[0], tensor_of(cell(1, 0))) < 4  # from the row's sample
-    assert min(distance(one, tensor_of(cell(0, 1))) for one in film) < 4  # to the column's
+    row, column = tensor_of(cell(1, 0)), tensor_of(cell(0, 1))
+    assert float((row - column).abs().mean()) * 255 > 30
+    assert distance(film[0], row) < 10  # WebP is not exact
+    assert min(distance(one, column) for one in film) < 10
 
 
 def test_directions_are_found_and_their_effects_known(bars: Generator, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_what_cannot_be_is_said_in_one_line(
 def test_a_model_that_has_changed_is_refused(do: Callable[[str], Do], planted: Generator, found: Dissection) -> None:
     with torch.no_grad():
         planted.module.colour.weight[0, 0] = 0.5
-    with pytest.raises(UsageError, match=r"planted has changed since the run .*sha256 \w{12}… now, \w{12}… then"):
+    with pytest.raises(UsageError, match=r"planted has changed since the run .*sha256: \w{12}… now, \w{12}… then"):
         do("ablate")(label="red", top=1)
     assert not (found.folder / "interventions").exists()
 

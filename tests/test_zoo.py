@@ -240,7 +240,7 @@ def test_a_bare_module_with_latents_and_weights(own: Path) -> None:
     assert generator.name == "own_gan.build"
     assert generator.latents([0]).shape == (1, 4, 1, 1)
     assert torch.equal(generator.module.get_parameter("weight"), torch.ones(4, 3, 8, 8))
-    assert generator.provenance.file == "ones.pth"
+    assert generator.provenance.file == str(own / "ones.pth")
     assert generator.provenance.sha256 == hashlib.sha256((own / "ones.pth").read_bytes()).hexdigest()
     assert not generator.module.training
 
