@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from ganatomy.dissect import Dissection, Effects, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
 
 from .releases import writer
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores share them
+    torch.set_num_threads(1)
 
 COLOURS = ("#ff0000", "#00ff00", "#0000ff", "#ffff00")
 NAMES = ("red", "green", "blue", "yellow")
