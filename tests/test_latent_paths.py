@@ -369,10 +369,10 @@ def lpips(one: Tensor, other: Tensor) -> Tensor:
     return total
 
 
-def test_lpips_is_the_papers_and_leaves_the_cache_of_torch_where_it_was(folder: Path) -> None:
-    before = torch.hub.get_dir()
+def test_lpips_is_the_papers_and_torch_keeps_its_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     similarity = latents.open_lpips(folder)
-    assert torch.hub.get_dir() == before
+    monkeypatch.setenv("TORCH_HOME", str(folder / "elsewhere"))
+    assert torch.hub.get_dir() == str(folder / "elsewhere" / "hub")
     one, other = (torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(k)) * 255 for k in (0, 1))
     with torch.no_grad():
         torch.testing.assert_close(similarity(one, other), lpips(one, other), rtol=1e-4, atol=1e-6)

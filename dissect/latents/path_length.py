@@ -176,9 +176,9 @@ def open_lpips(folder: str | Path | None = None, device: str | torch.device = "c
 @contextmanager
 def _hub(folder: str) -> Iterator[None]:
     """Let torch.hub look for its files in this folder, for the whole process, until the end of the block."""
-    before = torch.hub.get_dir()
+    before = torch.hub._hub_dir  # None as long as TORCH_HOME decides, which setting what get_dir says would end
     torch.hub.set_dir(folder)
     try:
         yield
     finally:
-        torch.hub.set_dir(before)
+        torch.hub._hub_dir = before
