@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
 from ..segmenters.scenes import SIDE, ScenesSegmenter, normalise
+from .folders import IMAGES, images_in
 from .generators.checkpoints import load_state_dict, sha256
 from .randomness import PICTURES, dice
 from .scenes.render import render
@@ -29,7 +30,6 @@ SCENES = "scenes"
 REFERENCE = 2000  # scenes drawn, where they are the reference
 RENDERED = 1_000_003  # their seed: none that the embedded models were trained on
 FEWEST, MOST = 100, 5000  # images of a reference; of more, so many are drawn
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH = 64
 FLOOR = 0.1  # of the median: a feature that hardly varies in the reference must not outweigh all others
 
@@ -217,12 +217,10 @@ def _scenes() -> Iterator[Tensor]:
 
 def _files(folder: Path) -> tuple[list[Path], int]:
     """The images that are read, in random order, and how many there are."""
-    if not folder.is_dir():
-        raise UsageError(f"--reference {folder} is no folder; give one with images ({', '.join(SUFFIXES)}).")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = images_in(folder, "--reference")
     if len(files) < FEWEST:
         raise UsageError(
-            f"--reference {folder} holds {len(files)} images ({', '.join(SUFFIXES)}); at least {FEWEST} are needed, "
+            f"--reference {folder} holds {len(files)} images ({', '.join(IMAGES)}); at least {FEWEST} are needed, "
             "better as many as --samples."
         )
     drawn = dice(0, PICTURES).permutation(len(files))[:MOST]

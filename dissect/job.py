@@ -25,7 +25,7 @@ from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .generators.base import Generator
 from .levels import level_shares
 from .maps import Maps, signature
-from .models import choices, dissectable, fingerprint, latents_of, segmenter_fingerprint
+from .models import dissectable, identity, segmenter_fingerprint
 from .progress import Progress
 from .scores import Labels, label_units
 from .spool import Spool
@@ -54,11 +54,7 @@ class Job:
     def config(self) -> dict[str, Any]:
         """What makes this run this run: the same in the same folder is resumed, another is refused."""
         return {
-            "model": self.generator.name,
-            "weights_sha256": fingerprint(self.generator.module),
-            "latent": latents_of(self.generator),
-            "output_range": list(self.generator.output_range),
-            **choices(self.generator.module),
+            **identity(self.generator),
             "layers": list(self.plan.shapes),
             "segmenter": self.segmenter.name,
             "segmenter_sha256": segmenter_fingerprint(self.segmenter),

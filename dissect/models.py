@@ -66,21 +66,22 @@ def open_generator(model: str | ModelSpec | Generator, seed: int | None, device:
     return model if seed is None else replace(model, source=model.source.seeded(seed))
 
 
-def choices(module: nn.Module) -> dict[str, object]:
-    """What else than the weights decides what a network draws, where that is known."""
-    return module.settings() if isinstance(module, Architecture) else {}
-
-
-def latents_of(generator: Generator) -> str:
-    """The generator's latents in words, the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", str(generator.source))
+def identity(generator: Generator) -> dict[str, Any]:
+    """What tells a generator from another in the description of a result: all that decides what it draws."""
+    module = generator.module
+    return {
+        "model": generator.name,
+        "weights_sha256": fingerprint(module),
+        "latent": re.sub(r" at 0x[0-9a-f]+", "", str(generator.source)),
+        "output_range": list(generator.output_range),
+        **(module.settings() if isinstance(module, Architecture) else {}),
+    }
 
 
 def check_same(generator: Generator, config: dict[str, Any], where: str) -> None:
     """Raise UsageError if this is not the generator that a run or checkup was made with; `where` names that."""
-    found = {"latent": latents_of(generator), **choices(generator.module)}
-    for name, now in {"weights_sha256": fingerprint(generator.module), **found}.items():
-        if now != (then := config.get(name, now)):
+    for name, now in identity(generator).items():
+        if name != "model" and now != (then := config.get(name, now)):
             said = [f"{one:.12}…" if name == "weights_sha256" else f"{one}" for one in (now, then)]
             raise UsageError(
                 f"{generator.name} has changed since {where} was made ({name}: {said[0]} now, {said[1]} then); bring "

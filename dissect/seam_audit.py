@@ -15,7 +15,7 @@ from .generators.base import Generator, NormalLatents
 from .generators.sources import Encoded, FolderImages
 from .job import command, now
 from .model_spec import ModelSpec
-from .models import choices, fingerprint, latents_of, open_generator, usable_device
+from .models import identity, open_generator, usable_device
 from .progress import Progress
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
@@ -68,10 +68,7 @@ def check_seams(
     if samples is None:
         samples = min(SAMPLES, len(folder_of.files)) if isinstance(folder_of, FolderImages) else SAMPLES
     config = {
-        "model": generator.name,
-        "weights_sha256": fingerprint(generator.module),
-        "latent": latents_of(generator),
-        **choices(generator.module),
+        **identity(generator),
         "tiles": tiles,
         "samples": samples,
         "seed": seed,

@@ -27,7 +27,7 @@ from ..generators.base import Generator
 from ..generators.zoo import MODELS
 from ..job import command, now
 from ..model_spec import ModelSpec
-from ..models import choices, fingerprint, latents_of, open_generator, usable_device
+from ..models import fingerprint, identity, open_generator, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
 from ..store import SCHEMA, safe_name
@@ -84,15 +84,11 @@ def checkup(
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-checkup")
     judge = None if critic is None else _critic(critic, device)
     config = {
-        "model": generator.name,
-        "weights_sha256": fingerprint(generator.module),
+        **identity(generator),
         "samples": samples,
         "reference": None if compared is None else str(compared),
         "critic": critic if isinstance(critic, str | None) else type(critic).__qualname__,
         "critic_sha256": None if judge is None else fingerprint(judge),
-        "output_range": list(generator.output_range),
-        **choices(generator.module),
-        "latent": latents_of(generator),
         "seed": seed,
     }
     if holds(folder, "checkup.json", config, "give another --out, name the folder itself, or delete it"):

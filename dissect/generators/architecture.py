@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +31,8 @@ class Architecture(nn.Module):
         style_layers: names of the layers whose units are style channels.
     """
 
-    family: ClassVar[str]
-    citation: ClassVar[str]
+    family: str
+    citation: str
     latent: int = 0
     classes: int = 0
     inputs: int = 0

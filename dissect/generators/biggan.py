@@ -28,8 +28,7 @@ class Spectral(nn.Module):
     """A weight that is used divided by its largest singular value, of which `u0` is nearly the left vector.
 
     The value is what one power iteration from `u0` finds, which stays as it is but in train mode (Miyato et al. 2018,
-    algorithm 1).
-    `sv0` is a record of training that is not used.
+    algorithm 1). `sv0` is a record of training that is not used.
     """
 
     u0: Tensor

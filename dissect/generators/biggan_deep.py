@@ -31,7 +31,7 @@ BOTTLENECK = 4  # how many times fewer units there are inside a block
 class Spectral(nn.Module):
     """A weight W that is used divided by its largest singular value, u·Wv (Miyato et al. 2018, section 2.2).
 
-    `weight_u` and `weight_v` are nearly its vectors, and stay as they are.
+    `weight_u` and `weight_v` are nearly its vectors, and stay as they are but in train mode.
     """
 
     weight_u: Tensor

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +77,8 @@ class DCGAN(Architecture):
         channels: 3, or 1 for grey images.
     """
 
-    family: ClassVar[str] = "dcgan"
-    citation: ClassVar[str] = (
+    family: str = "dcgan"
+    citation: str = (
         "Radford, Metz and Chintala 2016, Unsupervised Representation Learning with Deep Convolutional Generative "
         "Adversarial Networks, ICLR"
     )

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Self
+from typing import BinaryIO, Self
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class _Made:
     """What calling a name of the file makes: a record of what it was given, whatever that is."""
 
     __slots__ = ("args", "entries", "state")
-    source: ClassVar[str]
+    source: str
     args: tuple[object, ...]
     entries: dict[object, object]
     state: object

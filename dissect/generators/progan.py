@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping
 from statistics import mode
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +75,8 @@ class ProGAN(Architecture):
     `widths` holds the number of units of each resolution from 4×4 up; R = 4 · 2^(len(widths) - 1).
     """
 
-    family: ClassVar[str] = "progan"
-    citation: ClassVar[str] = (
+    family: str = "progan"
+    citation: str = (
         "Karras, Aila, Laine and Lehtinen 2018, Progressive Growing of GANs for Improved Quality, Stability, and "
         "Variation, ICLR"
     )

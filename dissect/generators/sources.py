@@ -16,8 +16,8 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from ...hooks.errors import DissectError, UsageError, one_line
+from ..folders import IMAGES, images_in
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 RESULTS = ("run.json", "checkup.json", "seams.json", "latents.json")  # what our own folders hold
 ORIENTATION = 0x0112  # tag of EXIF
 CUT = 2.0  # standard deviations beyond which truncated latents do not go (Brock et al. 2019, section 3.1)
@@ -96,11 +96,9 @@ class FolderImages:
     def files(self) -> list[Path]:
         """In the order of the samples."""
         root = Path(self.folder)
-        if not root.is_dir():
-            raise UsageError(f"--inputs {self.folder} is no folder; give one with images ({', '.join(SUFFIXES)}).")
-        found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not _result(path, root)]
+        found = [path for path in images_in(root, "--inputs") if not _result(path, root)]
         if not found:
-            raise UsageError(f"--inputs {self.folder} holds no images ({', '.join(SUFFIXES)}).")
+            raise UsageError(f"--inputs {self.folder} holds no images ({', '.join(IMAGES)}).")
 
         def order(path: Path) -> bytes:
             name = path.relative_to(root).as_posix()

@@ -34,7 +34,7 @@ class Restorer(Architecture):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.family = f"{model.architecture.name} (spandrel)"  # type: ignore[misc]  # one class, many families
+        self.family = f"{model.architecture.name} (spandrel)"  # one class, many families
         self.net = model.model
         self.inputs, self.scale, self.multiple = model.input_channels, model.scale, model.size_requirements.multiple_of
         self._model = model

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -156,8 +155,8 @@ class StyleGAN(StyleBased):
         levels: how many resolutions are used; the image is finished at the last, R = 4 · 2^(levels - 1).
     """
 
-    family: ClassVar[str] = "stylegan"
-    citation: ClassVar[str] = (
+    family: str = "stylegan"
+    citation: str = (
         "Karras, Laine and Aila 2019, A Style-Based Generator Architecture for Generative Adversarial Networks, CVPR"
     )
 

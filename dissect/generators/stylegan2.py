@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -167,8 +166,8 @@ class StyleGAN2(StyleBased):
             networks trained in half precision are; NVIDIA's files tell it among their options.
     """
 
-    family: ClassVar[str] = "stylegan2"
-    citation: ClassVar[str] = (
+    family: str = "stylegan2"
+    citation: str = (
         "Karras, Laine, Aittala, Hellsten, Lehtinen and Aila 2020, Analyzing and Improving the Image Quality of "
         "StyleGAN, CVPR"
     )

@@ -163,5 +163,9 @@ def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(matrix)  # ascending, in columns
     values = values.flip(0)[:count].clamp(min=0)  # rounding leaves zeros below zero
     rows = vectors.T.flip(0)[:count]  # (K, D)
-    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))  # (K, 1)
-    return values, (values / total).float(), (rows * largest.sign()).float()
+    return values, (values / total).float(), signed(rows).float()
+
+
+def signed(rows: Tensor) -> Tensor:
+    """rows (K, D), each turned such that its entry largest in size is positive, since a direction has no sign."""
+    return rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()

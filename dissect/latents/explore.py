@@ -24,7 +24,7 @@ from ..folders import holds, written
 from ..generators.base import Generator
 from ..job import command, now
 from ..model_spec import ModelSpec
-from ..models import choices, fingerprint, latents_of, open_generator, usable_device
+from ..models import identity, open_generator, usable_device
 from ..progress import Progress
 from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from .kinds import KINDS, Asked
@@ -104,10 +104,7 @@ def explore(
         plan = make(space, asked, seed)
     config = {
         "kind": kind,
-        "model": generator.name,
-        "weights_sha256": fingerprint(generator.module),
-        "latent": latents_of(generator),
-        **choices(generator.module),
+        **identity(generator),
         "space": space.name,
         **({} if kind in FILMLESS else {"film": animation}),
         "seed": seed,

@@ -24,7 +24,7 @@ from ..measure import shares
 from ..models import dissectable
 from ..randomness import DIRECTIONS, dice
 from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
-from .directions import Directions, Moments, Regression, closed_form
+from .directions import Directions, Moments, Regression, closed_form, signed
 from .space import Space, spread
 
 GANSPACE, SEFA = "ganspace", "sefa"
@@ -90,9 +90,7 @@ def _regressed(space: Space, count: int, advance: Advance) -> tuple[Directions, 
         points, x = maps(samples)
         regression.add(points, (x - found.mean) @ found.vectors.T)
         advance(len(samples) // 2)
-    vectors = torch.nn.functional.normalize(regression.solve(), dim=1)
-    strongest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
-    vectors = vectors * strongest.sign()
+    vectors = signed(torch.nn.functional.normalize(regression.solve(), dim=1))
     directions = Directions(vectors=vectors, scales=found.scales, shares=found.shares, mean=None)
     return directions, f"featuremaps of {layer}, {FITTED_ON:,} samples, regressed to z"
 

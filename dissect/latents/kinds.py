@@ -18,6 +18,7 @@ from ...hooks.errors import UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
 from .. import grid as gr
+from ..generators.biggan_deep import BigGANDeep
 from ..generators.sources import ClassLatents
 from ..generators.style_based import StyleBased
 from ..models import fingerprint, open_segmenter, segmenter_fingerprint
@@ -175,16 +176,14 @@ def _truncated(space: Space, samples: Sequence[int], psi: float, advance: Advanc
         points = sweep(generator.module.mapped(generator.latents(samples)), generator.module.mean_style(), [psi])[:, 0]
         return drawn(replace(space, name="w", fixed=0), points, advance)
     assert isinstance(generator.source, ClassLatents)
-    before = getattr(generator.module, "truncation", None)
-    if before is not None:
-        generator.module.truncation = psi  # type: ignore[assignment]  # a BigGAN-deep has statistics for each
+    there = replace(space, generator=replace(generator, source=replace(generator.source, truncation=psi)))
+    if not isinstance(generator.module, BigGANDeep):
+        return drawn(there, there.points(samples), advance)
+    before, generator.module.truncation = generator.module.truncation, psi  # which has statistics for each
     try:
-        source = replace(generator.source, truncation=psi)
-        there = replace(space, generator=replace(generator, source=source))
         return drawn(there, there.points(samples), advance)
     finally:
-        if before is not None:
-            generator.module.truncation = before
+        generator.module.truncation = before
 
 
 def directions(space: Space, asked: Asked, seed: int) -> Plan:
