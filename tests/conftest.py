@@ -16,6 +16,7 @@ from ganatomy import dissect
 from ganatomy.dissect import Dissection, Effects, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
 
+from .browser import page as page
 from .releases import writer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores share them

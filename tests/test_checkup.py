@@ -25,7 +25,7 @@ from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.reports.checkup import write_checkup
 
 from .boards import SIZE, Board, Repeated, board, flat, of_another_size, strided, unstrided
-from .test_report import page as page
+from .browser import expect
 
 
 def check(tmp_path: Path, name: str = "it", **options: Any) -> Checkup:
@@ -151,7 +151,7 @@ def test_layers_that_cannot_be_equalised_are_checked_all_the_same(fault: str, tm
         assert (found.verdict, found.info["blame"]) == ("visible", row["layer"])
     assert np.isnan(row["own_equalised"])
     page.goto(write_checkup(found).as_uri())
-    assert page.locator("#layers tbody tr").count() == 1
+    expect(page.locator("#layers tbody tr")).to_have_count(1)
 
 
 def test_the_gradient_of_a_known_critic(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from ganatomy.cli import main
 from ganatomy.dissect.generators.base import Generator
 from ganatomy.reports.pages import write_report
 
+from .browser import expect, until
 from .conftest import Painter
-from .test_report import HostileSegmenter, until
-from .test_report import page as page
+from .test_report import HostileSegmenter
 
 Cli = Callable[..., Result]
 
@@ -138,10 +138,10 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     cli("scan", RUN, "--class", "red", "--samples", 10, "--quiet")
     page.goto((RUN / "report" / "index.html").resolve().as_uri() + "#interventions")
     links = page.locator("#view-interventions a")
-    assert links.count() == 3
+    expect(links).to_have_count(3)
     for number, heading in enumerate(("2 units ablated red", "1 unit inserted green", "Each unit alone red")):
         links.nth(number).click()
-        assert page.locator("h2.title:visible").inner_text() == heading
+        expect(page.locator("h2.title:visible")).to_have_text(heading, use_inner_text=True)
         page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
         until(page, "[...document.images].every(i => i.complete)")
         broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)")
@@ -162,20 +162,20 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 10)  # with the pointer
     assert 15 <= int(slider.input_value()) <= 35
     page.get_by_label("segmentation").locator("visible=true").check()
-    assert stage.locator("img.labels").first.is_visible()
-    assert not after.is_visible()
+    expect(stage.locator("img.labels").first).to_be_visible()
+    expect(after).to_be_hidden()
     page.get_by_label("difference").locator("visible=true").check()
-    assert stage.locator("img.difference").is_visible()
+    expect(stage.locator("img.difference")).to_be_visible()
     page.go_back()
     links.nth(2).click()
     rows = page.locator("table.scan:visible tbody tr")
-    assert rows.count() == 6
+    expect(rows).to_have_count(6)
     page.locator("table.scan:visible th button", has_text="IoU rank").click()
     ranks = rows.locator("td:nth-child(4)").all_inner_texts()
     assert ranks == sorted(ranks, key=int)
     rows.first.locator("a").click()
-    assert page.locator("dialog").is_visible()
-    assert "Ablated alone" in page.locator("dialog").inner_text()
+    expect(page.locator("dialog")).to_be_visible()
+    expect(page.locator("dialog")).to_contain_text("Ablated alone")
 
 
 def test_names_are_escaped(painter: Generator, tmp_path: Path, page: Any) -> None:

@@ -19,10 +19,8 @@ from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.comparison import write_comparison
 from ganatomy.segmenters import Vocabulary
 
+from .browser import expect, until
 from .conftest import COLOURS, ColourSegmenter, Go, Painter
-from .test_report import page, until
-
-assert page  # the browser
 
 
 class Shuffled(Painter):
@@ -116,9 +114,9 @@ def test_the_page(page: Any, two: tuple[Any, Any], tmp_path: Path) -> None:
     page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
     until(page, "[...document.images].every(i => i.complete)")
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0 && i.hasAttribute('alt'))")
-    assert "− lost" in page.locator("tr", has_text="red").locator(".lost").first.inner_text()
-    assert page.locator(".matches .card").count() == int(found.units.corresponds.sum())
-    assert page.locator(".sides figure").count() == 24
+    expect(page.locator("tr", has_text="red").locator(".lost").first).to_contain_text("− lost")
+    expect(page.locator(".matches .card")).to_have_count(int(found.units.corresponds.sum()))
+    expect(page.locator(".sides figure")).to_have_count(24)
     table = pd.read_csv(index.parent / "classes.csv")
     assert table["class"].tolist() == found.classes["class"].tolist()
     first = {path: path.read_bytes() for path in index.parent.rglob("*") if path.is_file()}

@@ -26,8 +26,8 @@ from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.checkup import write_checkup
 
 from .boards import Board, board, photographs
+from .browser import expect, until
 from .conftest import ColourSegmenter
-from .test_report import page as page
 
 Mend = Callable[..., Repair]
 
@@ -318,18 +318,17 @@ def test_the_command_and_its_page(checked: Checkup, tmp_path: Path, page: Any) -
     assert Path(told["checkpoint"]).is_file()
     page.goto(address)
     page.evaluate("document.querySelectorAll('img').forEach((one) => (one.loading = 'eager'))")
-    page.wait_for_timeout(500)
-    assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
-    assert page.locator("#layers tbody tr").count() == 1
-    assert page.locator("#layers .visible").inner_text() == "visible"
-    assert page.locator(".spectra figure").count() == 3
+    until(page, "[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
+    expect(page.locator("#layers tbody tr")).to_have_count(1)
+    expect(page.locator("#layers .visible")).to_have_text("visible", use_inner_text=True)
+    expect(page.locator(".spectra figure")).to_have_count(3)
     assert page.locator(".pattern td").all_inner_texts() == ["4"] * 4
-    assert "equalise-up" in page.locator("#repairs").inner_text()
+    expect(page.locator("#repairs")).to_contain_text("equalise-up")
     slider = page.locator("#repair-equalise-up .pair input").first
     slider.focus()
     slider.press("ArrowRight")
     page.locator("#where input[value=difference]").first.check()
-    assert page.locator("#where .difference").first.is_visible()
+    expect(page.locator("#where .difference").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 

@@ -23,9 +23,8 @@ from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.reports.pages import write_report
 
+from .browser import expect, until
 from .conftest import GREEN, RED, UNITS, Planted, Soft
-from .test_report import page as page
-from .test_report import until
 
 Mend = Callable[..., Repair]
 
@@ -251,15 +250,15 @@ def test_the_command_finds_repairs_and_shows(on_path: Path, reference: Path, pag
     assert repaired.state[GREEN] == "constant"
 
     page.goto((where / "report" / "index.html").resolve().as_uri() + "#repairs")
-    assert page.locator("#view-repairs tbody tr").count() == 2
+    expect(page.locator("#view-repairs tbody tr")).to_have_count(2)
     page.get_by_role("link", name="red", exact=True).click()
-    assert page.locator(".verdict:visible").inner_text().startswith("Made worse")
+    expect(page.locator(".verdict:visible")).to_contain_text("Made worse")
     page.get_by_role("link", name="← Artifacts and repairs").locator("visible=true").click()
     page.get_by_role("link", name="realism", exact=True).click()
     until(page, "document.querySelectorAll('.view:not([hidden]) [data-suspects] .card').length === 24")
-    assert page.locator("[data-suspects] .card:visible").first.inner_text().count(f"unit {GREEN}") == 1
+    expect(page.locator("[data-suspects] .card:visible").first).to_contain_text(f"unit {GREEN}")
     page.locator("[data-suspects] .card:visible").first.click()
-    assert page.locator("dialog[open]").count() == 1
+    expect(page.locator("dialog[open]")).to_have_count(1)
 
     lost = CliRunner().invoke(main, ["artifacts"])
     assert lost.exit_code == 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,8 @@ from ganatomy.reports import figures
 from ganatomy.reports.pages import write_report
 from ganatomy.segmenters import Vocabulary
 
+from .browser import expect, until
 from .conftest import COLOURS, ColourSegmenter
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 
 SCRIPT = '"><script>document.title="owned"</script>'
 HOSTILE = ("<img src=x onerror=document.title='owned'>", "$x$ & <b>", "blue", SCRIPT)
@@ -35,45 +35,16 @@ class HostileSegmenter(ColourSegmenter):
     vocabulary = Vocabulary(names=HOSTILE, categories=("<i>",) * 4, colours=(*COLOURS[:3], "red;background:url(x)"))
 
 
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A page of a real browser that fails the test on any console error and any request off the file system."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        page = browser.new_page(viewport={"width": 1240, "height": 900})
-        troubles: list[str] = []
-        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("requestfailed", lambda r: troubles.append(r.url) if r.failure != "net::ERR_ABORTED" else None)
-        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        yield page
-        assert troubles == []
-        browser.close()
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for it to hold; the browser's own waiting would need eval, which the page's policy forbids."""
-    for _ in range(400):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError(condition)
-
-
 def make(painter: Generator, segmenter: ColourSegmenter, folder: Path, **options: Any) -> Path:
     run = dissect.run(painter, layers=[1], segmenter=segmenter, samples=60, out=folder, quiet=True, **options)
     return write_report(run)
 
 
-def cards(page: Any) -> list[int]:
-    """The units of the cards shown, in order."""
-    found = page.locator("#cards .card .head .muted").all_inner_texts()
-    return [int(text.split()[-1]) for text in found]
+def shows(page: Any, units: list[int], in_order: bool = True) -> None:
+    """The cards become those of the units: the address changes first, the page with the event that follows."""
+    shown = "[...document.querySelectorAll('#cards .card .head .muted')].map((one) => +one.innerText.split(' ').pop())"
+    wanted = json.dumps(units if in_order else sorted(units), separators=(",", ":"))
+    until(page, f"JSON.stringify({shown}{'' if in_order else '.sort((a, b) => a - b)'}) === '{wanted}'")
 
 
 def test_search_filter_and_sort(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
@@ -81,51 +52,51 @@ def test_search_filter_and_sort(page: Any, painter: Generator, colours: ColourSe
     units = dissect.Dissection.load(tmp_path / "run").units
     page.goto(index)
     assert "painter" in page.title()
-    assert page.locator("h1").inner_text() == "painter paint"
-    assert "1 unit constant" in page.locator(".warning").inner_text()
+    expect(page.locator("h1")).to_have_text("painter paint", use_inner_text=True)
+    expect(page.locator(".warning")).to_contain_text("1 unit constant")
     page.get_by_role("link", name="Units", exact=True).click()
-    assert len(cards(page)) == 6
-    assert page.locator("#shown").inner_text() == "6 of 6 units"
+    expect(page.locator("#cards .card")).to_have_count(6)
+    expect(page.locator("#shown")).to_have_text("6 of 6 units", use_inner_text=True)
     page.get_by_label("Sort by").select_option("unit")
-    assert cards(page) == [0, 1, 2, 3, 4, 5]
+    shows(page, [0, 1, 2, 3, 4, 5])
     page.get_by_label("reversed").check()
-    assert cards(page) == [5, 4, 3, 2, 1, 0]
+    shows(page, [5, 4, 3, 2, 1, 0])
     page.get_by_label("reversed").uncheck()
     page.get_by_label("Sort by").select_option("iou")
-    by_iou = units[units.iou.notna()].sort_values("iou", ascending=False, kind="stable").unit.tolist()
-    assert cards(page)[: len(by_iou)] == by_iou
+    by_iou = units.sort_values("iou", ascending=False, kind="stable", na_position="last").unit.tolist()
+    shows(page, by_iou)
     page.get_by_label("Find").fill("green")
-    assert cards(page) == units[units.label == "green"].unit.tolist()
+    shows(page, units[units.label == "green"].unit.tolist())
     page.get_by_label("Find").fill("4")
-    assert cards(page) == [4]
-    assert "constant" in page.locator("#cards .card").inner_text()
+    shows(page, [4])
+    expect(page.locator("#cards .card")).to_contain_text("constant")
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("labelled only").check()
-    assert sorted(cards(page)) == units[units.labelled].unit.tolist()
+    shows(page, units[units.labelled].unit.tolist(), in_order=False)
     page.get_by_label("labelled only").uncheck()
     page.get_by_label("IoU from").fill("0.5")
     page.get_by_label("to", exact=True).fill("0.99")
-    assert sorted(cards(page)) == units[units.iou.between(0.5, 0.99)].unit.tolist()
+    shows(page, units[units.iou.between(0.5, 0.99)].unit.tolist(), in_order=False)
 
 
 def test_the_address_holds_the_view(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
     index = make(painter, colours, tmp_path / "run").as_uri()
     units = dissect.Dissection.load(tmp_path / "run").units
     page.goto(index + "#class=green&sort=iou")
-    assert set(cards(page)) == set(units[units.label == "green"].unit)
-    assert page.locator("select[name=class]").input_value() == "green"
-    assert "object" in page.locator("#class").inner_text()
+    shows(page, units[units.label == "green"].unit.tolist(), in_order=False)
+    expect(page.locator("select[name=class]")).to_have_value("green")
+    expect(page.locator("#class")).to_contain_text("object")
     share = dissect.Dissection.load(tmp_path / "run").classes.set_index("class")["share"]["green"]
-    assert f"{100 * share:.1f} % of all pixels" in page.locator("#class").inner_text()
+    expect(page.locator("#class")).to_contain_text(f"{100 * share:.1f} % of all pixels")
     page.goto(index + "#paint/unit=2")
-    assert page.locator("dialog h2").inner_text().startswith("unit 2 blue")
+    expect(page.locator("dialog h2")).to_have_text(re.compile("^unit 2 blue"), use_inner_text=True)
     page.go_back()
     page.locator("dialog").wait_for(state="hidden")
     page.locator("select[name=class]").select_option("red")
-    assert page.url.endswith("#class=red&sort=iou")
+    until(page, "location.hash === '#class=red&sort=iou'")
     page.goto(index + "#nothing/unit=99")  # a stale link shows the units
-    assert page.locator("#cards").is_visible()
-    assert not page.locator("dialog").is_visible()
+    expect(page.locator("#cards")).to_be_visible()
+    expect(page.locator("dialog")).to_be_hidden()
 
 
 def test_the_keyboard_reaches_everything(
@@ -150,11 +121,11 @@ def test_the_keyboard_reaches_everything(
     page.keyboard.press("ArrowLeft")  # there is none before the first
     titled(0)
     images = page.locator("dialog .large")
-    assert images.locator(".region").first.is_visible()
+    expect(images.locator(".region").first).to_be_visible()
     page.keyboard.press("o")
     page.keyboard.press("s")
-    assert not images.locator(".region").first.is_visible()
-    assert images.locator("img.labels").first.is_visible()
+    expect(images.locator(".region").first).to_be_hidden()
+    expect(images.locator("img.labels").first).to_be_visible()
     page.keyboard.press("Escape")
     page.locator("dialog").wait_for(state="hidden")
     until(page, "document.activeElement.dataset.unit === '0'")
@@ -167,9 +138,8 @@ def test_the_panel_tells_what_the_run_knows(
     run = dissect.Dissection.load(tmp_path / "run")
     unit = run.units.iloc[2]
     page.goto(index + "#paint/unit=2")
-    shown = page.locator("dialog").inner_text()
-    assert f"{unit.position_iou:.3f}" in page.locator("dialog .figures").inner_text()
-    assert "better than that of other images" in shown
+    expect(page.locator("dialog")).to_contain_text("better than that of other images")
+    expect(page.locator("dialog .figures")).to_contain_text(f"{unit.position_iou:.3f}")
     ys = [float(point.split(",")[1]) for point in page.locator("polyline.iou").get_attribute("points").split()]
     iou, chance = (values[2] for values in run.curves("paint"))
     assert np.allclose(ys, 180 * (1 - iou / 1.0), atol=0.06)  # the greatest IoU is 1, where the axis ends
@@ -182,11 +152,11 @@ def test_the_panel_tells_what_the_run_knows(
     rivals = run.rivals("paint").query("unit == 2 and iou.notna()")
     assert [text.split()[0] for text in told] == rivals["class"].tolist()
     assert f"{rivals.iou.iloc[0]:.3f}" in told[0]
-    assert page.locator("dialog canvas").count() == 1
-    assert page.locator("dialog .large figure").count() == len(run.tops("paint")[0][2])
+    expect(page.locator("dialog canvas")).to_have_count(1)
+    expect(page.locator("dialog .large figure")).to_have_count(len(run.tops("paint")[0][2]))
     page.goto(index + "#paint/unit=4")
-    assert "tells of no class: constant" in page.locator("dialog").inner_text()
-    assert page.locator("dialog polyline").count() == 0
+    expect(page.locator("dialog")).to_contain_text("tells of no class: constant")
+    expect(page.locator("dialog polyline")).to_have_count(0)
 
 
 def test_pictures_load_and_links_lead_somewhere(
@@ -218,7 +188,7 @@ def test_a_single_file_holds_everything(
     page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
     until(page, "[...document.images].every(i => i.complete)")
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0 && i.src.startsWith('data:'))")
-    assert len(cards(page)) == 6
+    expect(page.locator("#cards .card")).to_have_count(6)
     assert page.locator("a[download='units.csv']").first.get_attribute("href").startswith("data:text/csv;base64,")
 
 
@@ -269,11 +239,11 @@ def test_thousands_of_units_filter_at_once(page: Any, colours: ColourSegmenter, 
         many, layers=[1], segmenter=colours, samples=8, grid=8, significance="off", out=tmp_path / "run", quiet=True
     )
     page.goto(write_report(run).as_uri() + "#units")
-    assert page.locator("#shown").inner_text() == "4096 of 4096 units"
-    assert page.locator("#cards .card").count() == 48
-    assert page.locator("#page").inner_text() == "page 1 of 86"
+    expect(page.locator("#shown")).to_have_text("4096 of 4096 units", use_inner_text=True)
+    expect(page.locator("#cards .card")).to_have_count(48)
+    expect(page.locator("#page")).to_have_text("page 1 of 86", use_inner_text=True)
     page.get_by_role("button", name="Next").click()
-    assert page.locator("#page").inner_text() == "page 2 of 86"
+    expect(page.locator("#page")).to_have_text("page 2 of 86", use_inner_text=True)
     taken = page.evaluate(
         "[0, 1, 2, 3, 4].map((k) => { const start = performance.now();"
         "form.elements.find.value = ['red', 'e', 'blue', '7', ''][k];"
@@ -281,7 +251,7 @@ def test_thousands_of_units_filter_at_once(page: Any, colours: ColourSegmenter, 
     )
     print(f"filtered 4,096 units in {[round(one) for one in taken]} ms")
     page.get_by_label("Find").fill("77")
-    assert cards(page) == [77]
+    shows(page, [77])
 
 
 def test_controls_and_directions_are_named_so(
@@ -295,21 +265,21 @@ def test_controls_and_directions_are_named_so(
         assert row[3] == f"{found.units.labelled.sum()} of 6"
     for control in ("rotation", "untrained"):
         page.goto(make(painter, colours, tmp_path / control, controls=[control]).as_uri())
-        assert page.locator("#controls tbody tr").count() == 2
+        expect(page.locator("#controls tbody tr")).to_have_count(2)
     page.goto(make(painter, colours, tmp_path / "mixed", basis="pca", directions=3).as_uri())
-    assert "directions of paint are labelled" in page.locator("#view-overview .figures").inner_text()
+    expect(page.locator("#view-overview .figures")).to_contain_text("directions of paint are labelled")
     page.get_by_role("link", name="Directions", exact=True).click()
-    assert page.locator("#shown").inner_text() == "3 of 3 directions"
+    expect(page.locator("#shown")).to_have_text("3 of 3 directions", use_inner_text=True)
 
 
 def test_a_run_without_a_test_says_so(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
     page.goto(make(painter, colours, tmp_path / "run", significance="off").as_uri())
     page.get_by_text("Exactly").click()
-    assert "were not tested against place and chance" in page.locator(".notes").inner_text()
+    expect(page.locator(".notes")).to_contain_text("were not tested against place and chance")
     page.get_by_role("link", name="Units", exact=True).click()
-    assert page.get_by_label("Sort by").locator("option[value=q]").count() == 0
+    expect(page.get_by_label("Sort by").locator("option[value=q]")).to_have_count(0)
     page.locator("#cards .card").first.click()
-    assert "labels of this run were not tested" in page.locator("dialog").inner_text()
+    expect(page.locator("dialog")).to_contain_text("labels of this run were not tested")
 
 
 def test_a_strangers_run_folder_runs_no_script(page: Any, painter: Generator, tmp_path: Path) -> None:
@@ -326,10 +296,10 @@ def test_a_strangers_run_folder_runs_no_script(page: Any, painter: Generator, tm
         page.goto(tmp_path.joinpath("run", "report", "index.html").as_uri() + place)
         page.wait_for_timeout(150)
         assert page.title() != "owned"
-        assert page.locator("script").count() == 2  # the data and the page's own
-        assert page.locator("img[onerror], b b, h1 script").count() == 0
+        expect(page.locator("script")).to_have_count(2)  # the data and the page's own
+        expect(page.locator("img[onerror], b b, h1 script")).to_have_count(0)
     page.goto(tmp_path.joinpath("run", "report", "index.html").as_uri() + "#units")
-    assert HOSTILE[0] in page.locator("#cards").inner_text()
+    expect(page.locator("#cards")).to_contain_text(HOSTILE[0])
     whole = (tmp_path / "run" / "report" / "index.html").read_text()
     assert "url(x)" not in whole
     assert "<img src=x" not in whole

@@ -17,8 +17,8 @@ from ganatomy.dissect.seam_audit import check_seams
 from ganatomy.dissect.seam_checks import SeamCheck
 from ganatomy.hooks.errors import DissectError, UsageError
 
+from .browser import expect, until
 from .families import photos
-from .test_report import page as page
 
 
 class Normed(nn.Module):
@@ -55,10 +55,9 @@ def test_seams_are_told_and_shown(tiles: str, tmp_path: Path, page: Any) -> None
     assert rows["excess", "all", "step"]["low"] > 1
     assert abs(rows["input", "all", "step"]["ratio"] - rows["whole", "all", "step"]["ratio"]) < 0.1
     page.goto(Path(shown.stdout.strip()).resolve().as_uri())
-    page.wait_for_timeout(300)
-    assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
-    assert page.locator("#pictures img").count() == 3
-    assert page.locator("#ratios tbody tr").count() == 12
+    until(page, "[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
+    expect(page.locator("#pictures img")).to_have_count(3)
+    expect(page.locator("#ratios tbody tr")).to_have_count(12)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     again = SeamCheck.load(tmp_path / "it")
     assert again.info["verdict"] == "seams"
