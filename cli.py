@@ -10,7 +10,7 @@ import click
 from .hooks.errors import UsageError
 from .reports import command as with_
 from .reports import console, console_models, told
-from .reports.command import CRITIC_ONLY, GRID_ONLY, UNITS_ONLY, a_file, a_run, common, refuse
+from .reports.command import CRITIC_ONLY, GRID_ONLY, UNITS_ONLY, a_file, a_run, common, refuse, spread
 from .reports.runnable import examples
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -24,7 +24,7 @@ def main() -> None:
 
 @main.command(epilog=examples("run"))
 @with_.run_options
-@common
+@spread
 def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> object:
     """Dissect layers: which units draw which classes."""
     from .dissect.pipeline import run as dissect_run
@@ -36,7 +36,7 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
 @with_.effects_options
 @click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
 @click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
-@common
+@spread
 def ablate(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN off: which classes leave?"""
     from .dissect.interventions import ablate as dissect_ablate
@@ -50,7 +50,7 @@ def ablate(*, run: Path, quiet: bool, **options: Any) -> object:
     "--where", default="grid", show_default=True, help="grid (each cell alone), x,y[,w,h], class:NAME, a mask."
 )
 @click.option("--level", type=float, help="Value: what this share of pixels exceeds.  [default: typical for the class]")
-@common
+@spread
 def insert(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN on: which classes appear?"""
     from .dissect.interventions import insert as dissect_insert
@@ -64,7 +64,7 @@ def insert(*, run: Path, quiet: bool, **options: Any) -> object:
 @click.option("--layer", help="Layer of the run.  [default: all in turn]")
 @click.option("--samples", default=64, show_default=True, help="The run's first ones.")
 @with_.where_options
-@common
+@spread
 def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object:
     """Ablate each unit of a RUN alone: which ones matter?"""
     from .dissect.store import Dissection
@@ -77,7 +77,7 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object
 
 @main.command(epilog=examples("artifacts"))
 @with_.artifact_options
-@common
+@spread
 def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Rank units and samples by suspicion of artifacts."""
     from .dissect.artifacts import find
@@ -91,7 +91,7 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
 
 @main.command(epilog=examples("repair"))
 @with_.repair_options
-@common
+@spread
 def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Take suspect units out, or mend a checkerboard: better images? Writes the repaired generator."""
     if checkerboard:
@@ -112,7 +112,7 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
 
 @main.command(epilog=examples("checkup"))
 @with_.checkup_options
-@common
+@spread
 def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: Any) -> object:
     """Does a generator's upsampling draw checkerboards? Which layer? Or, with --tiles: do seams show?"""
     if tiles is not None:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
-from . import randomness
+from . import randomness, ranks
 from .maps import Maps
 
 UNITS = "units"
@@ -148,12 +148,13 @@ def sample_pixels(maps: Maps, seed: int) -> NDArray[np.float32]:
     spool = maps.spool
     height, width = maps.plan.shapes[maps.layer][1:]
     each = min(height * width, max(1, PIXELS // -(-spool.samples // 2)))  # pixels of a sample
-    found = []
-    for shard in range(len(spool)):
+    found: dict[int, NDArray[np.float32]] = {}
+    for shard in spool.here:
         x = maps.read(shard, slice(None))[::2].float().flatten(2).transpose(1, 2)  # (n, h w, U)
         places = np.argsort(randomness.dice(seed, randomness.PIXELS, shard).random(x.shape[:2]), axis=1)[:, :each]
-        found.append(np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2]))
-    return np.concatenate(found)[:PIXELS]
+        found[shard] = np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2])
+    shards = {shard: pixels for part in ranks.joined(found) for shard, pixels in part.items()}
+    return np.concatenate([shards[shard] for shard in sorted(shards)])[:PIXELS]
 
 
 def principal(pixels: NDArray[np.float32], count: int) -> Tensor:

@@ -77,10 +77,11 @@ def capture(
     segmenter: Segmenter,
     plan: Plan,
     spool: Spool,
+    shards: Sequence[int],
     batch: int | None,
     advance: Callable[[int], None],
 ) -> None:
-    """Fill the shards that the spool lacks. `batch` None chooses by device; when memory runs out it is halved.
+    """Fill these shards of the spool. `batch` None chooses by device; when memory runs out it is halved.
 
     Raises:
         DissectError: memory does not suffice for one sample, or a network failed.
@@ -90,7 +91,7 @@ def capture(
     threads = Threads() if generator.device.type == "cpu" else nullcontext()
     with threads_kept(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None
-        for shard in spool.missing():
+        for shard in shards:
             indices = spool.indices(shard)
             parts: list[Arrays] = []
             start = 0

@@ -31,7 +31,7 @@ from .maps import Maps, pieces, whole
 from .scores import Floats, Labels, iou_of, iqr_of
 from .significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
 from .spool import SHARD
-from .tally import Tally, in_blocks
+from .tally import Steps, Tally, in_blocks
 
 UNITS_AT_ONCE = 32
 PIECE = 2**19  # pixels, or counters, worked on together: they fit the processor's cache
@@ -93,13 +93,15 @@ def examine_layer(
 @torch.inference_mode()
 def _examine_block(
     maps: Maps, block: slice, tally: Tally, labels: Labels, rule: str, how: Thoroughness, seed: int
-) -> Evidence:
+) -> Steps[Evidence]:
     grid = maps.plan.grid
     scale = lv.Scale(tally.scale.low[block], tally.scale.high[block])
     label, level = labels.label[block], labels.level[block]
     classes, own = np.unique(label, return_inverse=True)  # only classes that label a unit here are looked at
     least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1  # step of the region
-    pairs: dict[int, Tensor] = {}
+    spool = maps.spool
+    sizes = sorted({len(spool.indices(shard)[1::2]) for shard in (0, len(spool) - 1)} - {0})
+    pairs = {size: torch.zeros(len(label), size, size, dtype=torch.float64) for size in sizes}
     sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)  # |M ∩ C|, |M|, |C|: plain, then bootstrapped
     regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
     ballot = _Candidates(tally.codes[block], labels, block, grid, how.stride, CANDIDATES)
@@ -107,7 +109,7 @@ def _examine_block(
 
     at_once = max(1, PIECE // (SHARD // 2 * grid**2))
     buffers = torch.empty(2, at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
-    for shard in range(len(maps.spool)):
+    for shard in spool.here:
         steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard)
         ballot.add(steps[::2], names[::2], _bootstrapped(len(names[::2]), seed, 2 * shard))
 
@@ -130,36 +132,44 @@ def _examine_block(
             area[piece] = masks.sum(2)
             overlap[piece] = torch.bmm(masks, maps_of_classes[own[piece]].transpose(1, 2))
         places += maps_of_classes.sum(1)
-        pairs[size] = pairs.get(size, 0) + overlap.double()
+        pairs[size] += overlap.double()
         of_class = maps_of_classes.sum(2)[own]  # (U, n)
         for row, image in enumerate((overlap.diagonal(dim1=1, dim2=2), area, of_class)):
             sums[row] += weights @ image.T
-    scored_images = maps.spool.samples // 2
-    expected = (regions.double() * places[own].double()).sum(1).numpy() / scored_images  # |M ∩ C| by place
-    inside, m, c = sums.numpy()
-    low, high = interval(iou_of(inside[1:], m[1:], c[1:]))
-    both = m[0] + c[0]
-    position = iou_of(expected, m[0], c[0])
-    best, rows = labels.ranking[block, :RIVALS], np.arange(len(label))[:, None]
-    at = rows + block.start, best, labels.class_level[block][rows, best]
-    counted = tally.score.intersection[at], tally.score.unit_area[at[0], at[2]], tally.score.class_area[best]
-    others = rivals.overlaps(iou_of(*counted))
-    for values, own_value in zip(others, (low, high, position), strict=True):
-        values[:, 0] = own_value  # the label is its own first rival, and known from every pixel
-    rival_low, rival_high, rival_position = others
-    slope = np.divide(both, (both - expected) ** 2, out=np.zeros_like(both), where=both > expected)  # of a / (both − a)
-    return Evidence(
-        low=low,
-        high=high,
-        position_iou=position,
-        null_sd=permutation_spread(pairs) * slope,
-        p_value=permutation_p(pairs, how.permutations, seed),
-        votes=ballot.votes(rule),
-        fires=F.adaptive_avg_pool2d(regions.view(-1, grid, grid), min(MAP, grid)).div(scored_images).half().numpy(),
-        rival_low=rival_low,
-        rival_high=rival_high,
-        rival_position=rival_position,
-    )
+    yield *pairs.values(), sums, regions, places, *ballot.sums(), *rivals.sums()
+    scored_images = spool.samples // 2
+
+    @torch.inference_mode()
+    def evidence() -> Evidence:
+        expected = (regions.double() * places[own].double()).sum(1).numpy() / scored_images  # |M ∩ C| by place
+        inside, m, c = sums.numpy()
+        low, high = interval(iou_of(inside[1:], m[1:], c[1:]))
+        both = m[0] + c[0]
+        position = iou_of(expected, m[0], c[0])
+        best, rows = labels.ranking[block, :RIVALS], np.arange(len(label))[:, None]
+        at = rows + block.start, best, labels.class_level[block][rows, best]
+        counted = tally.score.intersection[at], tally.score.unit_area[at[0], at[2]], tally.score.class_area[best]
+        others = rivals.overlaps(iou_of(*counted))
+        for values, own_value in zip(others, (low, high, position), strict=True):
+            values[:, 0] = own_value  # the label is its own first rival, and known from every pixel
+        rival_low, rival_high, rival_position = others
+        slope = np.divide(
+            both, (both - expected) ** 2, out=np.zeros_like(both), where=both > expected
+        )  # of a / (both − a)
+        return Evidence(
+            low=low,
+            high=high,
+            position_iou=position,
+            null_sd=permutation_spread(pairs) * slope,
+            p_value=permutation_p(pairs, how.permutations, seed),
+            votes=ballot.votes(rule),
+            fires=F.adaptive_avg_pool2d(regions.view(-1, grid, grid), min(MAP, grid)).div(scored_images).half().numpy(),
+            rival_low=rival_low,
+            rival_high=rival_high,
+            rival_position=rival_position,
+        )
+
+    return evidence
 
 
 class _Candidates:
@@ -184,7 +194,7 @@ class _Candidates:
         side = -(-grid // stride)
         self.regions = torch.zeros(*best.shape, side**2)  # in how many images each pixel lies above the level
         self.places = torch.zeros(self.classes, side**2)  # and in how many it is of the class
-        self.images = 0
+        self.images = torch.zeros((), dtype=torch.float64)
 
     def add(self, steps: Tensor, names: Tensor, weights: Tensor, *, places: bool = False) -> None:
         """steps (n, U, h, w) of some images, their names (n, P, g, g), -1 for unlabelled, weights (1 + ROUNDS, n).
@@ -223,6 +233,10 @@ class _Candidates:
         self.area += torch.einsum("rn,nut->rut", weights, area)
         self.present += weights @ present.float()
         self.pixels += weights.sum(1)[:, None, None] * names.shape[2]
+
+    def sums(self) -> tuple[Tensor, ...]:
+        """All that has been added up."""
+        return self.inside, self.area, self.present, self.pixels, self.regions, self.places, self.images
 
     def votes(self, rule: str) -> Floats:
         """(U, C) share of the replicates in which a class has the highest score; none has where all score nothing."""

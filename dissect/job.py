@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
+from . import ranks
 from .bases import Basis
 from .capture import Plan, capture
 from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
@@ -99,15 +100,18 @@ class Job:
         shares = level_shares(settings["quantile"])
         rule, fixed, seed = settings["threshold"], shares.index(settings["quantile"]), settings["seed"] or 0
         how = THOROUGHNESS.get(settings["significance"])
-        missing = sum(len(spool.indices(shard)) for shard in spool.missing())
+        missing = ranks.first(lambda: sum(len(spool.indices(shard)) for shard in spool.missing()))
+        lacking = spool.divide()
         total = sum(self.basis.width(layer, shape[0]) for layer, shape in plan.shapes.items())
         clock = [time.perf_counter()]
         control = f"{self.control}: " if self.control else ""
         with Progress(self.quiet) as progress:
             if missing:
                 done = settings["samples"] - missing
-                with progress.task(f"{control}generate and segment", settings["samples"], done=done) as advance:
-                    capture(self.generator, self.segmenter, plan, spool, self.batch_size, advance)
+                with progress.task(
+                    f"{control}generate and segment", settings["samples"], done=done, spread=True
+                ) as advance:
+                    capture(self.generator, self.segmenter, plan, spool, lacking, self.batch_size, advance)
             clock.append(time.perf_counter())
             found: dict[str, tuple[Maps, Tally, Labels]] = {}
             with progress.task(f"{control}score {self.basis.noun}s", total) as advance:

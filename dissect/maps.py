@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import ranks
 from .capture import Plan
 from .spool import Spool
 
@@ -77,13 +78,14 @@ def signature(maps: Maps) -> NDArray[np.float16]:
     """(U, n, cells) by which a unit can be recognised in another run of the same latents: its activations on the first
     64 samples, averaged over 4×4 cells of the map, as a share of the greatest of them.
     """
-    parts = []
-    for block in pieces(len(maps), UNITS_AT_ONCE):
-        first = whole(maps.read(0, block)[:SIGNED])  # (n, u, h, w)
-        cells = F.adaptive_avg_pool2d(first, (min(CELLS, first.shape[2]), min(CELLS, first.shape[3])))
-        apart = cells.transpose(0, 1).flatten(2)  # (u, n, cells)
-        parts.append((apart / apart.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().numpy())
-    return np.concatenate(parts)
+    return np.concatenate(ranks.first(lambda: [_signature(maps, block) for block in pieces(len(maps), UNITS_AT_ONCE)]))
+
+
+def _signature(maps: Maps, block: slice) -> NDArray[np.float16]:
+    first = whole(maps.read(0, block)[:SIGNED])  # (n, u, h, w)
+    cells = F.adaptive_avg_pool2d(first, (min(CELLS, first.shape[2]), min(CELLS, first.shape[3])))
+    apart = cells.transpose(0, 1).flatten(2)  # (u, n, cells)
+    return (apart / apart.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().numpy()
 
 
 def whole(features: Tensor) -> Tensor:

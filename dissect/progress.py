@@ -20,6 +20,10 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from . import ranks
+
+Advance = Callable[[int], None]
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -28,7 +32,7 @@ class _Rate(ProgressColumn):
 
 
 class Progress:
-    """A group of bars; with `quiet`, none is shown."""
+    """A group of bars; with `quiet`, none is shown. Of several processes the first one shows what all have done."""
 
     def __init__(self, quiet: bool) -> None:
         self._bars = Bars(
@@ -40,7 +44,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=quiet,
+            disable=quiet or ranks.number() > 0,
         )
 
     def __enter__(self) -> Progress:
@@ -53,7 +57,16 @@ class Progress:
         self._bars.stop()
 
     @contextmanager
-    def task(self, description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-        """A bar; yields the function that moves it on."""
+    def task(self, description: str, total: int, done: int = 0, *, spread: bool = False) -> Iterator[Advance]:
+        """A bar; yields the function that moves it on. `spread`: each process does a part of it, else all do all."""
         task = self._bars.add_task(description, total=total, completed=done)
-        yield lambda count: self._bars.advance(task, count)
+        if not spread or ranks.size() == 1:
+            yield lambda count: self._bars.advance(task, count)
+            return
+        counter = ranks.Counter()
+
+        def show(everywhere: int) -> None:
+            self._bars.update(task, completed=done + everywhere)
+
+        yield lambda count: show(counter.add(count))
+        counter.wait(show)

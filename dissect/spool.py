@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError
+from . import ranks
 
 SHARD = 128  # samples; even, so that a sample's parity is that of its row
 
@@ -28,6 +29,15 @@ class Spool:
     def __init__(self, folder: Path, samples: int) -> None:
         self.folder = folder
         self.samples = samples
+        self.here = list(range(len(self)))  # the shards that this process makes and reads
+
+    def divide(self) -> list[int]:
+        """Deal the shards out among the processes, and return those of this one that are not there yet."""
+        missing = ranks.first(self.missing)
+        there = [shard for shard in range(len(self)) if shard not in missing]
+        lacking = list(ranks.mine(missing))
+        self.here = sorted([*ranks.mine(there), *lacking])
+        return lacking
 
     def __len__(self) -> int:
         return -(-self.samples // SHARD)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from . import grid as gr
 from . import levels as lv
+from . import ranks
 from .capture import threads_kept
 from .maps import Maps, pieces, whole
 from .scores import Counts
@@ -27,6 +27,7 @@ SURVEY_VALUES = 2**22  # float16 values counted together
 TOP = 12  # most-activating samples kept a unit
 
 Result = TypeVar("Result")
+Steps = Generator[Sequence[Tensor], None, Callable[[], Result]]  # see `in_blocks`
 
 OK, CONSTANT, NOT_FINITE = "ok", "constant", "not finite"
 
@@ -66,25 +67,62 @@ def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Call
 
 
 def in_blocks(
-    work: Callable[[slice], Result], units: int, at_once: int, advance: Callable[[int], None]
+    work: Callable[[slice], Steps[Result]], units: int, at_once: int, advance: Callable[[int], None]
 ) -> list[Result]:
-    """What `work` makes of each block of units, in order; blocks run side by side, one processor each."""
+    """What is made of each block of units, in order; blocks run side by side, one processor each.
 
-    def alone(block: slice) -> Result:
-        torch.set_num_threads(1)
-        return work(block)
-
+    `work` looks at the shards of this process, yields what is to be summed over all processes, and goes on with the
+    sums. What it returns is called in one of the processes, which tells the others.
+    """
     blocks = list(pieces(units, at_once))
     done: list[Result] = []
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=ranks.processors())
     with threads_kept():
         try:
-            for block, result in zip(blocks, pool.map(alone, blocks), strict=True):
+            alone = ranks.size() == 1
+            results = pool.map(_at_once, map(work, blocks)) if alone else _together(list(map(work, blocks)), pool)
+            for block, result in zip(blocks, results, strict=True):
                 done.append(result)
                 advance(block.stop - block.start)
         finally:
             pool.shutdown(cancel_futures=True)
     return done
+
+
+def _at_once(steps: Steps[Result]) -> Result:
+    """All steps of a block, with nothing to be added to its sums."""
+    torch.set_num_threads(1)
+    while True:
+        _, end = _step(steps)
+        if end:
+            return end()
+
+
+def _together(blocks: Sequence[Steps[Result]], pool: ThreadPoolExecutor) -> Iterator[Result]:
+    """The results of the blocks, some at a time; sums are taken in the same order in every process."""
+    for some in pieces(len(blocks), ranks.first(ranks.processors)):
+        group = blocks[some]
+        ends: list[Callable[[], Result] | None] = [None] * len(group)
+        while waiting := [number for number, end in enumerate(ends) if end is None]:
+            for number, (sums, end) in zip(waiting, pool.map(_step, [group[k] for k in waiting]), strict=True):
+                with torch.inference_mode():
+                    ranks.total(*sums)
+                ends[number] = end
+        yield from ranks.in_order(list(pool.map(_call, ranks.mine(ends))))
+
+
+def _step(steps: Steps[Result]) -> tuple[Sequence[Tensor], Callable[[], Result] | None]:
+    """What a block wants summed next, or what is left to be called when it has all."""
+    torch.set_num_threads(1)
+    try:
+        return next(steps), None
+    except StopIteration as end:
+        return (), end.value
+
+
+def _call(end: Callable[[], Result] | None) -> Result:
+    assert end is not None
+    return end()
 
 
 def _stack(counts: Sequence[Counts]) -> Counts:
@@ -98,29 +136,32 @@ def _stack(counts: Sequence[Counts]) -> Counts:
 
 
 @torch.inference_mode()
-def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]) -> Tally:
-    survey = _survey(maps, block)
+def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]) -> Steps[Tally]:
+    survey = yield from _survey(maps, block)
     scale, full = lv.step_range(survey.histogram)
     while True:
         joint, every = _count(maps, block, scale, classes)
+        yield (every,)
         codes = lv.quantile_codes(every.sum(1), shares)
         outside = (codes.amin(1) == 0) & (scale.low > full.low)
         outside |= (codes.amax(1) == lv.STEPS - 1) & (scale.high < full.high)
         if not outside.any():
             break
         scale = lv.Scale(torch.where(outside, full.low, scale.low), torch.where(outside, full.high, scale.high))
-    inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)[:, :, :classes].numpy()
+    inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)
+    class_area = joint[0].sum(-1)  # (2, C + 1)
+    yield inside, class_area  # far less than `joint` itself
     area = lv.counts_above(every, codes).numpy()
     choose, score = (
         Counts(
-            intersection=inside[:, half],
+            intersection=inside[:, half, :classes].numpy(),
             unit_area=area[:, half],
-            class_area=joint[0, half, :classes].sum(-1).numpy(),
+            class_area=class_area[half, :classes].numpy(),
             pixels=int(every[0, half].sum()),
         )
         for half in (0, 1)
     )
-    return Tally(
+    return lambda: Tally(
         level=(scale.activation(codes) * maps.scale).numpy(),
         scale=scale,
         codes=codes,
@@ -142,25 +183,34 @@ class _Survey:
     peak: Tensor
 
 
-def _survey(maps: Maps, block: slice) -> _Survey:
+def _survey(maps: Maps, block: slice) -> Generator[Sequence[Tensor], None, _Survey]:
     """Which values the featuremaps take, and the most-activating samples."""
     units = block.stop - block.start
     histogram = torch.zeros(units, 2**16, dtype=torch.int64)
-    top, peak = torch.zeros(units, 0, dtype=torch.int64), torch.zeros(units, 0)
+    number = min(TOP, maps.spool.samples)
+    top, peak = torch.zeros(units, number, dtype=torch.int64), torch.full((units, number), -torch.inf)
     waiting: list[Tensor] = []
-    shards = len(maps.spool)
-    for shard in range(shards):
+    for shard in maps.spool.here:
         raw = maps.read(shard, block)
         waiting.append(lv.float16_codes(raw))
-        if shard == shards - 1 or sum(map(len, waiting)) > SURVEY_VALUES:
+        if shard == maps.spool.here[-1] or sum(map(len, waiting)) > SURVEY_VALUES:
             histogram += lv.float16_histogram(waiting, units)
             waiting.clear()
         indices = torch.tensor(maps.spool.indices(shard)).expand(units, -1)
-        peak = torch.cat([peak, whole(raw).amax((2, 3)).T], 1)
-        peak, order = (t[:, :TOP] for t in peak.sort(dim=1, descending=True, stable=True))
-        top = torch.cat([top, indices], 1).gather(1, order)
+        top, peak = _highest(torch.cat([top, indices], 1), torch.cat([peak, whole(raw).amax((2, 3)).T], 1), number)
+    tops, peaks = ranks.apart(top), ranks.apart(peak)
+    yield histogram, tops, peaks
+    if ranks.size() > 1:
+        top, peak = _highest(tops.transpose(0, 1).flatten(1), peaks.transpose(0, 1).flatten(1), number)
     histogram, finite = lv.broken_as_zero(histogram)
     return _Survey(histogram=histogram, finite=finite, top=top, peak=peak)
+
+
+def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Those of the highest peaks (U, n), earlier samples first where peaks are equal."""
+    samples, order = samples.sort(dim=1)
+    peaks, ranking = peaks.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return samples.gather(1, ranking[:, :number]), peaks[:, :number]
 
 
 def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> tuple[Tensor, Tensor]:
@@ -173,7 +223,7 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> tuple[Ten
     at_once = max(1, PIECE_PIXELS // (SHARD * grid**2))
     pixels = at_once * SHARD * grid**2
     real, truncated = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
-    for shard in range(len(maps.spool)):
+    for shard in maps.spool.here:
         features = whole(maps.read(shard, block))
         planes = _groups(maps, shard, classes)
         for piece in pieces(units, at_once):
@@ -205,10 +255,11 @@ def _groups(maps: Maps, shard: int, classes: int) -> list[Tensor]:
 def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
     """(C,) in how many samples each class occurs."""
     found = torch.zeros(classes + 1, dtype=torch.int64)
-    for shard in range(len(spool)):
+    for shard in spool.here:
         labels = torch.from_numpy(np.array(spool.read(shard, "labels"), dtype=np.int64)).flatten(1)
         present = torch.zeros(len(labels), classes + 1, dtype=torch.int64)
         found += present.scatter_(1, labels.remainder(classes + 1), 1).sum(0)
+    ranks.total(found)
     return found[:classes].numpy()
 
 
@@ -217,10 +268,11 @@ def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]
     grid = maps.plan.grid
     masks = np.zeros((*top.shape, grid, -(-grid // 8)), np.uint8)
     scaled = torch.from_numpy(threshold / maps.scale)[:, None, None]
-    for shard in range(len(maps.spool)):
+    for shard in maps.spool.here:
         unit, place = np.nonzero(top // SHARD == shard)
         if len(unit):
             chosen = maps.pick(shard, top[unit, place] - maps.spool.indices(shard).start, unit)
             above = gr.upsample(chosen, grid) > scaled[unit]
             masks[unit, place] = np.packbits(above.numpy(), axis=-1)
+    ranks.total(torch.from_numpy(masks))
     return masks

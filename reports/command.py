@@ -5,21 +5,23 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..dissect import ranks
 from ..dissect.model_spec import ModelSpec
 from ..hooks.errors import DissectError, UsageError, one_line
 
 
-def common(command: Callable[..., object]) -> Callable[..., None]:
+def common(command: Callable[..., object], *, spread: bool = False) -> Callable[..., None]:
     """Give a command --debug, --quiet and --json; print its result or its one-line error.
 
-    The command gets `quiet` and returns what --json prints.
+    The command gets `quiet` and returns what --json prints. If it is `spread`, several processes can do it together.
     """
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -27,31 +29,50 @@ def common(command: Callable[..., object]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else.")
     @functools.wraps(command)
     def wrapped(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
-        try:
+        with _told_in_a_line(debug), _processes(command.__name__, spread), _told_in_a_line(debug):
             result = command(quiet=quiet or as_json, **_as_one(options))
-        except KeyboardInterrupt:
-            if debug:
-                raise
-            _fail(
-                "Interrupted. A dissection goes on where it stopped: run the same command again; others start anew.",
-                130,
-            )
-        except DissectError as error:
-            if debug:
-                raise
-            _fail(" ".join(str(error).split()), error.exit_code)
-        except Exception as error:
-            if debug:
-                raise
-            _fail(f"{one_line(error)} (--debug shows where)", 1)
-        if as_json:
-            click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
+            if as_json and ranks.number() == 0:
+                click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
 
     return wrapped
 
 
-def _fail(message: str, code: int) -> None:
-    click.echo(f"dissect: {message}", err=True)
+spread = functools.partial(common, spread=True)
+
+
+@contextmanager
+def _processes(name: str, spread: bool) -> Iterator[None]:
+    """Join those that torchrun started with this one, if it did."""
+    if ranks.by_torchrun() and not spread:
+        raise UsageError(f"dissect {name} is done by one process; start it without torchrun.")
+    with ranks.launched():
+        yield
+
+
+@contextmanager
+def _told_in_a_line(debug: bool) -> Iterator[None]:
+    """Whatever is raised inside becomes one line, and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        said = "Interrupted. A dissection goes on where it stopped: run the same command again; others start anew."
+        _fail(DissectError(said), 130)
+    except DissectError as error:
+        if debug:
+            raise
+        _fail(error, error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(DissectError(f"{one_line(error)} (--debug shows where)"), 1)
+
+
+def _fail(error: DissectError, code: int) -> None:
+    if not ranks.heard(error):
+        by = f"process {ranks.number()} of {ranks.size()}: " if ranks.size() > 1 and code == 1 else ""
+        click.echo(f"dissect: {by}{' '.join(str(error).split())}", err=True)
     sys.exit(code)
 
 
@@ -245,6 +266,6 @@ class OneLine(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "dissect"
-            _fail(f"{' '.join(error.format_message().split())} See: {command} --help", error.exit_code)
+            _fail(DissectError(f"{error.format_message()} See: {command} --help"), error.exit_code)
         except click.Abort:
-            _fail("Interrupted.", 130)
+            _fail(DissectError("Interrupted."), 130)

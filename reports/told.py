@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
 
+from ..dissect import ranks
 from . import console, console_models, console_repairs
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
@@ -24,6 +26,17 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.suspects import Suspects
 
 Told = dict[str, object]
+Teller = TypeVar("Teller", bound=Callable[..., Any])
+
+
+def _on_first(tell: Teller) -> Teller:
+    """Of several processes, the first tells."""
+
+    @wraps(tell)
+    def told(*arguments: Any) -> Any:
+        return ranks.first(lambda: tell(*arguments))
+
+    return told  # type: ignore[return-value]
 
 
 def link(page: Path, **address: str) -> str:
@@ -39,6 +52,7 @@ def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str:
     return link(write_report(Dissection.load(run) if isinstance(run, Path) else run, quiet=quiet), **address)
 
 
+@_on_first
 def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
     page = None
     if not no_report:
@@ -53,6 +67,7 @@ def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
     return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
 
 
+@_on_first
 def effects(found: Effects, folder: Path, quiet: bool) -> Told:
     name = found.info["name"]
     if not quiet:
@@ -69,6 +84,7 @@ def effects(found: Effects, folder: Path, quiet: bool) -> Told:
     }
 
 
+@_on_first
 def scans(found: Sequence[Any], opened: Dissection, quiet: bool) -> list[Told]:
     from .pages import write_report
 
@@ -82,6 +98,7 @@ def scans(found: Sequence[Any], opened: Dissection, quiet: bool) -> list[Told]:
     return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
 
 
+@_on_first
 def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
     name = found.info["name"]
     page = page_of(opened, quiet, artifacts=name)
@@ -92,6 +109,7 @@ def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
     return {"folder": opened.folder / "artifacts" / name, "report": page, **tables}
 
 
+@_on_first
 def repair(found: Repair, folder: Path, quiet: bool) -> Told:
     page = page_of(folder, quiet, repair=found.info["name"])
     if not quiet:
@@ -100,6 +118,7 @@ def repair(found: Repair, folder: Path, quiet: bool) -> Told:
     return console_repairs.repair_records(found, page)
 
 
+@_on_first
 def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
     from .checkup import write_checkup
 
@@ -110,6 +129,7 @@ def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
     return console_repairs.repair_records(found, page)
 
 
+@_on_first
 def checkup(found: Checkup, quiet: bool) -> Told:
     from .checkup import write_checkup
 

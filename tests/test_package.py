@@ -73,6 +73,7 @@ def test_who_may_import_whom() -> None:
             found = set(re.findall(rf"^\s*from \.{{{depth}}}(\w+)", text, re.MULTILINE))
             assert found <= others | {folder}, path
             if folder == "reports":
+                assert set(re.findall(r"from \.\.dissect import (.+)", text)) <= {"ranks"}, path
                 assert set(re.findall(r"from \.\.dissect\.(\w+)", text)) <= {
                     "store",
                     "effects",
