@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .dissect import ranks
 from .hooks.errors import UsageError
 from .reports import command as with_
 from .reports import console, console_models, told
@@ -30,6 +31,19 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
     from .dissect.pipeline import run as dissect_run
 
     return told.run(dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **options), quiet, no_report)
+
+
+@main.command(epilog=examples("merge"))
+@click.argument("shards", nargs=-1, required=True, type=a_file, metavar="RUN…")
+@click.option("--out", type=a_file, help="Run folder.  [default: runs/MODEL-LAYERS]")
+@click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done.")
+@click.option("--no-report", is_flag=True, help="No HTML report.")
+@common
+def merge(*, shards: tuple[Path, ...], no_report: bool, quiet: bool, **options: Any) -> object:
+    """Make one run of its shards, that `dissect run --shard` made."""
+    from .dissect.merging import merge as dissect_merge
+
+    return told.run(dissect_merge(shards, quiet=quiet, **options), quiet, no_report)
 
 
 @main.command(epilog=examples("ablate"))
@@ -118,6 +132,8 @@ def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: A
     if tiles is not None:
         from .dissect.seam_audit import check_seams
 
+        if ranks.size() > 1:
+            raise UsageError("dissect checkup --tiles is done by one process; start it without torchrun.")
         refuse(CRITIC_ONLY, "checkerboards, not with --tiles")
         kept = {name: value for name, value in options.items() if name not in CRITIC_ONLY}
         return told.seams(check_seams(tiles=tiles, samples=samples, quiet=quiet, **kept), quiet)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from .interventions import ablate, insert
     from .latents.explore import Explored, explore
     from .latents.kinds import Asked
+    from .merging import merge
     from .model_spec import ModelSpec
     from .pipeline import run
+    from .ranks import launched
     from .repairing import repair
     from .repairs import Repair
     from .seam_audit import check_seams
@@ -58,7 +60,9 @@ __all__ = [
     "insert",
     "inspect",
     "latents",
+    "launched",
     "load_generator",
+    "merge",
     "power",
     "repair",
     "run",
@@ -87,7 +91,9 @@ _HOMES = {
     "explore": "latents.explore",
     "insert": "interventions",
     "inspect": "inspection",
+    "launched": "ranks",
     "load_generator": "generators.zoo",
+    "merge": "merging",
     "power": "detectable",
     "repair": "repairing",
     "run": "pipeline",

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 from ..hooks.errors import DissectError, UsageError, one_line
 from . import randomness, ranks
 from .maps import Maps
+from .spool import SHARD
 
 UNITS = "units"
 FITTED = ("pca", "nmf")
@@ -85,6 +87,11 @@ class Basis:
                 raise UsageError(f"{spec}: a direction of {layer!r} is zero or not finite.")
             given[layer] = (found / length).float()
         return cls(name=Path(spec).name, count={layer: len(rows) for layer, rows in given.items()}, given=given)
+
+    @classmethod
+    def recorded(cls, config: Mapping[str, Any]) -> Basis:
+        """The basis that the config of a run tells of, if it was not read from a file."""
+        return cls() if config["directions"] is None else cls(name=config["basis"], count=config["directions"])
 
     @classmethod
     def rotation(cls, widths: Mapping[str, int]) -> Basis:
@@ -150,6 +157,8 @@ def sample_pixels(maps: Maps, seed: int) -> NDArray[np.float32]:
     each = min(height * width, max(1, PIXELS // -(-spool.samples // 2)))  # pixels of a sample
     found: dict[int, NDArray[np.float32]] = {}
     for shard in spool.here:
+        if shard * SHARD // 2 * each >= PIXELS:  # those before it suffice
+            break
         x = maps.read(shard, slice(None))[::2].float().flatten(2).transpose(1, 2)  # (n, h w, U)
         places = np.argsort(randomness.dice(seed, randomness.PIXELS, shard).random(x.shape[:2]), axis=1)[:, :each]
         found[shard] = np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError
-from . import pictures, selection
+from . import pictures, ranks, selection
 from .effect_tables import Outcome, context_table, curve_table, effects_table, sets_table
 from .effects import Effects
 from .measure import Areas, Variants, measure
@@ -75,7 +76,7 @@ class Experiment:
         mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
         order, size, alpha = self._choose(value, progress)
-        sets = self._sets(order, size, strength)
+        sets = ranks.first(lambda: self._sets(order, size, strength))
         samples, place = self._samples_and_place()
         steps = self._curve_steps(order, size) if task.curve else []
 
@@ -83,7 +84,7 @@ class Experiment:
         weights += [_weight(members, subject.shape[0]) for _, _, _, members in steps]
         donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
         variants = Variants(weight=_stack(weights, len(samples)), value=value, place=place, donors=donors)
-        with progress.task("draw and segment", len(variants) * len(samples)) as advance:
+        with progress.task("draw and segment", len(variants) * len(samples), spread=True) as advance:
             areas = measure(subject, samples, variants, target=self.target, advance=advance)
 
         outcomes = self._grid_outcomes(areas, sets) if self._grid else _outcomes(areas, sets)
@@ -139,7 +140,7 @@ class Experiment:
         """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
         if not self.task.random_sets and self.task.value != "mean":
             return torch.zeros(self.subject.shape[0]), np.ones(self.subject.shape[0])
-        with progress.task("measure activations", len(self._measured_on)) as advance:
+        with progress.task("measure activations", len(self._measured_on), spread=True) as advance:
             mean, rms = selection.unit_statistics(self.subject, self._measured_on, advance)
         return mean, rms.double().numpy()
 
@@ -166,7 +167,7 @@ class Experiment:
         """(U,) what each unit puts out where it draws the class."""
         assert self.run is not None
         assert self.target is not None
-        with progress.task("measure values", len(self._measured_on)) as advance:
+        with progress.task("measure values", len(self._measured_on), spread=True) as advance:
             return selection.typical_high(self.subject, self.run, self.target, self._measured_on, advance)
 
     def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, int, Floats | None]:
@@ -182,7 +183,9 @@ class Experiment:
         if task.optimize:
             constant = self._typical(progress) if task.kind == "ablate" or value is None else value
             with progress.task("optimise units", STEPS * IMAGES) as advance:
-                alpha = optimise(self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
+                alpha = ranks.first(
+                    partial(optimise, self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
+                )
             found = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]
             if not len(found):
                 raise DissectError(f"The gradient found no unit of {task.layer} for {task.label}; try --by scan.")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
 from ..segmenters.scenes import SIDE, ScenesSegmenter, normalise
+from . import ranks
 from .folders import IMAGES, images_in
 from .generators.checkpoints import load_state_dict, sha256
 from .randomness import PICTURES, dice
@@ -174,7 +175,7 @@ def open_reference(
         for images in batches:
             found.append(features(images.to(device)).cpu().double())
             advance(len(images))
-    every = torch.cat(found)
+    every = torch.cat(ranks.in_order(found))
     if not bool(every.isfinite().all()):
         raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
     mean, scale = torch.zeros(every.shape[1]).double(), torch.ones(every.shape[1]).double()
@@ -186,6 +187,8 @@ def open_reference(
 
 def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
     """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes` at their own.
+
+    Of several processes each gets some of the batches.
 
     Raises:
         UsageError: no folder, or too few images in it.
@@ -210,7 +213,7 @@ def count_reference(given: str | Path | None) -> int:
 
 
 def _scenes() -> Iterator[Tensor]:
-    for start in range(0, REFERENCE, 200):
+    for start in ranks.mine(range(0, REFERENCE, 200)):
         images, _ = render(range(start, start + 200), side=SIDE, seed=RENDERED)
         yield torch.from_numpy(np.asarray(images, np.float32))
 
@@ -228,7 +231,7 @@ def _files(folder: Path) -> tuple[list[Path], int]:
 
 
 def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
-    for start in range(0, len(files), BATCH):
+    for start in ranks.mine(range(0, len(files), BATCH)):
         images = []
         for path in files[start : start + BATCH]:
             try:

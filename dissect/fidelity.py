@@ -14,6 +14,7 @@ the same halves.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..hooks.errors import DissectError
+from . import ranks
 from .randomness import HALVES, bits
 
 METRICS = ("frechet", "kernel", "precision", "recall", "coverage")
@@ -102,14 +104,13 @@ def compare(
     count, width = sets[BEFORE].shape
     whole = (torch.arange(count), torch.arange(len(reference)))
     parts = [whole, *_halves(count, len(reference), rounds(width), seed)]
-    found: dict[str, NDArray[np.float64]] = {}
-    for name, features in sets.items():
-        rows = []
-        for mine, theirs in parts:
-            values = distances(features[mine], reference[theirs])
-            rows.append([values[metric] for metric in METRICS])
-            advance(1)
-        found[name] = np.array(rows)  # (1 + rounds, 5)
+    rows = []
+    for name, (mine, theirs) in ranks.mine(list(product(sets, parts))):
+        values = distances(sets[name][mine], reference[theirs])
+        rows.append([values[metric] for metric in METRICS])
+        advance(1)
+    figures = np.array(ranks.in_order(rows)).reshape(len(sets), len(parts), len(METRICS))
+    found: dict[str, NDArray[np.float64]] = dict(zip(sets, figures, strict=True))  # (1 + rounds, 5) each
     table = []
     for name, figures in found.items():
         for k, metric in enumerate(METRICS):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hooks.errors import DissectError, UsageError
+from . import ranks
 from .store import read_json
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -50,17 +51,21 @@ def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give anoth
         UsageError: it holds another task's, which is never replaced.
         DissectError: its description is damaged.
     """
-    if not folder.exists():
-        return False
-    if said := difference(read_json(folder / file).get("config", {}), config):
+    there = ranks.first(lambda: read_json(folder / file).get("config", {}) if folder.exists() else None)
+    if there is not None and (said := difference(there, config)):
         raise UsageError(f"{folder} holds another result ({said[:300]}); {do}.")
-    return True
+    return there is not None
 
 
 def difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
     """What two tasks differ in, in words; empty if in nothing."""
     keys = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
-    return "; ".join(f"{key}: there {there.get(key)}, asked {asked.get(key)}" for key in keys)
+    return "; ".join(f"{key}: there {_short(there.get(key))}, asked {_short(asked.get(key))}" for key in keys)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "…"
 
 
 def digest(path: str | Path | None) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..hooks.edit import replace_softly
 from ..hooks.errors import DissectError
+from . import ranks
 from .capture import threads_kept
 from .subject import Subject
 
@@ -122,6 +123,8 @@ def measure(
                         differs &= (old == target) | (new == target)
                         on_target[some, rows] = differs.any(1).float().mean((1, 2)).view(size).cpu()
                 advance(len(edited))
+    ranks.total(*map(torch.from_numpy, (before, after, changed, on_target)))  # each row is zero in all but one process
+    cells = ranks.in_order(cells)
     return Areas(before=before, after=after, changed=changed, on_target=on_target, cells=np.concatenate(cells))
 
 

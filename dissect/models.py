@@ -14,6 +14,7 @@ from ..hooks.errors import UsageError, one_line
 from ..hooks.layers import layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
+from . import ranks
 from .generators.architecture import Architecture
 from .generators.base import Generator
 from .generators.zoo import MODELS, load_generator
@@ -165,7 +166,7 @@ def segmenter_fingerprint(segmenter: Segmenter) -> str:
 def usable_device(device: str | None) -> str:
     """The device asked for, or the best there is; raises UsageError for one that cannot be used."""
     if device in (None, "auto"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{ranks.local() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -10,15 +10,17 @@ from typing import Any
 from ..hooks.errors import UsageError
 from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
+from . import ranks
 from .bases import FITTED, UNITS, Basis
-from .capture import probe
+from .capture import FLOAT32, PRECISIONS, deviation, probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
 from .generators.base import Generator
-from .job import Job, writing
+from .job import Job
 from .model_spec import ModelSpec
 from .models import dissectable, open_models, usable_device
-from .store import Dissection, safe_name
+from .run_folder import writing
+from .store import Dissection, run_name, safe_name
 
 RULES = ("iqr", "quantile")
 MODES = ("off", *THOROUGHNESS)
@@ -40,9 +42,11 @@ def run(
     seed: int | None = None,
     batch_size: int | None = None,
     device: str | None = None,
+    precision: str = FLOAT32,
     out: str | Path | None = None,
     keep_spool: bool = False,
     spool_limit: float = 20e9,
+    shard: str | None = None,
     quiet: bool = False,
 ) -> Dissection:
     """Dissect layers of a generator: which units draw which classes, and how sure that is.
@@ -64,10 +68,14 @@ def run(
         grid: side of the grid on which featuremaps and labels meet, at most the image side.
         seed: of the latents and of all else that is drawn; None is 0, or a Generator's own.
         batch_size, device: None chooses.
+        precision: `float32`, or `bfloat16` where the networks can: faster on many processors. Refused where it changes
+            what the first 16 samples show; by how much it does is kept in run.json.
         out: the run folder; None is `runs/MODEL-LAYERS`, with `-BASIS` for directions. The same run there is resumed,
             or returned if finished.
         keep_spool: keep the featuremaps when done.
         spool_limit: refuse beforehand to fill more bytes of disk than this.
+        shard: `3/16` captures the third of sixteen parts of the samples into a folder of its own (`-shard-3-of-16`),
+            whose tables stay empty; `merge` makes a run of all sixteen.
         quiet: no progress bars.
 
     Raises:
@@ -77,6 +85,9 @@ def run(
     controls = tuple(dict.fromkeys([controls] if isinstance(controls, str) else controls))
     _check(samples, threshold, quantile, grid, seed, batch_size)
     _check_statistics(significance, controls, basis, directions)
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.")
+    part = None if shard is None else _part(shard, basis)
     device = usable_device(device)
     generator, namer = open_models(model, segmenter, seed=seed, device=device, quiet=quiet)
     layers = [layers] if isinstance(layers, (str, int)) else layers
@@ -84,7 +95,7 @@ def run(
     if not picked:
         raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
     generator.latents([samples - 1])  # there may not be so many
-    plan = probe(generator, namer, picked, grid)
+    plan = probe(generator, namer, picked, grid, precision)
     widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
     chosen = Basis.open(basis, directions, widths)
     chosen.check(plan.shapes, samples)
@@ -100,29 +111,40 @@ def run(
             "quantile": quantile,
             "significance": significance,
             "grid": plan.grid,
+            "precision": precision,
             "seed": getattr(generator.source, "seed", seed),
         },
         source={
             **({"model": None} if generator.spec is None else generator.spec.record()),
             "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
         },
+        deviation=None if precision == FLOAT32 else deviation(generator, namer, precision, samples),
         batch_size=batch_size,
         device=device,
         spool_limit=spool_limit,
         quiet=quiet,
     )
-    name = f"{generator.name}-{'+'.join(picked)}" + ("" if basis == UNITS else f"-{job.basis.name}")
+    name = run_name(job.config) + (f"-shard-{part[0]}-of-{part[1]}" if part else "")
     folder = Path(out) if out else Path("runs") / safe_name(name)
+    bare = None
+    if UNTRAINED in controls:
+        fresh = untrained(generator, job.settings["seed"] or 0, samples)
+        bare = replace(
+            job, control=UNTRAINED, generator=fresh, plan=probe(fresh, namer, picked, grid, precision), source={}
+        )
+    if part:
+        found = job.perform_shard(folder, part, controls)
+        if bare:
+            bare.perform_shard(folder / "controls" / UNTRAINED, part)
+        return found
     found = job.perform(folder, keep_spool=keep_spool)
     if ROTATION in controls:  # first, while the run's own featuremaps are there
         mixed = replace(job, control=ROTATION, basis=Basis.rotation(widths))
         mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
     if not (keep_spool or found.info["keep_spool"]):
         with writing(folder):
-            found.spool.drop_features()
-    if UNTRAINED in controls:
-        fresh = untrained(generator, job.settings["seed"] or 0, samples)
-        bare = replace(job, control=UNTRAINED, generator=fresh, plan=probe(fresh, namer, picked, grid), source={})
+            ranks.first(found.spool.drop_features)
+    if bare:
         bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return found
 
@@ -146,6 +168,16 @@ def run_or_open(
     if len(layers) > 1:
         raise UsageError("With a run, name one --layer, or none for all of its layers.")
     return Dissection.load(folder)
+
+
+def _part(shard: str, basis: str) -> tuple[int, int]:
+    """`3/16` as numbers."""
+    number, slash, of = shard.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UsageError(f"--shard {shard!r}: give which one of how many, counted from 1, e.g. 3/16.")
+    if basis not in (UNITS, *FITTED):
+        raise UsageError("--shard does not go with a --basis from a file; take units, pca or nmf.")
+    return int(number), int(of)
 
 
 def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int | None, batch_size: int | None) -> None:

@@ -87,6 +87,11 @@ def number() -> int:
     return _party.number if _party else 0
 
 
+def local() -> int:
+    """Which of the processes on its machine this is, from 0; each takes a GPU of its own."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _party else 0
+
+
 def processors() -> int:
     """How many processors this process may use beside the others on its machine."""
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _party else 1
@@ -183,6 +188,14 @@ def heard(error: DissectError) -> bool:
         return bool(_party.store.add("said", 0) or _party.store.add("deserted", 1) > 1)
     except RuntimeError:  # the launcher itself has ended
         return False
+
+
+def record(error: DissectError) -> None:
+    """Let torchrun's own summary tell what was wrong, if it has started this process."""
+    if by_torchrun():
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
 
 
 class Counter:

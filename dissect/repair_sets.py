@@ -17,6 +17,7 @@ from ..hooks.errors import DissectError
 from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
 from . import grid as gr
+from . import ranks
 from .effect_tables import Outcome
 from .features import Features, Reference
 from .fidelity import BEFORE
@@ -63,7 +64,7 @@ def draw_sets(
     """
     features: dict[str, list[Tensor]] = {name: [] for name in sets}
     areas: dict[str, list[Floats]] = {name: [] for name in sets}
-    for start in range(0, len(samples), batch):
+    for start in ranks.mine(range(0, len(samples), batch)):
         numbers = samples[start : start + batch]
         for name, draw in sets.items():
             images = draw(numbers)
@@ -72,8 +73,8 @@ def draw_sets(
                 areas[name].append(shares(_labels(segmenter, images), len(segmenter.vocabulary)).numpy())
             advance(len(numbers))
     return Drawn(
-        features={name: torch.cat(parts) for name, parts in features.items()},
-        areas={name: np.concatenate(parts) for name, parts in areas.items() if parts},
+        features={name: torch.cat(ranks.in_order(parts)) for name, parts in features.items()},
+        areas={name: np.concatenate(ranks.in_order(parts)) for name, parts in areas.items() if segmenter is not None},
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..hooks.edit import Edit, edited
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
-from . import selection
+from . import ranks, selection
 from .artifacts.find import Realism, Search, asked, check_detector
 from .capture import BATCH
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
@@ -26,12 +26,12 @@ from .effect_tables import effects_table
 from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, rounds, verdict
 from .folders import holds
 from .generators.base import Generator
-from .job import command, now
 from .models import reopen, usable_device
 from .progress import Progress
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs import Repair, save
+from .run_folder import command, now
 from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
 
@@ -131,7 +131,7 @@ def repair(
         return Repair.load(folder)
     device = usable_device(device)
     generator, segmenter = reopen(run, generator, segmenter, device, quiet)
-    target = check_target(folder, out, generator.name)
+    target = ranks.first(lambda: check_target(folder, out, generator.name))
     with Progress(quiet) as progress:
         search = Search.open(
             run,
@@ -167,10 +167,11 @@ def repair(
                 sets[other] = [_valued(edit, other, means) for edit in edits]
         sets |= {f"{RANDOM} {number + 1}": drawn for number, drawn in enumerate(random)}
         draws = _draws(generator, sets)
-        with progress.task("draw and compare", len(sets) * samples) as advance:
+        with progress.task("draw and compare", len(sets) * samples, spread=True) as advance:
             assert search.extract is not None
             drawn = draw_sets(segmenter, search.extract, judges, unseen, draws, work.batch, advance)
-        with progress.task("distances", len(sets) * (rounds(drawn.features[BEFORE].shape[1]) + 1)) as advance:
+        pairs = len(sets) * (rounds(drawn.features[BEFORE].shape[1]) + 1)
+        with progress.task("distances", pairs, spread=True) as advance:
             fidelity = compare(drawn.features, judges.features, seed=seed, advance=advance)
         word, sentence = verdict(fidelity, search.extract.note)
         outcomes = [drawn.outcome(REPAIRED, "chosen", 0)]
@@ -249,7 +250,7 @@ class Workshop:
                 else:
                     units = chosen[layer]
                 samples = self.seen[: selection.MEASURED]
-                with self.progress.task(f"means of {layer}", len(samples)) as advance:
+                with self.progress.task(f"means of {layer}", len(samples), spread=True) as advance:
                     means[layer] = selection.unit_statistics(subject, samples, advance)[0]
                 edit = Edit(layer=layer, units=units, strength=self.strength)
                 values[layer] = self._better(edit, means[layer]) if value == "best" else value
@@ -265,10 +266,11 @@ class Workshop:
         assert self.search.reference is not None
         samples = self.seen[:TRIED]
         sets = {name: (_valued(edit, name, {edit.layer: means}),) for name in ("zero", "mean")}
-        with self.progress.task("zero or mean", 2 * len(samples)) as advance:
+        with self.progress.task("zero or mean", 2 * len(samples), spread=True) as advance:
             draws = _draws(self.generator, sets)
             drawn = draw_sets(None, self.search.extract, self.search.reference, samples, draws, self.batch, advance)
-        found = {name: frechet(features, self.search.reference.features) for name, features in drawn.features.items()}
+        real = self.search.reference.features
+        found = ranks.first(lambda: {name: frechet(features, real) for name, features in drawn.features.items()})
         return min(found, key=lambda name: found[name])
 
     def random(

@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, one_line
+from . import ranks
 from .folders import written
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
@@ -92,13 +93,18 @@ def save(
     Raises:
         DissectError: it cannot be written; nothing of it is left.
     """
-    try:
+
+    def write() -> Repair:
         with written(folder) as part:
             for name, table in tables.items():
                 write_csv(part / TABLES[name], table)
             write_arrays(part / "pictures.npz", pictures)
             write_json(part / "repair.json", info | {"tables": list(tables)})
-            write_generator(part)
-    except RuntimeError as error:  # torch.save and safetensors raise their own
-        raise DissectError(f"The repaired generator cannot be saved ({one_line(error)}); try another --out.") from error
-    return Repair.load(folder)
+            try:
+                write_generator(part)
+            except RuntimeError as error:  # torch.save and safetensors raise their own
+                said = f"The repaired generator cannot be saved ({one_line(error)}); try another --out."
+                raise DissectError(said) from error
+        return Repair.load(folder)
+
+    return ranks.first(write)

@@ -13,10 +13,10 @@ from .capture import BATCH, threads_kept
 from .folders import holds
 from .generators.base import Generator, NormalLatents
 from .generators.sources import Encoded, FolderImages
-from .job import command, now
 from .model_spec import ModelSpec
 from .models import identity, open_generator, usable_device
 from .progress import Progress
+from .run_folder import command, now
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
 from .store import SCHEMA, safe_name

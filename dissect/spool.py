@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +28,22 @@ SHARD = 128  # samples; even, so that a sample's parity is that of its row
 class Spool:
     """A folder of shards; shard k holds samples 128 k … 128 k + 127 of `samples`."""
 
-    def __init__(self, folder: Path, samples: int) -> None:
+    def __init__(self, folder: Path, samples: int, part: tuple[int, int] = (1, 1)) -> None:
+        """With `part` (k, n), only the k-th of every n shards, counted from 1, belong here."""
         self.folder = folder
         self.samples = samples
-        self.here = list(range(len(self)))  # the shards that this process makes and reads
-
-    def divide(self) -> list[int]:
-        """Deal the shards out among the processes, and return those of this one that are not there yet."""
-        missing = ranks.first(self.missing)
-        there = [shard for shard in range(len(self)) if shard not in missing]
-        lacking = list(ranks.mine(missing))
-        self.here = sorted([*ranks.mine(there), *lacking])
-        return lacking
+        self.shards = range(-(-samples // SHARD))[part[0] - 1 :: part[1]]
+        self.here = list(self.shards)  # those that this process makes and reads
 
     def __len__(self) -> int:
-        return -(-self.samples // SHARD)
+        return len(self.shards)
+
+    def divide(self) -> list[int]:
+        """Deal the shards out among the processes; returns all that are missing, whoever is to make them."""
+        missing = ranks.first(self.missing)
+        there = [shard for shard in self.shards if shard not in missing]
+        self.here = sorted([*ranks.mine(there), *ranks.mine(missing)])
+        return missing
 
     def indices(self, shard: int) -> range:
         """The samples of a shard."""
@@ -48,7 +51,7 @@ class Spool:
 
     def missing(self) -> list[int]:
         """Shards that are not there yet."""
-        return [shard for shard in range(len(self)) if not self._path(shard).is_dir()]
+        return [shard for shard in self.shards if not self._path(shard).is_dir()]
 
     def write(self, shard: int, arrays: dict[str, NDArray[Any]]) -> None:
         """Add one shard.
@@ -56,15 +59,34 @@ class Spool:
         Raises:
             OSError: it could not be written; nothing of it is left.
         """
+        with self._adding(shard) as part:
+            for name, array in arrays.items():
+                np.save(part / f"{name}.npy", array, allow_pickle=False)
+
+    @contextmanager
+    def _adding(self, shard: int) -> Iterator[Path]:
+        """A folder to write a shard into, which gets its name when all is there."""
         part = self.folder / f"shard-{shard:05d}.{os.getpid()}.part"  # another process may be at the same shard
         try:
             part.mkdir(parents=True)
-            for name, array in arrays.items():
-                np.save(part / f"{name}.npy", array, allow_pickle=False)
+            yield part
             if not self._path(shard).exists():
                 part.rename(self._path(shard))
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def take(self, other: Spool, shard: int) -> None:
+        """Add a shard of another spool: as links to its files, or copies where there can be none.
+
+        Raises:
+            OSError: it could not be written; nothing of it is left.
+        """
+        with self._adding(shard) as part:
+            for path in sorted(other._path(shard).iterdir()):
+                try:
+                    os.link(path, part / path.name)
+                except OSError:  # another filesystem, or one without links
+                    shutil.copyfile(path, part / path.name)
 
     def read(self, shard: int, name: str) -> NDArray[Any]:
         """One array of a shard, memory-mapped, read-only.
@@ -97,7 +119,7 @@ class Spool:
 
     def has_features(self) -> bool:
         """Whether every shard is there with its featuremaps."""
-        return not self.missing() and all(list(self._path(shard).glob("features-*.npy")) for shard in range(len(self)))
+        return not self.missing() and all(list(self._path(shard).glob("features-*.npy")) for shard in self.shards)
 
     def drop_features(self) -> None:
         """Delete the featuremaps; labels and thumbnails stay."""

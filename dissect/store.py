@@ -57,6 +57,12 @@ def safe_name(text: str, limit: int = 100) -> str:
     return name.encode()[:limit].decode(errors="ignore")
 
 
+def run_name(config: Mapping[str, Any]) -> str:
+    """The name of a run's folder, if none is given: its model, its layers, and its basis if that is not the units."""
+    basis = "" if config["directions"] is None else f"-{config['basis']}"
+    return safe_name(f"{config['model']}-{'+'.join(config['layers'])}{basis}")
+
+
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be at the same file
@@ -102,32 +108,6 @@ def _compact(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
 
 
-def open_run(folder: Path, config: dict[str, Any], fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The run.json of a folder that holds this very run, complete or not; a new folder gets one from `fresh()`.
-
-    Raises:
-        UsageError: the folder holds another run, or something else than a run.
-        DissectError: it cannot be read or written.
-    """
-    try:
-        if (folder / "run.json").exists():
-            info = read_info(folder)
-            if info["config"] != config:
-                raise UsageError(
-                    f"{folder} holds another run ({_difference(info['config'], config)}); give another --out, or "
-                    "delete it."
-                )
-            return info
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists and is not a run; give another --out.")
-        folder.mkdir(parents=True, exist_ok=True)
-        info = {"schema": SCHEMA, "status": INCOMPLETE, "config": config, **fresh()}
-        write_json(folder / "run.json", info)
-        return info
-    except OSError as error:
-        raise DissectError(f"{folder} cannot be used ({error.strerror or error}); give another --out.") from error
-
-
 def read_info(folder: Path) -> dict[str, Any]:
     """The run.json of a folder.
 
@@ -152,16 +132,6 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key}: there {_short(old.get(key))}, asked {_short(new.get(key))}" for key in keys)
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "…"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Dissection:
     """What a run found.
@@ -184,9 +154,17 @@ class Dissection:
         """
         folder = Path(folder)
         info = read_info(folder)
+        if shard := info["config"].get("shard"):
+            raise UsageError(f"{folder} holds shard {shard} of a run; put all of them together with dissect merge.")
         if info["status"] != COMPLETE:
             raise UsageError(f"The run in {folder} is not finished; run the same command again to finish it.")
         units, classes = (read_table(folder / name) for name in COLUMNS)
+        return cls(folder=folder, info=info, units=units, classes=classes)
+
+    @classmethod
+    def unfinished(cls, folder: Path, info: dict[str, Any]) -> Dissection:
+        """A run, or a shard of one, of which nothing is known yet: its tables are empty."""
+        units, classes = (pd.DataFrame(columns=columns.split()) for columns in COLUMNS.values())
         return cls(folder=folder, info=info, units=units, classes=classes)
 
     @property

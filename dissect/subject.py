@@ -14,6 +14,7 @@ from ..hooks.errors import DissectError, UsageError, one_line
 from ..hooks.tap import Tap
 from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
+from . import ranks
 from .capture import BATCH, Threads, out_of_memory
 from .generators.base import Generator
 
@@ -61,8 +62,8 @@ class Subject:
         return subject
 
     def batches(self, samples: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
-        """The samples by batches: their rows, and their numbers."""
-        for start in range(0, len(samples), self.batch):
+        """The samples by batches, those of this process: their rows, and their numbers."""
+        for start in ranks.mine(range(0, len(samples), self.batch)):
             rows = slice(start, min(start + self.batch, len(samples)))
             yield rows, samples[rows]
 

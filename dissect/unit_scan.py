@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
-from . import selection
+from . import ranks, selection
 from .effects import UNLABELLED
 from .generators.base import Generator
-from .measure import Variants, measure
+from .measure import Areas, Variants, measure
 from .models import reopen, usable_device
 from .progress import Progress
 from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
@@ -94,9 +94,7 @@ def scan(
     with Progress(quiet) as progress:
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
-    with _writing(folder(run, name)) as place:
-        write_csv(place / f"{_file(label, target)}.csv", found.table)
-        write_json(place / f"{_file(label, target)}.json", found.info)
+    ranks.first(lambda: _keep_table(found, folder(run, name), _file(label, target)))
     return found
 
 
@@ -125,23 +123,33 @@ def scan_layer(
     count = samples or scan_samples(run, subject.layer)
     if count != _kept_samples(run, subject.layer):
         alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
-        with progress.task(f"scan {subject.layer}", units * count) as advance:
+        with progress.task(f"scan {subject.layer}", units * count, spread=True) as advance:
             areas = measure(subject, range(count), alone, advance=advance)
-        measured = {"before": areas.before.astype(np.float32), "change": areas.difference.astype(np.float32)}
-        with _writing(place):
-            (place / "scan.json").unlink(missing_ok=True)
-            write_arrays(place / "areas.npz", measured)
-            write_json(place / "scan.json", {"layer": subject.layer, "samples": count, "value": "zero"})
+        ranks.first(lambda: _keep_areas(areas, place, subject.layer))
     arrays: dict[str, Any] = read_arrays(place / "areas.npz")
     return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
 
 
+def _keep_areas(areas: Areas, place: Path, layer: str) -> None:
+    measured = {"before": areas.before.astype(np.float32), "change": areas.difference.astype(np.float32)}
+    with _writing(place):
+        (place / "scan.json").unlink(missing_ok=True)
+        write_arrays(place / "areas.npz", measured)
+        write_json(place / "scan.json", {"layer": layer, "samples": len(areas.before), "value": "zero"})
+
+
+def _keep_table(found: Scan, place: Path, file: str) -> None:
+    with _writing(place):
+        write_csv(place / f"{file}.csv", found.table)
+        write_json(place / f"{file}.json", found.info)
+
+
 @contextmanager
-def _writing(place: Path) -> Iterator[Path]:
-    """The folder, made where it is not there; raises DissectError for what cannot be written."""
+def _writing(place: Path) -> Iterator[None]:
+    """Makes the folder where it is not there; raises DissectError for what cannot be written."""
     try:
         place.mkdir(parents=True, exist_ok=True)
-        yield place
+        yield
     except OSError as error:
         raise DissectError(
             f"Writing to {place} failed ({error.strerror or error}); make room and try again."
@@ -155,7 +163,7 @@ def scan_samples(run: Dissection, layer: str) -> int:
 
 def _kept_samples(run: Dissection, layer: str) -> int:
     file = folder(run, layer) / "scan.json"
-    return int(read_json(file).get("samples", 0)) if file.exists() else 0
+    return ranks.first(lambda: int(read_json(file).get("samples", 0)) if file.exists() else 0)
 
 
 def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: Floats) -> Scan:
@@ -206,11 +214,11 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
 
 def _rank_correlation(iou: Floats, change: Floats, spread: Floats) -> tuple[float | None, float | None, float | None]:
     """Spearman's correlation of IoU and area removed, and its interval over bootstrapped images; None if undefined."""
-    ranks = pd.DataFrame(np.vstack([-change, -spread]).T).rank().to_numpy()  # (U, 1 + 2000)
+    removed = pd.DataFrame(np.vstack([-change, -spread]).T).rank().to_numpy()  # (U, 1 + 2000)
     mine = pd.Series(iou).rank().to_numpy()
-    ranks, mine = ranks - ranks.mean(0), mine - mine.mean()
-    norm = np.sqrt((ranks**2).sum(0) * (mine**2).sum())
-    found = np.divide(mine @ ranks, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
+    removed, mine = removed - removed.mean(0), mine - mine.mean()
+    norm = np.sqrt((removed**2).sum(0) * (mine**2).sum())
+    found = np.divide(mine @ removed, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
     if np.isnan(found[0]):
         return None, None, None
     low, high = interval(found[1:])

@@ -70,8 +70,9 @@ def _told_in_a_line(debug: bool) -> Iterator[None]:
 
 
 def _fail(error: DissectError, code: int) -> None:
+    ranks.record(error)
     if not ranks.heard(error):
-        by = f"process {ranks.number()} of {ranks.size()}: " if ranks.size() > 1 and code == 1 else ""
+        by = f"rank {ranks.number()}: " if ranks.size() > 1 and code == 1 else ""
         click.echo(f"dissect: {by}{' '.join(str(error).split())}", err=True)
     sys.exit(code)
 
@@ -160,7 +161,9 @@ run_options = _options(
     click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn."),
     where_options,
     click.option("--out", type=a_file, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]"),
+    click.option("--precision", default="float32", show_default=True, help="Or bfloat16: faster on many processors."),
     click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done."),
+    click.option("--shard", metavar="K/N", help="Capture part K of N only; dissect merge puts all together."),
     click.option("--spool-limit", default=20.0, show_default=True, help="Refuse to fill more disk than this, in GB."),
     click.option("--no-report", is_flag=True, help="Tables only, no pages."),
 )

@@ -85,6 +85,11 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
             else "chance: IoU of an unrelated mask of the same size"
         )
         screen.print(f"[dim]IoU: overlap with the label's class; {meant}.")
+    if off := run.info.get("deviation"):
+        screen.print(
+            f"[dim]{config['precision']}: off float32 by {off['images']:.2g} of 1 in images, on average, and in the "
+            f"labels of {100 * off['labels']:.2g} % of pixels, on the first samples."
+        )
     odd = run.units[run.units.state != "ok"]
     for (layer, state), units in odd.groupby(["layer", "state"]).unit:
         more = ", …" if len(units) > 12 else ""

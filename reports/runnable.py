@@ -7,6 +7,8 @@ _EXAMPLES = {
   dissect run --model progan_scenes --layer 4
   dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
+  dissect run --model progan_scenes --layer 4 --shard 1/2
+  dissect merge runs/progan_scenes-layer4-shard-*
   dissect ablate runs/progan_scenes-layer4 --class tree
   dissect insert runs/progan_scenes-layer4 --class door
   dissect scan runs/progan_scenes-layer4 --class tree
@@ -26,9 +28,15 @@ _EXAMPLES = {
   dissect run --model progan_scenes --layer 4 --layer 6 --samples 2000 --out runs/both
   dissect run --model progan_scenes --layer 4 --control rotation --control untrained
   dissect run --model progan_scenes --layer 4 --basis pca --directions 16
+  dissect run --model progan_scenes --layer 4 --samples 2000 --shard 3/16
+  torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes --layer 4 --samples 2000
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
   dissect run --model stylegan2-ffhq.pkl --truncation 0.7 --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
   dissect run --model horse2zebra.pth --inputs photos --samples 100 --layer model.10 --segmenter hub:./segformer-ade20k
+""",
+    "merge": """
+  dissect merge runs/progan_scenes-layer4-shard-*
+  dissect merge shards/1 shards/2 shards/3 --out runs/merged
 """,
     "ablate": """
   dissect ablate runs/progan_scenes-layer4 --class tree --top 20

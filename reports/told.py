@@ -55,6 +55,10 @@ def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str:
 @_on_first
 def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
     page = None
+    if shard := found.info["config"].get("shard"):
+        if not quiet:
+            click.echo(found.folder)
+        return {"folder": found.folder, "shard": shard}
     if not no_report:
         from .pages import write_report
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
-from .. import selection
+from .. import ranks, selection
 from ..features import Features, Reference, count_reference, open_features, open_reference
 from ..folders import digest, holds
 from ..generators.base import Generator
-from ..job import command, now
 from ..models import reopen, usable_device
 from ..progress import Progress
+from ..run_folder import command, now
 from ..store import SCHEMA, Dissection, safe_name
 from ..subject import Subject
 from ..suspects import Suspects
@@ -71,7 +71,7 @@ class Search:
         extract = compared = None
         if needs_reference:
             extract = open_features(inception, generator.device)
-            with progress.task("reference", count_reference(reference)) as advance:
+            with progress.task("reference", count_reference(reference), spread=True) as advance:
                 compared = open_reference(
                     reference,
                     extract,
@@ -84,7 +84,7 @@ class Search:
 
     def scores(self, subject: Subject, samples: range, progress: Progress) -> Scores:
         """Look at a layer as it is now, with whatever hooks are on the generator."""
-        with progress.task(f"look at {subject.layer}", len(samples)) as advance:
+        with progress.task(f"look at {subject.layer}", len(samples), spread=True) as advance:
             wanted = self.detector in NEED_REFERENCE and self.reference is not None
             maps, features = look(
                 subject, samples, self.extract if wanted else None, self.reference if wanted else None, advance
@@ -101,9 +101,11 @@ class Search:
             advance=lambda _: None,
         )
         if more := images_drawn(self.detector, len(samples)):
-            with progress.task(f"detect: {self.detector}", more) as advance:
-                return DETECTORS[self.detector](replace(seen, advance=advance))
-        return DETECTORS[self.detector](seen)
+            with progress.task(f"detect: {self.detector}", more, spread=True) as advance:
+                found = DETECTORS[self.detector](replace(seen, advance=advance))
+        else:
+            found = DETECTORS[self.detector](seen)
+        return ranks.first(lambda: found)  # what is chosen by them must be the same in every process
 
 
 def find(
@@ -199,7 +201,7 @@ def find(
         units=pd.concat(units, ignore_index=True).merge(known, how="left", on=["layer", "unit"]),
         samples=pd.concat(bad, ignore_index=True),
     )
-    found.save(folder)
+    ranks.first(lambda: found.save(folder))
     return found
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...hooks.errors import UsageError
 from ...hooks.factory import made_by
 from .. import grid as gr
+from .. import ranks
 from ..capture import BATCH
 from ..checkups import Checkup
 from ..controls import untrained
@@ -25,11 +26,11 @@ from ..features import SCENES, count_reference, reference_images
 from ..folders import holds
 from ..generators.base import Generator
 from ..generators.zoo import MODELS
-from ..job import command, now
 from ..model_spec import ModelSpec
 from ..models import fingerprint, identity, open_generator, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
+from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from .gradient import gradient_side
 from .kernels import amplitude, overlap_line, ripple
@@ -102,25 +103,25 @@ def checkup(
     periods = periods_of(sites, image)
     with Progress(quiet) as progress:
         if judge is not None:  # first, since it may not fit
-            with progress.task("gradient of the critic", samples) as advance:
+            with progress.task("gradient of the critic", samples, spread=True) as advance:
                 gradient = gradient_side(generator, judge, numbers, batch, seed, advance)
-        with progress.task("look at layers", samples) as advance:
+        with progress.task("look at layers", samples, spread=True) as advance:
             drawn = Look(generator, sites, numbers, seed).all(numbers, batch, advance)
         seen, spectrum = drawn.seen, drawn.spectrum
-        with progress.task("take ripples out", samples) as advance:
+        with progress.task("take ripples out", samples, spread=True) as advance:
             effects = take_out(generator, sites, [one.tile for one in seen], numbers, batch, advance)
         able = [site for site in sites if mendable(generator, site, "equalise")]
         moments = input_moments(generator, able, numbers, batch)
         equal = {}
         if able:
-            with progress.task("equalise layers", samples * len(able)) as advance:
+            with progress.task("equalise layers", samples * len(able), spread=True) as advance:
                 equal = {
                     site.name: Look(mended(generator, [site], "equalise", moments=moments), (), numbers)
                     .all(numbers, batch, advance)
                     .spectrum
                     for site in able
                 }
-        with progress.task("untrained control", samples) as advance:
+        with progress.task("untrained control", samples, spread=True) as advance:
             fresh = untrained(generator, seed, samples)
             bare = Look(fresh, upsamplings(fresh), numbers, seed).all(numbers, batch, advance)
         real, name = (None, None) if compared is None else reference_spectrum(compared, image, progress)
@@ -167,7 +168,7 @@ def checkup(
         gradient=gradient if judge is not None else pd.DataFrame(),
         arrays=arrays,
     )
-    result.save()
+    ranks.first(result.save)
     return result
 
 
@@ -185,7 +186,7 @@ def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: P
         DissectError: an image that cannot be read.
     """
     found = Spectrum()
-    with progress.task("reference", count_reference(compared)) as advance:
+    with progress.task("reference", count_reference(compared), spread=True) as advance:
         drawn, name = reference_images(compared, image)
         for images in drawn:
             if tuple(images.shape[2:]) != image:
@@ -194,6 +195,7 @@ def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: P
                 )
             found.add(images)
             advance(len(images))
+    found.together()
     return found, name
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from ...hooks.errors import UsageError
+from .. import ranks
 from ..generators.base import Generator
 from ..progress import Progress
 from ..randomness import NOISE, dice
@@ -110,7 +111,7 @@ class Bench:
         """
         methods = [method for method in METHODS if self.able(method)]
         rows = []
-        with progress.task("trade-off", (1 + len(methods) * len(STRENGTHS)) * len(samples)) as advance:
+        with progress.task("trade-off", (1 + len(methods) * len(STRENGTHS)) * len(samples), spread=True) as advance:
             plain = Look(self.generator, upsamplings(self.generator), samples)
             images = _images(plain, samples, self.batch, advance)
             start = self.grid(plain)
@@ -168,4 +169,5 @@ def _images(look: Look, samples: range, batch: int, advance: Callable[[int], Non
     for numbers in batches(samples, batch):
         found.append(look(numbers).cpu())
         advance(len(numbers))
-    return torch.cat(found)
+    look.together()
+    return torch.cat(ranks.in_order(found))

@@ -154,6 +154,9 @@ def gradient_side(
             if far is not None and site.period is not None:
                 far.add(images.grad.square().mean(1, keepdim=True), numbers, mine, site.period)
         advance(len(numbers))
+    for sums in [*inner, *outer]:
+        if sums is not None:
+            sums.together()
     rows = []
     for site, near, far in zip(sites, inner, outer, strict=True):
         found = {} if near.count == 0 else near.measured(_mean(near))

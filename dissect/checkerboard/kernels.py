@@ -13,6 +13,7 @@ phase; [a, b] is of the outputs in rows ≡ a and columns ≡ b modulo the strid
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping
 from itertools import product
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import UsageError
+from .. import ranks
 
 RIDGE = 1e-3
 
@@ -173,6 +175,15 @@ class InputMoments:
                 values = torch.stack(seen, 2).permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)  # (in · n, positions)
                 self.sums[phase] = self.sums.get(phase, 0) + values @ values.T
         self.positions += inputs.shape[0] * height * width
+
+    def together(self) -> None:
+        """Add up what all processes have seen; once, when each has seen its part."""
+        sizes = ChainMap(*ranks.joined({phase: len(moments) for phase, moments in self.sums.items()}))
+        for phase, size in sizes.items():
+            if phase not in self.sums:
+                self.sums[phase] = torch.zeros(size, size, dtype=torch.float64)
+            ranks.total(self.sums[phase])
+        self.positions = sum(ranks.joined(self.positions))
 
     @property
     def means(self) -> Moments:

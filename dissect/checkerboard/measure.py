@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ...hooks.calls import Call, watched
 from ...hooks.errors import DissectError
+from .. import ranks
 from ..generators.base import Generator
 from ..randomness import SHIFTS, bits
 from ..subject import failing
@@ -59,6 +61,18 @@ def mean_level(maps: Tensor) -> Tensor:
     return (maps * weights).sum((2, 3)) / weights.sum()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Of one layer on a batch of n samples: what `Seen` sums up."""
+
+    samples: Sequence[int]
+    shifts: Tensor  # (B, n)
+    tiles: Tensor  # (n, C, sh, sw) phase means
+    squares: Tensor  # (C,)
+    means: Tensor  # (C,)
+    level: Tensor | None  # (in,)
+
+
 @dataclass
 class Seen:
     """Sums over samples of one layer. G groups of samples by number, B random shifts of each sample."""
@@ -69,6 +83,7 @@ class Seen:
     squares: Tensor  # (C,) sums of squares of the maps' values, means over positions
     means: Tensor  # (C,)
     level: Tensor | None = None  # (in,) sums of the input's mean
+    parts: list[Part] = field(default_factory=list)  # of several processes: what this one is to add, see `together`
 
     @classmethod
     def empty(cls, units: int, factor: tuple[int, int]) -> Seen:
@@ -81,18 +96,46 @@ class Seen:
             means=torch.zeros(shape[0]),
         )
 
-    def add(self, maps: Tensor, samples: Sequence[int], shifts: Tensor, factor: tuple[int, int]) -> None:
-        """maps (n, C, H, W); shifts (B, n) whole numbers of any size."""
-        tiles = phase_means(maps.float(), factor).cpu()  # (n, C, sh, sw)
-        members = torch.as_tensor(samples) % GROUPS
+    def add(
+        self,
+        maps: Tensor,
+        samples: Sequence[int],
+        shifts: Tensor,
+        factor: tuple[int, int],
+        level: Tensor | None = None,
+    ) -> None:
+        """maps (n, C, H, W); shifts (B, n) whole numbers of any size; level (in,)."""
+        part = Part(
+            samples=samples,
+            shifts=shifts,
+            tiles=phase_means(maps.float(), factor).cpu(),
+            squares=maps.float().square().mean((2, 3)).sum(0).cpu(),
+            means=maps.float().mean((2, 3)).sum(0).cpu(),
+            level=level,
+        )
+        if ranks.size() == 1:
+            self._add(part)
+        else:
+            self.parts.append(replace(part, shifts=shifts.clone()))  # a view would be sent with all that it is part of
+
+    def together(self) -> None:
+        """Add up what all processes have seen, in the order of the batches, as one process adds: sums are float32."""
+        for part in ranks.in_order(self.parts):
+            self._add(part)
+        self.parts = []
+
+    def _add(self, part: Part) -> None:
+        members, tiles = torch.as_tensor(part.samples) % GROUPS, part.tiles
         self.groups.index_add_(0, members, tiles)
         self.counts.index_add_(0, members, torch.ones(len(members)))
-        rolls = [(a, b) for a in range(factor[0]) for b in range(factor[1])]
+        rolls = [(a, b) for a in range(tiles.shape[2]) for b in range(tiles.shape[3])]
         for number, roll in enumerate(rolls):  # one after another: strides may be large
-            chosen = (shifts % len(rolls) == number).float()  # (B, n)
+            chosen = (part.shifts % len(rolls) == number).float()  # (B, n)
             self.shifted += torch.einsum("bn,ncij->bcij", chosen, tiles.roll(roll, (2, 3)))
-        self.squares += maps.float().square().mean((2, 3)).sum(0).cpu()
-        self.means += maps.float().mean((2, 3)).sum(0).cpu()
+        self.squares += part.squares
+        self.means += part.means
+        if part.level is not None:
+            self.level = part.level if self.level is None else self.level + part.level
 
     @property
     def count(self) -> float:
@@ -152,8 +195,8 @@ def random_shifts(samples: int, seed: int) -> Tensor:
 
 
 def batches(samples: range, size: int) -> Iterator[range]:
-    """The samples, some at a time."""
-    for start in range(samples.start, samples.stop, size):
+    """The samples, some at a time; those of this process."""
+    for start in ranks.mine(range(samples.start, samples.stop, size)):
         yield range(start, min(start + size, samples.stop))
 
 
@@ -182,16 +225,16 @@ class Look:
         """
         said = f"samples {numbers[0]} to {numbers[-1]}"
         mine = self._shifts[:, numbers[0] - self.first : numbers[-1] - self.first + 1]
+        levels: dict[int, Tensor] = {}
 
         def see(call: Call, output: Tensor) -> None:
-            for site, sums in zip(self.sites, self.seen, strict=True):
+            for number, (site, sums) in enumerate(zip(self.sites, self.seen, strict=True)):
                 if call.place == (site.source or site.place):
-                    level = mean_level(call.input.float()).sum(0).cpu()
-                    sums.level = level if sums.level is None else sums.level + level
+                    levels[number] = mean_level(call.input.float()).sum(0).cpu()
                 if call.place == site.place:
                     if not bool(output.isfinite().all()):
                         raise DissectError(f"{site.name} puts out numbers that are not finite on {said}.")
-                    sums.add(output, numbers, mine, site.factor)
+                    sums.add(output, numbers, mine, site.factor, levels.get(number))
 
         with failing(said), watched(self.generator.module, see):
             images = self.generator(self.generator.latents(numbers))
@@ -201,11 +244,18 @@ class Look:
         return images
 
     def all(self, samples: range, batch: int, advance: Callable[[int], None] = lambda _: None) -> Look:
-        """Draw these samples, and return itself."""
+        """Draw these samples, together with the other processes, and return itself."""
         for numbers in batches(samples, batch):
             self(numbers)
             advance(len(numbers))
+        self.together()
         return self
+
+    def together(self) -> None:
+        """Add up what all processes have seen; once, when each has drawn its part."""
+        for sums in self.seen:
+            sums.together()
+        self.spectrum.together()
 
 
 @contextmanager
@@ -227,7 +277,7 @@ def without(generator: Generator, site: Upsampling, tile: Tensor) -> Iterator[No
 class Effect:
     """What taking one layer's ripple out does to the images: sums over samples."""
 
-    samples: list[float] = field(default_factory=list)  # root mean square change of each, in levels of 255
+    parts: list[list[float]] = field(default_factory=list)  # root mean square change of each sample, by batches
     energy: float = 0.0  # of the images' variation over pixels, in squared levels
     colours: Tensor = field(default_factory=lambda: torch.zeros(SHADES**3, 2, dtype=torch.float64))  # squares, pixels
     spectrum: Spectrum = field(default_factory=Spectrum)
@@ -235,13 +285,25 @@ class Effect:
     def add(self, before: Tensor, after: Tensor) -> None:
         """images (n, 3, H, W) with the ripple and without."""
         change = ((after - before) * 255).square().mean(1).double().cpu()  # (n, H, W)
-        self.samples += change.mean((1, 2)).sqrt().tolist()
+        self.parts.append(change.mean((1, 2)).sqrt().tolist())
         self.energy += float((before * 255).var((2, 3), correction=0).mean(1).sum())
         place = (after * SHADES).long().clamp(max=SHADES - 1).cpu()
         flat = ((place[:, 0] * SHADES + place[:, 1]) * SHADES + place[:, 2]).flatten()
         both = torch.stack([change.flatten(), torch.ones(change.numel(), dtype=torch.float64)], 1)
         self.colours.index_add_(0, flat, both)
         self.spectrum.add(after)
+
+    def together(self) -> None:
+        """Add up what all processes have seen; once, when each has seen its part."""
+        self.parts = ranks.in_order(self.parts)
+        self.energy = sum(ranks.joined(self.energy))
+        ranks.total(self.colours)
+        self.spectrum.together()
+
+    @property
+    def samples(self) -> list[float]:
+        """Root mean square change of each sample, in levels of 255."""
+        return list(chain.from_iterable(self.parts))
 
     def levels(self) -> dict[str, float]:
         """Root mean square change of a pixel in levels of 255 with its 95 % interval, and its share of the energy."""
@@ -291,4 +353,6 @@ def take_out(
                 with without(generator, site, tile):
                     effect.add(before, generator(latents))
         advance(len(numbers))
+    for effect in effects:
+        effect.together()
     return effects

@@ -78,11 +78,12 @@ def input_moments(generator: Generator, sites: Sequence[Upsampling], samples: ra
         if call.place in found and (inputs := call.input[: max(0, wanted[call.place] - done)]).shape[0]:
             found[call.place].add(inputs)
 
-    done = 0
     for numbers in batches(samples[: max(wanted.values(), default=0)], batch):
         with failing(f"samples {numbers[0]} to {numbers[-1]}"), watched(generator.module, see):
+            done = numbers.start - samples.start
             generator(generator.latents(numbers))
-        done += len(numbers)
+    for moments in found.values():
+        moments.together()
     names = {(site.source or site.place): site.name for site in sites}
     return {names[place]: moments.means for place, moments in found.items()}
 

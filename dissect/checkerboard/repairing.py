@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
+from .. import ranks
 from ..capture import BATCH
 from ..checkups import Checkup
 from ..effect_tables import effects_table
@@ -20,13 +22,13 @@ from ..fidelity import BEFORE, RANDOM, REPAIRED, compare, rounds
 from ..folders import holds
 from ..generators.base import Generator
 from ..generators.zoo import MODELS
-from ..job import command, now
 from ..model_spec import ModelSpec
 from ..models import check_same, open_generator, usable_device
 from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
 from ..repairs import Repair, save
+from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from .audit import checkup, reference_spectrum
 from .bench import Bench
@@ -116,7 +118,7 @@ def repair(
         return Repair.load(folder)
     device = usable_device(device)
     original = _reopened(found, generator, device, quiet)
-    target = check_target(folder, out, original.name)
+    target = ranks.first(lambda: check_target(folder, out, original.name))
     named = MODELS[original.name].segmenter if original.name in MODELS else None
     if segmenter is None and named is not None:
         segmenter = named
@@ -131,7 +133,8 @@ def repair(
         steps = 0
         if finetune_minutes:
             with progress.task("fine-tune, seconds", round(60 * finetune_minutes)) as advance:
-                steps = finetune(
+                tune = partial(
+                    finetune,
                     repaired,
                     original,
                     work.sites,
@@ -141,6 +144,8 @@ def repair(
                     batch=batch,
                     advance=advance,
                 )
+                steps = ranks.first(tune)  # by the clock: no two processes would come to the same
+                repaired.module.load_state_dict(ranks.first(repaired.module.state_dict))
         versions = {BEFORE: original, REPAIRED: repaired}
         for other in METHODS:
             if work.able(other) and (other, 1.0, 0.0) != (method, float(strength), float(finetune_minutes)):
@@ -150,7 +155,7 @@ def repair(
         unseen = range(seen.stop, seen.stop + samples)
         looks = {key: Look(version, upsamplings(version), unseen, seed) for key, version in versions.items()}
         extract = open_features(inception, original.device)
-        with progress.task("reference", count_reference(compared)) as advance:
+        with progress.task("reference", count_reference(compared), spread=True) as advance:
             features = open_reference(
                 None if is_scenes(compared) else compared,
                 extract,
@@ -159,9 +164,12 @@ def repair(
                 device=device,
                 advance=advance,
             )
-        with progress.task("draw and compare", len(versions) * samples) as advance:
+        with progress.task("draw and compare", len(versions) * samples, spread=True) as advance:
             drawn = draw_sets(judge, extract, features, unseen, looks, batch, advance)
-        with progress.task("distances", len(versions) * (rounds(drawn.features[BEFORE].shape[1]) + 1)) as advance:
+            for look in looks.values():
+                look.together()
+        pairs = len(versions) * (rounds(drawn.features[BEFORE].shape[1]) + 1)
+        with progress.task("distances", pairs, spread=True) as advance:
             fidelity = compare(drawn.features, features.features, seed=seed, advance=advance)
         real, _ = reference_spectrum(compared, image, progress)
         grid = pd.DataFrame([{"set": key} | work.grid(look, real) for key, look in looks.items()])

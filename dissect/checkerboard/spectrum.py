@@ -21,6 +21,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from .. import ranks
+
 REACH = 2  # bins from a peak to the neighbours it is measured against: the window spreads it by one
 RING = 8  # bins around a peak whose excesses tell what is usual
 SPACING = 8  # bins, at least, between the frequencies of a grid for it to be looked for
@@ -73,6 +75,12 @@ class Spectrum:
         self.sides = self.sides + sides.sum(1)
         self.squares = self.squares + sides.square().sum(1)
         self.high = self.high + torch.stack([octave.sum(), octave.square().sum()])
+
+    def together(self) -> None:
+        """Add up what all processes have seen, in their order; once, when each has seen its part."""
+        mine, *others = ranks.joined(vars(self))
+        for name, value in mine.items():
+            setattr(self, name, sum((other[name] for other in others), value))
 
     @property
     def mean(self) -> Tensor:

@@ -22,7 +22,7 @@ from ...hooks.errors import UsageError
 from ..capture import BATCH, threads_kept
 from ..folders import holds, written
 from ..generators.base import Generator
-from ..job import command, now
+from ..run_folder import command, now
 from ..model_spec import ModelSpec
 from ..models import identity, open_generator, usable_device
 from ..progress import Progress
