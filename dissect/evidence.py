@@ -98,9 +98,9 @@ def _examine_block(
     scale = lv.Scale(tally.scale.low[block], tally.scale.high[block])
     label, level = labels.label[block], labels.level[block]
     classes, own = np.unique(label, return_inverse=True)  # only classes that label a unit here are looked at
-    least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1  # step of the region
+    least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1.0  # step of the region
     spool = maps.spool
-    sizes = sorted({len(spool.indices(shard)[1::2]) for shard in (0, len(spool) - 1)} - {0})
+    sizes = sorted({len(spool.indices(shard)[1::2]) for shard in (0, spool.shards[-1])} - {0})
     pairs = {size: torch.zeros(len(label), size, size, dtype=torch.float64) for size in sizes}
     sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)  # |M ∩ C|, |M|, |C|: plain, then bootstrapped
     regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
@@ -108,9 +108,11 @@ def _examine_block(
     rivals = _Candidates(tally.codes[block], labels, block, grid, how.stride, RIVALS)
 
     at_once = max(1, PIECE // (SHARD // 2 * grid**2))
-    buffers = torch.empty(2, at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
+    buffer = torch.empty(at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
+    members = [torch.from_numpy(np.flatnonzero(own == number)) for number in range(len(classes))]
+    alike = [some for units in members for some in units.split(at_once)]  # of one class
     for shard in spool.here:
-        steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard)
+        steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard).transpose(2, 3).float()
         ballot.add(steps[::2], names[::2], _bootstrapped(len(names[::2]), seed, 2 * shard))
 
         scored = names[1::2]
@@ -119,18 +121,16 @@ def _examine_block(
             continue
         weights = _bootstrapped(size, seed, 2 * shard + 1)
         rivals.add(steps[1::2], scored, weights, places=True)
-        maps_of_classes = torch.stack([(scored == int(c)).any(1).flatten(1) for c in classes]).float()  # (C', n, g²)
+        maps_of_classes = _occupied(scored.flatten(2), torch.from_numpy(classes))  # (C', n, g²)
         overlap = torch.zeros(len(label), size, size)
         area = torch.zeros(len(label), size)
-        for piece in pieces(len(label), at_once):
-            count = (piece.stop - piece.start) * size * grid**2
-            near = gr.upsample_rows_first(steps[1::2, piece], grid, out=buffers[0, :count])  # (g, n, u, g)
-            masks = buffers[1, :count].view(-1, size, grid, grid)
-            masks.copy_((near >= least[piece, None]).permute(2, 1, 0, 3))
-            masks = masks.flatten(2)  # (u, n, g²)
-            regions[piece] += masks.sum(1)
-            area[piece] = masks.sum(2)
-            overlap[piece] = torch.bmm(masks, maps_of_classes[own[piece]].transpose(1, 2))
+        for some in alike:
+            near = steps[1::2, some].transpose(0, 1)
+            near = gr.upsample_turned(near, grid, out=buffer[: len(some) * size * grid**2])  # (u, n, g, g)
+            masks = near.ge_(least[some, None, None, None]).flatten(2)  # (u, n, g²), columns before rows
+            regions[some] += masks.sum(1)
+            area[some] = masks.sum(2)
+            overlap[some] = (masks.flatten(0, 1) @ maps_of_classes[own[some[0]]].T).view(-1, size, size)
         places += maps_of_classes.sum(1)
         pairs[size] += overlap.double()
         of_class = maps_of_classes.sum(2)[own]  # (U, n)
@@ -156,6 +156,7 @@ def _examine_block(
         slope = np.divide(
             both, (both - expected) ** 2, out=np.zeros_like(both), where=both > expected
         )  # of a / (both − a)
+        fires = regions.view(-1, grid, grid).transpose(1, 2)
         return Evidence(
             low=low,
             high=high,
@@ -163,7 +164,7 @@ def _examine_block(
             null_sd=permutation_spread(pairs) * slope,
             p_value=permutation_p(pairs, how.permutations, seed),
             votes=ballot.votes(rule),
-            fires=F.adaptive_avg_pool2d(regions.view(-1, grid, grid), min(MAP, grid)).div(scored_images).half().numpy(),
+            fires=F.adaptive_avg_pool2d(fires, min(MAP, grid)).div(scored_images).half().numpy(),
             rival_low=rival_low,
             rival_high=rival_high,
             rival_position=rival_position,
@@ -182,9 +183,9 @@ class _Candidates:
         best = torch.from_numpy(labels.ranking[block, :number])  # (U, T)
         level = torch.from_numpy(labels.class_level[block]).gather(1, best)
         order = level.argsort(1)
-        cuts = codes.gather(1, level.gather(1, order))  # (U, T) ascending
-        self.exceeded = torch.searchsorted(cuts, torch.arange(lv.STEPS).expand(len(codes), -1).contiguous())
-        self.place = order.argsort(1)  # (U, T) of a candidate's level among the cuts
+        self.least = codes.gather(1, level.gather(1, order)) + 1.0  # (U, T) steps of the regions, ascending
+        place = order.argsort(1)[:, None]  # of a candidate's level among them
+        self.within = (torch.arange(best.shape[1] + 1)[:, None] > place).float()  # (U, T + 1, T)
         self.best, self.classes = best, labels.class_level.shape[1]
         self.grid, self.stride = grid, stride
         self.inside = torch.zeros(1 + ROUNDS, *best.shape, dtype=torch.float64)  # plain, then bootstrapped
@@ -197,41 +198,44 @@ class _Candidates:
         self.images = torch.zeros((), dtype=torch.float64)
 
     def add(self, steps: Tensor, names: Tensor, weights: Tensor, *, places: bool = False) -> None:
-        """steps (n, U, h, w) of some images, their names (n, P, g, g), -1 for unlabelled, weights (1 + ROUNDS, n).
+        """steps (n, U, h, w) of some images, names (n, P, g, g) float, -1 for unlabelled, weights (1 + ROUNDS, n).
 
         Mean maps, from which position IoU comes, are summed only with `places`.
         """
         size, (units, candidates) = len(steps), self.best.shape
-        names = names[:, :, :: self.stride, :: self.stride].flatten(2).long()  # (n, P, pixels)
-        names[names < 0] = self.classes
-        cells = (self.classes + 1) * (candidates + 1)
-        start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names) * (candidates + 1)
+        names = names[:, :, :: self.stride, :: self.stride].flatten(2)  # (n, P, pixels)
+        names = torch.where(names < 0, self.classes, names)
+        pixels, cells = names.shape[2], (self.classes + 1) * (candidates + 1)
+        start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names).int() * (candidates + 1)
         inside, area = torch.zeros(2, size, units, candidates)
-        for piece in pieces(units, max(1, PIECE // (size * max(cells, names.shape[2])))):
-            near = gr.upsample_rows_first(steps[:, piece], self.grid, self.stride)  # (g', n, u, g')
-            step = near.permute(2, 1, 0, 3).reshape(near.shape[2], -1).clamp_(0, lv.STEPS - 1).long()
-            exceeded = self.exceeded[piece].gather(1, step).view(len(step), size, -1)  # (u, n, pixels)
+        for piece in pieces(units, max(1, PIECE // (size * max(cells, pixels)))):
+            near = gr.upsample_turned(steps[:, piece].transpose(0, 1), self.grid, self.stride).flatten(2)
+            reached, inner = torch.zeros(near.shape), torch.empty(near.shape)  # (u, n, pixels)
+            for least in self.least[piece].T:  # in floats: truth values are far slower to come by
+                reached += torch.ge(near, least[:, None, None], out=inner)
+            width, within = len(near), self.within[piece]
+            codes = torch.empty(near.shape, dtype=torch.int32)
             if places:
-                cut = self.place[piece].T[..., None, None]  # (T, u, 1, 1)
-                self.regions[piece] += (exceeded > cut).sum(2).transpose(0, 1)
-            exceeded += torch.arange(len(step))[:, None, None] * (size * cells)
-            place = self.place[piece, None].expand(-1, size, -1)  # (u, n, T)
-            rows = self.best[piece, None, :, None].expand(-1, size, -1, candidates + 1)
+                each = torch.arange(width * pixels, dtype=torch.int32).view(-1, 1, pixels) * (candidates + 1)
+                codes.copy_(reached).add_(each)
+                counted = torch.bincount(codes.flatten(), minlength=width * pixels * (candidates + 1))
+                self.regions[piece] += (counted.float().view(width, pixels, -1) @ within).transpose(1, 2)
+            units_apart = torch.arange(width, dtype=torch.int32)[:, None, None] * (size * cells)
+            rows = self.best[piece, None, None].expand(-1, size, -1, -1)  # (u, n, 1, T)
             for plane in range(names.shape[1]):
-                codes = (exceeded + start[:, plane]).flatten()
-                counted = torch.bincount(codes, minlength=len(step) * size * cells)
-                counted = counted.view(len(step), size, self.classes + 1, -1)
-                inside[:, piece] += _above(counted.gather(2, rows), place[..., None])[..., 0].transpose(0, 1)
+                codes.copy_(reached).add_(start[:, plane]).add_(units_apart)
+                counted = torch.bincount(codes.flatten(), minlength=width * size * cells).float()
+                found = (counted.view(width, -1, candidates + 1) @ within).view(width, size, self.classes + 1, -1)
+                inside[:, piece] += found.gather(2, rows)[:, :, 0].transpose(0, 1)
                 if plane == 0:  # each pixel once, whatever its classes
-                    area[:, piece] = _above(counted.sum(2), place).transpose(0, 1)
-        here = torch.stack([(names == c).any(1) for c in range(self.classes)], 1)  # (n, C, pixels)
-        present = here.sum(2)
+                    area[:, piece] = found.sum(2).transpose(0, 1)
+        here = _occupied(names, torch.arange(self.classes))  # (C, n, pixels)
         self.images += size
         if places:
-            self.places += here.sum(0)
-        self.inside += torch.einsum("rn,nut->rut", weights, inside)
-        self.area += torch.einsum("rn,nut->rut", weights, area)
-        self.present += weights @ present.float()
+            self.places += here.sum(1)
+        self.inside += (weights @ inside.flatten(1)).view(self.inside.shape)
+        self.area += (weights @ area.flatten(1)).view(self.area.shape)
+        self.present += weights @ here.sum(2).T
         self.pixels += weights.sum(1)[:, None, None] * names.shape[2]
 
     def sums(self) -> tuple[Tensor, ...]:
@@ -265,6 +269,10 @@ def _bootstrapped(images: int, seed: int, block: int) -> Tensor:
     return torch.cat([torch.ones(1, images), torch.from_numpy(poisson_bootstrap(images, seed, block)).float()])
 
 
-def _above(counts: Tensor, place: Tensor) -> Tensor:
-    """counts (…, T + 1) by how many cuts are exceeded -> (…) of those that exceed the cut at a place (…)."""
-    return counts.sum(-1, keepdim=True) - counts.cumsum(-1).gather(-1, place)
+def _occupied(names: Tensor, classes: Tensor) -> Tensor:
+    """names (n, P, pixels) float, classes (C,) -> (C, n, pixels) float: 1 where a class is, in any plane, else 0."""
+    number = classes.float()[:, None, None]
+    first, *others = (torch.eq(plane, number, out=torch.empty(len(classes), *plane.shape)) for plane in names.unbind(1))
+    for other in others:
+        torch.maximum(first, other, out=first)
+    return first

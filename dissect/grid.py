@@ -32,17 +32,18 @@ def upsample(x: Tensor, grid: int) -> Tensor:
     return rows @ (x @ columns.T)
 
 
-def upsample_rows_first(x: Tensor, grid: int, stride: int = 1, out: Tensor | None = None) -> Tensor:
-    """The same numbers for (N, U, h, w), laid out as (grid, N, U, grid) in the flat `out`, by two large products.
+def upsample_turned(x: Tensor, grid: int, stride: int = 1, out: Tensor | None = None) -> Tensor:
+    """The same numbers for (N, U, h, w), columns before rows: (N, U, grid, grid), in the flat `out` by two products.
 
-    With a stride, only every stride-th row and column of the grid.
+    Both products are large and their results contiguous. With a stride, only every stride-th row and column.
     """
     count, units, height, width = x.shape
     columns = x.reshape(-1, width) @ bilinear_weights(width, grid)[::stride].T
     side = columns.shape[1]
-    columns = columns.view(count, units, height, side).permute(2, 0, 1, 3).reshape(height, -1)
-    rows = torch.mm(bilinear_weights(height, grid)[::stride], columns, out=None if out is None else out.view(side, -1))
-    return rows.view(side, count, units, side)
+    columns = columns.view(-1, height, side).transpose(1, 2).reshape(-1, height)
+    rows = bilinear_weights(height, grid)[::stride].T
+    turned = torch.mm(columns, rows, out=None if out is None else out.view(-1, side))
+    return turned.view(count, units, side, side)
 
 
 def at_most(x: Tensor, grid: int) -> Tensor:

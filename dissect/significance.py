@@ -35,14 +35,15 @@ def poisson_bootstrap(count: int, seed: int, block: int) -> Floats:
     """
     uniform = (bits((ROUNDS, count), seed, BOOTSTRAP, block) >> np.uint64(11)) * 2.0**-53
     reached = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(20)])
-    return np.searchsorted(reached, uniform, side="right").astype(np.float64)
+    return torch.bucketize(torch.from_numpy(uniform), torch.from_numpy(reached), right=True).double().numpy()
 
 
 def interval(values: Floats) -> tuple[Floats, Floats]:
     """Bootstrap values (2000, …) -> the ends (…) of the 95 % percentile interval; NaN where no value is a number."""
     numbers = ~np.isnan(values).all(0)
     filled = np.where(numbers, values, 0)
-    low, high = np.nanquantile(filled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    quantile = np.nanquantile if np.isnan(filled).any() else np.quantile  # the same, but column by column
+    low, high = quantile(filled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return np.where(numbers, low, np.nan)[()], np.where(numbers, high, np.nan)[()]
 
 
@@ -76,7 +77,7 @@ def permutation_p(pairs: Mapping[int, Tensor], rounds: int, seed: int) -> Floats
     every pairing of a block's regions with its class maps is as likely, and so are those that pair all blocks of a size
     alike: p is exact (Fisher 1935; Phipson and Smyth 2010). The pairings are a pure function of the seed.
     """
-    weights = {size: matrix.flatten(1).T.double().contiguous() for size, matrix in pairs.items()}  # (n², U)
+    weights = {size: _exact(matrix.flatten(1).T, size).contiguous() for size, matrix in pairs.items()}  # (n², U)
     observed = torch.stack([matrix.double().diagonal(dim1=1, dim2=2).sum(1) for matrix in pairs.values()]).sum(0)
     as_large = torch.zeros_like(observed)
     for start in range(0, rounds, BLOCK):  # in blocks, for the sake of memory
@@ -87,6 +88,12 @@ def permutation_p(pairs: Mapping[int, Tensor], rounds: int, seed: int) -> Floats
             drawn += F.embedding_bag(pairing, weight, mode="sum")
         as_large += (drawn >= observed).sum(0)
     return ((1 + as_large) / (rounds + 1)).numpy()
+
+
+def _exact(values: Tensor, number: int) -> Tensor:
+    """As float32 where sums of so many of them are exact in it, being whole numbers below 2^24; else as float64."""
+    whole = bool((values == values.round()).all()) and float(values.abs().max()) * number < 2**24
+    return values.float() if whole else values.double()
 
 
 def permutation_spread(pairs: Mapping[int, Tensor]) -> Floats:

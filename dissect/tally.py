@@ -140,7 +140,8 @@ def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]
     survey = yield from _survey(maps, block)
     scale, full = lv.step_range(survey.histogram)
     while True:
-        joint, every = _count(maps, block, scale, classes)
+        joint = _count(maps, block, scale, classes)
+        every = joint.sum(2) // maps.plan.planes  # each pixel once, whatever its classes
         yield (every,)
         codes = lv.quantile_codes(every.sum(1), shares)
         outside = (codes.amin(1) == 0) & (scale.low > full.low)
@@ -213,43 +214,38 @@ def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tenso
     return samples.gather(1, ranking[:, :number]), peaks[:, :number]
 
 
-def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> tuple[Tensor, Tensor]:
-    """Pixels by code: (U, 2, C + 1, 4096) by half and class, the last "unlabelled", and (U, 2, 4096) by half alone."""
+def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
+    """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane."""
     units, grid, stride = block.stop - block.start, maps.plan.grid, 2 * (classes + 1) * lv.STEPS
     joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64)
-    every = torch.zeros(units, 2, lv.STEPS, dtype=torch.int64)
 
     # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
     at_once = max(1, PIECE_PIXELS // (SHARD * grid**2))
     pixels = at_once * SHARD * grid**2
     real, truncated = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
     for shard in maps.spool.here:
-        features = whole(maps.read(shard, block))
-        planes = _groups(maps, shard, classes)
+        steps = scale.measure(whole(maps.read(shard, block)))
+        planes = _starts(maps, shard, classes)
         for piece in pieces(units, at_once):
-            steps = lv.Scale(scale.low[piece], scale.high[piece]).measure(features[:, piece])
-            samples, width = steps.shape[:2]
-            count = samples * width * grid**2
-            gr.upsample_rows_first(steps, grid, out=real[:count])
-            real[:count].clamp_(0, lv.STEPS - 1)
-            for plane, groups in enumerate(planes):
-                codes = truncated[:count].copy_(real[:count])
-                apart = codes.view(grid, samples, width, grid).add_(groups)
-                if width > 1:
-                    apart.add_(torch.arange(width, dtype=torch.int32)[:, None] * stride)
-                counted = torch.bincount(codes, minlength=width * stride).view(width, 2, classes + 1, lv.STEPS)
-                joint[piece] += counted
-                if plane == 0:  # each pixel once, whatever its classes
-                    every[piece] += counted.sum(2)
-    return joint, every
+            width, count = piece.stop - piece.start, len(steps) * (piece.stop - piece.start) * grid**2
+            near = gr.upsample_turned(steps[:, piece], grid, out=real[:count]).clamp_(0, lv.STEPS - 1)
+            codes = truncated[:count].view(near.shape).copy_(near)
+            if width > 1:
+                codes += torch.arange(width, dtype=torch.int32)[:, None, None] * stride
+            for plane, starts in enumerate(planes):
+                codes += starts if plane == 0 else starts - planes[plane - 1]
+                counted = torch.bincount(codes.flatten(), minlength=width * stride)
+                joint[piece] += counted.view(width, 2, classes + 1, lv.STEPS)
+    return joint
 
 
-def _groups(maps: Maps, shard: int, classes: int) -> list[Tensor]:
-    """Per label plane (g, n, 1, g) int32: where the codes of the pixel's half and class begin."""
-    labels = maps.labels(shard).int()  # (n, P, g, g)
-    labels[labels < 0] = classes
-    labels[1::2] += classes + 1
-    return [(plane * lv.STEPS).transpose(0, 1)[:, :, None].contiguous() for plane in labels.unbind(1)]
+def _starts(maps: Maps, shard: int, classes: int) -> list[Tensor]:
+    """Per label plane (n, 1, g, g) int32, columns before rows: where the codes of the pixel's half and class begin."""
+    labels = maps.labels(shard).transpose(2, 3)  # (n, P, g, g)
+    labels = torch.where(labels < 0, classes, labels)
+    starts = labels.transpose(0, 1).to(torch.int32, memory_format=torch.contiguous_format).mul_(lv.STEPS)
+    starts[:, 1::2] += (classes + 1) * lv.STEPS
+    return list(starts[:, :, None])
 
 
 def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:

@@ -49,7 +49,7 @@ def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> 
     samples, masks = run.tops(layer)
     top = []
     for chosen, regions in zip(samples.tolist(), masks, strict=True):
-        top.append([[sample, figures.outline(region)] for sample, region in zip(chosen, regions, strict=True)])
+        top.append([[sample, path] for sample, path in zip(chosen, figures.outlines(regions), strict=True)])
         advance(1)
     curves = np.stack(run.curves(layer), 1)  # (U, 2, K)
     histogram, span = run.histogram(layer)

@@ -7,16 +7,18 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from contourpy import contour_generator
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from contourpy import LineType, contour_generator
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 Pixels = NDArray[np.uint8]
 
@@ -40,18 +42,20 @@ def exact(image: Pixels) -> bytes:
 
 def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> bytes:
     """(h, w) numbers as WebP without loss, in the colours of matplotlib's magma from low to high."""
+    import matplotlib  # it takes long, and few pages need it
+
     share = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return _webp((matplotlib.colormaps["magma"](share)[..., :3] * 255).round().astype(np.uint8), lossless=True)
 
 
 def label_map(labels: NDArray[np.integer], colours: list[str]) -> bytes:
     """(h, w) class numbers in the classes' colours, black where -1, as lossless WebP."""
-    return _webp(paint_labels(labels, colours), lossless=True)
+    return _webp(paint_labels(labels, colours), method=0, lossless=True)  # four times as fast, and a fifth larger
 
 
-def _webp(image: Pixels, **options: Any) -> bytes:
+def _webp(image: Pixels, method: int = 2, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", method=2, **options)
+    Image.fromarray(image).save(file, "WEBP", method=method, **options)
     return file.getvalue()
 
 
@@ -71,24 +75,51 @@ def outline(mask: NDArray[np.bool_]) -> str:
 
     Corners are cut: the border runs through the middles of the edges between pixels inside and outside.
     """
-    if not mask.any():
-        return ""
-    z = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.float32)
-    z[1:-1, 1:-1] = mask
-    parts = []
-    for line in contour_generator(z=z).lines(0.5):
-        points = np.rint(np.asarray(line) * 2 - 1).astype(int)[:-1]  # a closed line ends where it begins
-        steps = np.roll(points, -1, axis=0) - points
-        turns = (steps != np.roll(steps, 1, axis=0)).any(1)  # between turns it runs straight
-        corners = points[turns]
-        moves = np.diff(corners, axis=0)
-        parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{' '.join(f'{x} {y}' for x, y in moves)}z".replace(" -", "-"))
-    return "".join(parts)
+    return outlines(mask[None])[0]
+
+
+def outlines(masks: NDArray[np.bool_]) -> list[str]:
+    """The same for each of several regions (N, h, w), traced as one picture in which they lie one below the other."""
+    paths = [""] * len(masks)
+    height, width = masks.shape[1:]
+    z = np.zeros((len(masks), height + 2, width + 2), np.float32)
+    z[:, 1:-1, 1:-1] = masks
+    tracer = contour_generator(z=z.reshape(-1, width + 2), line_type=LineType.ChunkCombinedOffset)
+    traced: Any = tracer.lines(0.5)
+    (points,), (bounds,) = traced  # all in one chunk
+    if points is None:
+        return paths
+    whole = np.rint(points * 2 - 1).astype(int)
+    first, last = bounds[:-1].astype(int), bounds[1:].astype(int) - 1  # of each line, which ends where it begins
+    steps = np.diff(whole, axis=0, append=0)
+    before = np.roll(steps, 1, axis=0)
+    before[first] = steps[last - 1]
+    turns = (steps != before).any(1)  # between turns it runs straight
+    turns[last] = False
+    corners, ends = whole[turns], np.cumsum(np.add.reduceat(turns, first, dtype=int))
+    moves = np.diff(corners, axis=0).tolist()
+    start = 0
+    for end in ends.tolist():
+        x, y = corners[start].tolist()
+        region, y = divmod(y + 1, 2 * (height + 2))
+        path = "".join([f"{_apart(dx)}{_apart(dy)}" for dx, dy in moves[start : end - 1]])
+        paths[region] += f"M{x} {y - 1}l{path.removeprefix(' ')}z"
+        start = end
+    return paths
+
+
+@lru_cache(maxsize=4096)
+def _apart(number: int) -> str:
+    """A number after another one in a path: a sign parts them as well as a space."""
+    return f"{number}" if number < 0 else f" {number}"
 
 
 @contextmanager
-def _svg() -> Iterator[None]:
-    """Figures drawn inside are the same bytes for the same data, and any text in them stays text."""
+def _svg(size: tuple[float, float], file: IO[bytes]) -> Iterator[Figure]:
+    """A figure to draw inside, then written as SVG: the same bytes for the same data, and any text in it stays text."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     style: dict[Any, Any] = {
         "svg.hashsalt": "ganatomy",
         "svg.fonttype": "none",
@@ -97,15 +128,22 @@ def _svg() -> Iterator[None]:
     }
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the viewer has the font or not
-        yield
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _in_percent(axis: Axis) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1))
 
 
 def trade_off(curve: pd.DataFrame) -> bytes:
     """What each way to mend a grid leaves of it, by how much it changes the images, as SVG."""
     file = io.BytesIO()
     colours = ("#0b6b5d", "#b86e00", "#3b6fb6", "#b0475e")
-    with _svg():
-        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    with _svg((8.4, 3.6), file) as figure:
         sides = figure.subplots(1, 2)
         titles = ("ripple left of a flat input", "z of the strongest peak")
         for axes, column, title in zip(sides, ("left", "own_z"), titles, strict=True):
@@ -115,9 +153,8 @@ def trade_off(curve: pd.DataFrame) -> bytes:
             axes.set_xlabel("change of a pixel, levels of 255")
             axes.set_ylabel(title)
             axes.spines[["top", "right"]].set_visible(False)
-        sides[0].yaxis.set_major_formatter(PercentFormatter(1))
+        _in_percent(sides[0].yaxis)
         sides[1].legend(frameon=False)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
 
@@ -125,8 +162,7 @@ def seam_profile(profile: pd.DataFrame) -> bytes:
     """How far from a border it can be told from elsewhere, by measure and image, as SVG."""
     file = io.BytesIO()
     kinds = {"tiled": "#b0475e", "whole": "#0b6b5d", "input": "#999999"}
-    with _svg():
-        figure = Figure(figsize=(8.4, 2.8), layout="constrained")
+    with _svg((8.4, 2.8), file) as figure:
         measures = list(profile.measure.unique())
         for axes, measure in zip(figure.subplots(1, len(measures)), measures, strict=True):
             for kind, colour in kinds.items():
@@ -138,7 +174,6 @@ def seam_profile(profile: pd.DataFrame) -> bytes:
             axes.spines[["top", "right"]].set_visible(False)
         figure.axes[0].set_ylabel("times elsewhere")
         figure.axes[-1].legend(frameon=False)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
 
@@ -148,8 +183,7 @@ def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:
     The form of figure 4 of Bau et al. 2019.
     """
     file = io.BytesIO()
-    with _svg():
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    with _svg((6.4, 3.6), file) as figure:
         axes = figure.subplots()
         if "random" in curve:
             axes.fill_between(curve.units, curve.random_min, curve.random_max, color="#bbbbbb", alpha=0.6, linewidth=0)
@@ -163,10 +197,9 @@ def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:
         axes.set_xticks(list(curve.units), list(map(str, curve.units)))
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        _in_percent(axes.yaxis)
         axes.set_xlabel("ablated units")
         axes.set_ylabel(f"area of {label} that remains")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()

@@ -92,10 +92,13 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
     effects = effect_pages(run, shelf)
     searches, repairs = suspect_pages(run, shown.append, shelf), repair_pages(run, shelf)
     samples = np.unique(np.concatenate(shown))
-    with progress.task("outline regions", len(run.units)) as advance:
-        units = units_data(run, scans, advance)
-    with progress.task("write pictures", len(samples)) as advance:
-        pictures = put_samples(run, samples, shelf, advance)
+    with (
+        progress.task("outline regions", len(run.units)) as traced,
+        progress.task("write pictures", len(samples)) as written,
+        ThreadPoolExecutor(max_workers=1) as beside,
+    ):
+        painted = beside.submit(put_samples, run, samples, shelf, written)
+        units, pictures = units_data(run, scans, traced), painted.result()
     scanned = scan_pages(scans)
     data = {
         "noun": run.noun,

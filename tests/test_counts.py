@@ -242,8 +242,8 @@ def test_upsampling_is_the_librarys(size: tuple[int, int]) -> None:
     truth = F.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(gr.upsample(x, 16), truth)
     out = torch.empty(truth.numel())
-    gr.upsample_rows_first(x, 16, out=out)
-    torch.testing.assert_close(out.view(16, 2, 3, 16).permute(1, 2, 0, 3), truth)
+    gr.upsample_turned(x, 16, out=out)
+    torch.testing.assert_close(out.view(2, 3, 16, 16).transpose(2, 3), truth)
 
 
 def test_labels_are_resized_nearest_exact() -> None:
