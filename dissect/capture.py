@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from .generators.base import Generator
+from .side_by_side import pairs, side_by_side
 from .spool import Spool
 
 THUMBNAIL = 256  # pixels
 BATCH = {"cuda": 64, "cpu": 16}
+BESIDE = 8  # of a batch on a CPU that has others beside it
 
 PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 COMPARED = 16  # samples on which a lower precision is compared with float32
@@ -128,39 +131,44 @@ def capture(
         DissectError: memory does not suffice for one sample, or a network failed.
         OSError: a shard could not be written; those before it stay.
     """
-    batch = batch or BATCH.get(generator.device.type, 16)
-    threads = Threads() if generator.device.type == "cpu" else nullcontext()
+    networks = pairs(generator, segmenter)
+    batch = batch or (BESIDE if len(networks) > 1 else BATCH.get(generator.device.type, 16))
     with threads_kept(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None
-        for shard in [one for one in spool.missing() if one in spool.here]:
-            indices = spool.indices(shard)
+        left = [shard for shard in spool.missing() if shard in spool.here]
+        while left:
+            todo = [part for shard in left for part in _batches(spool.indices(shard), batch)]
             parts: list[dict[str, Tensor]] = []
-            start = 0
-            while start < len(indices):
-                try:
-                    with threads:
-                        parts.append(_sample(generator, segmenter, plan, indices[start : start + batch]))
-                except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error):
-                        raise
-                    if batch == 1:
-                        raise DissectError("Memory does not suffice for one sample; try another --device.") from error
-                    batch //= 2
-                    continue
-                advance(len(parts[-1]["labels"]))
-                start += batch
-            if written:
-                written.result()
-            if generator.device.type == "cuda":
-                torch.cuda.synchronize(generator.device)  # the last copies are still on their way
-            whole = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-            written = writer.submit(spool.write, shard, whole)
+            try:
+                for part, arrays in side_by_side(partial(_sample, plan), networks, todo):
+                    parts.append(arrays)
+                    advance(len(part))
+                    if part.stop < spool.indices(left[0]).stop:
+                        continue
+                    if generator.device.type == "cuda":
+                        torch.cuda.synchronize(generator.device)  # the last copies are still on their way
+                    whole = {name: torch.cat([one[name] for one in parts]).numpy() for name in arrays}
+                    if written:
+                        written.result()
+                    written = writer.submit(spool.write, left.pop(0), whole)
+                    parts = []
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(networks) == batch == 1:
+                    raise DissectError("Memory does not suffice for one sample; try another --device.") from error
+                advance(-sum(len(one["labels"]) for one in parts))  # they are drawn again
+                batch, networks = max(1, batch // 2), networks[: max(1, len(networks) // 2)]
         if written:
             written.result()
 
 
+def _batches(indices: range, size: int) -> list[range]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
 @torch.inference_mode()
-def _sample(generator: Generator, segmenter: Segmenter, plan: Plan, indices: Sequence[int]) -> dict[str, Tensor]:
+def _sample(plan: Plan, generator: Generator, segmenter: Segmenter, indices: Sequence[int]) -> dict[str, Tensor]:
     images, features, labels = _forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision)
     arrays = {
         "labels": _to_host(gr.labels_to_grid(labels, plan.grid)),

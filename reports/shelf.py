@@ -7,10 +7,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 TYPES = {".webp": "image/webp", ".svg": "image/svg+xml", ".csv": "text/csv", ".json": "application/json"}
+SMALL = 700  # bytes
 
 
 class Shelf:
-    """Keeps what a page refers to. With `folder` None everything becomes a data: address, for a single file."""
+    """Keeps what a page refers to. With `folder` None everything becomes a data: address, for a single file.
+
+    Pictures no larger than many a file's own entry on the disk become one always: label maps, most of them.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -21,7 +25,7 @@ class Shelf:
         Raises:
             OSError: it cannot be written.
         """
-        if self.folder is None:
+        if self.folder is None or (name.endswith(".webp") and len(content) <= SMALL):
             return f"data:{TYPES[Path(name).suffix]};base64,{base64.b64encode(content).decode()}"
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

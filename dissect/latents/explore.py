@@ -22,10 +22,10 @@ from ...hooks.errors import UsageError
 from ..capture import BATCH, threads_kept
 from ..folders import holds, written
 from ..generators.base import Generator
-from ..run_folder import command, now
 from ..model_spec import ModelSpec
 from ..models import identity, open_generator, usable_device
 from ..progress import Progress
+from ..run_folder import command, now
 from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from .kinds import KINDS, Asked
 from .sheets import film
