@@ -132,7 +132,10 @@ def capture(
         OSError: a shard could not be written; those before it stay.
     """
     networks = pairs(generator, segmenter)
-    batch = batch or (BESIDE if len(networks) > 1 else BATCH.get(generator.device.type, 16))
+    networks = networks[:batch]
+    if len(networks) > 1:
+        batch = batch // len(networks) if batch else BESIDE
+    batch = batch or BATCH.get(generator.device.type, 16)
     with threads_kept(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None
         left = [shard for shard in spool.missing() if shard in spool.here]

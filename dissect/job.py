@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from .capture import Plan, capture
 from .generators.base import Generator
 from .models import dissectable, identity, segmenter_fingerprint
 from .progress import Progress
-from .run_folder import command, kept_run, locked, new_run, now, writing
+from .run_folder import command, kept_run, new_run, now, writing
 from .scoring import ALREADY, finish
 from .spool import SHARD, Spool
 from .store import COMPLETE, Dissection
@@ -34,6 +33,7 @@ class Job:
     basis: Basis
     control: str | None
     settings: dict[str, Any]  # samples, threshold, quantile, significance, grid, seed: part of the run's config
+    part: dict[str, Any]  # of a shard: which one, and the controls; part of the config, too
     source: dict[str, Any]  # how to load the models again; nothing where they came as objects
     deviation: dict[str, float] | None  # of a lower precision, see `capture.deviation`
     batch_size: int | None
@@ -52,68 +52,72 @@ class Job:
             "control": self.control,
             **self.basis.config,
             **self.settings,
+            **self.part,
         }
 
-    def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
-        """Make, resume or open the run in a folder, without a report. Its featuremaps stay, unless it is a control.
-
-        A `shared` spool of the same samples serves instead of one of its own if it still has the featuremaps.
+    def check(self, folder: Path, shard: tuple[int, int] | None = None) -> dict[str, Any] | None:
+        """The run.json of this very run, or shard of it, in a folder, if it was begun; nothing is written.
 
         Raises:
-            UsageError: the folder holds something else, or the spool would be too large.
-            DissectError: something failed, or another process is at work there; what was captured stays and the same
-                call resumes.
+            UsageError: the folder holds something else, the spool would be too large, or nothing is in the shard.
         """
-        self._check_room(self.settings["samples"])
-        own = Spool(folder / "spool", self.settings["samples"])
-        info = ranks.first(lambda: kept_run(folder, self.config))
-        if info and info["status"] == COMPLETE:
-            if keep_spool and not self.control and not own.has_features():
-                raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
-            return Dissection.load(folder)
-        with locked(folder), writing(folder), Progress(self.quiet) as progress:
-            info = self._begin(folder, self.config)
-            if shared and ranks.first(shared.has_features):
-                shared.divide()
-                return finish(folder, info | {"shared_spool": True, **ALREADY}, shared, self.basis, progress)
-            seen = self._capture(own, info, progress)
-            found = finish(folder, info | {"keep_spool": keep_spool} | seen, own, self.basis, progress)
-            if self.control and not keep_spool:  # nothing else will need them
-                ranks.first(own.drop_features)
-            return found
-
-    def perform_shard(self, folder: Path, shard: tuple[int, int], controls: Sequence[str] = ()) -> Dissection:
-        """Capture shard k of n, counted from 1, into a folder of its own, to be merged; its tables are empty.
-
-        Raises:
-            UsageError, DissectError: see `perform`; or there is nothing in this shard.
-        """
-        number, of = shard
-        spool = Spool(folder / "spool", self.settings["samples"], shard)
-        if not spool.shards:
+        spool = Spool(folder / "spool", self.settings["samples"], shard or (1, 1))
+        if shard and not spool.shards:
             raise UsageError(
-                f"--shard {number}/{of}: {spool.samples} samples make {-(-spool.samples // SHARD)} parts of {SHARD}; "
-                "take fewer shards."
+                f"--shard {shard[0]}/{shard[1]}: {spool.samples} samples make {-(-spool.samples // SHARD)} parts of "
+                f"{SHARD}; take fewer shards."
             )
-        self._check_room(sum(len(spool.indices(one)) for one in spool.shards))
-        config = self.config | {"shard": f"{number}/{of}"}
-        ranks.first(lambda: kept_run(folder, config))
-        with locked(folder), writing(folder), Progress(self.quiet) as progress:
-            info = self._begin(folder, config, controls=list(controls))
-            self._capture(spool, info, progress)
-        return Dissection.unfinished(folder, info)
-
-    def _check_room(self, samples: int) -> None:
-        needed = samples * self.plan.sample_bytes
+        needed = sum(len(spool.indices(one)) for one in spool.shards) * self.plan.sample_bytes
         if not needed <= self.spool_limit:
             raise UsageError(
                 f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {self.spool_limit / 1e9:.1f} GB; "
                 "take fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
             )
+        return ranks.first(lambda: kept_run(folder, self.config))
 
-    def _begin(self, folder: Path, config: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
+        """Make, resume or open the run in a locked folder, without a report. Featuremaps stay, unless of a control.
+
+        A `shared` spool of the same samples serves instead of one of its own if it still has the featuremaps.
+
+        Raises:
+            UsageError: the folder holds something else.
+            DissectError: something failed; what was captured stays and the same call resumes.
+        """
+        own = Spool(folder / "spool", self.settings["samples"])
+        with writing(folder), Progress(self.quiet) as progress:
+            info = self._begin(folder)
+            if info["status"] == COMPLETE:
+                if keep_spool and not self.control and not own.has_features():
+                    raise UsageError(
+                        f"The run in {folder} is finished and its featuremaps are gone; give another --out."
+                    )
+                found = Dissection.load(folder)
+            elif shared and ranks.first(shared.has_features):
+                shared.divide()
+                found = finish(folder, info | {"shared_spool": True, **ALREADY}, shared, self.basis, progress)
+            else:
+                seen = self._capture(own, info, progress)
+                found = finish(folder, info | {"keep_spool": keep_spool} | seen, own, self.basis, progress)
+            if self.control and not keep_spool:  # nothing else will need them
+                ranks.first(own.drop_features)
+        return found
+
+    def perform_shard(self, folder: Path, shard: tuple[int, int]) -> Dissection:
+        """Capture shard k of n, counted from 1, into a locked folder of its own, to be merged; its tables are empty.
+
+        Raises:
+            UsageError, DissectError: see `perform`.
+        """
+        spool = Spool(folder / "spool", self.settings["samples"], shard)
+        with writing(folder), Progress(self.quiet) as progress:
+            info = self._begin(folder)
+            self._capture(spool, info, progress)
+        return Dissection.unfinished(folder, info)
+
+    def _begin(self, folder: Path) -> dict[str, Any]:
         """The run.json of a folder, new where there was none."""
-        return ranks.first(lambda: kept_run(folder, config) or new_run(folder, config, self._describe() | more))
+        return ranks.first(lambda: kept_run(folder, self.config) or new_run(folder, self.config, self._describe()))
 
     def _capture(self, spool: Spool, info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """Fill what the spool lacks, as the run began it; what run.json says of that."""

@@ -19,8 +19,8 @@ from .generators.base import Generator
 from .job import Job
 from .model_spec import ModelSpec
 from .models import dissectable, open_models, usable_device
-from .run_folder import writing
-from .store import Dissection, run_name, safe_name
+from .run_folder import locked, writing
+from .store import COMPLETE, Dissection, run_name
 
 RULES = ("iqr", "quantile")
 MODES = ("off", *THOROUGHNESS)
@@ -114,6 +114,7 @@ def run(
             "precision": precision,
             "seed": getattr(generator.source, "seed", seed),
         },
+        part={"shard": shard, "controls": list(controls)} if part else {},
         source={
             **({"model": None} if generator.spec is None else generator.spec.record()),
             "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
@@ -124,29 +125,39 @@ def run(
         spool_limit=spool_limit,
         quiet=quiet,
     )
-    name = run_name(job.config) + (f"-shard-{part[0]}-of-{part[1]}" if part else "")
-    folder = Path(out) if out else Path("runs") / safe_name(name)
+    suffix = f"-shard-{part[0]}-of-{part[1]}" if part else ""
+    folder = Path(out) if out else Path("runs") / f"{run_name(job.config)}{suffix}"
     bare = None
     if UNTRAINED in controls:
         fresh = untrained(generator, job.settings["seed"] or 0, samples)
-        bare = replace(
-            job, control=UNTRAINED, generator=fresh, plan=probe(fresh, namer, picked, grid, precision), source={}
-        )
-    if part:
-        found = job.perform_shard(folder, part, controls)
+        plan = probe(fresh, namer, picked, grid, precision)
+        bare = replace(job, control=UNTRAINED, generator=fresh, plan=plan, source={})
+    kept = job.check(folder, part)
+    if kept and not keep_spool and ranks.first(lambda: _settled(folder, kept, controls)):
+        return Dissection.load(folder)
+    with locked(folder):
+        if part:
+            found = job.perform_shard(folder, part)
+            if bare:
+                bare.perform_shard(folder / "controls" / UNTRAINED, part)
+            return found
+        found = job.perform(folder, keep_spool=keep_spool)
+        if ROTATION in controls:  # first, while the run's own featuremaps are there
+            mixed = replace(job, control=ROTATION, basis=Basis.rotation(widths))
+            mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
+        if not (keep_spool or found.info["keep_spool"]):
+            with writing(folder):
+                ranks.first(found.spool.drop_features)
         if bare:
-            bare.perform_shard(folder / "controls" / UNTRAINED, part)
-        return found
-    found = job.perform(folder, keep_spool=keep_spool)
-    if ROTATION in controls:  # first, while the run's own featuremaps are there
-        mixed = replace(job, control=ROTATION, basis=Basis.rotation(widths))
-        mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
-    if not (keep_spool or found.info["keep_spool"]):
-        with writing(folder):
-            ranks.first(found.spool.drop_features)
-    if bare:
-        bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
+            bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return found
+
+
+def _settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> bool:
+    """Whether nothing is left to be done in a folder, so that it may as well be one that cannot be written."""
+    if info["status"] != COMPLETE or not set(controls) <= set(Dissection.load(folder).controls):
+        return False
+    return bool(info["keep_spool"]) or not any(folder.rglob("features-*.npy"))
 
 
 def run_or_open(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..hooks.errors import DissectError
+from ..hooks.errors import DissectError, one_line
 
 if TYPE_CHECKING:  # the command imports this before it needs torch
     import torch.distributed as dist
@@ -171,7 +171,7 @@ def _together(call: Callable[[], object]) -> None:
     try:
         call()
     except RuntimeError as error:
-        raise Deserted("Another process has ended before the work was done.") from error
+        raise Deserted(f"Another process has ended before the work was done ({one_line(error)}).") from error
 
 
 def heard(error: DissectError) -> bool:
@@ -214,10 +214,11 @@ class Counter:
 
     def wait(self, show: Callable[[int], None]) -> None:
         """Until every process has come here; the first one shows meanwhile what was done."""
-        assert _party is not None
-        arrived = _party.store.add(f"{self._key}/arrived", 1)
-        while _party.number == 0 and arrived < _party.size:
+        import torch.distributed as dist
+
+        everyone = dist.barrier(async_op=True)
+        while number() == 0 and not everyone.is_completed():
             time.sleep(POLL)
             show(self.add(0))
-            arrived = _party.store.add(f"{self._key}/arrived", 0)
+        _together(everyone.wait)
         show(self.add(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from .folders import difference
 from .store import INCOMPLETE, SCHEMA, read_info, write_json
 
 LOCK = ".lock"
+FILES = ("run.json", "units.csv", "classes.csv", "scores.npz", "tops.npz")
+HALF_WRITTEN = re.compile(rf"({'|'.join(map(re.escape, FILES))}|shard-\d{{5}})\.\d+\.part")  # by a process
 
 
 @contextmanager
@@ -41,9 +44,10 @@ def _take(lock: FileLock, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        for place in (folder, folder / "spool"):
-            for part in place.glob("*.part"):
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
+        for place in (folder, *folder.glob("controls/*")):
+            for part in [*place.glob("*.part"), *place.glob("spool/*.part")]:
+                if HALF_WRITTEN.fullmatch(part.name):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
     except Timeout:
         raise DissectError(
             f"Another dissect is at work in {folder}; wait until it has ended, or give another --out."
@@ -76,6 +80,7 @@ def new_run(folder: Path, config: dict[str, Any], described: dict[str, Any]) -> 
     """Begin a run in a folder: write its run.json, and return it; raises DissectError where it cannot be written."""
     info = {"schema": SCHEMA, "status": INCOMPLETE, "config": config, **described}
     try:
+        folder.mkdir(parents=True, exist_ok=True)  # of a control, in a run's
         write_json(folder / "run.json", info)
     except OSError as error:
         raise DissectError(_unusable(folder, error)) from error
@@ -85,7 +90,7 @@ def new_run(folder: Path, config: dict[str, Any], described: dict[str, Any]) -> 
 def _is_empty(folder: Path) -> bool:
     """Whether there is nothing, or no more than an interrupted start leaves."""
     return not folder.exists() or (
-        folder.is_dir() and all(path.name == LOCK or path.suffix == ".part" for path in folder.iterdir())
+        folder.is_dir() and all(path.name == LOCK or HALF_WRITTEN.fullmatch(path.name) for path in folder.iterdir())
     )
 
 

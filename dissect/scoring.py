@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def finish(folder: Path, info: dict[str, Any], spool: Spool, basis: Basis, progr
             maps = Maps(spool=spool, plan=plan, layer=layer)
             maps = replace(maps, directions=basis.directions(maps, seed))
             tally = tally_layer(maps, len(names), shares, advance)
-            found[layer] = maps, tally, label_units(tally.choose, tally.score, rule, fixed)
+            found[layer] = maps, tally, ranks.first(partial(label_units, tally.choose, tally.score, rule, fixed))
     clock.append(time.perf_counter())
     evidence: dict[str, Evidence] = {}
     if how:

@@ -17,8 +17,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from .. import segmenters
 from ..segmenters.base import Segmenter
-from .generators.base import Generator
+from .generators.architecture import Architecture
+from .generators.base import Generator, NormalLatents
+from .generators.sources import ClassLatents
 
 MOST = 8  # at once: each needs memory for a batch
 
@@ -29,15 +32,22 @@ Result = TypeVar("Result")
 
 
 def pairs(generator: Generator, segmenter: Segmenter) -> list[Pair]:
-    """The networks as often as they may run side by side; once on a GPU, and where they cannot be copied."""
-    alone = [(generator, segmenter)]
-    if generator.device.type != "cpu":
-        return alone
-    more = range(1, min(MOST, torch.get_num_threads()))
-    try:
-        return alone + [(replace(generator, module=twin(generator.module)), twin(segmenter)) for _ in more]
-    except Exception:  # whatever a user's object raises that is not made to be copied
-        return alone
+    """The networks as often as they may run side by side: once on a GPU, and where others than we wrote them."""
+    many = min(MOST, torch.get_num_threads()) if generator.device.type == "cpu" and _ours(generator, segmenter) else 1
+    more = [(replace(generator, module=twin(generator.module)), twin(segmenter)) for _ in range(1, many)]
+    return [(generator, segmenter), *more]
+
+
+def _ours(generator: Generator, segmenter: Segmenter) -> bool:
+    """Whether nothing runs but our own code, which keeps no state in common: what others write may, in closures, in
+    hooks, or in torch's global random numbers, and would silently draw something else.
+    """
+    return (
+        isinstance(generator.module, Architecture)
+        and isinstance(generator.source, (NormalLatents, ClassLatents))
+        and type(segmenter).__module__.startswith(segmenters.__name__)
+        and not any(one._forward_hooks or one._forward_pre_hooks for one in generator.module.modules())
+    )
 
 
 def twin(thing: Thing) -> Thing:

@@ -100,7 +100,7 @@ def _at_once(steps: Steps[Result]) -> Result:
 
 def _together(blocks: Sequence[Steps[Result]], pool: ThreadPoolExecutor) -> Iterator[Result]:
     """The results of the blocks, some at a time; sums are taken in the same order in every process."""
-    for some in pieces(len(blocks), ranks.first(ranks.processors)):
+    for some in pieces(len(blocks), min(ranks.joined(ranks.processors()))):
         group = blocks[some]
         ends: list[Callable[[], Result] | None] = [None] * len(group)
         while waiting := [number for number, end in enumerate(ends) if end is None]:

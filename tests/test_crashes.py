@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ganatomy.dissect import run
+from ganatomy.dissect.bases import Basis
 from ganatomy.dissect.generators.base import Generator
 from ganatomy.hooks.errors import DissectError, UsageError
 
@@ -84,9 +85,39 @@ def test_what_an_interrupted_start_leaves_is_no_obstacle(
     (place / "run.json.123.part").write_text("{")
     run(painter, layers=["paint"], segmenter=colours, samples=20, out=place, quiet=True)
     assert not list(place.glob("*.part"))
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists and is not a run"):
-        run(painter, layers=["paint"], segmenter=colours, samples=20, out=other, quiet=True)
-    assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+    for number, name in enumerate(("thesis.txt", "film.mp4.part", "film.12.part")):
+        other = tmp_path / f"other{number}"
+        other.mkdir()
+        (other / name).write_text("mine")
+        with pytest.raises(UsageError, match="exists and is not a run"):
+            run(painter, layers=["paint"], segmenter=colours, samples=20, out=other, quiet=True)
+        assert [path.name for path in other.iterdir()] == [name]
+
+
+def test_featuremaps_that_a_killed_control_left_are_dropped(
+    painter: Generator, colours: ColourSegmenter, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"layers": ["paint"], "segmenter": colours, "samples": 20, "controls": ["untrained"]}
+    run(painter, out=tmp_path / "run", quiet=True, **options)
+    left = tmp_path / "run" / "controls" / "untrained" / "spool" / "shard-00000" / "features-0.npy"
+    left.write_text("killed before it was deleted")
+    run(painter, out=tmp_path / "run", quiet=True, **options)
+    assert not left.exists()
+
+
+def test_nobody_drops_what_a_control_still_needs(
+    painter: Generator, colours: ColourSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"layers": ["paint"], "segmenter": colours, "samples": 20, "out": tmp_path / "run"}
+    rotated, said = Basis.rotation, []
+
+    def meanwhile(widths: Any) -> Basis:  # the run is complete, its control is not: now a second one starts
+        with pytest.raises(DissectError, match="Another dissect is at work") as error:
+            run(painter, quiet=True, **options)
+        said.append(str(error.value))
+        return rotated(widths)
+
+    monkeypatch.setattr(Basis, "rotation", meanwhile)
+    found = run(painter, controls=["rotation"], quiet=True, **options)
+    assert len(said) == 1
+    assert found.controls["rotation"].info["captured_now"] == 0

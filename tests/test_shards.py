@@ -104,6 +104,33 @@ def test_shards_that_do_not_fit_are_refused(shard: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "merged").exists()
 
 
+def test_all_that_is_wrong_is_said_before_anything_is_written(shard: Any, tmp_path: Path) -> None:
+    part, bare = shard("1/2", "part").folder, shard("2/2", "bare", controls=["untrained"]).folder
+    with pytest.raises(UsageError, match=r"controls: there \[\], asked \['untrained'\]"):
+        merge([part, bare], out=tmp_path / "merged", quiet=True)
+    other = shard("2/2", "other").folder
+    (other / "spool" / "shard-00003" / "features-0.npy").unlink()
+    with pytest.raises(DissectError, match=r"other/spool/shard-00003/features-0.npy cannot be read"):
+        merge([part, other], out=tmp_path / "merged", quiet=True)
+    with pytest.raises(UsageError, match="No shard was named"):
+        merge([], quiet=True)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_finished_merge_has_no_featuremaps_to_keep(shard: Any, tmp_path: Path) -> None:
+    parts = [shard(f"{k}/2", f"part{k}").folder for k in (1, 2)]
+    merge(parts, out=tmp_path / "merged", quiet=True)
+    with pytest.raises(UsageError, match="is finished and its featuremaps are gone"):
+        merge(parts, out=tmp_path / "merged", keep_spool=True, quiet=True)
+    assert merge(parts, out=tmp_path / "kept", keep_spool=True, quiet=True).spool.has_features()
+
+
+def test_processes_do_not_merge_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ganatomy.dissect.ranks.size", lambda: 2)
+    with pytest.raises(UsageError, match="merged by one process"):
+        merge(["part"], quiet=True)
+
+
 @pytest.mark.parametrize("given", ["0/2", "3/2", "1", "a/b", "1/", "-1/2", "1/2/3"])
 def test_a_shard_that_cannot_be_is_refused(shard: Any, given: str) -> None:
     with pytest.raises(UsageError, match=r"give which one of how many, counted from 1, e\.g\. 3/16"):

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganatomy.dissect import Generator, NormalLatents, run
+from ganatomy.dissect import Generator, NormalLatents, load_generator, run
 from ganatomy.dissect.side_by_side import MOST, pairs, side_by_side, twin
 from ganatomy.hooks.errors import DissectError
+from ganatomy.segmenters import load_segmenter
 
 from .conftest import ColourSegmenter, Painter
 from .killed import TABLES
@@ -38,13 +39,19 @@ class Remembering(Painter):
         return super().forward(self.at)
 
 
-def dissected(module: nn.Module, segmenter: Any, folder: Path) -> list[bytes]:
-    model = Generator(module=module, name="painter", source=NormalLatents((6,)), layers=("paint",))
+def dissected(module: nn.Module, segmenter: Any, folder: Path, source: Any = None) -> list[bytes]:
+    model = Generator(module=module, name="painter", source=source or NormalLatents((6,)), layers=("paint",))
     run(model, layers=["paint"], segmenter=segmenter, samples=300, out=folder, quiet=True)
     return [(folder / name).read_bytes() for name in TABLES]
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.fixture
+def anyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of others, too, run side by side."""
+    monkeypatch.setattr("ganatomy.dissect.side_by_side._ours", lambda *_: True)
+
+
+@pytest.mark.usefixtures("threads", "anyone")
 def test_side_by_side_is_one_after_the_other(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     alone = dissected(Remembering(), ColourSegmenter(), tmp_path / "alone")
@@ -55,23 +62,48 @@ def test_side_by_side_is_one_after_the_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_what_cannot_be_copied_runs_alone(tmp_path: Path) -> None:
-    class Locked(ColourSegmenter):
-        def __init__(self) -> None:
-            self.lock = threading.Lock()  # cannot be copied
-            self.threads: set[int] = set()
+def test_networks_of_others_run_alone(tmp_path: Path) -> None:
+    class Seeded:
+        """Latents from torch's global random numbers: a function of the index, but of one thread at a time."""
 
-        def __call__(self, images: Tensor) -> Tensor:
-            self.threads.add(threading.get_ident())
-            return super().__call__(images)
+        seed = 0
 
-    segmenter = Locked()
-    assert dissected(Painter(), segmenter, tmp_path / "a") == dissected(Painter(), ColourSegmenter(), tmp_path / "b")
-    assert segmenter.threads == {threading.get_ident()}
+        def __call__(self, indices: Any) -> Tensor:
+            found = []
+            for index in indices:
+                torch.manual_seed(index)
+                found.append(torch.randn(6))
+            return torch.stack(found)
+
+        def seeded(self, seed: int) -> Seeded:
+            return self
+
+    several = dissected(Painter(), ColourSegmenter(), tmp_path / "several", Seeded())
+    torch.set_num_threads(1)
+    assert several == dissected(Painter(), ColourSegmenter(), tmp_path / "alone", Seeded())
 
 
 @pytest.mark.usefixtures("threads")
-def test_twins_share_weights_and_nothing_else(colours: ColourSegmenter) -> None:
+def test_ours_run_side_by_side_if_nobody_listens(colours: ColourSegmenter) -> None:
+    model, namer = load_generator("progan_scenes"), load_segmenter("scenes")
+    assert len(pairs(model, namer)) == min(3, MOST)
+    assert len(pairs(model, colours)) == 1
+    assert len(pairs(Generator(module=Painter(), name="p", source=NormalLatents((6,))), namer)) == 1
+    handle = model.module.layer4.register_forward_hook(lambda *_: None)
+    assert len(pairs(model, namer)) == 1
+    handle.remove()
+    networks = pairs(model, namer)
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        expected = [namer(model(model.latents(range(k, k + 4)))) for k in range(0, 32, 4)]
+        found = side_by_side(
+            lambda g, s, part: s(g(g.latents(part))), networks, [range(k, k + 4) for k in range(0, 32, 4)]
+        )
+        assert all(torch.equal(one, other) for one, (_, other) in zip(expected, found, strict=True))
+
+
+@pytest.mark.usefixtures("threads")
+def test_twins_share_weights_and_nothing_else() -> None:
     class Holder:
         def __init__(self) -> None:
             self.network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
@@ -83,12 +115,9 @@ def test_twins_share_weights_and_nothing_else(colours: ColourSegmenter) -> None:
     assert other.network[1].running_mean is not one.network[1].running_mean
     assert other.network is not one.network
     assert other.seen is not one.seen
-    model = Generator(module=Painter(), name="painter", source=NormalLatents((6,)))
-    assert len(pairs(model, colours)) == min(3, MOST)
-    assert pairs(model, colours)[0] == (model, colours)
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "anyone")
 def test_results_come_in_order_and_errors_come_out(painter: Generator, colours: ColourSegmenter) -> None:
     seen = []
 
@@ -106,7 +135,7 @@ def test_results_come_in_order_and_errors_come_out(painter: Generator, colours: 
     assert threading.get_ident() not in seen
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "anyone")
 def test_hooks_are_gone_after_a_failure(colours: ColourSegmenter, tmp_path: Path) -> None:
     class Failing(ColourSegmenter):
         calls = 0
@@ -123,7 +152,7 @@ def test_hooks_are_gone_after_a_failure(colours: ColourSegmenter, tmp_path: Path
     assert not any(one._forward_hooks for one in module.modules())
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "anyone")
 def test_memory_that_runs_out_makes_smaller_batches_and_fewer_at_once(tmp_path: Path) -> None:
     class Greedy(ColourSegmenter):
         sizes: list[int] = []  # noqa: RUF012
