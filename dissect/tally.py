@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -216,7 +217,7 @@ def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tenso
 
 def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
     """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane."""
-    units, grid, stride = block.stop - block.start, maps.plan.grid, 2 * (classes + 1) * lv.STEPS
+    units, grid = block.stop - block.start, maps.plan.grid
     joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64)
 
     # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
@@ -225,7 +226,8 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
     real, truncated = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
     for shard in maps.spool.here:
         steps = scale.measure(whole(maps.read(shard, block)))
-        planes = _starts(maps, shard, classes)
+        here, planes = _starts(maps.spool, shard, classes)
+        stride = 2 * len(here) * lv.STEPS
         for piece in pieces(units, at_once):
             width, count = piece.stop - piece.start, len(steps) * (piece.stop - piece.start) * grid**2
             near = gr.upsample_turned(steps[:, piece], grid, out=real[:count]).clamp_(0, lv.STEPS - 1)
@@ -235,17 +237,23 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
             for plane, starts in enumerate(planes):
                 codes += starts if plane == 0 else starts - planes[plane - 1]
                 counted = torch.bincount(codes.flatten(), minlength=width * stride)
-                joint[piece] += counted.view(width, 2, classes + 1, lv.STEPS)
+                joint[piece].index_add_(2, here, counted.view(width, 2, len(here), lv.STEPS))
     return joint
 
 
-def _starts(maps: Maps, shard: int, classes: int) -> list[Tensor]:
-    """Per label plane (n, 1, g, g) int32, columns before rows: where the codes of the pixel's half and class begin."""
-    labels = maps.labels(shard).transpose(2, 3)  # (n, P, g, g)
+@lru_cache(maxsize=32)  # blocks of units take the same shards one after the other
+def _starts(spool: Spool, shard: int, classes: int) -> tuple[Tensor, list[Tensor]]:
+    """The classes that a shard has, of many often few, and per label plane (n, 1, g, g) int32, columns before rows:
+    where the codes of the pixel's half and class begin, if only these are counted.
+    """
+    labels = torch.from_numpy(np.array(spool.read(shard, "labels"))).transpose(2, 3).long()  # (n, P, g, g)
     labels = torch.where(labels < 0, classes, labels)
-    starts = labels.transpose(0, 1).to(torch.int32, memory_format=torch.contiguous_format).mul_(lv.STEPS)
-    starts[:, 1::2] += (classes + 1) * lv.STEPS
-    return list(starts[:, :, None])
+    here = torch.bincount(labels.flatten(), minlength=classes + 1).nonzero()[:, 0]
+    place = torch.zeros(classes + 1, dtype=torch.int32)
+    place[here] = torch.arange(len(here), dtype=torch.int32) * lv.STEPS
+    starts = place[labels.transpose(0, 1)].contiguous()  # the index is not, and hands that on
+    starts[:, 1::2] += len(here) * lv.STEPS
+    return here, list(starts[:, :, None])
 
 
 def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
