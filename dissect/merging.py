@@ -13,13 +13,13 @@ from .capture import Plan
 from .controls import UNTRAINED
 from .folders import difference
 from .progress import Progress
-from .run_folder import kept_run, locked, new_run, now, writing
+from .run_folder import command, kept_run, locked, new_run, now, writing
 from .scoring import ALREADY, finish
 from .spool import Spool
 from .store import COMPLETE, Dissection, read_info, run_name
 
 FOUND = ("layers", "image", "planes", "vocabulary")  # in the first sample: what makes shards fit together
-OWN = ("schema", "status", "config", "created", "command", "controls")  # what a shard's run.json says of itself
+OWN = ("schema", "status", "config", "created", "command", "keep_spool")  # what a shard's run.json says of itself
 
 
 def merge(
@@ -99,7 +99,7 @@ def _finished(
     """The merged run in a locked folder."""
     config = _config(infos[0])
     described = {key: value for key, value in infos[0].items() if key not in OWN}
-    described |= {"created": now(), "merged": [str(one) for one in folders]}
+    described |= {"created": now(), "command": command(), "merged": [str(one) for one in folders]}
     own = Spool(folder / "spool", config["samples"])
     with writing(folder), Progress(quiet) as progress:
         info = kept_run(folder, config) or new_run(folder, config, described)
@@ -163,6 +163,7 @@ def _rotate(found: Dissection, quiet: bool) -> None:
     if kept and kept["status"] == COMPLETE:
         return
     with writing(folder), Progress(quiet) as progress:
-        described = {key: value for key, value in found.info.items() if key not in OWN} | {"created": now()}
+        described = {key: value for key, value in found.info.items() if key not in OWN}
+        described |= {"created": now(), "command": command()}
         info = kept_run(folder, config) or new_run(folder, config, described)
         finish(folder, info | {"shared_spool": True, **ALREADY}, found.spool, basis, progress)

@@ -41,8 +41,10 @@ def test_shards_merged_in_any_order_are_the_run(shard: Any, tmp_path: Path) -> N
         merged = merge(order, out=tmp_path / f"merged{number}", quiet=True)
         assert same(merged.folder, whole.folder)
         assert set(merged.controls) == set(controls)
+        assert set(merged.info) - {"merged"} == set(whole.info)
         for name in controls:
             assert same(merged.folder / "controls" / name, whole.folder / "controls" / name)
+            assert set(merged.controls[name].info) - {"merged"} == set(whole.controls[name].info)
     again = merge(parts, out=tmp_path / "merged0", quiet=True)
     assert again.info["finished"] == Dissection.load(tmp_path / "merged0").info["finished"]
 
@@ -160,7 +162,7 @@ def test_the_command_merges(on_path: Path) -> None:
         done = call("run", *model, "--layer", "paint", "--samples", 300, "--shard", f"{k}/2")
         assert done.exit_code == 0, done.output
         assert done.stdout.strip() == f"runs/painter-paint-shard-{k}-of-2"
-    done = call("merge", *sorted(Path("runs").iterdir()), "--no-report")
+    done = call("merge", *sorted(Path("runs").iterdir()))
     assert done.exit_code == 0, done.output
-    assert done.stdout.strip() == "runs/painter-paint/units.csv"
+    assert done.stdout.strip() == "runs/painter-paint/report/index.html"
     assert "painter: 300 samples" in done.stderr
