@@ -127,14 +127,14 @@ def run(
     )
     suffix = f"-shard-{part[0]}-of-{part[1]}" if part else ""
     folder = Path(out) if out else Path("runs") / f"{run_name(job.config)}{suffix}"
+    kept = job.check(folder, part)
+    if kept and not keep_spool and ranks.first(lambda: _settled(folder, kept, controls)):
+        return Dissection.load(folder)
     bare = None
     if UNTRAINED in controls:
         fresh = untrained(generator, job.settings["seed"] or 0, samples)
         plan = probe(fresh, namer, picked, grid, precision)
         bare = replace(job, control=UNTRAINED, generator=fresh, plan=plan, source={})
-    kept = job.check(folder, part)
-    if kept and not keep_spool and ranks.first(lambda: _settled(folder, kept, controls)):
-        return Dissection.load(folder)
     with locked(folder):
         if part:
             found = job.perform_shard(folder, part)

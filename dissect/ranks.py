@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..hooks.errors import DissectError, one_line
@@ -115,7 +116,7 @@ def total(*tensors: Tensor) -> None:
         import torch.distributed as dist
 
         for tensor in tensors:
-            _together(lambda tensor=tensor: dist.all_reduce(tensor))  # type: ignore[misc]
+            _together(partial(dist.all_reduce, tensor))
 
 
 def apart(tensor: Tensor) -> Tensor:
