@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,12 +18,11 @@ from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from .generators.base import Generator
+from .resources import BATCH, at_work, out_of_memory
 from .side_by_side import pairs, side_by_side
 from .spool import Spool
 
 THUMBNAIL = 256  # pixels
-BATCH = {"cuda": 64, "cpu": 16}
-BESIDE = 8  # of a batch on a CPU that has others beside it
 
 PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 COMPARED = 16  # samples on which a lower precision is compared with float32
@@ -131,12 +128,9 @@ def capture(
         DissectError: memory does not suffice for one sample, or a network failed.
         OSError: a shard could not be written; those before it stay.
     """
-    networks = pairs(generator, segmenter)
-    networks = networks[:batch]
-    if len(networks) > 1:
-        batch = batch // len(networks) if batch else BESIDE
-    batch = batch or BATCH.get(generator.device.type, 16)
-    with threads_kept(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
+    networks = pairs(generator, segmenter)[:batch]
+    batch = batch // len(networks) if batch else BATCH.get(generator.device.type, 16)
+    with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None
         left = [shard for shard in spool.missing() if shard in spool.here]
         while left:
@@ -208,41 +202,3 @@ def _forward(
             raise
         raise DissectError(f"A network failed on samples {indices[0]} … ({one_line(error)}).") from error
     return images, {layer: tap[layer] for layer in layers}, labels
-
-
-@contextmanager
-def threads_kept() -> Iterator[None]:
-    """Afterwards torch uses as many threads as before."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class Threads:
-    """Tries torch's usual number of threads and one thread on the first batches, then keeps to the faster.
-
-    Beside other busy processes one thread can be several times faster than two; alone, slower.
-    """
-
-    def __init__(self) -> None:
-        many = torch.get_num_threads()
-        self._trials = [many, many, 1] if many > 1 else []  # the first batch is a warm-up
-        self._seconds: dict[int, float] = {}
-
-    def __enter__(self) -> None:
-        if self._trials:
-            torch.set_num_threads(self._trials[0])
-            self._started = time.perf_counter()
-
-    def __exit__(self, *_error: object) -> None:
-        if self._trials:
-            self._seconds[self._trials.pop(0)] = time.perf_counter() - self._started
-            if not self._trials:
-                torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether it says that memory ran out."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

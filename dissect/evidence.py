@@ -3,7 +3,7 @@
 One pass over the shards, memory independent of their number. The odd images, on which labels are scored, give
 
 - the IoU that place alone would give: label maps dealt out among the images at random, in closed form from mean maps;
-- overlaps of every region with every class map within a shard, from which any pairing of images can be summed: the
+- overlaps of every region with every class map among 32 images, from which any pairing of images can be summed: the
   permutation test. Class and level were chosen on the even images, which no pairing touches: a search repeated under
   the null would find the same again, so that the test holds for either rule, however many levels and classes it tried
   (the 64 levels themselves are quantiles over all images, but of activations alone);
@@ -34,6 +34,7 @@ from .spool import SHARD
 from .tally import Steps, Tally, in_blocks
 
 UNITS_AT_ONCE = 32
+PAIRED = 32  # images whose regions and class maps are paired with each other
 PIECE = 2**19  # pixels, or counters, worked on together: they fit the processor's cache
 CANDIDATES = 8  # best classes of a unit, any of which may come first
 RIVALS = 5  # of them that are told of
@@ -77,7 +78,7 @@ def examine_layer(
 
     - position_iou: E / (|M| + |C| − E) with E = n Σ_p m(p) c(p), n images, m and c their mean region and class map at
       grid pixel p. E is exactly the mean of |M ∩ C| over all pairings of regions with class maps.
-    - p_value: see `significance.permutation_p`; blocks are the scored images of a shard, 64.
+    - p_value: see `significance.permutation_p`; blocks are of 32 scored images.
     - low, high: 2.5 % and 97.5 % of the IoU over 2,000 Poisson bootstraps of the scored images; class and level fixed.
     - votes: over as many bootstraps of the choosing images, among the unit's eight best classes, each at its level.
     - rival_…: the same interval and position IoU for its five best classes, from every `stride`-th row and column.
@@ -100,7 +101,8 @@ def _examine_block(
     classes, own = np.unique(label, return_inverse=True)  # only classes that label a unit here are looked at
     least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1.0  # step of the region
     spool = maps.spool
-    sizes = sorted({len(spool.indices(shard)[1::2]) for shard in (0, spool.shards[-1])} - {0})
+    scored_of = (len(spool.indices(shard)[1::2]) for shard in (0, spool.shards[-1]))
+    sizes = sorted({some.stop - some.start for size in scored_of for some in pieces(size, PAIRED)})
     pairs = {size: torch.zeros(len(label), size, size, dtype=torch.float64) for size in sizes}
     sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)  # |M ∩ C|, |M|, |C|: plain, then bootstrapped
     regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
@@ -122,19 +124,20 @@ def _examine_block(
         weights = _bootstrapped(size, seed, 2 * shard + 1)
         rivals.add(steps[1::2], scored, weights, places=True)
         maps_of_classes = _occupied(scored.flatten(2), torch.from_numpy(classes))  # (C', n, g²)
-        overlap = torch.zeros(len(label), size, size)
-        area = torch.zeros(len(label), size)
+        area, inside = torch.zeros(2, len(label), size)
         for some in alike:
             near = steps[1::2, some].transpose(0, 1)
             near = gr.upsample_turned(near, grid, out=buffer[: len(some) * size * grid**2])  # (u, n, g, g)
             masks = near.ge_(least[some, None, None, None]).flatten(2)  # (u, n, g²), columns before rows
             regions[some] += masks.sum(1)
             area[some] = masks.sum(2)
-            overlap[some] = (masks.flatten(0, 1) @ maps_of_classes[own[some[0]]].T).view(-1, size, size)
+            for images in pieces(size, PAIRED):
+                overlap = masks[:, images] @ maps_of_classes[own[some[0]], images].T  # (u, n', n')
+                inside[some, images] = overlap.diagonal(dim1=1, dim2=2)
+                pairs[overlap.shape[1]][some] += overlap
         places += maps_of_classes.sum(1)
-        pairs[size] += overlap.double()
         of_class = maps_of_classes.sum(2)[own]  # (U, n)
-        for row, image in enumerate((overlap.diagonal(dim1=1, dim2=2), area, of_class)):
+        for row, image in enumerate((inside, area, of_class)):
             sums[row] += weights @ image.T
     yield *pairs.values(), sums, regions, places, *ballot.sums(), *rivals.sums()
     scored_images = spool.samples // 2

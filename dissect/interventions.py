@@ -26,6 +26,7 @@ from .models import layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
 from .places import Where
 from .progress import Progress
+from .resources import at_work
 from .run_folder import command, now
 from .selection import Integers
 from .store import SCHEMA, Dissection, safe_name
@@ -254,7 +255,7 @@ def _intervene(
     experiment = Experiment(task=task, subject=subject, run=run, where=where, target=target, order=order)
     if folder is not None:
         ranks.first(lambda: _writable(folder.parent))
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, at_work():
         effects = experiment.perform(progress)
     noted = {"schema": SCHEMA, "name": name, "created": now(), "command": command(), "config": config}
     effects = replace(effects, info=noted | effects.info)

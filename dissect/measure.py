@@ -13,7 +13,7 @@ from torch import Tensor
 from ..hooks.edit import replace_softly
 from ..hooks.errors import DissectError
 from . import ranks
-from .capture import threads_kept
+from .resources import at_work
 from .subject import Subject
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ def measure(
     changed, on_target = np.zeros((2, len(variants), count))
     before = np.zeros((count, classes + 1))
     cells = []
-    with threads_kept(), torch.inference_mode():
+    with at_work(), torch.inference_mode():
         for rows, batch in subject.batches(samples):
             x = subject.featuremaps(batch)
             latents = subject.generator.latents(batch)

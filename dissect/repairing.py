@@ -20,7 +20,6 @@ from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
 from . import ranks, selection
 from .artifacts.find import Realism, Search, asked, check_detector
-from .capture import BATCH
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
 from .effect_tables import effects_table
 from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, rounds, verdict
@@ -31,6 +30,7 @@ from .progress import Progress
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs import Repair, save
+from .resources import BATCH, at_work
 from .run_folder import command, now
 from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
@@ -132,7 +132,7 @@ def repair(
     device = usable_device(device)
     generator, segmenter = reopen(run, generator, segmenter, device, quiet)
     target = ranks.first(lambda: check_target(folder, out, generator.name))
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, at_work():
         search = Search.open(
             run,
             generator,

@@ -9,13 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..hooks.errors import UsageError
-from .capture import BATCH, threads_kept
 from .folders import holds
 from .generators.base import Generator, NormalLatents
 from .generators.sources import Encoded, FolderImages
 from .model_spec import ModelSpec
 from .models import identity, open_generator, usable_device
 from .progress import Progress
+from .resources import BATCH, at_work
 from .run_folder import command, now
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
@@ -77,7 +77,7 @@ def check_seams(
     if holds(folder, "seams.json", config, "give another --out, or delete it"):
         return SeamCheck.load(folder)
     batch = batch_size or BATCH.get(generator.device.type, 16)
-    with Progress(quiet) as progress, threads_kept(), progress.task("run tiles", samples) as advance:
+    with Progress(quiet) as progress, at_work(), progress.task("run tiles", samples) as advance:
         found = measure_seams(generator, range(samples), tiles, batch=batch, advance=advance)
     verdict, sentence = judged(found)
     info = {

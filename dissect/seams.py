@@ -54,8 +54,9 @@ from torch.nn import functional as F
 
 from ..hooks.errors import DissectError, UsageError, one_line
 from .generators.base import Generator
+from .resources import out_of_memory
 from .significance import LEVEL, Floats, interval, ratio
-from .subject import failing, out_of_memory
+from .subject import failing
 
 HALF = 4  # pixels: half the width of a band
 LEAST = 4  # pixels of a tile's side: with fewer, no line is clear of the borders

@@ -15,8 +15,8 @@ from ..hooks.tap import Tap
 from ..segmenters import check_labels
 from ..segmenters.base import Segmenter
 from . import ranks
-from .capture import BATCH, Threads, out_of_memory
 from .generators.base import Generator
+from .resources import BATCH, Threads, out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 from . import grid as gr
 from . import levels as lv
 from . import ranks
-from .capture import threads_kept
 from .maps import Maps, pieces, whole
+from .resources import at_work
 from .scores import Counts
 from .spool import SHARD, Spool
 
@@ -78,7 +78,7 @@ def in_blocks(
     blocks = list(pieces(units, at_once))
     done: list[Result] = []
     pool = ThreadPoolExecutor(max_workers=ranks.processors())
-    with threads_kept():
+    with at_work():
         try:
             alone = ranks.size() == 1
             results = pool.map(_at_once, map(work, blocks)) if alone else _together(list(map(work, blocks)), pool)

@@ -26,6 +26,7 @@ from .generators.base import Generator
 from .measure import Areas, Variants, measure
 from .models import reopen, usable_device
 from .progress import Progress
+from .resources import at_work
 from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
 from .store import Dissection, read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
 from .subject import Subject
@@ -91,7 +92,7 @@ def scan(
         raise UsageError(f"--samples {samples}: from 1 to the run's {run.info['config']['samples']} can be scanned.")
     generator, segmenter = reopen(run, generator, segmenter, usable_device(device), quiet)
     subject = Subject.open(generator, segmenter, name, batch_size)
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, at_work():
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
     ranks.first(lambda: _keep_table(found, folder(run, name), _file(label, target)))

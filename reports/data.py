@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from . import figures
 from .interventions import Scans
 
 EXAMPLES = 8  # images of a class
+TRACED = 2**21  # pixels outlined together
 NUMBERS = [
     *("iou", "iou_low", "iou_high", "chance_iou", "position_iou", "content_iou", "attainable_iou", "iqr"),
     *("average_precision", "excess_iou", "p_value", "q_value", "runner_up_iou", "split_half_iou"),
@@ -47,10 +48,13 @@ def units_data(run: Dissection, scans: Scans, advance: Callable[[int], None]) ->
 
 def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> dict[str, list[Any]]:
     samples, masks = run.tops(layer)
-    top = []
-    for chosen, regions in zip(samples.tolist(), masks, strict=True):
-        top.append([[sample, path] for sample, path in zip(chosen, figures.outlines(regions), strict=True)])
-        advance(1)
+    top: list[list[list[Any]]] = []
+    at_once = max(1, TRACED // masks[0].size)
+    for start in range(0, len(samples), at_once):
+        some = samples[start : start + at_once].tolist()
+        paths = iter(figures.outlines(masks[start : start + at_once].reshape(-1, *masks.shape[2:])))
+        top += [[[sample, next(paths)] for sample in chosen] for chosen in some]
+        advance(len(some))
     curves = np.stack(run.curves(layer), 1)  # (U, 2, K)
     histogram, span = run.histogram(layer)
     fires = run.fires(layer)
@@ -79,7 +83,12 @@ def classes_data(run: Dissection, scans: Scans, samples: Callable[[NDArray[np.in
     examples = [_examples(share) for share in shares.T]
     wanted = np.unique(np.concatenate(examples)).astype(np.int64)
     samples(wanted)
-    labels = run.spool.gather("labels", wanted) if len(wanted) else None
+    paths: Iterator[str] = iter(())
+    if len(wanted):
+        labels = run.spool.gather("labels", wanted)
+        places = [np.searchsorted(wanted, chosen) for chosen in examples]
+        regions = [(labels[chosen] == number).any(1) for number, chosen in enumerate(places)]
+        paths = iter(figures.outlines(np.concatenate(regions)))
     effects = {name: plain(values) for name, values in _scanned(run, scans).items()}
     return [
         {
@@ -89,14 +98,10 @@ def classes_data(run: Dissection, scans: Scans, samples: Callable[[NDArray[np.in
             "share": row["share"],
             "images": row["images"],
             "units": row["units"],
-            "examples": [
-                [int(sample), figures.outline((labels[place] == number).any(0))]
-                for sample, place in zip(chosen, np.searchsorted(wanted, chosen), strict=True)
-                if labels is not None
-            ],
+            "examples": [[int(sample), next(paths)] for sample in chosen],
             "effects": effects.get(row["class"]),
         }
-        for number, (row, chosen) in enumerate(zip(run.classes.to_dict("records"), examples, strict=True))
+        for row, chosen in zip(run.classes.to_dict("records"), examples, strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -98,8 +99,9 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
         ThreadPoolExecutor(max_workers=1) as beside,
     ):
         painted = beside.submit(put_samples, run, samples, shelf, written)
-        units, pictures = units_data(run, scans, traced), painted.result()
-    scanned = scan_pages(scans)
+        units, scanned, overview = units_data(run, scans, traced), scan_pages(scans), _overview(run)
+        _template("report.html")  # compiled while others encode
+        pictures = painted.result()
     data = {
         "noun": run.noun,
         "tested": config["significance"] != "off",
@@ -125,13 +127,26 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
         "scans": [{"name": one["name"], "title": one["title"], "class": one["info"]["class"]} for one in scanned],
     }
     files = {name: shelf.put(name, (run.folder / name).read_bytes()) for name in FILES}
-    context = _overview(run) | {"effects": effects, "scans": scanned, "files": files, "first": first.tolist()}
+    context = overview | {"effects": effects, "scans": scanned, "files": files, "first": first.tolist()}
     context |= {"searches": searches, "repairs": repairs}
     return render("report.html", SCRIPTS, data, context)
 
 
 def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], context: dict[str, Any]) -> str:
     """A page with style, data and scripts inside; its policy lets no other script run and nothing else be fetched."""
+    script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = context | {
+        "style": (HERE / "assets" / "report.css").read_text(encoding="utf-8"),
+        "script": script,
+        "policy": POLICY.format(digest),
+        "data": data,
+    }
+    return _template(template).render(page)
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -141,15 +156,7 @@ def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], contex
     )
     environment.filters |= FORMATS
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = context | {
-        "style": (HERE / "assets" / "report.css").read_text(encoding="utf-8"),
-        "script": script,
-        "policy": POLICY.format(digest),
-        "data": data,
-    }
-    return environment.get_template(template).render(page)
+    return environment.get_template(name)
 
 
 def put_samples(

@@ -4,7 +4,8 @@
     python tests/bench.py --samples 1000 --case scenes --rounds 3
 
 Prints one JSON line a case. Floor and run alternate within one process and with the same number of threads, the floor
-in the batch size in which it is fastest; figures are medians over the rounds. `dissect run` is timed from the call to
+in the batch size in which it is fastest and with memory kept as a run keeps it (`plain`: as torch comes, the same batch
+size); figures are medians over the rounds. `dissect run` is timed from the call to
 the finished tables, probe, hashing of the weights and label choice included, once without a test of the labels and once
 with each kind of test; `report` is the fast test and the HTML report. Peak memory is measured in a process of its own.
 
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -32,16 +34,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganatomy.dissect import Dissection, Generator, NormalLatents, load_generator, run
-from ganatomy.dissect.capture import BATCH, Threads
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
+from ganatomy.dissect.resources import BATCH, Threads, at_work
 from ganatomy.dissect.subject import Subject
 from ganatomy.reports.pages import write_report
 from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
 
 CASES = {"scenes": "layer4", "wide": "layer6", "large": "layer4"}
 LARGE = 96  # samples, at most, of the case `large`
-BATCHES = (4, 8, 16, 32)  # tried for the floor
+BATCHES = (2, 4, 8, 16, 32)  # tried for the floor
 MODES = ("off", "fast", "full")  # tests of labels
 SCANNED = 64  # samples
 
@@ -70,13 +72,14 @@ def namer(case: str) -> Segmenter:
 
 
 @torch.inference_mode()
-def floor(model: Generator, segmenter: Segmenter, samples: int, batch: int = BATCH["cpu"]) -> float:
+def floor(model: Generator, segmenter: Segmenter, samples: int, batch: int = BATCH["cpu"], kept: bool = True) -> float:
     """Seconds for the two forward passes and nothing else."""
     threads = Threads()
     started = time.perf_counter()
-    for start in range(0, samples, batch):
-        with threads:
-            segmenter(model(model.latents(range(start, min(start + batch, samples)))))
+    with at_work() if kept else nullcontext():
+        for start in range(0, samples, batch):
+            with threads:
+                segmenter(model(model.latents(range(start, min(start + batch, samples)))))
     return time.perf_counter() - started
 
 
@@ -105,8 +108,10 @@ def compare(case: str, samples: int, rounds: int) -> dict[str, object]:
     some = min(samples // 4, 128)
     floor(model, segmenter, some)  # a warm-up
     batch = min(BATCHES, key=lambda size: min(floor(model, segmenter, some, size) for _ in range(2)))
-    taken: dict[str, list[float]] = {name: [] for name in ("floor", *MODES, "report")}
+    taken: dict[str, list[float]] = {name: [] for name in ("plain", "floor", *MODES, "report")}
     for _ in range(rounds):
+        torch.set_num_threads(threads)
+        taken["plain"].append(floor(model, segmenter, samples, batch, kept=False))
         torch.set_num_threads(threads)
         taken["floor"].append(floor(model, segmenter, samples, batch))
         for mode in MODES:

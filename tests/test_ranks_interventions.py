@@ -24,8 +24,8 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, checkerboard, optimise, ranks
 from ganatomy.dissect.artifacts import detectors
-from ganatomy.dissect.capture import threads_kept
 from ganatomy.dissect.checkerboard import Geometry, InputMoments, Spectrum
+from ganatomy.dissect.resources import at_work
 from ganatomy.hooks.errors import UsageError
 
 from .boards import board, photographs, strided
@@ -144,7 +144,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
-        with threads_kept():
+        with at_work():
             torch.set_num_threads(1)
             one = work(tmp_path / "one")
         said, complained = started.communicate(timeout=300)

@@ -22,6 +22,7 @@ from ..folders import digest, holds
 from ..generators.base import Generator
 from ..models import reopen, usable_device
 from ..progress import Progress
+from ..resources import at_work
 from ..run_folder import command, now
 from ..store import SCHEMA, Dissection, safe_name
 from ..subject import Subject
@@ -165,7 +166,7 @@ def find(
     generator, segmenter = reopen(opened, generator, segmenter, device, quiet)
     samples = range(int(opened.info["config"]["samples"]))
     units, bad = [], []
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, at_work():
         search = Search.open(
             opened,
             generator,

@@ -19,7 +19,6 @@ from ...hooks.errors import UsageError
 from ...hooks.factory import made_by
 from .. import grid as gr
 from .. import ranks
-from ..capture import BATCH
 from ..checkups import Checkup
 from ..controls import untrained
 from ..features import SCENES, count_reference, reference_images
@@ -30,6 +29,7 @@ from ..model_spec import ModelSpec
 from ..models import fingerprint, identity, open_generator, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
+from ..resources import BATCH, at_work
 from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from .gradient import gradient_side
@@ -101,7 +101,7 @@ def checkup(
         first = generator(generator.latents([0]))
     image = (first.shape[2], first.shape[3])
     periods = periods_of(sites, image)
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, at_work():
         if judge is not None:  # first, since it may not fit
             with progress.task("gradient of the critic", samples, spread=True) as advance:
                 gradient = gradient_side(generator, judge, numbers, batch, seed, advance)

@@ -14,7 +14,6 @@ from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
 from .. import ranks
-from ..capture import BATCH
 from ..checkups import Checkup
 from ..effect_tables import effects_table
 from ..features import count_reference, is_scenes, open_features, open_reference
@@ -28,6 +27,7 @@ from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
 from ..repairs import Repair, save
+from ..resources import BATCH, at_work
 from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from .audit import checkup, reference_spectrum
@@ -126,7 +126,7 @@ def repair(
     batch = batch_size or BATCH.get(original.device.type, 16)
     seen = range(found.info["samples"])
     image = (int(found.info["image"][0]), int(found.info["image"][1]))
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, at_work():
         work = Bench.open(original, chosen, seen, batch, image)
         repaired = work.mended(method, strength)
         curve = work.curve(seen[:CURVE], progress)

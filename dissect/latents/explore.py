@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import save
 
 from ...hooks.errors import UsageError
-from ..capture import BATCH, threads_kept
 from ..folders import holds, written
 from ..generators.base import Generator
 from ..model_spec import ModelSpec
 from ..models import identity, open_generator, usable_device
 from ..progress import Progress
+from ..resources import BATCH, at_work
 from ..run_folder import command, now
 from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from .kinds import KINDS, Asked
@@ -113,7 +113,7 @@ def explore(
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-latents-{kind}")
     if holds(folder, "latents.json", config, "give another --out"):
         return Explored.load(folder)
-    with Progress(quiet) as progress, threads_kept(), torch.inference_mode():
+    with Progress(quiet) as progress, at_work(), torch.inference_mode():
         made = plan.draw(progress)
     info = {
         "schema": SCHEMA,
