@@ -128,7 +128,7 @@ def capture(
         DissectError: memory does not suffice for one sample, or a network failed.
         OSError: a shard could not be written; those before it stay.
     """
-    networks = pairs(generator, segmenter)[:batch]
+    networks = pairs(generator, segmenter, math.prod(plan.image))[:batch]
     batch = batch // len(networks) if batch else BATCH.get(generator.device.type, 16)
     with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None

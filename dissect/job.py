@@ -17,6 +17,7 @@ from .capture import Plan, capture
 from .generators.base import Generator
 from .models import dissectable, identity, segmenter_fingerprint
 from .progress import Progress
+from .resources import at_work
 from .run_folder import command, kept_run, new_run, now, writing
 from .scoring import ALREADY, finish
 from .spool import SHARD, Spool
@@ -85,7 +86,7 @@ class Job:
             DissectError: something failed; what was captured stays and the same call resumes.
         """
         own = Spool(folder / "spool", self.settings["samples"])
-        with writing(folder), Progress(self.quiet) as progress:
+        with writing(folder), Progress(self.quiet) as progress, at_work():
             info = self._begin(folder)
             if info["status"] == COMPLETE:
                 if keep_spool and not self.control and not own.has_features():

@@ -12,10 +12,10 @@ import torch
 
 BATCH = {"cuda": 64, "cpu": 16}
 
-# Parameters of glibc's mallopt, from its malloc.h, and what they are otherwise, once large blocks have come and gone
+# Parameters of glibc's mallopt, from its malloc.h; USUAL is what holds otherwise once large blocks have come and gone
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-USUAL = {TRIM_THRESHOLD: 2**26, MMAP_MAX: 2**16}
 KEEP = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}
+USUAL = {TRIM_THRESHOLD: 2**26, MMAP_MAX: 2**16}
 
 _within = 0  # how many `at_work` deep
 

@@ -1,7 +1,8 @@
 """On a CPU, several batches at once, each on a thread of its own, beat one batch at a time on all threads.
 
-A network's operations are too small to keep many threads busy, and wait for the slowest of them every time. So the
-networks are there several times over: with state and hooks of their own, and the weights in common.
+On small images a network's operations are too small to keep many threads busy, and wait for the slowest of them every
+time. So the networks are there several times over: with state and hooks of their own, and the weights in common. On
+large images they keep all threads busy, and only the main thread can keep large blocks of memory (see `at_work`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .generators.base import Generator, NormalLatents
 from .generators.sources import ClassLatents
 
 MOST = 8  # at once: each needs memory for a batch
+SMALL = 128**2  # pixels, of images that are drawn so
 
 Pair = tuple[Generator, Segmenter]
 Part = TypeVar("Part")
@@ -31,9 +33,12 @@ Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
 
-def pairs(generator: Generator, segmenter: Segmenter) -> list[Pair]:
-    """The networks as often as they may run side by side: once on a GPU, and where others than we wrote them."""
-    many = min(MOST, torch.get_num_threads()) if generator.device.type == "cpu" and _ours(generator, segmenter) else 1
+def pairs(generator: Generator, segmenter: Segmenter, pixels: int) -> list[Pair]:
+    """The networks as often as they are to run side by side for images of so many pixels: once on a GPU, for large
+    images, and where others than we wrote them.
+    """
+    able = generator.device.type == "cpu" and pixels <= SMALL and _ours(generator, segmenter)
+    many = min(MOST, torch.get_num_threads()) if able else 1
     more = [(replace(generator, module=twin(generator.module)), twin(segmenter)) for _ in range(1, many)]
     return [(generator, segmenter), *more]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from ..hooks.errors import DissectError
 from . import ranks
 
+HEADER = threading.Lock()  # CPython 3.11 now and then fails to parse literals in two threads at once (its issue 106905)
 SHARD = 128  # samples; even, so that a sample's parity is that of its row
 
 
@@ -96,7 +98,8 @@ class Spool:
         """
         path = self._path(shard) / f"{name}.npy"
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            with HEADER:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DissectError(
                 f"{path} cannot be read ({error}); delete {path.parent}, or the run folder if the run was "

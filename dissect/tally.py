@@ -23,7 +23,8 @@ from .spool import SHARD, Spool
 
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
 BLOCK_CELLS = 2**22  # counters of a block of units
-PIECE_PIXELS = 2**19  # counted together
+PIECE_PIXELS = 2**19  # of a shard, counted together
+MOST_SHARDS = 4  # counted together, where classes are many
 SURVEY_VALUES = 2**22  # float16 values counted together
 TOP = 12  # most-activating samples kept a unit
 
@@ -217,21 +218,25 @@ def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tenso
 
 def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
     """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane."""
-    units, grid = block.stop - block.start, maps.plan.grid
+    units, grid, spool = block.stop - block.start, maps.plan.grid, maps.spool
     joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64)
 
     # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
-    at_once = max(1, PIECE_PIXELS // (SHARD * grid**2))
-    pixels = at_once * SHARD * grid**2
-    real, truncated = torch.empty(pixels), torch.empty(pixels, dtype=torch.int32)
-    for shard in maps.spool.here:
-        steps = scale.measure(whole(maps.read(shard, block)))
-        here, planes = _starts(maps.spool, shard, classes)
-        stride = 2 * len(here) * lv.STEPS
+    pixels = SHARD * grid**2
+    at_once = max(1, PIECE_PIXELS // pixels)
+    several = min(MOST_SHARDS, -(-joint[0].numel() // (at_once * pixels)))  # or adding up would outweigh counting
+    real, truncated = torch.empty(at_once * pixels), torch.empty(several * at_once * pixels, dtype=torch.int32)
+    for some in pieces(len(spool.here), several):
+        shards = tuple(spool.here[some])
+        steps = [scale.measure(whole(maps.read(shard, block))) for shard in shards]
+        here, planes = _starts(spool, shards, classes)
+        samples, stride = sum(map(len, steps)), 2 * len(here) * lv.STEPS
         for piece in pieces(units, at_once):
-            width, count = piece.stop - piece.start, len(steps) * (piece.stop - piece.start) * grid**2
-            near = gr.upsample_turned(steps[:, piece], grid, out=real[:count]).clamp_(0, lv.STEPS - 1)
-            codes = truncated[:count].view(near.shape).copy_(near)
+            width = piece.stop - piece.start
+            codes = truncated[: samples * width * grid**2].view(samples, width, grid, grid)
+            for one, part in zip(steps, codes.split([len(one) for one in steps]), strict=True):
+                near = gr.upsample_turned(one[:, piece], grid, out=real[: part.numel()]).clamp_(0, lv.STEPS - 1)
+                part.copy_(near)
             if width > 1:
                 codes += torch.arange(width, dtype=torch.int32)[:, None, None] * stride
             for plane, starts in enumerate(planes):
@@ -242,17 +247,18 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)  # blocks of units take the same shards one after the other
-def _starts(spool: Spool, shard: int, classes: int) -> tuple[Tensor, list[Tensor]]:
-    """The classes that a shard has, of many often few, and per label plane (n, 1, g, g) int32, columns before rows:
-    where the codes of the pixel's half and class begin, if only these are counted.
+def _starts(spool: Spool, shards: tuple[int, ...], classes: int) -> tuple[Tensor, list[Tensor]]:
+    """The classes that some shards have, of many often few, and per label plane (n, 1, g, g) int32, columns before
+    rows: where the codes of the pixel's half and class begin, if only these are counted.
     """
-    labels = torch.from_numpy(np.array(spool.read(shard, "labels"))).transpose(2, 3).long()  # (n, P, g, g)
+    stored = [torch.from_numpy(np.array(spool.read(shard, "labels"))) for shard in shards]
+    labels = torch.cat(stored).transpose(2, 3).long()  # (n, P, g, g)
     labels = torch.where(labels < 0, classes, labels)
     here = torch.bincount(labels.flatten(), minlength=classes + 1).nonzero()[:, 0]
     place = torch.zeros(classes + 1, dtype=torch.int32)
     place[here] = torch.arange(len(here), dtype=torch.int32) * lv.STEPS
     starts = place[labels.transpose(0, 1)].contiguous()  # the index is not, and hands that on
-    starts[:, 1::2] += len(here) * lv.STEPS
+    starts[:, 1::2] += len(here) * lv.STEPS  # every shard but the last has an even number of samples
     return here, list(starts[:, :, None])
 
 

@@ -119,6 +119,15 @@ def test_counts_are_exact(tally: Tally, values: Tensor, data: tuple[Tensor, Tens
     assert ties < 0.08 * compared
 
 
+def test_shards_counted_together_count_the_same(tally: Tally, spool: Spool) -> None:
+    assert len(spool) > 1
+    many = tally_layer(Maps(spool=spool, plan=PLAN, layer="layer"), C + 200, level_shares(QUANTILE), lambda _: None)
+    for one, other in ((tally.choose, many.choose), (tally.score, many.score)):
+        assert np.array_equal(one.intersection, other.intersection[:, :C])
+        assert np.array_equal(one.unit_area, other.unit_area)
+        assert not other.intersection[:, C:].any()
+
+
 def test_dead_and_broken_units_are_named(tally: Tally) -> None:
     expected = [OK] * U
     expected[2], expected[4], expected[5] = CONSTANT, NOT_FINITE, NOT_FINITE

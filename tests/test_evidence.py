@@ -177,8 +177,8 @@ def test_position_iou_is_the_mean_over_shuffled_images(found: Found) -> None:
 
 def test_spread_and_p_value_are_those_of_shuffles_within_blocks(found: Found) -> None:
     dice = np.random.default_rng(1)
-    alike = {size: np.argsort(dice.random((DRAWS, size)), axis=1) for size in (64, 30)}
-    shuffled = np.concatenate([start + alike[min(64, 350 - start)] for start in range(0, 350, 64)], 1)
+    alike = {size: np.argsort(dice.random((DRAWS, size)), axis=1) for size in (32, 30)}
+    shuffled = np.concatenate([start + alike[min(32, 350 - start)] for start in range(0, 350, 32)], 1)
     moderate = 0
     for unit, overlaps, both in some_units(found):
         a = overlaps[np.arange(350), shuffled].sum(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator, run
-from ganatomy.dissect.side_by_side import MOST, pairs, side_by_side, twin
+from ganatomy.dissect.side_by_side import MOST, SMALL, pairs, side_by_side, twin
 from ganatomy.hooks.errors import DissectError
 from ganatomy.segmenters import load_segmenter
 
@@ -86,13 +86,14 @@ def test_networks_of_others_run_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("threads")
 def test_ours_run_side_by_side_if_nobody_listens(colours: ColourSegmenter) -> None:
     model, namer = load_generator("progan_scenes"), load_segmenter("scenes")
-    assert len(pairs(model, namer)) == min(3, MOST)
-    assert len(pairs(model, colours)) == 1
-    assert len(pairs(Generator(module=Painter(), name="p", source=NormalLatents((6,))), namer)) == 1
+    assert len(pairs(model, namer, SMALL)) == min(3, MOST)
+    assert len(pairs(model, namer, SMALL + 1)) == 1  # large images keep all threads busy
+    assert len(pairs(model, colours, SMALL)) == 1
+    assert len(pairs(Generator(module=Painter(), name="p", source=NormalLatents((6,))), namer, SMALL)) == 1
     handle = model.module.layer4.register_forward_hook(lambda *_: None)
-    assert len(pairs(model, namer)) == 1
+    assert len(pairs(model, namer, SMALL)) == 1
     handle.remove()
-    networks = pairs(model, namer)
+    networks = pairs(model, namer, SMALL)
     torch.set_num_threads(1)
     with torch.inference_mode():
         expected = [namer(model(model.latents(range(k, k + 4)))) for k in range(0, 32, 4)]
@@ -129,7 +130,7 @@ def test_results_come_in_order_and_errors_come_out(painter: Generator, colours: 
 
     found: list[tuple[int, int]] = []
     with pytest.raises(DissectError, match="twenty"):
-        found.extend(side_by_side(work, pairs(painter, colours), range(100)))
+        found.extend(side_by_side(work, pairs(painter, colours, SMALL), range(100)))
     assert found == [(k, k * k) for k in range(20)]
     assert len(seen) < 40  # the rest was not begun
     assert threading.get_ident() not in seen
@@ -164,5 +165,5 @@ def test_memory_that_runs_out_makes_smaller_batches_and_fewer_at_once(tmp_path: 
             return super().__call__(images)
 
     assert dissected(Painter(), Greedy(), tmp_path / "a") == dissected(Painter(), ColourSegmenter(), tmp_path / "b")
-    assert max(Greedy.sizes) == 8
+    assert max(Greedy.sizes) == 16
     assert Greedy.sizes.count(2) >= 140

@@ -19,7 +19,7 @@ from ganatomy.segmenters import Vocabulary
 Floats = NDArray[np.float64]
 
 SCALE = 2.0  # what is spooled times this is the activation
-N, G, SIDE = 700, 16, 8  # five shards and a rest: blocks of 64 and of 30 odd images
+N, G, SIDE = 700, 16, 8  # five shards and a rest: blocks of 32 and of 30 odd images
 NAMES = ("sky", "ground", "box", "tree", "window")
 SKY, GROUND, BOX, TREE, WINDOW = range(5)
 SMALL = (BOX, TREE, WINDOW)
