@@ -122,14 +122,14 @@ def capture(
 ) -> None:
     """Fill the shards of this process that the spool lacks.
 
-    `batch` None chooses by device; when memory runs out it is halved.
+    `batch` None chooses by device; when memory runs out it is halved. Several batches may be under way side by side.
 
     Raises:
         DissectError: memory does not suffice for one sample, or a network failed.
         OSError: a shard could not be written; those before it stay.
     """
-    networks = pairs(generator, segmenter, math.prod(plan.image))[:batch]
-    batch = batch // len(networks) if batch else BATCH.get(generator.device.type, 16)
+    networks = pairs(generator, segmenter, math.prod(plan.image))
+    batch = batch or BATCH.get(generator.device.type, 16)
     with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         written: Future[None] | None = None
         left = [shard for shard in spool.missing() if shard in spool.here]

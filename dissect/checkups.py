@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .folders import written
-from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from .store import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 TABLES = {"layers": "layers.csv", "peaks": "peaks.csv", "gradient": "gradient.csv"}
 
@@ -49,7 +49,7 @@ class Checkup:
     @property
     def repairs(self) -> list[Path]:
         """Folders of finished repairs, by name."""
-        return sorted(path.parent for path in (self.folder / "repairs").glob("*/repair.json"))
+        return finished(self.folder / "repairs", "repair.json")
 
     def _repr_html_(self) -> str:
         return f"<p>{self.info['sentence']}</p>" + self.layers.to_html(index=False)

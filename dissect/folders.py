@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..hooks.errors import DissectError, UsageError
 from . import ranks
-from .store import read_json
+from .store import PART, read_json
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -31,7 +31,7 @@ def written(folder: Path) -> Iterator[Path]:
     Raises:
         DissectError: it cannot be written, or another process was faster.
     """
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART}")
     try:
         part.mkdir(parents=True)
         yield part

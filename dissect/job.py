@@ -17,7 +17,6 @@ from .capture import Plan, capture
 from .generators.base import Generator
 from .models import dissectable, identity, segmenter_fingerprint
 from .progress import Progress
-from .resources import at_work
 from .run_folder import command, kept_run, new_run, now, writing
 from .scoring import ALREADY, finish
 from .spool import SHARD, Spool
@@ -86,15 +85,15 @@ class Job:
             DissectError: something failed; what was captured stays and the same call resumes.
         """
         own = Spool(folder / "spool", self.settings["samples"])
-        with writing(folder), Progress(self.quiet) as progress, at_work():
+        with writing(folder), Progress(self.quiet) as progress:
             info = self._begin(folder)
             if info["status"] == COMPLETE:
-                if keep_spool and not self.control and not own.has_features():
+                if keep_spool and not self.control and not own.has_features(len(self.plan.shapes)):
                     raise UsageError(
                         f"The run in {folder} is finished and its featuremaps are gone; give another --out."
                     )
                 found = Dissection.load(folder)
-            elif shared and ranks.first(shared.has_features):
+            elif shared and ranks.first(lambda: shared.has_features(len(self.plan.shapes))):
                 shared.divide()
                 found = finish(folder, info | {"shared_spool": True, **ALREADY}, shared, self.basis, progress)
             else:

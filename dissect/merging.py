@@ -104,7 +104,7 @@ def _finished(
     with writing(folder), Progress(quiet) as progress:
         info = kept_run(folder, config) or new_run(folder, config, described)
         if info["status"] == COMPLETE:
-            if keep_spool and not own.has_features():
+            if keep_spool and not own.has_features(len(info["layers"])):
                 raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
             return Dissection.load(folder)
         _check_alike([folder, folders[0]], [info | {"config": infos[0]["config"]}, infos[0]])

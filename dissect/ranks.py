@@ -96,7 +96,8 @@ def local() -> int:
 def processors() -> int:
     """How many processors this process may use beside the others on its machine."""
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _party else 1
-    return max(1, (os.cpu_count() or 1) // several)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, max(1, (os.cpu_count() or 1) // several))
 
 
 def mine(parts: Sequence[T]) -> Sequence[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ import torch
 BATCH = {"cuda": 64, "cpu": 16}
 
 # Parameters of glibc's mallopt, from its malloc.h; USUAL is what holds otherwise once large blocks have come and gone
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 KEEP = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}
-USUAL = {TRIM_THRESHOLD: 2**26, MMAP_MAX: 2**16}
+USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
 
 _within = 0  # how many `at_work` deep
 
@@ -27,7 +28,7 @@ def at_work() -> Iterator[None]:
 
     glibc hands every large block back to the kernel as soon as it is free, and gets it anew, page by page and zeroed,
     for the next operation's result: on images of 256 pixels that took a third of the time of a generator and a
-    segmenter on a CPU. Elsewhere than on glibc memory is left alone.
+    segmenter on a CPU. Elsewhere than on glibc, or where the user has told it what to do, memory is left alone.
     """
     global _within
     threads = torch.get_num_threads()
@@ -53,6 +54,8 @@ def _tell_malloc(parameters: dict[int, int]) -> None:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
+    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
+        return None
     try:
         libc = ctypes.CDLL(None)
     except (OSError, TypeError):  # as on Windows

@@ -120,9 +120,10 @@ class Spool:
         ]
         return np.concatenate(parts)
 
-    def has_features(self) -> bool:
-        """Whether every shard is there with its featuremaps."""
-        return not self.missing() and all(list(self._path(shard).glob("features-*.npy")) for shard in self.shards)
+    def has_features(self, layers: int) -> bool:
+        """Whether every shard is there with the featuremaps of so many layers."""
+        there = (len(list(self._path(shard).glob("features-*.npy"))) for shard in self.shards)
+        return not self.missing() and all(number == layers for number in there)
 
     def drop_features(self) -> None:
         """Delete the featuremaps; labels and thumbnails stay."""

@@ -43,6 +43,7 @@ from .spool import Spool
 
 SCHEMA = 3
 INCOMPLETE, COMPLETE = "incomplete", "complete"
+PART = ".part"  # ends the name of a folder that is being written
 COLUMNS = {
     "units.csv": "layer unit label category labelled iou iou_low iou_high chance_iou position_iou content_iou "
     "attainable_iou iqr average_precision excess_iou reaches_limits p_value q_value runner_up runner_up_iou label_set "
@@ -61,6 +62,11 @@ def run_name(config: Mapping[str, Any]) -> str:
     """The name of a run's folder, if none is given: its model, its layers, and its basis if that is not the units."""
     basis = "" if config["directions"] is None else f"-{config['basis']}"
     return safe_name(f"{config['model']}-{'+'.join(config['layers'])}{basis}")
+
+
+def finished(folder: Path, file: str) -> list[Path]:
+    """The folders in a folder that hold a file, by name; not those that are being written, or never were to the end."""
+    return sorted(path.parent for path in folder.glob(f"*/{file}") if path.parent.suffix != PART)
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -188,22 +194,22 @@ class Dissection:
     @property
     def interventions(self) -> list[Path]:
         """The folders of what was ablated and inserted, by name."""
-        return sorted(path.parent for path in self.folder.glob("interventions/*/effect.json"))
+        return finished(self.folder / "interventions", "effect.json")
 
     @property
     def scans(self) -> list[Path]:
         """The folders of scanned layers, by name."""
-        return sorted(path.parent for path in self.folder.glob("interventions/*/scan.json"))
+        return finished(self.folder / "interventions", "scan.json")
 
     @property
     def suspects(self) -> list[Path]:
         """The folders of what was suspected of artifacts, by name."""
-        return sorted(path.parent for path in self.folder.glob("artifacts/*/artifacts.json"))
+        return finished(self.folder / "artifacts", "artifacts.json")
 
     @property
     def repairs(self) -> list[Path]:
         """The folders of repairs, by name."""
-        return sorted(path.parent for path in self.folder.glob("repairs/*/repair.json"))
+        return finished(self.folder / "repairs", "repair.json")
 
     @property
     def spool(self) -> Spool:

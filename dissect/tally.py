@@ -54,6 +54,7 @@ def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Call
     """Tally a layer, several unit blocks at a time, one processor each. `advance` is told of units done."""
     at_once = max(1, min(UNITS_AT_ONCE, BLOCK_CELLS // (2 * (classes + 1) * lv.STEPS)))
     parts = in_blocks(lambda block: _tally_block(maps, block, classes, shares), len(maps), at_once, advance)
+    _starts.cache_clear()
     return Tally(
         level=np.concatenate([part.level for part in parts]),
         scale=lv.Scale(torch.cat([part.scale.low for part in parts]), torch.cat([part.scale.high for part in parts])),
@@ -246,7 +247,7 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
     return joint
 
 
-@lru_cache(maxsize=32)  # blocks of units take the same shards one after the other
+@lru_cache(maxsize=16)  # blocks of units take the same shards one after the other
 def _starts(spool: Spool, shards: tuple[int, ...], classes: int) -> tuple[Tensor, list[Tensor]]:
     """The classes that some shards have, of many often few, and per label plane (n, 1, g, g) int32, columns before
     rows: where the codes of the pixel's half and class begin, if only these are counted.

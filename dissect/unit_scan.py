@@ -128,6 +128,8 @@ def scan_layer(
             areas = measure(subject, range(count), alone, advance=advance)
         ranks.first(lambda: _keep_areas(areas, place, subject.layer))
     arrays: dict[str, Any] = read_arrays(place / "areas.npz")
+    if len(arrays["before"]) != count:
+        raise DissectError(f"Another scan of {subject.layer} wrote to {place} meanwhile; run this one again.")
     return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
 
 

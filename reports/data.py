@@ -88,7 +88,7 @@ def classes_data(run: Dissection, scans: Scans, samples: Callable[[NDArray[np.in
         labels = run.spool.gather("labels", wanted)
         places = [np.searchsorted(wanted, chosen) for chosen in examples]
         regions = [(labels[chosen] == number).any(1) for number, chosen in enumerate(places)]
-        paths = iter(figures.outlines(np.concatenate(regions)))
+        paths = (path for some in regions for path in figures.outlines(some))
     effects = {name: plain(values) for name, values in _scanned(run, scans).items()}
     return [
         {

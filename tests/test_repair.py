@@ -194,6 +194,11 @@ def test_nothing_half_written_is_left(mend: Mend, found: Dissection, monkeypatch
         mend(units={"paint": [RED]}, value="zero", random_sets=0, name="other")
     assert [path.name for path in (found.folder / "repairs").iterdir()] == [kept.info["name"]]
     assert Repair.load(found.folder / "repairs" / kept.info["name"]).checkpoint.is_file()
+
+    killed = found.folder / "repairs" / "other.0123.part"
+    shutil.copytree(kept.folder, killed)
+    assert [path.name for path in found.repairs] == [kept.info["name"]]
+    shutil.rmtree(killed)
     with pytest.raises(DissectError, match="make it writable"):
         mend(units={"paint": [GREEN]}, out="/proc/none/repaired.pth")
 

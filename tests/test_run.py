@@ -199,6 +199,14 @@ def test_the_spool_is_kept_or_dropped(go: Go, tmp_path: Path) -> None:
     assert not list(kept.folder.rglob("*.part"))
 
 
+def test_featuremaps_of_which_some_are_dropped_are_not_there(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 3)
+    spool.write(0, {name: np.zeros((3, 1)) for name in ("features-0", "features-1")})
+    assert spool.has_features(2)
+    (tmp_path / "shard-00000" / "features-0.npy").unlink()  # killed amidst dropping
+    assert not spool.has_features(2)
+
+
 def test_broken_activations_are_named(go: Go) -> None:
     class Broken(Painter):
         def forward(self, latents: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def test_a_finished_merge_has_no_featuremaps_to_keep(shard: Any, tmp_path: Path)
     merge(parts, out=tmp_path / "merged", quiet=True)
     with pytest.raises(UsageError, match="is finished and its featuremaps are gone"):
         merge(parts, out=tmp_path / "merged", keep_spool=True, quiet=True)
-    assert merge(parts, out=tmp_path / "kept", keep_spool=True, quiet=True).spool.has_features()
+    assert merge(parts, out=tmp_path / "kept", keep_spool=True, quiet=True).spool.has_features(1)
 
 
 def test_processes_do_not_merge_together(monkeypatch: pytest.MonkeyPatch) -> None:
