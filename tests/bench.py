@@ -4,8 +4,8 @@
     python tests/bench.py --samples 1000 --case scenes --rounds 3
 
 Prints one JSON line a case. Floor and run alternate within one process and with the same number of threads, the floor
-in the batch size in which it is fastest and with memory kept as a run keeps it (`plain`: as torch comes, the same batch
-size); figures are medians over the rounds. `dissect run` is timed from the call to
+in the batch size in which it is fastest and with memory kept as a run keeps it (`plain`: as torch comes, but for what
+glibc has learnt, in the same batch size); figures are medians over the rounds. `dissect run` is timed from the call to
 the finished tables, probe, hashing of the weights and label choice included, once without a test of the labels and once
 with each kind of test; `report` is the fast test and the HTML report. Peak memory is measured in a process of its own.
 

@@ -196,7 +196,7 @@ def test_nothing_half_written_is_left(mend: Mend, found: Dissection, monkeypatch
     assert Repair.load(found.folder / "repairs" / kept.info["name"]).checkpoint.is_file()
 
     killed = found.folder / "repairs" / "other.0123.part"
-    shutil.copytree(kept.folder, killed)
+    shutil.copytree(found.folder / "repairs" / kept.info["name"], killed)
     assert [path.name for path in found.repairs] == [kept.info["name"]]
     shutil.rmtree(killed)
     with pytest.raises(DissectError, match="make it writable"):
