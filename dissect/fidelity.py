@@ -103,7 +103,7 @@ def compare(
             )
     count, width = sets[BEFORE].shape
     whole = (torch.arange(count), torch.arange(len(reference)))
-    parts = [whole, *_halves(count, len(reference), rounds(width), seed)]
+    parts = [whole, *halves(count, len(reference), rounds(width), seed)]
     rows = []
     for name, (mine, theirs) in ranks.mine(list(product(sets, parts))):
         values = distances(sets[name][mine], reference[theirs])
@@ -114,10 +114,10 @@ def compare(
     table = []
     for name, figures in found.items():
         for k, metric in enumerate(METRICS):
-            low, high = _interval(figures[:, k])
+            low, high = around(figures[:, k])
             row = {"set": name, "metric": metric, "value": figures[0, k], "low": low, "high": high}
             change = figures[:, k] - found[BEFORE][:, k]
-            low, high = _interval(change)
+            low, high = around(change)
             if name != BEFORE:
                 row |= {"change": change[0], "change_low": low, "change_high": high}
             table.append(row)
@@ -129,7 +129,7 @@ def rounds(width: int) -> int:
     return ROUNDS if width <= WIDE else FEW_ROUNDS
 
 
-def _halves(count: int, others: int, number: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+def halves(count: int, others: int, number: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Rows of a random half of the images, and of the reference; the same for every set."""
     orders = [
         bits((number, size), seed, HALVES, place).argsort(1, kind="stable")
@@ -139,7 +139,7 @@ def _halves(count: int, others: int, number: int, seed: int) -> list[tuple[Tenso
     return list(zip(mine, theirs, strict=True))
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+def around(values: NDArray[np.float64]) -> tuple[float, float]:
     """values (1 + rounds,), the whole first -> the ends of the interval around it."""
     reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 2) * values[1:].std(ddof=1)
     return float(values[0] - reach), float(values[0] + reach)
