@@ -142,6 +142,16 @@ def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: A
     return told.checkup(check(samples=512 if samples is None else samples, quiet=quiet, **options), quiet)
 
 
+@main.command(epilog=examples("diversity"))
+@with_.diversity_options
+@spread
+def diversity(*, quiet: bool, **options: Any) -> object:
+    """What does a generator draw too rarely, too alike, or never, beside real images?"""
+    from .dissect.diversity import audit
+
+    return told.diversity(audit(quiet=quiet, **options), quiet)
+
+
 @main.command(epilog=examples("power"))
 @a_run
 @click.option("--width", default=0.02, show_default=True, help="Wanted width of the intervals of IoU.")

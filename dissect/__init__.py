@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import artifacts, checkerboard, latents
+    from . import artifacts, checkerboard, diversity, latents
     from .checkerboard.audit import checkup
     from .checkups import Checkup
     from .comparison import Comparison, compare
@@ -56,6 +56,7 @@ __all__ = [
     "checkerboard",
     "checkup",
     "compare",
+    "diversity",
     "explore",
     "insert",
     "inspect",
@@ -103,7 +104,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch is imported when it is first needed
-    if name in ("artifacts", "checkerboard", "latents"):
+    if name in ("artifacts", "checkerboard", "diversity", "latents"):
         return import_module(f".{name}", __name__)
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -178,11 +178,19 @@ def open_reference(
     every = torch.cat(ranks.in_order(found))
     if not bool(every.isfinite().all()):
         raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
-    mean, scale = torch.zeros(every.shape[1]).double(), torch.ones(every.shape[1]).double()
-    if isinstance(features, SceneFeatures):
-        mean, scale = every.mean(0), every.std(0)
-        scale = scale.clamp(min=max(1e-6, FLOOR * float(scale.median())))
+    mean, scale = standardisation(features, every)
     return Reference(name=name, features=(every - mean) / scale, mean=mean, scale=scale)
+
+
+def standardisation(features: Features, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """reference (M, D) float64 -> what to subtract and to divide by, (D,) each.
+
+    Scene features are standardised, since they differ in scale by orders of magnitude; others are left as they are.
+    """
+    if not isinstance(features, SceneFeatures):
+        return torch.zeros(reference.shape[1]).double(), torch.ones(reference.shape[1]).double()
+    scale = reference.std(0)
+    return reference.mean(0), scale.clamp(min=max(1e-6, FLOOR * float(scale.median())))
 
 
 def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:

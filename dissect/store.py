@@ -328,7 +328,10 @@ class Dissection:
         return self.summary().to_html(index=False) + best.to_html(index=False)
 
 
-TEXTS = ("layer", "label", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members")
+TEXTS = (
+    *("layer", "label", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members"),
+    *("verdict", "one", "other", "metric", "untrained_layer"),
+)
 
 
 def read_table(path: Path) -> pd.DataFrame:

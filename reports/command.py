@@ -186,6 +186,16 @@ checkup_options = _options(
     where_options,
     click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-checkup]"),
 )
+diversity_options = _options(
+    a_model(),
+    click.option("--reference", type=a_file, help="Folder of real images, or scenes.  [default: scenes where drawn]"),
+    a_segmenter,
+    click.option("--samples", default=1000, show_default=True, help="Images to draw."),
+    click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
+    click.option("--seed", default=0, show_default=True, help="Of the latents, halves and the untrained control."),
+    where_options,
+    click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-diversity]"),
+)
 latents_options = _options(
     click.argument("kind"),
     a_model(),

@@ -75,6 +75,10 @@ _EXAMPLES = {
   dissect checkup --model mynet:make --weights g.pt --latent normal:128
   dissect checkup --model stain_transfer.pth --inputs slides --tiles 4
 """,
+    "diversity": """
+  dissect diversity --model progan_scenes
+  dissect diversity --model g.pth --reference photos --segmenter torchvision:lraspp_mobilenet_v3_large --json
+""",
     "power": """
   dissect power runs/progan_scenes-layer4
   dissect power runs/progan_scenes-layer4 --width 0.01 --power 0.9

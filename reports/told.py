@@ -11,11 +11,12 @@ from urllib.parse import quote, urlencode
 import click
 
 from ..dissect import ranks
-from . import console, console_models, console_repairs
+from . import console, console_diversity, console_models, console_repairs
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
     from ..dissect.checkups import Checkup
     from ..dissect.comparison import Comparison
+    from ..dissect.diversity import Diversity
     from ..dissect.effects import Effects
     from ..dissect.inspection import Inspection
     from ..dissect.latents.explore import Explored
@@ -143,6 +144,19 @@ def checkup(found: Checkup, quiet: bool) -> Told:
         click.echo(page)
     tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
+    return {"folder": found.folder, "report": page, **told, **tables}
+
+
+@_on_first
+def diversity(found: Diversity, quiet: bool) -> Told:
+    from .diversity import write_diversity
+
+    page = write_diversity(found)
+    if not quiet:
+        console_diversity.show_diversity(found)
+        click.echo(page)
+    tables = {name: console.records(getattr(found, name)) for name in ("classes", "pairs", "whole", "layers")}
+    told = {name: found.info[name] for name in ("verdict", "sentence", "segmentation_distance", "support", "layer")}
     return {"folder": found.folder, "report": page, **told, **tables}
 
 

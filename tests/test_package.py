@@ -80,6 +80,7 @@ def test_who_may_import_whom() -> None:
                     "comparison",
                     "progress",
                     "checkups",
+                    "diversity",
                     "inspection",
                     "latents",
                     "model_spec",
