@@ -43,7 +43,7 @@ from .spool import Spool
 
 SCHEMA = 3
 INCOMPLETE, COMPLETE = "incomplete", "complete"
-PART = ".part"  # ends the name of a folder that is being written
+PART = ".part"  # ends the name of a file or folder that is being written
 COLUMNS = {
     "units.csv": "layer unit label category labelled iou iou_low iou_high chance_iou position_iou content_iou "
     "attainable_iou iqr average_precision excess_iou reaches_limits p_value q_value runner_up runner_up_iou label_set "
@@ -71,7 +71,7 @@ def finished(folder: Path, file: str) -> list[Path]:
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be at the same file
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")  # another process may be at the same file
     try:
         with part.open("wb") as file:
             write(file)

@@ -276,11 +276,11 @@ def test_too_few_and_too_many_samples_are_refused(count: int) -> None:
         depth_table(network(one=orthogonal()), ["one"], range(count), 16)
 
 
-def test_layers_that_are_not_there_are_refused() -> None:
+def test_layers_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = network(one=orthogonal())
     with pytest.raises(UsageError, match="no layer 'ones'"):
         depth_table(generator, ["ones"], SAMPLES, 16)
-    generator.module.forward = lambda x: x.reshape(-1, 3, 4, 4)  # type: ignore[method-assign]
+    monkeypatch.setattr(generator.module, "forward", lambda x: x.reshape(-1, 3, 4, 4))
     with pytest.raises(DissectError, match="no part"):
         depth_table(generator, ["one"], SAMPLES, 16)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,15 +19,22 @@ PAGES = LARGE * 4 // resource.getpagesize()
 
 def first_touches(size: int = LARGE) -> int:
     """How many pages the kernel hands out for one more large result, others being freed."""
-    for _ in range(3):
+    touched = []
+    for _ in range(12):  # until malloc has found its places
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(size)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        touched.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return min(touched[3:])
 
 
 @pytest.mark.skipif(resources._glibc() is None, reason="only glibc is told to keep memory")
 def test_memory_is_kept_at_work_and_given_back_afterwards() -> None:
+    # in a process of its own, on its main thread: others' threads and what they hold change what malloc does
+    command = [sys.executable, "-c", "from tests.test_resources import kept_and_given_back as check; check()"]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, timeout=120)
+
+
+def kept_and_given_back() -> None:
     with at_work():
         with at_work():
             assert first_touches() < 100

@@ -10,7 +10,7 @@ diversity.compare_classes(made, real, names)               # shares of pixels (N
 """
 
 from .audit import audit
-from .classes import compare_classes, compare_pairs, segmentation_distance
+from .classes import compare_classes, compare_pairs, contributions, mean_parts, segmentation_distance
 from .depth import depth_table, effective_rank
 from .findings import Diversity
 from .whole import support, twins, vendi
@@ -20,8 +20,10 @@ __all__ = [
     "audit",
     "compare_classes",
     "compare_pairs",
+    "contributions",
     "depth_table",
     "effective_rank",
+    "mean_parts",
     "segmentation_distance",
     "support",
     "twins",

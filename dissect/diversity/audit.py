@@ -121,10 +121,10 @@ def audit(
         layers = list(dissectable(generator))
         deep = range(min(DEEP, samples))
         with progress.task("layers, and an untrained control", 2 * len(deep)) as advance:
-            fresh = untrained(generator, seed, samples)
             deeper, control = ranks.first(
                 lambda: tuple(
-                    depth.depth_table(one, layers, deep, batch, advance=advance) for one in (generator, fresh)
+                    depth.depth_table(one, layers, deep, batch, advance=advance)
+                    for one in (generator, untrained(generator, seed, samples))
                 )
             )
     class_table, distance, false = _by_class(made.shares, real.shares, names)
