@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..hooks.layers import layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
 from . import ranks
+from .features import SCENES
 from .generators.architecture import Architecture
 from .generators.base import Generator
 from .generators.zoo import MODELS, load_generator
@@ -65,6 +67,12 @@ def open_generator(model: str | ModelSpec | Generator, seed: int | None, device:
         return load_generator(model, seed=seed or 0, device=device, quiet=quiet)
     model.module.to(device)
     return model if seed is None else replace(model, source=model.source.seeded(seed))
+
+
+def reference_of(generator: Generator, given: str | Path | None) -> str | Path | None:
+    """What the images are compared with: what was asked for, else the scenes for a generator of them."""
+    named = generator.name in MODELS and MODELS[generator.name].segmenter == SCENES
+    return SCENES if given is None and named else given
 
 
 def identity(generator: Generator) -> dict[str, Any]:

@@ -21,12 +21,11 @@ from .. import grid as gr
 from .. import ranks
 from ..checkups import Checkup
 from ..controls import untrained
-from ..features import SCENES, count_reference, reference_images
+from ..features import count_reference, reference_images
 from ..folders import holds
 from ..generators.base import Generator
-from ..generators.zoo import MODELS
 from ..model_spec import ModelSpec
-from ..models import fingerprint, identity, open_generator, usable_device
+from ..models import fingerprint, identity, open_generator, reference_of, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
 from ..resources import BATCH, at_work
@@ -170,12 +169,6 @@ def checkup(
     )
     ranks.first(result.save)
     return result
-
-
-def reference_of(generator: Generator, given: str | Path | None) -> str | Path | None:
-    """What the images are compared with: what was asked for, else the scenes for a generator of them."""
-    named = generator.name in MODELS and MODELS[generator.name].segmenter == SCENES
-    return SCENES if given is None and named else given
 
 
 def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: Progress) -> tuple[Spectrum, str]:

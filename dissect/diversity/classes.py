@@ -31,7 +31,7 @@ Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """One row a class: missing ones first, then by q-value, larger differences first.
+    """One row a class: missing ones first, then rarer ones, then the rest by q-value, larger differences first.
 
     Columns:
         class: of `names`, (C,).
@@ -86,7 +86,9 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
             "verdict": np.select(cases, [MISSING, "rarer", "more frequent", "smaller", "larger"], ""),
         }
     )
-    order = np.lexsort((-np.abs(difference), q_presence, np.where(missing, -real_presence, 0)))  # the last key leads
+    # a class that is not drawn leaves its place to others, which are then more frequent: they come after it
+    lacking = np.where(missing, -1 - real_presence, np.where(apart & (difference < 0), -1, 0))
+    order = np.lexsort((-np.abs(difference), q_presence, lacking))  # the last key leads
     return table.iloc[order].reset_index(drop=True)
 
 

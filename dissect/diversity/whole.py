@@ -61,6 +61,7 @@ class Twins:
     them are twins.
     """
 
+    count: int  # of the images
     pairs: int
     share: float  # of the images that have a twin
     nearest: NDArray[np.int64]
@@ -214,6 +215,7 @@ def twins(made: Tensor, threshold: float) -> Twins:
         first = apart.argsort(kind="stable")[:SHOWN]
         nearest, apart = nearest[first], apart[first]
     return Twins(
+        count=len(made),
         pairs=int(counts.sum()) // 2,
         share=float((counts > 0).mean()),
         nearest=nearest,

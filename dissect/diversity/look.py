@@ -1,0 +1,98 @@
+"""What is kept of images, generated or real, to compare them by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...hooks.errors import DissectError
+from ...segmenters.base import Segmenter
+from .. import ranks
+from ..features import Features, standardisation
+from ..generators.base import Generator
+from ..grid import thumbnails
+from ..measure import shares
+
+SHOWN = 128  # pixels of a picture, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """N images seen."""
+
+    features: Tensor  # (N, D) float64
+    shares: NDArray[np.float64]  # (N, C) of each image's pixels, by class
+    pictures: NDArray[np.uint8]  # (N, h, w, 3), at most 128 pixels a side
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @classmethod
+    def at(cls, images: Tensor, labels: Tensor, extract: Features, classes: int) -> Look:
+        """images (n, 3, H, W) in [0, 1] and their labels (n, P, H, W)."""
+        return cls(
+            features=extract(images).cpu().double(),
+            shares=shares(labels, classes)[:, :-1].numpy(),
+            pictures=thumbnails(images, SHOWN).cpu().numpy(),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Look]) -> Look:
+        """Several as one, in order.
+
+        Raises:
+            DissectError: features that are not finite.
+        """
+        found = cls(
+            features=torch.cat([one.features for one in parts]),
+            shares=np.concatenate([one.shares for one in parts]),
+            pictures=np.concatenate([one.pictures for one in parts]),
+        )
+        if not bool(found.features.isfinite().all()):
+            raise DissectError("Features of some images are not finite; look at the images with dissect run.")
+        return found
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Look:
+        return Look(features=self.features[rows], shares=self.shares[rows], pictures=self.pictures[rows])
+
+    def standard(self, standard: tuple[Tensor, Tensor]) -> Look:
+        """The same with features less the first (D,) and over the second, see `standardisation`."""
+        mean, scale = standard
+        return replace(self, features=(self.features - mean) / scale)
+
+
+def drawn(generator: Generator, samples: int, batch: int) -> Iterator[Tensor]:
+    """Batches of images (n, 3, H, W) of the first samples; of several processes each gets some."""
+    for start in ranks.mine(range(0, samples, batch)):
+        yield generator(generator.latents(range(start, min(start + batch, samples))))
+
+
+def look(
+    batches: Iterable[Tensor],
+    extract: Features,
+    namer: Segmenter,
+    device: str | torch.device,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Look:
+    """Look at all images once; of several processes each at its own batches.
+
+    Raises:
+        DissectError: features that are not finite.
+    """
+    found = []
+    with torch.inference_mode():
+        for images in batches:
+            images = images.to(device)
+            found.append(Look.at(images, namer(images), extract, len(namer.vocabulary.names)))
+            advance(len(images))
+    return Look.joined(ranks.in_order(found))
+
+
+def standard_of(extract: Features, real: Look) -> tuple[Tensor, Tensor]:
+    """By what features of these real images, and of all that are compared with them, are standardised."""
+    return standardisation(extract, real.features)
