@@ -331,6 +331,7 @@ class Dissection:
 TEXTS = (
     *("layer", "label", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members"),
     *("verdict", "one", "other", "metric", "untrained_layer"),
+    *("checkpoint", "created", "sha256", "alarms", "grid", "candidate"),
 )
 
 

@@ -77,6 +77,7 @@ def test_who_may_import_whom() -> None:
                 assert set(re.findall(r"from \.\.dissect\.(\w+)", text)) <= {
                     "store",
                     "effects",
+                    "candidates",
                     "comparison",
                     "progress",
                     "checkups",
@@ -87,6 +88,7 @@ def test_who_may_import_whom() -> None:
                     "seam_checks",
                     "repairs",
                     "suspects",
+                    "watching",
                 }, path
 
 
