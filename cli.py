@@ -128,7 +128,7 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
 @with_.checkup_options
 @spread
 def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: Any) -> object:
-    """Does a generator's upsampling draw checkerboards? Which layer? Or, with --tiles: do seams show?"""
+    """Does a generator draw checkerboards, or too little? Which layer? Or, with --tiles: do seams show?"""
     if tiles is not None:
         from .dissect.seam_audit import check_seams
 
@@ -137,7 +137,7 @@ def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: A
         refuse(CRITIC_ONLY, "checkerboards, not with --tiles")
         kept = {name: value for name, value in options.items() if name not in CRITIC_ONLY}
         return told.seams(check_seams(tiles=tiles, samples=samples, quiet=quiet, **kept), quiet)
-    from .dissect.checkerboard import checkup as check
+    from .dissect.checking import checkup as check
 
     return told.checkup(check(samples=512 if samples is None else samples, quiet=quiet, **options), quiet)
 
@@ -150,6 +150,37 @@ def diversity(*, quiet: bool, **options: Any) -> object:
     from .dissect.diversity import audit
 
     return told.diversity(audit(quiet=quiet, **options), quiet)
+
+
+@main.command(epilog=examples("fitness"))
+@click.argument("candidates", nargs=-1, required=True, metavar="CANDIDATE…")
+@with_.fitness_options
+@common
+def fitness(*, candidates: tuple[str, ...], quiet: bool, **options: Any) -> object:
+    """Which of several generators to take? Quality and diversity of models or checkpoints."""
+    from .dissect.candidates import fitness as dissect_fitness
+    from .dissect.candidates.opening import spec_of
+
+    model, opened = with_.how_to_open(options)
+    specs = [spec_of(one, model, opened) for one in candidates]
+    return told.fitness(dissect_fitness(specs, quiet=quiet, **options), quiet)
+
+
+@main.command(epilog=examples("watch"))
+@click.argument("place")
+@with_.watch_options
+@common
+def watch(*, place: str, once: bool, out: Path | None, device: str, quiet: bool, **options: Any) -> object:
+    """Look at each checkpoint that appears in a folder, or that matches a pattern: alarms when it becomes worse."""
+    from .dissect.store import safe_name
+    from .dissect.watching import Watch, follow
+    from .reports.watch import write_watch
+
+    model, opened = with_.how_to_open(options)
+    folder = out or Path("runs") / safe_name(f"{Path(place).name}-watch")
+    watching = Watch(folder, page=lambda found: write_watch(found, live=not once), **options)
+    rows = follow(place, watching, model=model, options=opened, device=device, once=once)
+    return told.watched(rows, watching, place, quiet)
 
 
 @main.command(epilog=examples("power"))

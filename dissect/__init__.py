@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import artifacts, checkerboard, diversity, latents
-    from .checkerboard.audit import checkup
+    from . import artifacts, candidates, checkerboard, diversity, latents, watching
+    from .candidates import Fitness, fitness
+    from .checking import checkup
     from .checkups import Checkup
     from .comparison import Comparison, compare
     from .detectable import power
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .seam_checks import SeamCheck
     from .store import Dissection
     from .unit_scan import Scan, scan
+    from .watching import Watch, Watched, follow
 
 __all__ = [
     "Asked",
@@ -42,6 +44,7 @@ __all__ = [
     "Dissection",
     "Effects",
     "Explored",
+    "Fitness",
     "Generator",
     "Inspection",
     "ModelSpec",
@@ -50,14 +53,19 @@ __all__ = [
     "Repair",
     "Scan",
     "SeamCheck",
+    "Watch",
+    "Watched",
     "ablate",
     "artifacts",
+    "candidates",
     "check_seams",
     "checkerboard",
     "checkup",
     "compare",
     "diversity",
     "explore",
+    "fitness",
+    "follow",
     "insert",
     "inspect",
     "latents",
@@ -68,6 +76,7 @@ __all__ = [
     "repair",
     "run",
     "scan",
+    "watching",
 ]
 
 _HOMES = {
@@ -77,6 +86,7 @@ _HOMES = {
     "Dissection": "store",
     "Effects": "effects",
     "Explored": "latents.explore",
+    "Fitness": "candidates",
     "Generator": "generators.base",
     "Inspection": "inspection",
     "ModelSpec": "model_spec",
@@ -85,11 +95,15 @@ _HOMES = {
     "Repair": "repairs",
     "Scan": "unit_scan",
     "SeamCheck": "seam_checks",
+    "Watch": "watching",
+    "Watched": "watching",
     "ablate": "interventions",
     "check_seams": "seam_audit",
-    "checkup": "checkerboard.audit",
+    "checkup": "checking",
     "compare": "comparison",
     "explore": "latents.explore",
+    "fitness": "candidates",
+    "follow": "watching",
     "insert": "interventions",
     "inspect": "inspection",
     "launched": "ranks",
@@ -104,7 +118,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch is imported when it is first needed
-    if name in ("artifacts", "checkerboard", "diversity", "latents"):
+    if name in ("artifacts", "candidates", "checkerboard", "diversity", "latents", "watching"):
         return import_module(f".{name}", __name__)
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -73,7 +73,7 @@ def probe(
         UsageError: a layer whose output has no units on a map.
         DissectError: a network failed or returned something else than images or labels.
     """
-    images, features, labels = _forward(generator, segmenter, layers, [0], precision)
+    images, features, labels = forward(generator, segmenter, layers, [0], precision)
     shapes, scales = {}, {}
     grid = min(grid, *images.shape[2:])
     for layer, x in features.items():
@@ -98,7 +98,7 @@ def deviation(generator: Generator, segmenter: Segmenter, precision: str, sample
     """
     indices = range(min(COMPARED, samples))
     (exact, _, names), (images, _, labels) = (
-        _forward(generator, segmenter, (), indices, one) for one in (FLOAT32, precision)
+        forward(generator, segmenter, (), indices, one) for one in (FLOAT32, precision)
     )
     off = {
         "images": float((images - exact).abs().mean()),
@@ -166,7 +166,11 @@ def _batches(indices: range, size: int) -> list[range]:
 
 @torch.inference_mode()
 def _sample(plan: Plan, generator: Generator, segmenter: Segmenter, indices: Sequence[int]) -> dict[str, Tensor]:
-    images, features, labels = _forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision)
+    return to_spool(plan, *forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision))
+
+
+def to_spool(plan: Plan, images: Tensor, features: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """What `forward` found of some samples -> the arrays of a shard, on the CPU."""
     arrays = {
         "labels": _to_host(gr.labels_to_grid(labels, plan.grid)),
         "images": _to_host(gr.thumbnails(images, THUMBNAIL)),
@@ -184,11 +188,15 @@ def _to_host(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
 
 
-@torch.inference_mode()
-def _forward(
+@torch.no_grad()  # inference mode would leave tensors behind that a network in training cannot use
+def forward(
     generator: Generator, segmenter: Segmenter, layers: Sequence[str], indices: Sequence[int], precision: str
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """images (n, 3, H, W), featuremaps by layer, labels (n, P, H, W)."""
+    """images (n, 3, H, W), featuremaps by layer, labels (n, P, H, W).
+
+    Raises:
+        DissectError: a network failed or returned something else than images or labels.
+    """
     lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=precision == BFLOAT16)
     try:
         with lower, Tap(generator.module, layers) as tap:

@@ -7,6 +7,7 @@ CHECKUP/checkup.json    what was looked at; verdict, which layer is to blame, br
         arrays.npz      spectra (H, W) in dB by set; samples_K (n, 2, side, side, 3), those that the K-th layer's ripple
                         changes most, with it and without
         repairs/NAME/   see repairs.py
+        diversity/      where there were real images and a segmenter: see diversity/findings.py
         report/         pages
 """
 
@@ -20,9 +21,11 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from .diversity.findings import Diversity
 from .folders import written
 from .store import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
+DIVERSITY = "diversity"  # folder
 TABLES = {"layers": "layers.csv", "peaks": "peaks.csv", "gradient": "gradient.csv"}
 
 
@@ -50,6 +53,12 @@ class Checkup:
     def repairs(self) -> list[Path]:
         """Folders of finished repairs, by name."""
         return finished(self.folder / "repairs", "repair.json")
+
+    @property
+    def diversity(self) -> Diversity | None:
+        """How varied the images are beside real ones, if that was looked at."""
+        folder = self.folder / DIVERSITY
+        return Diversity.load(folder) if (folder / "diversity.json").is_file() else None
 
     def _repr_html_(self) -> str:
         return f"<p>{self.info['sentence']}</p>" + self.layers.to_html(index=False)

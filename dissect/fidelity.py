@@ -139,9 +139,9 @@ def halves(count: int, others: int, number: int, seed: int) -> list[tuple[Tensor
     return list(zip(mine, theirs, strict=True))
 
 
-def around(values: NDArray[np.float64]) -> tuple[float, float]:
+def around(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
     """values (1 + rounds,), the whole first -> the ends of the interval around it."""
-    reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 2) * values[1:].std(ddof=1)
+    reach = stats.t.ppf((1 + level) / 2, len(values) - 2) * values[1:].std(ddof=1)
     return float(values[0] - reach), float(values[0] + reach)
 
 

@@ -50,7 +50,7 @@ def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, qu
     """
     generator = open_generator(model, None, usable_device(device), quiet)
     names = dissectable(generator)
-    with torch.inference_mode():
+    with torch.no_grad():  # the network may be in training
         image = generator(generator.latents([0])).shape[2:]
     seen = {one.name: one for one in layer_shapes(generator.module, lambda: generator(generator.latents([0])))}
     rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..hooks.errors import UsageError, one_line
+from ..hooks.factory import made_by
 from ..hooks.layers import layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
@@ -73,6 +74,20 @@ def reference_of(generator: Generator, given: str | Path | None) -> str | Path |
     """What the images are compared with: what was asked for, else the scenes for a generator of them."""
     named = generator.name in MODELS and MODELS[generator.name].segmenter == SCENES
     return SCENES if given is None and named else given
+
+
+def open_critic(critic: str | nn.Module, device: str) -> nn.Module:
+    """A critic, or what a factory of one makes: images (N, 3, H, W) in [0, 1] -> scores.
+
+    Raises:
+        UsageError: there is no such factory, or it makes something else.
+    """
+    if isinstance(critic, nn.Module):
+        return critic
+    made = made_by("--critic", critic)
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"--critic {critic}: the factory made a {type(made).__name__}; a torch.nn.Module is needed.")
+    return made.to(device)
 
 
 def identity(generator: Generator) -> dict[str, Any]:

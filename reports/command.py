@@ -89,8 +89,8 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 _MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or package.module:factory."
+_WEIGHTS = click.option("--weights", help="Checkpoint for package.module:factory, or a repaired one for diffusers:….")
 _OPENED = _options(
-    click.option("--weights", help="Checkpoint for package.module:factory, or a repaired one for diffusers:…."),
     click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
     click.option("--inputs", metavar="FOLDER", help="Images for generators that take images, and for decoders."),
     click.option("--label", callback=lambda *given: _label(given[-1]), help="Class of conditional generators, or all."),
@@ -110,7 +110,13 @@ def _label(given: str | None) -> int | None:
 
 def a_model(model: str = _MODEL, *, required: bool = True) -> Callable[[Command], Command]:
     """Options that say which model and how to open it; the command gets them as `model`, a ModelSpec or None."""
-    return _options(click.option("--model", required=required, help=model), _OPENED)
+    return _options(click.option("--model", required=required, help=model), _WEIGHTS, _OPENED)
+
+
+def how_to_open(options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Out of a command's options, those of checkpoints: what they are weights for, and the rest of a ModelSpec."""
+    opened = {name: options.pop(name) for name in MODEL_ONLY if name in options}
+    return opened.pop("model"), opened
 
 
 def _as_one(options: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +188,7 @@ checkup_options = _options(
     click.option("--tiles", type=int, help="Instead: run images in S×S tiles and measure the seams between."),
     click.option("--samples", type=int, help="Images to draw.  [default: 512; of --tiles 16]"),
     critic_options,
+    click.option("--segmenter", help="For the comparison with real images.  [default: the model's own]"),
     click.option("--seed", default=0, show_default=True, help="Of the latents, chance and the untrained control."),
     where_options,
     click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-checkup]"),
@@ -195,6 +202,30 @@ diversity_options = _options(
     click.option("--seed", default=0, show_default=True, help="Of the latents, halves and the untrained control."),
     where_options,
     click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-diversity]"),
+)
+_CHECKPOINTS = _options(
+    click.option("--model", help="package.module:factory for the checkpoints.  [default: told by their weights]"),
+    _OPENED,
+    click.option("--reference", type=a_file, help="Folder of real images, or scenes."),
+)
+fitness_options = _options(
+    _CHECKPOINTS,
+    click.option("--critic", metavar="MODULE:FACTORY", help="The discriminator; E-GAN's own fitness is measured, too."),
+    click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
+    click.option("--samples", default=1000, show_default=True, help="Images of each."),
+    click.option("--seed", default=0, show_default=True, help="Of the latents and halves."),
+    where_options,
+    click.option("--out", type=a_file, help="Folder.  [default: runs/fitness]"),
+)
+watch_options = _options(
+    _CHECKPOINTS,
+    a_segmenter,
+    click.option("--layer", help="Whose units are counted.  [default: the middle one of those that inspect suggests]"),
+    click.option("--samples", default=64, show_default=True, help="Latents, the same for each checkpoint."),
+    click.option("--once", is_flag=True, help="Stop when all that are there now have been looked at."),
+    click.option("--seed", default=0, show_default=True, help="Of the latents and halves."),
+    where_options,
+    click.option("--out", type=a_file, help="Folder.  [default: runs/PLACE-watch]"),
 )
 latents_options = _options(
     click.argument("kind"),
@@ -219,7 +250,7 @@ latents_options = _options(
     where_options,
     click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-latents-KIND]"),
 )
-CRITIC_ONLY = ("reference", "critic")
+CRITIC_ONLY = ("reference", "critic", "segmenter")
 UNITS_ONLY = ("units", "detector", "top", "value", "one_by_one", "flags", "realism")
 GRID_ONLY = ("model", "segmenter", "method", "finetune_minutes")
 repair_options = _options(

@@ -15,6 +15,9 @@ _EXAMPLES = {
   dissect artifacts runs/progan_scenes-layer4 --detector rare
   dissect repair runs/progan_scenes-layer4 --detector realism --top 8
   dissect checkup --model dcgan_scenes
+  dissect diversity --model progan_scenes
+  dissect fitness progan_scenes dcgan_scenes
+  dissect watch checkpoints --reference photos --segmenter hub:./segformer-ade20k
   dissect repair --checkerboard --model dcgan_scenes
   dissect power runs/progan_scenes-layer4 --width 0.01
   dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
@@ -78,6 +81,16 @@ _EXAMPLES = {
     "diversity": """
   dissect diversity --model progan_scenes
   dissect diversity --model g.pth --reference photos --segmenter torchvision:lraspp_mobilenet_v3_large --json
+""",
+    "fitness": """
+  dissect fitness progan_scenes dcgan_scenes dcgan_scenes_resize
+  dissect fitness checkpoints/G-*.pth --reference photos
+  dissect fitness 10000.pt 20000.pt --model mynet:make --latent normal:128 --reference photos --critic mynet:critic
+""",
+    "watch": """
+  dissect watch checkpoints --reference photos --segmenter hub:./segformer-ade20k
+  dissect watch 'run/G-*.pth' --reference scenes --segmenter scenes --once
+  dissect watch run --model mynet:make --latent normal:128 --layer up3 --reference photos --segmenter hub:./mine
 """,
     "power": """
   dissect power runs/progan_scenes-layer4

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,9 +12,10 @@ from urllib.parse import quote, urlencode
 import click
 
 from ..dissect import ranks
-from . import console, console_diversity, console_models, console_repairs
+from . import console, console_diversity, console_models, console_repairs, console_watch
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
+    from ..dissect.candidates import Fitness
     from ..dissect.checkups import Checkup
     from ..dissect.comparison import Comparison
     from ..dissect.diversity import Diversity
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.seam_checks import SeamCheck
     from ..dissect.store import Dissection
     from ..dissect.suspects import Suspects
+    from ..dissect.watching import Watch
 
 Told = dict[str, object]
 Teller = TypeVar("Teller", bound=Callable[..., Any])
@@ -138,13 +141,17 @@ def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
 def checkup(found: Checkup, quiet: bool) -> Told:
     from .checkup import write_checkup
 
+    varied = found.diversity
+    more: Told = {} if varied is None else {"diversity": diversity(varied, True)}
     page = write_checkup(found)
     if not quiet:
         console_repairs.show_checkup(found)
+        if varied:
+            console_diversity.show_diversity(varied)
         click.echo(page)
     tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
-    return {"folder": found.folder, "report": page, **told, **tables}
+    return {"folder": found.folder, "report": page, **told, **tables, **more}
 
 
 @_on_first
@@ -158,6 +165,42 @@ def diversity(found: Diversity, quiet: bool) -> Told:
     tables = {name: console.records(getattr(found, name)) for name in ("classes", "pairs", "whole", "layers")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "segmentation_distance", "support", "layer")}
     return {"folder": found.folder, "report": page, **told, **tables}
+
+
+def fitness(found: Fitness, quiet: bool) -> Told:
+    from .fitness import write_fitness
+
+    page = write_fitness(found)
+    if not quiet:
+        console_watch.show_fitness(found)
+        click.echo(page)
+    told = {name: found.info[name] for name in ("sentence", "zero")}
+    return {"folder": found.folder, "report": page, **told, "candidates": console.records(found.table)}
+
+
+def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: bool) -> Told:
+    """Tell of each row as it comes, until no more come or Ctrl-C is pressed."""
+    from ..dissect.watching import Watched
+    from .watch import write_watch
+
+    skipped = 0
+    if not quiet:
+        click.echo(f"Checkpoints of {place}; the page: {watch.folder / 'index.html'}; Ctrl-C ends.", err=True)
+        console_watch.show_heading()
+    with suppress(KeyboardInterrupt):
+        for row in rows:
+            for one in [] if quiet else watch.skipped[skipped:]:
+                console_watch.show_skipped(one)
+            skipped = len(watch.skipped)
+            if not quiet:
+                console_watch.show_line(row)
+    if not (watch.folder / "watch.json").exists():
+        return {"folder": watch.folder, "report": None, "checkpoints": []}
+    found = Watched.load(watch.folder)
+    page = write_watch(found)
+    if not quiet:
+        click.echo(page)
+    return {"folder": watch.folder, "report": page, "checkpoints": console.records(found.lines)}
 
 
 def seams(found: SeamCheck, quiet: bool) -> Told:

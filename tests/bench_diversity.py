@@ -1,114 +1,300 @@
-"""What an audit of diversity sees of a generator that is sabotaged on purpose, and how often it sees what is not there.
+"""What an audit of diversity sees of generators that are sabotaged on purpose, and how often it sees what is not there.
 
-    python tests/bench_diversity.py                    # the table, one JSON line a sabotage
-    python tests/bench_diversity.py --healthy 50       # and false alarms on so many healthy sets of other latents
+    python -m tests.bench_diversity                    # about 20 minutes on two cores
+    python -m tests.bench_diversity --early FOLDER     # keeps the young checkpoints there, or takes those that are
 
-The reference is 1,000 images that the embedded generator draws itself, of other latents: so nothing but the sabotage
-should raise anything. `squeezed` moves every latent towards one of them, z' = s z + √(1 − s²) z₀, so that s = 1 is
-healthy and s = 0 one image; `few` draws that many latents over and over; `ablated` sets the units of a class to zero.
+Prints one JSON line a trial, then tables in Markdown. The reference of a sabotaged generator is 1,000 images that the
+same one draws, intact, of other latents: nothing but the sabotage should raise anything. Young checkpoints have 1,000
+scenes. Every row is tried three times, with other latents of both. False alarms are counted on images that are all
+drawn anew for every split: scenes against scenes, and an intact generator against itself.
+
+A bottleneck is a hook, which a copy of the network keeps; so the untrained control here is made of the intact network.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
+import pandas as pd
 import torch
-from PIL import Image
+from scipy import stats
 from torch import Tensor
 
-from ganatomy.dissect import Dissection, Generator, NormalLatents, load_generator, run
-from ganatomy.dissect.diversity import audit
-from ganatomy.hooks import Edit, edited
+from ganatomy.dissect import Generator, load_generator, run
+from ganatomy.dissect.controls import untrained
+from ganatomy.dissect.diversity.audit import DEEP
+from ganatomy.dissect.diversity.depth import depth_table, where_it_dies
+from ganatomy.dissect.diversity.look import Look, drawn, look, standard_of
+from ganatomy.dissect.diversity.weighing import COLLAPSED, VARIED, Weighed, weigh
+from ganatomy.dissect.diversity.whole import METRICS
+from ganatomy.dissect.features import SceneFeatures
+from ganatomy.dissect.resources import at_work
+from ganatomy.dissect.scenes.render import render
+from ganatomy.segmenters import Segmenter, load_segmenter
 
-REAL, IMAGES, SEED = 1000, 500, 7
-SQUEEZED, FEW, CLASSES = (0.95, 0.9, 0.8, 0.6, 0.3), (300, 100, 30, 10), ("tree", "dome")
+from .sabotage import FITTED, KINDS, Few, Squeezed, early, narrowed, units_against
 
+Row = dict[str, Any]
 
-@dataclass(frozen=True)
-class Squeezed(NormalLatents):
-    """Latents moved towards the first."""
-
-    strength: float = 1.0
-
-    def __call__(self, indices: Sequence[int]) -> Tensor:
-        drawn, middle = super().__call__(indices), super().__call__([0])
-        return self.strength * drawn + (1 - self.strength**2) ** 0.5 * middle
-
-
-@dataclass(frozen=True)
-class Few(NormalLatents):
-    """The first latents over and over."""
-
-    number: int = 1
-
-    def __call__(self, indices: Sequence[int]) -> Tensor:
-        return super().__call__([index % self.number for index in indices])
+REAL, IMAGES, TRIALS, BATCH = 1000, 500, 3, 25
+SQUEEZED, FEW = (1, 0.98, 0.95, 0.9, 0.8, 0.6, 0.3, 0.1), (1000, 300, 100, 30, 10, 1)
+CLASSES = ("tree", "dome", "door", "cloud")
+AGES = (5_000, 10_000, 20_000, 40_000)  # images shown to young checkpoints
+GENERATORS = ("progan_scenes", "dcgan_scenes")
+OTHERS, FITTING, SPLITS = 1000, 500, 2000  # added to seeds: of the reference, of what sabotage is chosen by, of splits
+LEVEL = 0.05
 
 
-def look(generator: Generator, reference: Path, folder: Path, seed: int = SEED) -> dict[str, object]:
-    """What an audit says of a generator."""
-    found = audit(generator, reference=reference, samples=IMAGES, seed=seed, out=folder, quiet=True)
+@cache
+def eyes() -> tuple[SceneFeatures, Segmenter]:
+    """What looks at images."""
+    return SceneFeatures(), load_segmenter("scenes")
+
+
+def scenes(count: int, seed: int) -> Iterator[Tensor]:
+    """Batches of drawn scenes."""
+    for start in range(0, count, 200):
+        images, _ = render(range(start, min(start + 200, count)), side=64, seed=seed)
+        yield torch.from_numpy(np.asarray(images, np.float32))
+
+
+def seen(batches: Iterable[Tensor]) -> Look:
+    """A look at images."""
+    return look(batches, *eyes(), "cpu")
+
+
+@cache
+def intact(name: str, count: int, seed: int) -> Look:
+    """Images of a generator, or `scenes`."""
+    return seen(scenes(count, seed) if name == "scenes" else drawn(load_generator(name, seed=seed), count, BATCH))
+
+
+def weighed(made: Look, real: Look, seed: int) -> Weighed:
+    """As `audit` weighs them."""
+    standard = standard_of(eyes()[0], real)
+    return weigh(made.standard(standard), real.standard(standard), eyes()[1].vocabulary.names, seed=seed)
+
+
+def told(found: Weighed) -> Row:
+    """What a weighing tells."""
     called = found.classes[found.classes.verdict != ""]
+    whole = found.whole.set_index("metric")
     return {
-        "verdict": found.info["verdict"],
+        "verdict": found.verdict,
         "raised": list(found.whole.metric[found.whole.alarm]),
+        "p": whole.p_value.to_dict(),
+        "value": whole.value.to_dict(),
+        "zero": whole.zero.to_dict(),
         "classes": [f"{name} {verdict}" for name, verdict in zip(called["class"], called.verdict, strict=True)],
-        "twins": found.info["support"]["pairs"],
-        "support": found.info["support"]["estimate"],
+        "pairs": int((found.pairs.q_value <= LEVEL).sum()),
+        "twins": found.twins.pairs,
+        "support": found.support["estimate"],
     }
 
 
-def draw(generator: Generator, folder: Path) -> Path:
-    """Images of the generator as files."""
-    folder.mkdir()
-    with torch.inference_mode():
-        for start in range(0, REAL, 50):
-            for number, image in enumerate(generator(generator.latents(range(start, start + 50))), start):
-                pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
-                Image.fromarray(pixels).save(folder / f"{number:04d}.png")
-    return folder
+def layer_named(generator: Generator, control: Generator) -> str | None:
+    """Where diversity dies, as `audit` finds it."""
+    tables = (depth_table(one, generator.layers, range(DEEP), BATCH) for one in (generator, control))
+    return where_it_dies(*tables)
 
 
-def units_of(generator: Generator, name: str, folder: Path) -> list[int]:
-    """The units of layer4 that draw a class."""
-    there = folder.exists()
-    found = Dissection.load(folder) if there else run(generator, layers=["layer4"], samples=500, out=folder, quiet=True)
-    table = found.units[found.units.labelled & (found.units.label == name)]
-    return [int(unit) for unit in table.unit]
+def audited(generator: Generator, reference: str, seed: int) -> Row:
+    """What an audit tells of a generator."""
+    found = weighed(seen(drawn(generator, IMAGES, BATCH)), intact(reference, REAL, seed + OTHERS), seed)
+    dead = layer_named(generator, untrained(generator, seed, IMAGES)) if found.verdict == COLLAPSED else None
+    return {**told(found), "layer": dead}
+
+
+def latents(name: str) -> Iterator[Row]:
+    """Squeezed latents, and few of them."""
+    for seed in range(TRIALS):
+        generator = load_generator(name, seed=seed)
+        shape = generator.latents([0]).shape[1:]
+        tried = [("squeezed", strength, Squeezed(shape, seed, strength=strength)) for strength in SQUEEZED]
+        tried += [("few", number, Few(shape, seed, number=number)) for number in FEW]
+        for sabotage, strength, source in tried:
+            row = {"table": "sabotage", "generator": name, "sabotage": sabotage, "strength": strength, "seed": seed}
+            yield {**row, **audited(replace(generator, source=source), name, seed)}
+
+
+def suppressed(name: str) -> Iterator[Row]:
+    """A class that is ablated."""
+    namer = eyes()[1]
+    with tempfile.TemporaryDirectory() as place:
+        generator = load_generator(name, seed=FITTING)
+        found = run(generator, layers=list(generator.layers), samples=500, out=Path(place) / "run", quiet=True)
+        chosen = {label: units_against(generator, namer, found, label) for label in CLASSES}
+    for label, by in chosen.items():
+        for seed in range(TRIALS):
+            generator = load_generator(name, seed=seed)
+            handle = generator.module.get_submodule(by.layer).register_forward_hook(lambda _m, _i, x, by=by: by.edit(x))
+            row = {"table": "sabotage", "generator": name, "sabotage": f"without {label}", "seed": seed}
+            strength = f"{len(by.units)} of {by.layer}; left {by.left:.0%}, others ±{by.harm:.0%}"
+            yield {**row, "strength": strength, **audited(generator, name, seed)}
+            handle.remove()
+
+
+def young(folder: str | None) -> Iterator[Row]:
+    """Checkpoints of a training that has hardly begun, and the embedded one; beside scenes."""
+    with tempfile.TemporaryDirectory() as place:
+        files = early(Path(folder or place), AGES)
+        for model in (*files, "dcgan_scenes", "progan_scenes"):
+            for seed in range(TRIALS):
+                row = {"table": "sabotage", "generator": "a DCGAN", "sabotage": "young", "seed": seed}
+                age = str(model) if isinstance(model, str) else int(model.stem)
+                yield {**row, "strength": age, **audited(load_generator(model, seed=seed), "scenes", seed)}
+
+
+def bottleneck(name: str, layer: str | None) -> Iterator[Row]:
+    """Behind a layer, or behind none; one trial is weighed, since that takes longest."""
+    for seed in range(TRIALS):
+        clean, fitting = (load_generator(name, seed=seed + more) for more in (0, FITTING))
+        control = untrained(clean, seed, IMAGES)
+        for kind in KINDS if layer else ("none",):
+            row: Row = {"table": "bottleneck", "generator": name, "layer": layer, "kind": kind, "seed": seed}
+            if layer is None:
+                yield {**row, "named": layer_named(clean, control)}
+                continue
+            with narrowed(fitting, layer, kind, range(FITTED)):
+                generator = replace(fitting, source=clean.source)
+                row["named"] = layer_named(generator, control)
+                if seed == 0:
+                    made = seen(drawn(generator, IMAGES, BATCH))
+                    row |= told(weighed(made, intact(name, REAL, OTHERS), seed))
+            yield row
+
+
+def splits(name: str, numbers: Sequence[int]) -> Iterator[Row]:
+    """Images that are all alike but for chance, 500 weighed against 1,000 others."""
+    for number in numbers:
+        seed = SPLITS + 2 * number
+        made, real = (intact.__wrapped__(name, *asked) for asked in ((IMAGES, seed), (REAL, seed + 1)))
+        found = weighed(made, real, number)
+        chances = {kind: found.classes[f"p_{kind}"].dropna().tolist() for kind in ("presence", "size")}
+        chances["pairs"] = found.pairs.p_value.tolist()
+        yield {"table": "splits", "of": name, "number": number, "chances": chances, **told(found)}
+
+
+def performed(job: Callable[[], Iterator[Row]]) -> list[Row]:
+    """All rows of a job."""
+    with at_work(), torch.inference_mode():
+        return list(job())
+
+
+def rate(hits: int, tries: int) -> str:
+    """A count with the exact 95 % interval of its rate (Clopper and Pearson 1934)."""
+    low, high = stats.binomtest(hits, tries).proportion_ci(0.95, "exact")
+    return f"{hits} of {tries} = {hits / tries:.1%} ({low:.1%} to {high:.1%})"
+
+
+def counted(values: Iterable[Any]) -> str:
+    """How often each value was met."""
+    found = Counter(map(str, values)).most_common()
+    return found[0][0] if len(found) == 1 else ", ".join(f"{value} ×{number}" for value, number in found)
+
+
+def sabotage_table(rows: Sequence[Row]) -> Iterator[Row]:
+    """One row a sabotage: in how many trials each metric raised, and which classes were called in all of them."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["generator"], row["sabotage"], str(row["strength"])].append(row)
+    for (generator, sabotage, strength), group in groups.items():
+        found: Row = {"generator": generator, "sabotage": sabotage, "strength": strength, "trials": len(group)}
+        found["verdict"] = counted(row["verdict"] for row in group)
+        for metric in METRICS:
+            found[metric] = sum(metric in row["raised"] for row in group) or ""
+        always = [name for name in group[0]["classes"] if all(name in row["classes"] for row in group)]
+        number = "/".join(str(len(row["classes"])) for row in group)
+        found["classes called"] = f"{number}: {', '.join(always[:4])}{' …' if len(always) > 4 else ''}"
+        if sabotage.startswith("without"):
+            label = sabotage.removeprefix("without ")
+            firsts = [(row["classes"] or ["none called"])[0] for row in group]
+            right = sum(first in (f"{label} missing", f"{label} rarer") for first in firsts)
+            found["first row"] = f"right in {right} of {len(group)}: {counted(firsts)}"
+        found["layer named"] = counted(row["layer"] or "–" for row in group)
+        yield found
+
+
+def bottleneck_table(rows: Sequence[Row]) -> Iterator[Row]:
+    """One row a generator and layer, one column a kind: hits, what was named instead, and the verdict."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["generator"], row["layer"] or "none", row["kind"]].append(row)
+    for name, layer in dict.fromkeys((name, layer) for name, layer, _ in groups):
+        found: Row = {"generator": name, "layer": layer}
+        for kind in (*KINDS, "none"):
+            group = groups.get((name, layer, kind), [])
+            wrong = [row["named"] or "–" for row in group if row["named"] != row["layer"]]
+            said = f"{len(group) - len(wrong)} of {len(group)}" + (f", {counted(wrong)}" if wrong else "")
+            found[kind] = f"{said}; {group[0].get('verdict', '')}".rstrip("; ") if group else ""
+        yield found
+    for (name, kind), group in pd.DataFrame(rows).groupby(["generator", "kind"], sort=False):
+        if kind != "none":
+            yield {"generator": name, "layer": "all", kind: rate(int((group.named == group.layer).sum()), len(group))}
+
+
+def splits_table(rows: Sequence[Row]) -> Iterator[Row]:
+    """One row a kind of false alarm, and one a kind of p-value that should be at most 0.05 in one case of 20."""
+    families = {name: [row for row in rows if row["of"] == name] for name in dict.fromkeys(row["of"] for row in rows)}
+    alarms: dict[str, Callable[[Row], bool]] = {
+        "any class called": lambda row: bool(row["classes"]),
+        "any metric raised": lambda row: bool(row["raised"]),
+        "any pair called": lambda row: row["pairs"] > 0,
+        "not varied": lambda row: row["verdict"] != VARIED,
+        "collapsed": lambda row: row["verdict"] == COLLAPSED,
+    }
+    for said, alarm in alarms.items():
+        yield {"": said} | {name: rate(sum(map(alarm, group)), len(group)) for name, group in families.items()}
+    for metric in METRICS:
+        small = {name: [row["p"][metric] <= LEVEL for row in group] for name, group in families.items()}
+        yield {"": f"p ≤ 0.05: {metric}"} | {name: rate(sum(values), len(values)) for name, values in small.items()}
+    for kind in ("presence", "size", "pairs"):
+        small = {name: [p <= LEVEL for row in group for p in row["chances"][kind]] for name, group in families.items()}
+        share = {name: f"{np.mean(values):.1%} of {len(values)} tests" for name, values in small.items() if values}
+        yield {"": f"p ≤ 0.05: {kind}"} | share
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Rows as a table; what a row does not have is left empty."""
+    table = pd.DataFrame(rows).fillna("").astype(str)
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @click.command(help="Measure.")
-@click.option("--healthy", default=10, show_default=True)
-def main(healthy: int) -> None:
-    generator = replace(load_generator("progan_scenes", seed=SEED), spec=None)
-    shape = generator.source.shape
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        reference = draw(load_generator("progan_scenes", seed=SEED + 1), folder / "real")
-        for strength in SQUEEZED:
-            source = Squeezed(shape, SEED, strength=strength)
-            said = look(replace(generator, source=source), reference, folder / f"squeezed{strength}")
-            click.echo(json.dumps({"sabotage": "squeezed", "strength": strength, **said}))
-        for number in FEW:
-            source = Few(shape, SEED, number=number)
-            said = look(replace(generator, source=source), reference, folder / f"few{number}")
-            click.echo(json.dumps({"sabotage": "few", "strength": number, **said}))
-        for name in CLASSES:
-            units = units_of(generator, name, folder / "run")
-            with edited(generator.module, Edit(layer="layer4", units=tuple(units))):
-                said = look(replace(generator), reference, folder / name)
-            click.echo(json.dumps({"sabotage": f"{name} ablated", "strength": len(units), **said}))
-        alarms = [
-            look(generator, reference, folder / f"healthy{number}", seed=SEED + 10 + number)
-            for number in range(healthy)
-        ]
-        wrong = [one for one in alarms if one["verdict"] != "varied"]
-        click.echo(json.dumps({"sabotage": "none", "sets": healthy, "false_alarms": len(wrong), "what": wrong}))
+@click.option("--early", "folder", help="Folder of young checkpoints; what is missing there is trained.")
+@click.option("--splits", "count", default=50, show_default=True, help="Splits without any sabotage, of each kind.")
+@click.option("--processes", default=2, show_default=True, help="Of one thread each.")
+def main(folder: str | None, count: int, processes: int) -> None:
+    jobs: list[Callable[[], Iterator[Row]]] = [partial(young, folder)]
+    jobs += [partial(what, name) for what in (latents, suppressed) for name in GENERATORS]
+    for name in GENERATORS:
+        jobs += [partial(bottleneck, name, layer) for layer in (None, *load_generator(name).layers)]
+    jobs += [partial(splits, name, range(n, min(n + 5, count))) for n in range(0, count, 5) for name in FAMILIES]
+    tables: defaultdict[str, list[Row]] = defaultdict(list)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for done in as_completed([pool.submit(performed, job) for job in jobs]):
+            for row in done.result():
+                click.echo(json.dumps(row))
+                tables[row["table"]].append(row)
+    for name, tabulated in TABLES.items():
+        click.echo("\n" + markdown(tabulated(tables[name])))
+
+
+FAMILIES = ("scenes", "progan_scenes")  # of splits
+TABLES = {"sabotage": sabotage_table, "bottleneck": bottleneck_table, "splits": splits_table}
 
 
 if __name__ == "__main__":

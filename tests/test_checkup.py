@@ -211,13 +211,13 @@ def test_no_hook_stays_behind() -> None:
 
 
 def test_the_embedded_dcgan_has_what_it_was_made_for_and_its_control_has_not(tmp_path: Path) -> None:
-    found = dissect.checkup("dcgan_scenes", samples=256, out=tmp_path / "one", quiet=True)
+    found = dissect.checkerboard.checkup("dcgan_scenes", samples=256, out=tmp_path / "one", quiet=True)
     uneven = found.layers[found.layers.uneven]
     assert list(uneven.layer) == ["main.9"]
     assert float(uneven.correlation.iloc[0]) >= 0.9
     assert found.verdict == "visible"
     assert found.info["blame"] == "main.12"  # whose kernel its stride divides
-    control = dissect.checkup("dcgan_scenes_resize", samples=256, out=tmp_path / "other", quiet=True)
+    control = dissect.checkerboard.checkup("dcgan_scenes_resize", samples=256, out=tmp_path / "other", quiet=True)
     assert not control.peaks[control.peaks.set == "images"].peak.any()
     assert set(control.layers.verdict) == {"clean"}
     assert load_generator("dcgan_scenes").layers == ("main.2", "main.5", "main.8", "main.11")

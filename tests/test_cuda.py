@@ -50,7 +50,7 @@ def test_lower_precision_stays_within_its_limits(tmp_path: Path) -> None:
 
 def test_checkups_agree(tmp_path: Path) -> None:
     found = [
-        dissect.checkup("dcgan_scenes", samples=64, device=device, out=tmp_path / device, quiet=True)
+        dissect.checkerboard.checkup("dcgan_scenes", samples=64, device=device, out=tmp_path / device, quiet=True)
         for device in ("cpu", "cuda")
     ]
     assert found[0].layers.verdict.tolist() == found[1].layers.verdict.tolist()

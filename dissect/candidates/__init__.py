@@ -1,5 +1,7 @@
 """Which of several generators to take: quality and diversity side by side, as E-GAN's two axes (Wang et al. 2018)."""
 
+from .compare import fitness
+from .critic import critic_fitness
 from .findings import Fitness
 
-__all__ = ["Fitness"]
+__all__ = ["Fitness", "critic_fitness", "fitness"]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
-from ...hooks.factory import made_by
 from .. import grid as gr
 from .. import ranks
 from ..checkups import Checkup
@@ -25,7 +24,7 @@ from ..features import count_reference, reference_images
 from ..folders import holds
 from ..generators.base import Generator
 from ..model_spec import ModelSpec
-from ..models import fingerprint, identity, open_generator, reference_of, usable_device
+from ..models import fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
 from ..resources import BATCH, at_work
@@ -82,7 +81,9 @@ def checkup(
     generator.latents([samples - 1])  # there may not be so many
     compared = reference_of(generator, reference)
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-checkup")
-    judge = None if critic is None else _critic(critic, device)
+    judge = None
+    if critic is not None:
+        judge = copy.deepcopy(open_critic(critic, device)).to(device).eval().requires_grad_(False)
     config = {
         **identity(generator),
         "samples": samples,
@@ -190,17 +191,6 @@ def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: P
             advance(len(images))
     found.together()
     return found, name
-
-
-def _critic(critic: str | nn.Module, device: str) -> nn.Module:
-    if isinstance(critic, str):
-        made = made_by("--critic", critic)
-        if not isinstance(made, nn.Module):
-            raise UsageError(
-                f"--critic {critic}: the factory made a {type(made).__name__}; a torch.nn.Module is needed."
-            )
-        critic = made
-    return copy.deepcopy(critic).to(device).eval().requires_grad_(False)
 
 
 def ripples(site: Upsampling, seen: Seen) -> dict[str, Any]:

@@ -33,11 +33,11 @@ class Look:
         return len(self.features)
 
     @classmethod
-    def at(cls, images: Tensor, labels: Tensor, extract: Features, classes: int) -> Look:
-        """images (n, 3, H, W) in [0, 1] and their labels (n, P, H, W)."""
+    def at(cls, images: Tensor, labels: Tensor | None, extract: Features, classes: int) -> Look:
+        """images (n, 3, H, W) in [0, 1] and their labels (n, P, H, W), or none, where no class is asked for."""
         return cls(
             features=extract(images).cpu().double(),
-            shares=shares(labels, classes)[:, :-1].numpy(),
+            shares=np.empty((len(images), 0)) if labels is None else shares(labels, classes)[:, :-1].numpy(),
             pictures=thumbnails(images, SHOWN).cpu().numpy(),
         )
 
@@ -57,9 +57,6 @@ class Look:
             raise DissectError("Features of some images are not finite; look at the images with dissect run.")
         return found
 
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Look:
-        return Look(features=self.features[rows], shares=self.shares[rows], pictures=self.pictures[rows])
-
     def standard(self, standard: tuple[Tensor, Tensor]) -> Look:
         """The same with features less the first (D,) and over the second, see `standardisation`."""
         mean, scale = standard
@@ -75,20 +72,21 @@ def drawn(generator: Generator, samples: int, batch: int) -> Iterator[Tensor]:
 def look(
     batches: Iterable[Tensor],
     extract: Features,
-    namer: Segmenter,
+    namer: Segmenter | None,
     device: str | torch.device,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Look:
-    """Look at all images once; of several processes each at its own batches.
+    """Look at all images once; of several processes each at its own batches. Without a segmenter there are no classes.
 
     Raises:
         DissectError: features that are not finite.
     """
     found = []
-    with torch.inference_mode():
+    classes = len(namer.vocabulary.names) if namer else 0
+    with torch.no_grad():
         for images in batches:
             images = images.to(device)
-            found.append(Look.at(images, namer(images), extract, len(namer.vocabulary.names)))
+            found.append(Look.at(images, namer(images) if namer else None, extract, classes))
             advance(len(images))
     return Look.joined(ranks.in_order(found))
 

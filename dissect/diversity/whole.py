@@ -8,7 +8,7 @@ judge; of the other half as many as of the generated ones are judged, by the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -93,7 +93,15 @@ def compare(
         DissectError: features that are not finite, or too few images.
     """
     judge, odd = real[::2].double(), real[1::2].double()
-    if len(made) < FEWEST or len(odd) < FEWEST:
+    check(made, real)
+    count = min(len(made), len(odd))
+    sides = (made[:count].double(), odd[:count])
+    return table_of(*figures(sides, judge, seed=seed, number=rounds(made.shape[1]), advance=advance))
+
+
+def check(made: Tensor, real: Tensor) -> None:
+    """Raise DissectError where `compare` cannot compare (N, D) with (M, D)."""
+    if len(made) < FEWEST or len(real) // 2 < FEWEST:
         raise DissectError(
             f"Diversity was asked of {len(made)} generated and {len(real)} real images; at least {FEWEST} generated "
             f"and {2 * FEWEST} real ones are needed."
@@ -101,19 +109,32 @@ def compare(
     for name, features in (("generated", made), ("real", real)):
         if not bool(features.isfinite().all()):
             raise DissectError(f"Features of the {name} images are not finite; look at the images.")
-    count = min(len(made), len(odd))
-    sides = (made[:count].double(), odd[:count])
-    parts = [
-        (torch.arange(count), torch.arange(len(judge))),
-        *halves(count, len(judge), rounds(made.shape[1]), seed),
-    ]
+
+
+def figures(
+    sides: Sequence[Tensor],
+    judge: Tensor,
+    *,
+    seed: int,
+    number: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float64]:
+    """S sides (N, D), judge (M, D), M at least N, float64 -> (S, 1 + number, 9): what `METRICS` are of each side, whole
+    and on random halves of it and of the judge. The halves are the same of every side.
+    """
+    count = len(sides[0])
+    parts = [(torch.arange(count), torch.arange(len(judge))), *halves(count, len(judge), number, seed)]
     rows = []
     for side, (mine, theirs) in ranks.mine(list(product(sides, parts))):
         found = _figures(side[mine], judge[theirs])
         rows.append([found[metric] for metric in METRICS])
         advance(1)
-    figures = np.array(ranks.in_order(rows)).reshape(2, len(parts), len(METRICS))
-    table = pd.DataFrame([_row(metric, *figures[:, :, k]) for k, metric in enumerate(METRICS)])
+    return np.array(ranks.in_order(rows)).reshape(len(sides), len(parts), len(METRICS))
+
+
+def table_of(made: NDArray[np.float64], zero: NDArray[np.float64]) -> pd.DataFrame:
+    """Figures (1 + rounds, 9) of generated and of real images -> the table of `compare`."""
+    table = pd.DataFrame([_row(metric, made[:, k], zero[:, k]) for k, metric in enumerate(METRICS)])
     table["q_value"] = benjamini_hochberg(table.p_value.to_numpy())
     return table.assign(alarm=table.q_value <= FALSE_DISCOVERIES)
 

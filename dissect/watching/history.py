@@ -23,7 +23,7 @@ SHARE, PRESENCE = "share:", "presence:"  # before the name of a class
 COLUMNS = (
     "checkpoint",  # path, or what the caller said
     "step",
-    "created",
+    "created",  # when looking began
     "seconds",  # that looking took
     "sha256",  # of the weights
     "verdict",  # varied, lacking, collapsed; empty without real images

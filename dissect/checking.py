@@ -1,0 +1,52 @@
+"""checkup(): what ails a generator? Checkerboards, and beside real images, what it cannot draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..hooks.errors import UsageError
+from ..segmenters.base import Segmenter
+from . import checkerboard
+from .checkups import DIVERSITY, Checkup
+from .diversity.audit import LEAST, audit
+from .generators.base import Generator
+from .generators.zoo import MODELS
+from .model_spec import ModelSpec
+
+
+def checkup(
+    model: str | ModelSpec | Generator,
+    *,
+    samples: int = 512,
+    reference: str | Path | None = None,
+    segmenter: str | Segmenter | None = None,
+    critic: str | nn.Module | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Checkup:
+    """Look for checkerboards, see `checkerboard.checkup`, and for what is missing or alike, see `diversity.audit`.
+
+    The latter needs real images, a segmenter, and at least 100 samples, and is left out without them. It is kept in the
+    checkup's folder.
+
+    Args:
+        segmenter: as of `dissect.run`; it names classes for the comparison with real images.
+        model, samples, reference, critic, seed, options: of both; see there.
+
+    Raises:
+        UsageError: something asked for does not exist or does not fit; a segmenter without real images.
+        DissectError: something failed.
+    """
+    found = checkerboard.checkup(model, samples=samples, reference=reference, critic=critic, seed=seed, **options)
+    real = found.info["config"]["reference"]
+    if real is None and segmenter is not None:
+        raise UsageError("--segmenter is for the comparison with real images; name them by --reference.")
+    name = found.info["generator"]
+    own = name in MODELS and MODELS[name].segmenter is not None
+    if real is not None and (segmenter is not None or own) and samples >= LEAST:
+        options |= {"out": found.folder / DIVERSITY}
+        audit(model, reference=real, segmenter=segmenter, samples=samples, seed=seed, **options)
+    return found

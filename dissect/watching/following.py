@@ -1,0 +1,97 @@
+"""Follow a training from outside: look at each checkpoint when it appears."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ...hooks.errors import DissectError, UsageError
+from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
+from ..generators.zoo import load_generator
+from ..models import usable_device
+from .history import Watched
+from .watch import Watch
+
+POLL = 2.0  # seconds between looks into the folder; a file that has not changed meanwhile is whole
+State = tuple[float, int]  # of a file: when it was changed, and its size
+
+
+def follow(
+    place: str | Path,
+    watch: Watch,
+    *,
+    model: str | None = None,
+    options: Mapping[str, Any],
+    device: str | None = None,
+    once: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Look at the checkpoints in a folder, or that a pattern matches, by step; then at new and changed ones, for ever.
+
+    Those that the watch's folder has a line of, and that have not changed since, are passed over. A file that cannot be
+    opened as a generator is skipped, with its reason in `watch.skipped`.
+
+    Args:
+        place: see `checkpoints`.
+        watch: which looks.
+        model: what the checkpoints are weights for; None recognises them.
+        options: see `spec_of`.
+        device: None chooses.
+        once: stop when all that are there now have been looked at.
+
+    Yields the row of each, see `Watch.__call__`.
+
+    Raises:
+        UsageError: with `once`, nothing is there.
+        DissectError: with `once`, none could be opened; a line cannot be written.
+    """
+    device = usable_device(device)
+    done = _looked_at(watch.folder)
+    before: dict[Path, State] = {}
+    looked = bool(done)
+    while True:
+        there = {path: state for path in checkpoints(place) if (state := _state(path))}
+        if once and not there:
+            raise UsageError(f"{place} holds no checkpoint ({', '.join(CHECKPOINTS)}); name a folder or a pattern.")
+        for path, state in there.items():
+            changed, _ = state
+            whole = once or state == before.get(path) or changed < time.time() - POLL
+            if not whole or changed <= done.get(path, 0):
+                continue
+            done[path] = changed
+            try:
+                generator = load_generator(spec_of(path, model, options), seed=watch.seed, device=device, quiet=True)
+            except DissectError as error:
+                watch.skipped.append({"checkpoint": str(path), "why": str(error)})
+                continue
+            yield watch(generator, step_of(path), checkpoint=str(path))
+            looked = True
+        if once:
+            if not looked and watch.skipped:
+                skipped = watch.skipped[0]
+                raise DissectError(f"No checkpoint could be opened; {skipped['checkpoint']}: {skipped['why']}")
+            return
+        before = there
+        time.sleep(POLL)
+
+
+def _state(path: Path) -> State | None:
+    """None if it has gone meanwhile."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime, found.st_size
+
+
+def _looked_at(folder: Path) -> dict[Path, float]:
+    """When the checkpoints of a watch's folder were looked at."""
+    if not (folder / "watch.json").exists():
+        return {}
+    lines = Watched.load(folder).lines
+    return {
+        Path(path): datetime.fromisoformat(when).timestamp()
+        for path, when in zip(lines.checkpoint, lines.created, strict=True)
+    }

@@ -1,0 +1,280 @@
+"""Watch: a callback that looks at a generator in training, and writes a line of what it sees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+
+from ...hooks.errors import DissectError, UsageError
+from ...segmenters.base import Segmenter
+from ..features import Features, open_features
+from ..folders import difference, digest
+from ..generators.base import Generator, NormalLatents
+from ..inspection import inspect
+from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint
+from ..resources import BATCH, at_work
+from ..run_folder import LOCK, command, locked, now
+from ..store import SCHEMA, write_atomic
+from .alarms import alarms
+from .history import COLUMNS, PRESENCE, SHARE, Watched
+from .scalars import Scalars
+from .seeing import Real, Seen, line, look_at_real, see
+
+LEAST, MOST = 64, 1024  # samples
+PICTURES = 8  # samples of each line that are shown
+BOARD = "tensorboard"  # folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What is looked with, the same for every line."""
+
+    segmenter: Segmenter
+    extract: Features
+    device: str
+    layer: str
+    batch: int
+    reference: str | Path | None
+
+
+class Watch:
+    """Look at a generator now and then while it is trained: the same latents every time, a line each.
+
+        watch = dissect.Watch("runs/training", reference="photos", segmenter="hub:./mine", latent="normal:128")
+        for step, images in enumerate(batches):
+            ...
+            if step % 1000 == 0:
+                watch(generator, step)
+
+    The first call reads the reference, too. The network is left as it was: its modes and gradients, and torch's random
+    numbers. Of a distributed training, one process watches. Lines that are in the folder already are continued.
+
+    Args:
+        folder: where the lines go, see `history`.
+        reference: folder of real images, or `scenes`; None is the drawn scenes for generators of them, else none: then
+            only what needs no real images is measured.
+        segmenter: as of `dissect.run`.
+        layer: whose units are counted: a name, or a number as of `dissect.run`; None is the middle one of those that
+            `dissect.inspect` suggests.
+        samples: latents, 64 to 1,024. On fewer samples fewer units are labelled, and small losses go unseen.
+        latent: `normal:128`, for an `nn.Module`.
+        output_range: what is black and what is white in its output.
+        seed: of the latents, and of the halves behind intervals.
+        batch_size: None chooses.
+        device: of the segmenter and the features; None is the generator's.
+        page: is called with the `Watched` after each line, to write a page; `ganatomy.reports.watch.write_watch` does.
+
+    Raises:
+        UsageError: a number of samples, a seed or a latent that cannot be.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        reference: str | Path | None = None,
+        segmenter: str | Segmenter | None = None,
+        layer: str | int | None = None,
+        samples: int = 64,
+        latent: str | None = None,
+        output_range: tuple[float, float] = (-1.0, 1.0),
+        seed: int = 0,
+        batch_size: int | None = None,
+        device: str | None = None,
+        page: Callable[[Watched], object] | None = None,
+    ) -> None:
+        if not LEAST <= samples <= MOST:
+            raise UsageError(f"--samples {samples}: {LEAST} to {MOST} are watched.")
+        for option, number, least in (("--seed", seed, 0), ("--batch-size", batch_size, 1)):
+            if number is not None and number < least:
+                raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+        self.folder, self.samples, self.seed = Path(folder), samples, seed
+        self.skipped: list[dict[str, str]] = []  # checkpoint and why, to be written with the next line
+        self._source = None if latent is None else NormalLatents.parse(latent)
+        self._output_range, self._page = output_range, page
+        self._reference, self._segmenter, self._layer = reference, segmenter, layer
+        self._batch, self._device = batch_size, device
+        self._opened: _Opened | None = None
+        self._real: dict[torch.Size, Real | None] = {}  # by size of the images, which may grow
+        self._scalars: Scalars | None = None
+
+    def __call__(
+        self,
+        model: Generator | nn.Module,
+        step: float | None = None,
+        *,
+        checkpoint: str = "",
+    ) -> dict[str, Any]:
+        """Look at a generator, write its line, and return it.
+
+        Args:
+            model: a Generator, whose seed is not minded, or a module of which the latents were told.
+            step: of the training; None is the number of lines before.
+            checkpoint: what this state of the network is called.
+
+        Raises:
+            UsageError: a module without latents, no segmenter, no such layer, or the folder holds something else.
+            DissectError: a network failed, or the line cannot be written; the lines before are as they were.
+        """
+        started, when = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
+        module = model.module if isinstance(model, Generator) else model
+        with _untouched(module), at_work(), torch.no_grad():
+            generator = self._generator(model)
+            self._opened = opened = self._opened or self._open(generator)
+            size = generator(generator.latents([0])).shape[2:]
+            if size not in self._real:
+                self._real[size] = self._see_real(opened, size)
+            real = self._real[size]
+            _begin_random_numbers(module, self.seed)
+            seen = see(generator, opened.segmenter, opened.extract, opened.layer, self.samples, opened.batch)
+            numbers = line(seen, real, opened.segmenter.vocabulary.names, self.seed)
+        with locked(self.folder):
+            watched = self._begun(opened, generator.name)
+            row = {
+                "checkpoint": checkpoint,
+                "step": len(watched.lines) if step is None else step,
+                "created": when,
+                "sha256": fingerprint(module),
+                "alarms": "",
+                **numbers,
+            }
+            columns = [*COLUMNS, *(name for name in row if name.startswith((SHARE, PRESENCE)))]
+            lines = pd.DataFrame([*watched.lines.to_dict("records"), row], columns=columns)
+            row["alarms"] = "; ".join(alarms(lines, self.samples))
+            row["seconds"] = round(time.perf_counter() - started, 3)
+            for name in ("alarms", "seconds"):
+                lines.loc[lines.index[-1], name] = row[name]
+            skipped = {one["checkpoint"]: one for one in watched.info["skipped"] + self.skipped}
+            info = watched.info | _described(seen, real) | {"skipped": list(skipped.values())}
+            self._write(Watched(folder=self.folder, info=info, lines=lines), seen)
+            self.skipped = []
+            self._scalars = self._scalars or Scalars(self.folder / BOARD)
+            self._scalars.add(row)
+        return row
+
+    def _generator(self, model: Generator | nn.Module) -> Generator:
+        if isinstance(model, Generator):
+            return replace(model, source=model.source.seeded(self.seed))
+        if self._source is None:
+            raise UsageError("Say what latents the module takes: Watch(…, latent='normal:128'), or give a Generator.")
+        source = self._source.seeded(self.seed)
+        return Generator(module=model, name=type(model).__name__, source=source, output_range=self._output_range)
+
+    def _open(self, generator: Generator) -> _Opened:
+        device = str(self._device or generator.device)
+        layer = self._layer
+        if layer is None:
+            table = inspect(generator, device=str(generator.device)).layers
+            suggested = list(table.layer[table.suggested])
+            if not suggested:
+                raise UsageError(f"{generator.name} has no layer whose units could be counted; name one by layer=….")
+            layer = suggested[len(suggested) // 2]
+        return _Opened(
+            segmenter=open_segmenter(self._segmenter, generator, device),
+            extract=open_features(None, device),
+            device=device,
+            layer=layer_name(generator, layer),
+            batch=self._batch or BATCH.get(generator.device.type, 16),
+            reference=reference_of(generator, self._reference),
+        )
+
+    def _see_real(self, opened: _Opened, size: torch.Size) -> Real | None:
+        if opened.reference is None:
+            return None
+        return look_at_real(
+            opened.reference,
+            (size[0], size[1]),
+            opened.extract,
+            opened.segmenter,
+            opened.device,
+            samples=self.samples,
+            seed=self.seed,
+        )
+
+    def _begun(self, opened: _Opened, name: str) -> Watched:
+        """What is in the folder, or a beginning of it."""
+        vocabulary = opened.segmenter.vocabulary
+        config = {
+            "samples": self.samples,
+            "seed": self.seed,
+            "layer": opened.layer,
+            "segmenter": opened.segmenter.name,
+            "segmenter_sha256": segmenter_fingerprint(opened.segmenter),
+            "reference": None if opened.reference is None else str(opened.reference),
+            "reference_sha256": digest(opened.reference),
+        }
+        if (self.folder / "watch.json").exists():
+            watched = Watched.load(self.folder)
+            if said := difference(watched.info.get("config", {}), config):
+                raise UsageError(f"{self.folder} holds another watch ({said}); give another folder, or delete it.")
+            return watched
+        if others := {path.name for path in self.folder.iterdir()} - {LOCK, BOARD, "pictures"}:
+            raise UsageError(f"{self.folder} exists and holds {min(others)}, but no watch; give another folder.")
+        info = {
+            "schema": SCHEMA,
+            "created": now(),
+            "command": command(),
+            "generator": name,
+            "samples": self.samples,
+            "seed": self.seed,
+            "layer": opened.layer,
+            "segmenter": opened.segmenter.name,
+            "names": list(vocabulary.names),
+            "colours": list(vocabulary.colours),
+            "features": opened.extract.note,
+            "skipped": [],
+            "config": config,
+        }
+        return Watched(folder=self.folder, info=info, lines=pd.DataFrame())
+
+    def _write(self, watched: Watched, seen: Seen) -> None:
+        try:
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            row = Image.fromarray(np.concatenate(list(seen.look.pictures[:PICTURES]), axis=1))
+            place = self.folder / watched.picture(len(watched.lines) - 1)
+            write_atomic(place, lambda file: row.save(file, "WEBP", quality=90))
+            watched.save()
+        except OSError as error:
+            raise DissectError(f"{self.folder} cannot be written to ({error.strerror or error}); make room.") from error
+        if self._page:
+            self._page(watched)
+
+
+def _described(seen: Seen, real: Real | None) -> dict[str, Any]:
+    """What watch.json says of the last line's network and of real images."""
+    return {"units": len(seen.units), **(real.described() if real else {"reference": None})}
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Afterwards torch's random numbers and the modes of the module's parts are as they were."""
+    modes = [(part, part.training) for part in module.modules()]
+    with torch.random.fork_rng(devices=[place.index for place in _gpus(module)]):
+        try:
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training
+
+
+def _begin_random_numbers(module: nn.Module, seed: int) -> None:
+    """The same noise at every look, of networks that draw some."""
+    torch.default_generator.manual_seed(seed)
+    for place in _gpus(module):
+        with torch.cuda.device(place):
+            torch.cuda.manual_seed(seed)
+
+
+def _gpus(module: nn.Module) -> set[torch.device]:
+    return {tensor.device for tensor in module.parameters() if tensor.device.type == "cuda"}

@@ -1,0 +1,248 @@
+"use strict";
+// Charts by step, or scatters of candidates: the same line, or candidate, is marked in all of them at once.
+// Text only ever goes in as text.
+const data = JSON.parse(document.getElementById("data").textContent);
+const fields = [...document.querySelectorAll(".field")]; // one for each of data.charts
+const readout = document.getElementById("readout");
+const unmarked = readout.textContent; // what it says while nothing is marked
+const EDGE = { left: 46, right: 12, top: 14, bottom: 20 };
+const FEW = 30; // lines, each of which gets a dot
+const FORMS = {
+  number: (value) => String(Number(value.toPrecision(3))),
+  percent: (value) => `${(100 * value).toFixed(1)} %`,
+  count: (value) => value.toLocaleString("en"),
+};
+let marked = null; // the number of a line or candidate
+let drawn = [];
+
+function svg(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function words(x, y, text, anchor, kind = "tick") {
+  return svg("text", { x: x.toFixed(1), y: y.toFixed(1), "text-anchor": anchor, class: kind }, text);
+}
+
+function canvas(width, height, ...children) {
+  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...children);
+}
+
+function shown(value, form) {
+  return value === null ? "–" : FORMS[form](value).replace("-", "−");
+}
+
+function stepText(step) {
+  if (step >= 1e6 && step % 1e5 === 0) return `${step / 1e6}M`;
+  return step >= 1e4 && step % 1e3 === 0 ? `${step / 1e3}k` : step.toLocaleString("en");
+}
+
+const known = (values) => values.filter((value) => value !== null);
+
+// Places of numbers between two ends, in pixels with one decimal, and round numbers for ticks.
+function scale(low, high, start, end, apart) {
+  const place = (value) => Math.round(10 * (start + ((value - low) / (high - low)) * (end - start))) / 10;
+  const least = (high - low) / (Math.abs(end - start) / apart);
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = power * [1, 2, 5, 10].find((times) => times * power >= least);
+  const ticks = [];
+  for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(Number((k * step).toPrecision(12)));
+  return Object.assign(place, { low, start, end, ticks });
+}
+
+function grid(x, y, text, across) {
+  return [
+    ...y.ticks.flatMap((value) => [
+      svg("path", { class: "grid", d: `M${x.start},${y(value)}H${x.end}` }),
+      words(x.start - 6, y(value) + 4, text(value), "end"),
+    ]),
+    svg("path", { class: "axis-line", d: `M${x.start},${y.start}H${x.end}` }),
+    ...x.ticks.map((value) => words(Math.min(x.end - 6, Math.max(x.start + 6, x(value))), y.start + 15, across(value), "middle")),
+  ];
+}
+
+// Neighbouring lines that all have a number.
+function runs(values) {
+  const found = [];
+  values.forEach((value, k) => {
+    if (value === null) return;
+    if (k && values[k - 1] !== null) found.at(-1).push(k);
+    else found.push([k]);
+  });
+  return found;
+}
+
+function lines(field, { values, low, high, real, form }) {
+  const { steps, alarms } = data;
+  const [width, height] = [Math.max(field.clientWidth, 160), 128];
+  const all = known([0, ...values, ...high, real]); // zero is always in sight, so that heights compare
+  const [bottom, top] = [Math.min(0, ...known(values)), Math.max(...all)];
+  const room = 0.06 * (top - bottom || 1);
+  const [first, last] = [steps[0], steps.at(-1)];
+  const x = scale(first - (first === last), last + (first === last), EDGE.left, width - EDGE.right, 60);
+  const y = scale(bottom && bottom - room, top + room, height - EDGE.bottom, EDGE.top, 30);
+  if (form === "count") y.ticks = y.ticks.filter(Number.isInteger);
+  if (first === last) x.ticks = [first];
+  const at = steps.map(x);
+  const path = (run, some) => run.map((k) => `${at[k]},${y(Math.max(some[k], y.low))}`).join("L");
+  const joined = runs(values);
+  const dots = steps.length > FEW ? joined.filter((run) => run.length === 1).flat() : joined.flat();
+  const alarmed = at.filter((_, k) => alarms[k]);
+  const told = (k) => shown(values[k], form) + (low[k] === null || !low.length ? "" : ` [${shown(low[k], form)}, ${shown(high[k], form)}]`);
+  const cross = svg("path", { class: "cross" });
+  const dot = svg("circle", { class: "at", r: 4 });
+  const label = words(0, y.start + 15, "", "middle", "at-step");
+  const over = svg("g", {}, cross, dot, label);
+  const picture = canvas(
+    width,
+    height,
+    ...grid(x, y, (value) => shown(value, form), stepText),
+    svg("path", { class: "alarms", d: alarmed.map((place) => `M${place},${y.end}V${y.start}`).join("") }),
+    svg("path", { class: "flags", d: alarmed.map((place) => `M${place},${y.end}l-4,-7h8z`).join("") }),
+    svg("path", { class: "band", d: runs(low).map((run) => `M${path(run, high)}L${path(run.toReversed(), low)}Z`).join("") }),
+    svg("path", { class: "series", d: joined.map((run) => `M${path(run, values)}`).join("") }),
+    ...dots.map((k) => svg("circle", { class: "dot", cx: at[k], cy: y(values[k]), r: 2.4 })),
+  );
+  if (real !== null) {
+    const above = y(real) > y.end + 14 ? -5 : 13;
+    const far = (k) => (values[k] === null ? 0 : Math.abs(values[k] - real));
+    const [place, anchor] = far(0) > far(steps.length - 1) ? [x.start + 3, "start"] : [x.end, "end"];
+    picture.append(svg("path", { class: "real", d: `M${x.start},${y(real)}H${x.end}` }));
+    picture.append(words(place, y(real) + above, `real ${shown(real, form)}`, anchor, "real-name"));
+  }
+  picture.append(over);
+  field.replaceChildren(picture);
+  return {
+    nearest: (across) => at.reduce((best, place, k) => (Math.abs(place - across) <= Math.abs(at[best] - across) ? k : best), 0),
+    show(number) {
+      const k = number ?? steps.length - 1;
+      field.parentElement.querySelector(".now").textContent = told(k);
+      field.setAttribute("aria-valuenow", k + 1);
+      const said = [`step ${steps[k]}: ${told(k)}`, real !== null && `real images ${shown(real, form)}`, alarms[k] && "alarm"];
+      field.setAttribute("aria-valuetext", said.filter(Boolean).join("; "));
+      over.toggleAttribute("hidden", number === null);
+      cross.setAttribute("d", `M${at[k]},${y.end}V${y.start}`);
+      dot.toggleAttribute("hidden", values[k] === null);
+      dot.setAttribute("cx", at[k]);
+      dot.setAttribute("cy", y(values[k] ?? y.low));
+      label.textContent = steps[k].toLocaleString("en");
+      label.setAttribute("x", Math.min(width - 24, Math.max(24, at[k])));
+    },
+  };
+}
+
+// Both intervals of a point.
+function whiskers({ x: across, y: up }, k, x, y, kind) {
+  const [here, there] = [x(across.values[k]), y(up.values[k])];
+  const flat = across.low[k] === null ? "" : `M${x(across.low[k])},${there}H${x(across.high[k])}`;
+  const steep = up.low[k] === null ? "" : `M${here},${y(up.low[k])}V${y(up.high[k])}`;
+  return svg("path", { class: `whiskers ${kind}`, d: flat + steep });
+}
+
+// A name goes where it covers no other name and no point; where there is no room, it is left to the readout.
+function settle(label, [across, up], taken, x, y) {
+  const { width } = label.getBBox();
+  for (const far of [1, 1.9, 2.8]) {
+    for (const [right, down] of [[1, -1], [-1, -1], [1, 1], [-1, 1], [0, -1.5], [0, 1.5]]) {
+      const left = across + right * 7 * far - (right ? (right < 0 ? width : 0) : width / 2);
+      const middle = up + down * 11 * far;
+      const box = [left, middle - 8, left + width, middle + 8];
+      const inside = box[0] >= x.start && box[2] <= x.end + EDGE.right && box[1] >= y.end - 4 && box[3] <= y.start;
+      const covers = ([west, north, east, south]) => box[0] < east && west < box[2] && box[1] < south && north < box[3];
+      if (!inside || taken.some(covers)) continue;
+      label.setAttribute("x", left.toFixed(1));
+      label.setAttribute("y", (middle + 4).toFixed(1));
+      taken.push(box);
+      return;
+    }
+  }
+  label.remove();
+}
+
+function scatter(field, chart) {
+  const { real, front } = chart;
+  const { names, states } = data;
+  const width = Math.max(field.clientWidth, 260);
+  const height = Math.min(460, Math.max(300, 0.6 * width));
+  const reach = (side, start, end) => {
+    const all = known([chart, real].flatMap((one) => (one ? [one[side].values, one[side].low, one[side].high].flat() : [])));
+    const [low, high] = [Math.min(...all), Math.max(...all)];
+    const room = 0.07 * (high - low || 1);
+    return scale(low - room, high + room, start, end, 60);
+  };
+  const x = reach("x", EDGE.left, width - EDGE.right);
+  const y = reach("y", height - EDGE.bottom - 18, EDGE.top + 4);
+  const there = [...names.keys()].filter((k) => chart.x.values[k] !== null && chart.y.values[k] !== null);
+  const at = names.map((_, k) => [x(chart.x.values[k]), y(chart.y.values[k])]);
+  const short = (name) => (name.length > 26 ? `…${name.slice(-25)}` : name); // what tells paths apart is at their end
+  const labels = there.map((k) => [words(0, 0, short(names[k]), "start", `name ${states[k]}`), at[k]]);
+  const ring = svg("circle", { class: "ring", r: 10 });
+  const text = (value) => shown(value, "number");
+  const picture = canvas(
+    width,
+    height,
+    ...grid(x, y, text, text),
+    words((x.start + x.end) / 2, height - 4, chart.x.label, "middle", "axis-name"),
+    words(0, 9, chart.y.label, "start", "axis-name"),
+    svg("path", { class: "front", d: front.length ? `M${front.map((k) => at[k]).join("L")}` : "" }),
+    ...there.map((k) => whiskers(chart, k, x, y, states[k])),
+  );
+  const taken = there.map((k) => at[k]).map(([across, up]) => [across - 6, up - 6, across + 6, up + 6]);
+  if (real) {
+    const [across, up] = [x(real.x.values[0]), y(real.y.values[0])];
+    picture.append(whiskers(real, 0, x, y, "true"), svg("path", { class: "star", d: `M${across},${up - 8}l8,8l-8,8l-8,-8z` }));
+    taken.push([across - 9, up - 9, across + 9, up + 9]);
+    labels.unshift([words(0, 0, "real images", "start", "real-name"), [across, up]]);
+  }
+  const point = (k) => svg("circle", { class: `point ${states[k]}`, "data-candidate": k, cx: at[k][0], cy: at[k][1], r: states[k] === "fittest" ? 7 : 5 });
+  picture.append(...there.toReversed().map(point), ...labels.map(([label]) => label), ring); // the fittest above others
+  field.replaceChildren(picture);
+  for (const [label, place] of labels) settle(label, place, taken, x, y);
+  const away = (k, across, up) => Math.hypot(at[k][0] - across, at[k][1] - up);
+  return {
+    nearest: (across, up) => there.reduce((best, k) => (away(k, across, up) < away(best, across, up) ? k : best), there[0]),
+    show(number) {
+      field.setAttribute("aria-valuenow", (number ?? 0) + 1);
+      field.setAttribute("aria-valuetext", data.told[number ?? 0]);
+      ring.toggleAttribute("hidden", !there.includes(number));
+      if (there.includes(number)) [ring.cx.baseVal.value, ring.cy.baseVal.value] = at[number];
+    },
+  };
+}
+
+function mark(number) {
+  marked = number;
+  for (const one of drawn) one.show(number);
+  readout.textContent = number === null ? unmarked : data.told[number];
+}
+
+function draw() {
+  drawn = fields.map((field, k) => (data.names ? scatter : lines)(field, data.charts[k]));
+  mark(marked);
+}
+
+fields.forEach((field, number) => {
+  const last = data.told.length - 1;
+  const start = data.names ? 0 : last;
+  const follow = (event) => {
+    const box = field.getBoundingClientRect();
+    mark(drawn[number].nearest(event.clientX - box.left, event.clientY - box.top) ?? null);
+    if (event.type === "pointerdown") field.focus({ preventScroll: true }); // stays marked when a finger is lifted
+  };
+  field.addEventListener("pointermove", follow);
+  field.addEventListener("pointerdown", follow);
+  field.addEventListener("pointerleave", () => document.activeElement === field || mark(null));
+  field.addEventListener("focus", () => mark(marked ?? start));
+  field.addEventListener("blur", () => mark(null));
+  field.addEventListener("keydown", (event) => {
+    const from = marked ?? start;
+    const keys = { ArrowLeft: from - 1, ArrowDown: from - 1, ArrowRight: from + 1, ArrowUp: from + 1, Home: 0, End: last };
+    if (!(event.key in keys)) return;
+    event.preventDefault();
+    mark(Math.min(last, Math.max(0, keys[event.key])));
+  });
+});
+window.addEventListener("resize", draw);
+draw();

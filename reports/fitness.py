@@ -1,0 +1,96 @@
+"""How fit candidates are, as a page. Only the folder of the fitness is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..dissect.candidates import Fitness
+from ..dissect.watching.history import METRICS
+from . import figures
+from .console import blanks
+from .data import plain
+from .pages import render, replaced, telling
+from .shelf import Shelf
+
+FILES = ("fitness.csv", "fitness.json")
+OTHERS = tuple(name for name in METRICS if name not in ("precision", "coverage"))  # which are quality and diversity
+ENDS = {"values": "", "low": "_low", "high": "_high"}
+
+
+def write_fitness(found: Fitness) -> Path:
+    """Write FITNESS/report/ and return its index.html.
+
+    Raises:
+        DissectError: a file of the folder is missing or damaged, or the page cannot be written.
+    """
+    final = found.folder / "report"
+    with telling("fitness", found.folder, final, found.info["command"]), replaced(final) as part:
+        shelf = Shelf(part)
+        table = found.table
+        rows = blanks(table)
+        critic = "critic_quality" in table
+        for number, row in enumerate(rows):
+            row["state"] = "" if number and not row["equal"] else "equal" if number else "fittest"
+            row["pictures"] = [
+                shelf.put(f"pictures/{number}-{place}.webp", figures.photo(one))
+                for place, one in enumerate(found.pictures[str(number)])
+            ]
+        charts = [_chart(table, "diversity", "quality", found.info["zero"])]
+        if critic:
+            charts.append(_chart(table, "critic_diversity", "critic_quality", None))
+        data = {
+            "names": list(table.candidate),
+            "states": [row["state"] for row in rows],
+            "told": [_told(row, critic) for row in rows],
+            "charts": charts,
+        }
+        context: dict[str, Any] = {
+            "info": found.info,
+            "rows": rows,
+            "real": {name: _ends(zero) for name, zero in found.info["zero"].items()},
+            "others": OTHERS,
+            "steps": bool(table.step.notna().any()),
+            "critic": critic,
+            "alone": sum(row["state"] == "" for row in rows) == len(rows) - 1,
+            "sharp": all(max(some.shape[1:3]) <= figures.SMALL for some in found.pictures.values()),
+            "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in FILES},
+        }
+        (part / "index.html").write_text(render("fitness.html", ("charts.js",), data, context), encoding="utf-8")
+    return final / "index.html"
+
+
+def _chart(table: pd.DataFrame, across: str, up: str, zero: dict[str, Any] | None) -> dict[str, Any]:
+    """What charts.js draws; with the real images' values, the candidates of the front are joined."""
+
+    def side(name: str) -> dict[str, Any]:
+        label = name.replace("critic_", "critic's ")
+        return {"label": label} | {key: plain(table[name + end]) for key, end in ENDS.items()}
+
+    def real(name: str, found: dict[str, Any]) -> dict[str, Any]:
+        return {key: plain([_ends(found[name])[end]]) for key, end in zip(ENDS, ("value", "low", "high"), strict=True)}
+
+    front = table.reset_index(drop=True).query("front and quality == quality").sort_values("diversity")
+    return {
+        "x": side(across),
+        "y": side(up),
+        "real": None if zero is None else {"x": real(across, zero), "y": real(up, zero)},
+        "front": [] if zero is None else front.index.tolist(),
+    }
+
+
+def _ends(zero: dict[str, float | None]) -> dict[str, float]:
+    """JSON has no NaN."""
+    return {end: float("nan") if zero[end] is None else float(zero[end] or 0) for end in ("value", "low", "high")}
+
+
+def _told(row: dict[str, Any], critic: bool) -> str:
+    """A candidate in one line."""
+    names = ["fitness", "quality", "diversity", *(["critic_quality", "critic_diversity"] if critic else [])]
+    return f"{row['candidate']}: " + ", ".join(
+        f"{name.replace('critic_', 'critic’s ')} {row[name]:.3g} [{row[f'{name}_low']:.3g}, {row[f'{name}_high']:.3g}]"
+        for name in names
+        if row[name] != ""
+    )

@@ -1,0 +1,168 @@
+"""What was seen of a training's checkpoints, as a page that may be open while it grows. Only its folder is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ..dissect.store import write_atomic
+from ..dissect.watching import Watched
+from ..dissect.watching.history import SHARE
+from .console import blanks
+from .data import plain
+from .figures import SMALL, safe_colour
+from .pages import render, telling
+
+PAGE = "index.html"
+CLASSES = 24  # that are charted
+NEWEST = 12  # lines whose pictures are shown at once
+STATES = {"varied": "clean", "lacking": "mild", "collapsed": "visible"}
+CHARTS = {
+    "Diversity": {
+        "deviation": "Deviation",
+        "vendi": "Vendi score",
+        "spread": "Spread",
+        "twins": "Twins",
+        "coverage": "Coverage",
+        "recall": "Recall",
+    },
+    "Quality": {
+        "precision": "Precision",
+        "density": "Density",
+        "frechet": "Fréchet distance",
+        "kernel": "Kernel distance",
+    },
+    "Checkerboard": {"ripple": "Ripple, dB", "peaks": "Peaks of grids"},
+    "Labelled units": {"labelled": "Labelled units", "covered": "Classes they name"},
+}
+COUNTS = ("peaks", "labelled", "covered")
+SHOWN = {  # columns of the table: heading and form
+    "deviation": ("deviation", "%.3f"),
+    "frechet": ("Fréchet", "%.3g"),
+    "precision": ("precision", "%.3f"),
+    "recall": ("recall", "%.3f"),
+    "coverage": ("coverage", "%.3f"),
+    "vendi": ("Vendi", "%.3f"),
+    "twins": ("twins", "%.3f"),
+    "ripple": ("ripple, dB", "%.1f"),
+    "peaks": ("peaks", "%d"),
+    "labelled": ("labelled", "%d"),
+    "covered": ("classes", "%d"),
+}
+
+
+def write_watch(watched: Watched, *, live: bool = False) -> Path:
+    """Write WATCH/index.html, whole or not at all, and return its path.
+
+    Args:
+        live: the training goes on; an open page loads itself again every ten seconds.
+
+    Raises:
+        DissectError: a file of the folder is missing or damaged, or the page cannot be written.
+    """
+    final = watched.folder / PAGE
+    with telling("watched training", watched.folder, final, watched.info["command"]):
+        page = _page(watched, live)
+        write_atomic(final, lambda file: file.write(page.encode()))
+    return final
+
+
+def _page(watched: Watched, live: bool) -> str:
+    info, lines = watched.info, watched.lines
+    rows = _rows(watched)
+    order = lines.step.argsort(kind="stable")
+    groups = _groups(info, lines.iloc[order])
+    drawn = [rows[place] for place in order]
+    data = {
+        "steps": [row["step"] for row in drawn],
+        "alarms": [bool(row["alarms"]) for row in drawn],
+        "told": [
+            f"Step {row['step']} · {row['checkpoint']} · {'; '.join(row['alarms']) or 'no alarm'}" for row in drawn
+        ],
+        "charts": [chart["data"] for group in groups for chart in group["charts"]],
+    }
+    newest = rows[-1]
+    context = {
+        "info": info,
+        "live": live,
+        "title": watched.folder.resolve().name,
+        "newest": newest,
+        "sentence": f"Step {newest['step']}: {'; '.join(newest['alarms']) or 'no alarm'}.",
+        "groups": groups,
+        "classes": len(info["names"]),
+        "rows": rows[::-1],
+        "columns": [(name, *SHOWN[name]) for name in SHOWN if lines[name].notna().any()],
+        "first": NEWEST,
+        "size": _size(watched),
+    }
+    return render("watch.html", ("charts.js",), data, context)
+
+
+def _rows(watched: Watched) -> list[dict[str, Any]]:
+    """The lines as the page tells them: with alarms one by one, the class of the verdict, and the picture's address."""
+    kept = [name for name in watched.lines if not name.startswith((SHARE, "presence:"))]
+    rows = blanks(watched.lines[kept])
+    for number, row in enumerate(rows):
+        row["step"] = int(row["step"]) if float(row["step"]).is_integer() else row["step"]
+        row["alarms"] = row["alarms"].split("; ") if row["alarms"] else []
+        state = STATES.get(row["verdict"], "clean")
+        row["state"] = "mild" if state == "clean" and row["alarms"] else state
+        row["said"] = row["verdict"] or ("alarm" if row["alarms"] else "no alarm")
+        row["picture"] = watched.picture(number)
+    return rows
+
+
+def _groups(info: dict[str, Any], lines: pd.DataFrame) -> list[dict[str, Any]]:
+    """Charts by heading, those that have anything to show."""
+    real = {name: found["value"] for name, found in (info.get("zero") or {}).items()}
+    real["deviation"] = info.get("real_deviation")
+    groups = [
+        {
+            "title": title,
+            "id": title.split()[0].lower(),
+            "charts": [
+                {"title": name, "colour": None, "data": _chart(lines, column, real.get(column))}
+                for column, name in charts.items()
+                if lines[column].notna().any()
+            ],
+        }
+        for title, charts in CHARTS.items()
+    ]
+    names, colours, shares = info["names"], info["colours"], info.get("real_share")
+    most = lines[[SHARE + name for name in names]].max().fillna(0).to_numpy(float)
+    if shares is not None:
+        most = np.fmax(most, np.array(shares, float))
+    classes = [
+        {
+            "title": names[k],
+            "colour": safe_colour(colours[k]),
+            "data": _chart(lines, SHARE + names[k], None if shares is None else shares[k], "percent"),
+        }
+        for k in (-most).argsort(kind="stable")[:CLASSES]
+    ]
+    groups.append({"title": "Classes", "id": "classes", "charts": classes})
+    return [group for group in groups if group["charts"]]
+
+
+def _chart(lines: pd.DataFrame, column: str, real: float | None, form: str = "number") -> dict[str, Any]:
+    """What charts.js draws."""
+    low, high = (plain(lines[column + end]) if column + end in lines else [] for end in ("_low", "_high"))
+    return {
+        "values": plain(lines[column]),
+        "low": low,
+        "high": high,
+        "real": None if real is None else plain([real])[0],
+        "form": "count" if column in COUNTS else form,
+    }
+
+
+def _size(watched: Watched) -> tuple[int, int, bool]:
+    """Width and height of the newest picture, so that the page has its length before pictures load; whether to enlarge
+    it pixel by pixel.
+    """
+    with Image.open(watched.folder / watched.picture(len(watched.lines) - 1)) as picture:
+        return picture.width, picture.height, picture.height <= SMALL

@@ -1,0 +1,144 @@
+"""Embedded generators that are sabotaged on purpose, and the ones that are not: what an audit of diversity is tried on.
+
+`Squeezed` and `Few` are latents; `narrowed` puts a bottleneck behind a layer; `units_against` are those whose ablation
+makes a class leave; `early` are checkpoints of a training that has hardly begun.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ganatomy.dissect import Dissection, Generator, NormalLatents
+from ganatomy.dissect.diversity.classes import PRESENT
+from ganatomy.dissect.measure import shares
+from ganatomy.dissect.selection import rank_by_iou
+from ganatomy.hooks import Edit, Tap, edited
+from ganatomy.hooks.layers import find_layer
+from ganatomy.segmenters import Segmenter
+
+FITTED = 256  # samples from which the directions of a bottleneck are taken
+TRIED = 128  # images on which the presence of a class is tried
+GONE = 0.1  # of a class's presence: what may be left of one that is suppressed
+SHRINK = 0.05  # of the deviation from the mean
+KINDS = ("rank 1", "rank 2", "rank 4", f"shrunk to {SHRINK}")  # of bottlenecks
+
+
+@dataclass(frozen=True)
+class Squeezed(NormalLatents):
+    """Latents moved towards the first, z' = s z + √(1 − s²) z₀: all of them at s = 1, one image at s = 0."""
+
+    strength: float = 1.0
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        drawn, middle = super().__call__(indices), super().__call__([0])
+        return self.strength * drawn + (1 - self.strength**2) ** 0.5 * middle
+
+
+@dataclass(frozen=True)
+class Few(NormalLatents):
+    """The first latents over and over."""
+
+    number: int = 1
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        return super().__call__([index % self.number for index in indices])
+
+
+@contextmanager
+def narrowed(generator: Generator, layer: str, kind: str, samples: Sequence[int]) -> Iterator[None]:
+    """While open, what a layer puts out is projected onto its first principal components, or drawn to its mean.
+
+    Both are taken from these samples, which should not be those that are audited.
+    """
+    with torch.inference_mode(), Tap(generator.module, [layer]) as tap:
+        generator(generator.latents(samples))
+        x = tap[layer].flatten(1)
+    mean = x.mean(0)
+    if kind.startswith("rank"):
+        rank = int(kind.removeprefix("rank "))
+        apart = x - mean
+        strongest = torch.linalg.eigh(apart @ apart.T)[1][:, -rank:]  # (N, rank)
+        along = torch.linalg.qr(apart.T @ strongest)[0].T  # (rank, D)
+    else:
+        along = torch.empty(0)
+
+    def narrow(_layer: nn.Module, _inputs: object, out: Tensor) -> Tensor:
+        apart = out.flatten(1) - mean
+        return (mean + (apart @ along.T @ along if len(along) else SHRINK * apart)).view_as(out)
+
+    handle = find_layer(generator.module, layer).register_forward_hook(narrow)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def presences(generator: Generator, namer: Segmenter, samples: Sequence[int]) -> NDArray[np.float64]:
+    """(C,) share of these samples that show each class."""
+    with torch.inference_mode():
+        images = generator(generator.latents(samples))
+        found = shares(namer(images), len(namer.vocabulary.names))[:, :-1].numpy()
+    return (found >= PRESENT).mean(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suppression:
+    """Units whose ablation makes a class leave, as well as it can be done."""
+
+    layer: str
+    units: tuple[int, ...]
+    left: float  # presence of the class, of TRIED images
+    harm: float  # the largest change of another class's presence
+
+    @property
+    def edit(self) -> Edit:
+        return Edit(layer=self.layer, units=self.units)
+
+
+def units_against(generator: Generator, namer: Segmenter, run: Dissection, name: str) -> Suppression:
+    """In every layer of the run the units labelled so, then ever more by IoU, until less than a tenth of it is left.
+
+    Of the layers where that happens, the one where the other classes change least; else where least is left.
+    """
+    samples, number = range(TRIED), namer.vocabulary.names.index(name)
+    healthy = presences(generator, namer, samples)
+    found = []
+    for layer in run.layers:
+        units = run.units[run.units.layer == layer]
+        labelled = int((units.labelled & (units.label == name)).sum())
+        order = rank_by_iou(run, layer, name, labelled_needed=False)
+        for top in sorted({labelled, *(2**k for k in range(1, 8))} - {0}):
+            if top > len(units) // 2:
+                break
+            edit = Edit(layer=layer, units=tuple(order[:top].tolist()))
+            with edited(generator.module, edit):
+                now = presences(generator, namer, samples)
+            harm = float(np.abs(np.delete(now - healthy, number)).max())
+            found.append(Suppression(layer=layer, units=edit.units, left=float(now[number]), harm=harm))
+            if now[number] < GONE * healthy[number]:
+                break
+    gone = [one for one in found if one.left < GONE * healthy[number]]
+    return min(gone, key=lambda one: one.harm) if gone else min(found, key=lambda one: one.left)
+
+
+def early(folder: Path, ages: Sequence[int]) -> list[Path]:
+    """Checkpoints of a DCGAN after so many images, trained in that folder; those that are there are taken."""
+    found = [folder / f"{age:07d}.pt" for age in sorted(ages)]
+    for age, file in zip(sorted(ages), found, strict=True):
+        if not file.exists():
+            module = "ganatomy.dissect.scenes.train_generator"
+            options = ["--architecture", "dcgan", "--out", str(folder / "training"), "--images", str(age)]
+            subprocess.run([sys.executable, "-m", module, *options], check=True, capture_output=True)
+            shutil.copy(folder / "training" / "generator.pt", file)
+    return found
