@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dissect.checkups import TABLES, Checkup
+from ..dissect.checkups import DIVERSITY, TABLES, Checkup
 from ..dissect.repairs import TABLES as REPAIR_TABLES
 from ..dissect.repairs import Repair
 from . import figures
 from .console import blanks
+from .diversity import STYLES
 from .interventions import class_rows, pairs
 from .pages import render, replaced, telling
 from .repairs import metrics
@@ -44,6 +45,7 @@ def _page(found: Checkup, shelf: Shelf) -> str:
         "peaks": shown.head(PEAKS).to_dict("records"),
         "spectra": _spectra(found, shelf),
         "gradient": blanks(found.gradient),
+        "diversity": _diversity(found),
         "repairs": (repairs := [_repair(place, shelf) for place in found.repairs]),
         "colours": {
             name: figures.safe_colour(colour) for one in repairs for name, colour in one["info"]["colours"].items()
@@ -90,6 +92,20 @@ def _spectra(found: Checkup, shelf: Shelf) -> list[dict[str, Any]]:
         picture = shelf.put(f"spectra/{name}.webp", figures.heat(values, low, high))
         spectra.append({"name": SPECTRA[name], "picture": picture, "rings": rings, "peaks": len(table)})
     return spectra
+
+
+def _diversity(found: Checkup) -> dict[str, Any] | None:
+    """What the page tells of the comparison with real images; its own page tells the rest."""
+    varied = found.diversity
+    if varied is None:
+        return None
+    return {
+        "info": varied.info,
+        "style": STYLES[varied.info["verdict"]],
+        "classes": blanks(varied.classes[varied.classes.verdict != ""]),
+        "whole": blanks(varied.whole),
+        "page": f"../{DIVERSITY}/report/index.html",
+    }
 
 
 def _repair(place: Path, shelf: Shelf) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from .pages import render, replaced, telling
 from .shelf import Shelf
 
 FILES = ("by_class.csv", "pairs.csv", "whole.csv", "layers.csv", "diversity.json")
+STYLES = {"varied": "clean", "lacking": "mild", "collapsed": "visible"}  # of a verdict on a page
 PAIRS = 12  # of classes, that are shown
 
 
@@ -26,7 +27,7 @@ def write_diversity(found: Diversity) -> Path:
         shelf = Shelf(part)
         context: dict[str, Any] = {
             "info": found.info,
-            "verdict": {"varied": "clean", "lacking": "mild", "collapsed": "visible"}[found.info["verdict"]],
+            "verdict": STYLES[found.info["verdict"]],
             "classes": blanks(found.classes),
             "pairs": blanks(found.pairs.head(PAIRS)),
             "whole": blanks(found.whole),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def write_fitness(found: Fitness) -> Path:
         if critic:
             charts.append(_chart(table, "critic_diversity", "critic_quality", None))
         data = {
-            "names": list(table.candidate),
+            "names": _short(list(table.candidate)),
             "states": [row["state"] for row in rows],
             "told": [_told(row, critic) for row in rows],
             "charts": charts,
@@ -86,10 +87,16 @@ def _ends(zero: dict[str, float | None]) -> dict[str, float]:
     return {end: float("nan") if zero[end] is None else float(zero[end] or 0) for end in ("value", "low", "high")}
 
 
+def _short(names: list[str]) -> list[str]:
+    """Names without the folders that all of them lie in."""
+    shared = commonprefix(names).rfind("/") + 1
+    return [name[shared:] for name in names]
+
+
 def _told(row: dict[str, Any], critic: bool) -> str:
     """A candidate in one line."""
     names = ["fitness", "quality", "diversity", *(["critic_quality", "critic_diversity"] if critic else [])]
-    return f"{row['candidate']}: " + ", ".join(
+    return f"{row['candidate']}\n" + ", ".join(
         f"{name.replace('critic_', 'critic’s ')} {row[name]:.3g} [{row[f'{name}_low']:.3g}, {row[f'{name}_high']:.3g}]"
         for name in names
         if row[name] != ""

@@ -14,12 +14,13 @@ from ..dissect.watching import Watched
 from ..dissect.watching.history import SHARE
 from .console import blanks
 from .data import plain
-from .figures import SMALL, safe_colour
+from .figures import safe_colour
 from .pages import render, telling
 
 PAGE = "index.html"
 CLASSES = 24  # that are charted
 NEWEST = 12  # lines whose pictures are shown at once
+TINY = 64  # pixels: smaller images are enlarged as they are
 STATES = {"varied": "clean", "lacking": "mild", "collapsed": "visible"}
 CHARTS = {
     "Diversity": {
@@ -40,18 +41,18 @@ CHARTS = {
     "Labelled units": {"labelled": "Labelled units", "covered": "Classes they name"},
 }
 COUNTS = ("peaks", "labelled", "covered")
-SHOWN = {  # columns of the table: heading and form
-    "deviation": ("deviation", "%.3f"),
-    "frechet": ("Fréchet", "%.3g"),
-    "precision": ("precision", "%.3f"),
-    "recall": ("recall", "%.3f"),
-    "coverage": ("coverage", "%.3f"),
-    "vendi": ("Vendi", "%.3f"),
-    "twins": ("twins", "%.3f"),
-    "ripple": ("ripple, dB", "%.1f"),
-    "peaks": ("peaks", "%d"),
-    "labelled": ("labelled", "%d"),
-    "covered": ("classes", "%d"),
+SHOWN = {  # columns of the table: heading, and forms of the value and of the ends of its interval
+    "deviation": ("deviation", "%.3f", "%.2f"),
+    "frechet": ("Fréchet", "%.3g", "%.3g"),
+    "precision": ("precision", "%.3f", "%.2f"),
+    "recall": ("recall", "%.3f", "%.2f"),
+    "coverage": ("coverage", "%.3f", "%.2f"),
+    "vendi": ("Vendi", "%.3f", "%.2f"),
+    "twins": ("twins", "%.3f", "%.2f"),
+    "ripple": ("ripple, dB", "%.1f", "%.1f"),
+    "peaks": ("peaks", "%d", ""),
+    "labelled": ("labelled", "%d", ""),
+    "covered": ("classes", "%d", ""),
 }
 
 
@@ -81,7 +82,7 @@ def _page(watched: Watched, live: bool) -> str:
         "steps": [row["step"] for row in drawn],
         "alarms": [bool(row["alarms"]) for row in drawn],
         "told": [
-            f"Step {row['step']} · {row['checkpoint']} · {'; '.join(row['alarms']) or 'no alarm'}" for row in drawn
+            f"Step {row['step']} · {row['checkpoint']}\n{'; '.join(row['alarms']) or 'No alarm.'}" for row in drawn
         ],
         "charts": [chart["data"] for group in groups for chart in group["charts"]],
     }
@@ -165,4 +166,4 @@ def _size(watched: Watched) -> tuple[int, int, bool]:
     it pixel by pixel.
     """
     with Image.open(watched.folder / watched.picture(len(watched.lines) - 1)) as picture:
-        return picture.width, picture.height, picture.height <= SMALL
+        return picture.width, picture.height, picture.height <= TINY

@@ -24,7 +24,7 @@ from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.reports.checkup import write_checkup
 
-from .boards import SIZE, Board, Repeated, board, flat, of_another_size, strided, unstrided
+from .boards import SIZE, Board, Repeated, board, flat, of_another_size, photographs, strided, unstrided
 from .browser import expect
 
 
@@ -250,3 +250,27 @@ def test_names_are_escaped_on_the_page(tmp_path: Path) -> None:
     page = write_checkup(found).read_text()
     assert "<img src=x" not in page
     assert "<script>alert" not in page
+
+
+def test_with_real_images_a_checkup_tells_what_is_lacking(tmp_path: Path, page: Any) -> None:
+    photographs(tmp_path / "boards")
+    arguments = ["checkup", "--model", "tests.boards:make", "--samples", "100", "--out", str(tmp_path / "it")]
+    alone = dissect.checkup(board(), samples=100, out=tmp_path / "alone", quiet=True)
+    assert alone.diversity is None
+    page.goto(write_checkup(alone).resolve().as_uri())
+    expect(page.locator("#diversity")).to_contain_text("that needs --reference")
+    with pytest.raises(UsageError, match="name them by --reference"):
+        dissect.checkup(board(), samples=100, segmenter="scenes", out=tmp_path / "alone", quiet=True)
+    arguments += ["--reference", str(tmp_path / "boards"), "--segmenter", "tests.conftest:Soft"]
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 0, shown.output
+    found = Checkup.load(tmp_path / "it")
+    assert found.diversity is not None
+    assert found.diversity.info["images"] == 100
+    page.goto(Path(shown.stdout.strip().splitlines()[-1]).resolve().as_uri())
+    expect(page.locator("#diversity .verdict")).to_have_text(found.diversity.info["sentence"])
+    expect(page.locator("#diversity tbody tr.target")).to_have_count(int(found.diversity.whole.alarm.sum()))
+    page.get_by_role("link", name="All classes").click()
+    expect(page.locator("h1")).to_have_text(found.info["generator"])
+    told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert told["diversity"]["verdict"] == found.diversity.info["verdict"]

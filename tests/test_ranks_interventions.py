@@ -25,6 +25,7 @@ from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, checkerboard, optimise, ranks
 from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.checkerboard import Geometry, InputMoments, Spectrum
+from ganatomy.dissect.diversity import audit
 from ganatomy.dissect.resources import at_work
 from ganatomy.hooks.errors import UsageError
 
@@ -34,7 +35,7 @@ from .conftest import Planted, Soft
 Found = dict[str, Any]
 SAMPLES, BATCH = 37, 9  # five batches, the last of one sample: three for one process and two for the other
 WRITING = os.O_WRONLY | os.O_RDWR
-RESULTS = ("run/interventions", "run/artifacts", "run/repairs", "checkup")
+RESULTS = ("run/interventions", "run/artifacts", "run/repairs", "checkup", "diversity")
 
 
 def less_green(drawn: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def work(folder: Path) -> Found:
 
 
 def _checked(folder: Path) -> Found:
-    """A checkup and its repair."""
+    """A checkup and its repair, and an audit of diversity."""
     usual: dict[str, Any] = {"reference": folder.parent / "boards", "batch_size": BATCH, "quiet": True}
     checked = dissect.checkup(board(), samples=SAMPLES, critic=strided(), out=folder / "checkup", **usual)
     found = {f"checkup {key}": getattr(checked, key) for key in ("layers", "peaks", "gradient", "arrays")}
@@ -90,7 +91,10 @@ def _checked(folder: Path) -> Found:
         checked, method="box", samples=70, random_sets=0, segmenter=Soft(), generator=board(), **usual
     )
     tables = ("fidelity", "effects", "grid", "curve", "pictures")
-    return found | {f"board {key}": getattr(mended, key) for key in tables}
+    found |= {f"board {key}": getattr(mended, key) for key in tables}
+    varied = audit(board(), samples=101, segmenter=Soft(), out=folder / "diversity", **usual)
+    tables = ("classes", "pairs", "whole", "layers", "pictures")
+    return found | {f"diversity {key}": getattr(varied, key) for key in tables}
 
 
 def _note(event: str, about: tuple[Any, ...], written: list[str]) -> None:

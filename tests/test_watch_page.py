@@ -91,10 +91,11 @@ def fitness(folder: Path, names: list[str], critic: bool = False, **changes: Any
     """Candidates whose fitness falls from the first to the last."""
     noise = np.random.default_rng(1)
     number = len(names)
-    falls = np.linspace(0.8, 0.4, number)
+    falls = np.linspace(0.8, 0.6, number)
+    tilt = 0.2 * np.cos(2 * np.arange(number))
     values = {
-        "quality": falls * noise.uniform(0.85, 1.1, number),
-        "diversity": falls * noise.uniform(0.85, 1.1, number),
+        "quality": falls * (1 + tilt),
+        "diversity": falls * (1 - tilt),
         "fitness": falls,
         "behind": falls[0] - falls,
         **{name: noise.uniform(0.2, 0.9, number) for name in METRICS},

@@ -184,7 +184,7 @@ def line(seen: Seen, real: Real | None, names: tuple[str, ...], seed: int) -> di
             row |= _ends(metric, figures[:, k])
         classes = cl.compare_classes(look.shares, real.look.shares, names)
         row["verdict"], _ = judged(classes, whole.table_of(figures, real.figures))
-    found = peaks(seen.spectrum, seen.periods, real and real.spectrum)
+    found = peaks(seen.spectrum, seen.periods, real.spectrum if real else None)
     if len(found):
         top = found.iloc[0]
         row |= {"ripple": top.excess, "ripple_low": top.low, "ripple_high": top.high, "grid": top.period}

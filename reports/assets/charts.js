@@ -9,7 +9,7 @@ const EDGE = { left: 46, right: 12, top: 14, bottom: 20 };
 const FEW = 30; // lines, each of which gets a dot
 const FORMS = {
   number: (value) => String(Number(value.toPrecision(3))),
-  percent: (value) => `${(100 * value).toFixed(1)} %`,
+  percent: (value) => `${Number((100 * value).toPrecision(3))} %`,
   count: (value) => value.toLocaleString("en"),
 };
 let marked = null; // the number of a line or candidate
@@ -170,7 +170,7 @@ function scatter(field, chart) {
     const all = known([chart, real].flatMap((one) => (one ? [one[side].values, one[side].low, one[side].high].flat() : [])));
     const [low, high] = [Math.min(...all), Math.max(...all)];
     const room = 0.07 * (high - low || 1);
-    return scale(low - room, high + room, start, end, 60);
+    return scale(low - room, high + room, start, end, 50);
   };
   const x = reach("x", EDGE.left, width - EDGE.right);
   const y = reach("y", height - EDGE.bottom - 18, EDGE.top + 4);
