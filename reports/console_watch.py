@@ -15,6 +15,7 @@ from .console_diversity import COLOURS
 if TYPE_CHECKING:
     from ..dissect.candidates import Fitness
 
+NAME = 30  # letters of a candidate's name, its last ones
 LARGEST = 4  # classes of a line
 SHARE = "share:"  # before a class's name
 FIGURES = {  # of a line, and their forms
@@ -60,20 +61,19 @@ def _cell(value: float | None, form: str) -> str:
 def show_fitness(found: Fitness) -> None:
     """Candidates beside real images, fittest first, and which to take."""
     info = found.info
-    shown = table("Fitness", "candidate*", "quality", "diversity", "fitness", "95 % interval*", "behind by", "")
+    shown = table("Fitness", "candidate*", "quality", "diversity", "fitness", "behind by*", "")
     for row in found.table.head(ROWS).to_dict("records"):
-        behind = "" if math.isnan(row["behind_low"]) else shown_interval(row["behind_low"], row["behind_high"], "+.3f")
+        behind = "" if math.isnan(row["behind_low"]) else shown_interval(row["behind_low"], row["behind_high"], ".3f")
         shown.add_row(
-            escape(row["candidate"]),
+            escape(row["candidate"][-NAME:]),
             f"{row['quality']:.3f}",
             f"{row['diversity']:.3f}",
             f"{row['fitness']:.3f}",
-            shown_interval(row["fitness_low"], row["fitness_high"], ".3f"),
             behind,
             "[green]as fit[/]" if row["equal"] else "",
         )
     zero = [f"{info['zero'][name]['value']:.3f}" for name in ("quality", "diversity", "fitness")]
-    shown.add_row("real images", *zero, "", "", "", style="dim")
+    shown.add_row("real images", *zero, "", "", style="dim")
     screen.print(shown)
     if "critic_quality" in found.table:
         _show_critic(found)

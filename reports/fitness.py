@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def write_fitness(found: Fitness) -> Path:
         if critic:
             charts.append(_chart(table, "critic_diversity", "critic_quality", None))
         data = {
-            "names": _short(list(table.candidate)),
+            "names": list(table.candidate),
             "states": [row["state"] for row in rows],
             "told": [_told(row, critic) for row in rows],
             "charts": charts,
@@ -55,7 +54,7 @@ def write_fitness(found: Fitness) -> Path:
             "others": OTHERS,
             "steps": bool(table.step.notna().any()),
             "critic": critic,
-            "alone": sum(row["state"] == "" for row in rows) == len(rows) - 1,
+            "alone": all(row["state"] != "equal" for row in rows),
             "sharp": all(max(some.shape[1:3]) <= figures.SMALL for some in found.pictures.values()),
             "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in FILES},
         }
@@ -84,13 +83,7 @@ def _chart(table: pd.DataFrame, across: str, up: str, zero: dict[str, Any] | Non
 
 def _ends(zero: dict[str, float | None]) -> dict[str, float]:
     """JSON has no NaN."""
-    return {end: float("nan") if zero[end] is None else float(zero[end] or 0) for end in ("value", "low", "high")}
-
-
-def _short(names: list[str]) -> list[str]:
-    """Names without the folders that all of them lie in."""
-    shared = commonprefix(names).rfind("/") + 1
-    return [name[shared:] for name in names]
+    return {end: float("nan") if value is None else value for end, value in zero.items()}
 
 
 def _told(row: dict[str, Any], critic: bool) -> str:

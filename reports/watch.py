@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..dissect.store import write_atomic
 from ..dissect.watching import Watched
-from ..dissect.watching.history import SHARE
+from ..dissect.watching.history import PRESENCE, SHARE
 from .console import blanks
 from .data import plain
 from .figures import safe_colour
@@ -92,7 +92,8 @@ def _page(watched: Watched, live: bool) -> str:
         "live": live,
         "title": watched.folder.resolve().name,
         "newest": newest,
-        "sentence": f"Step {newest['step']}: {'; '.join(newest['alarms']) or 'no alarm'}.",
+        "sentence": f"Step {newest['step']}: {'; '.join(newest['alarms']) or 'no alarm'}."
+        + (f" Beside real images: {newest['verdict']}." if newest["verdict"] else ""),
         "groups": groups,
         "classes": len(info["names"]),
         "rows": rows[::-1],
@@ -105,7 +106,7 @@ def _page(watched: Watched, live: bool) -> str:
 
 def _rows(watched: Watched) -> list[dict[str, Any]]:
     """The lines as the page tells them: with alarms one by one, the class of the verdict, and the picture's address."""
-    kept = [name for name in watched.lines if not name.startswith((SHARE, "presence:"))]
+    kept = [name for name in watched.lines if not name.startswith((SHARE, PRESENCE))]
     rows = blanks(watched.lines[kept])
     for number, row in enumerate(rows):
         row["step"] = int(row["step"]) if float(row["step"]).is_integer() else row["step"]
@@ -161,9 +162,12 @@ def _chart(lines: pd.DataFrame, column: str, real: float | None, form: str = "nu
     }
 
 
-def _size(watched: Watched) -> tuple[int, int, bool]:
+def _size(watched: Watched) -> tuple[int, int, bool] | None:
     """Width and height of the newest picture, so that the page has its length before pictures load; whether to enlarge
-    it pixel by pixel.
+    it pixel by pixel. None where it has gone: the page does without.
     """
-    with Image.open(watched.folder / watched.picture(len(watched.lines) - 1)) as picture:
-        return picture.width, picture.height, picture.height <= TINY
+    try:
+        with Image.open(watched.folder / watched.picture(len(watched.lines) - 1)) as picture:
+            return picture.width, picture.height, picture.height <= TINY
+    except OSError:
+        return None

@@ -14,7 +14,8 @@ with random weights and 256 units at 16×16; `large` is one of 256 pixels with 5
 of the size of those for ADE20K (SegFormer-B1, 150 classes), both with random weights, on 96 samples. `scan` ablates
 each of the 256 units of `wide` alone on 64 samples, and compares that with 256 plain passes over them, forward and
 segmentation, timed before, between and after. `report` writes the report of 512 units on images of 256 pixels with the
-spectrum of photographs: seconds and megabytes.
+spectrum of photographs: seconds and megabytes. `watch` looks at `progan_scenes` as a training's callback does, page
+included, and compares that with drawing and segmenting the same 64 latents.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganatomy.dissect import Dissection, Generator, NormalLatents, load_generator, run
+from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, load_generator, run
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.resources import BATCH, Threads, at_work
 from ganatomy.dissect.subject import Subject
 from ganatomy.reports.pages import write_report
+from ganatomy.reports.watch import write_watch
 from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
 
 CASES = {"scenes": "layer4", "wide": "layer6", "large": "layer4"}
@@ -222,6 +224,28 @@ def report(samples: int) -> dict[str, object]:
     }
 
 
+def watched(rounds: int) -> dict[str, object]:
+    """Seconds of a call of `Watch`, after the first, over the two forward passes."""
+    model, segmenter = load_generator("progan_scenes"), load_segmenter("scenes")
+    floors, calls = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch(folder, segmenter=segmenter, page=lambda found: write_watch(found, live=True))
+        for number in range(rounds + 1):
+            floors.append(floor(model, segmenter, watch.samples))
+            started = time.perf_counter()
+            watch(model, number)
+            calls.append(time.perf_counter() - started)
+    seconds, least = statistics.median(calls[1:]), statistics.median(floors[1:])
+    return {
+        "case": "watch",
+        "samples": watch.samples,
+        "first": round(calls[0], 2),
+        "seconds": round(seconds, 3),
+        "floor": round(least, 3),
+        "ratio": round(seconds / least, 2),
+    }
+
+
 def peak_memory(samples: int) -> dict[str, object]:
     """Peak resident memory of a run in a fresh process."""
     code = (
@@ -241,15 +265,17 @@ def peak_memory(samples: int) -> dict[str, object]:
 @click.option("--samples", default=1000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option(
-    "--case", "cases", multiple=True, type=click.Choice([*CASES, "scan", "report", "memory"]), help="[default: all]"
+    "--case", "cases", multiple=True, type=click.Choice([*CASES, "scan", "report", "watch", "memory"]), help="[default: all]"
 )
 def main(samples: int, rounds: int, cases: tuple[str, ...]) -> None:
     """Measure."""
-    for case in cases or [*CASES, "scan", "report", "memory"]:
+    for case in cases or [*CASES, "scan", "report", "watch", "memory"]:
         if case == "memory":
             lines = [peak_memory(n) for n in (500, 5000)]
         elif case == "scan":
             lines = [scan()]
+        elif case == "watch":
+            lines = [watched(rounds)]
         elif case == "report":
             lines = [report(samples)]
         else:

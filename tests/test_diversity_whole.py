@@ -169,7 +169,13 @@ def test_figures_are_of_halves_of_equal_size(monkeypatch: pytest.MonkeyPatch) ->
 def test_intervals_lie_around_their_values_and_alarms_follow_the_difference() -> None:
     table = whole.compare(0.5 * draw(0), draw(1, 200)).set_index("metric")
     difference = table.value - table.zero
-    assert ((table.low + table.high) / 2).to_numpy() == pytest.approx(table.value.to_numpy())
+    share = table.index.isin(["precision", "recall", "coverage", "twins"])
+    low, high = 2 * table.value - table.high, 2 * table.value - table.low  # mirrored
+    cut_low, cut_high = share & (table.low == 0), share & (table.high == 1)
+    assert np.where(cut_high, table.low, low) == pytest.approx(np.where(cut_low, low, table.low))
+    assert np.where(cut_low, table.high, high) == pytest.approx(np.where(cut_high, high, table.high))
+    assert (table.low[share] >= 0).all()
+    assert (table.high[share] <= 1).all()
     assert ((table.difference_low + table.difference_high) / 2).to_numpy() == pytest.approx(difference.to_numpy())
     worse_above = table.index.isin(["frechet", "kernel", "twins"])
     sure = np.where(worse_above, table.difference_low > 0, table.difference_high < 0)
@@ -211,7 +217,7 @@ def test_seeds_repeat_and_choose_the_halves(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(done) == 2 * (10 + 1)
     other = whole.compare(made, real, seed=4)
     assert (first[["value", "zero"]] == other[["value", "zero"]]).to_numpy().all()
-    assert (first.low != other.low).all()
+    assert (first.difference_low != other.difference_low).all()
 
 
 @pytest.mark.parametrize("side", ["generated", "real"])

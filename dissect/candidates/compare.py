@@ -199,13 +199,13 @@ def choice(table: pd.DataFrame) -> str:
 
 def _ends(figures: Figures) -> dict[str, dict[str, float]]:
     """figures (1 + rounds, 9) -> value, low and high of every metric, and of quality, diversity and fitness."""
-    series = {metric: figures[:, k] for k, metric in enumerate(whole.METRICS)}
-    series |= {"quality": figures[:, QUALITY], "diversity": figures[:, DIVERSITY], "fitness": fit(figures)}
     found = {}
-    for name, values in series.items():
-        low, high = around(values)
-        found[name] = {"value": float(values[0]), "low": low, "high": high}
-    return found
+    for k, metric in enumerate(whole.METRICS):
+        low, high = whole.interval(metric, figures[:, k])
+        found[metric] = {"value": float(figures[0, k]), "low": low, "high": high}
+    low, high = around(values := fit(figures))
+    fitness = {"value": float(values[0]), "low": low, "high": high}
+    return found | {"quality": found["precision"], "diversity": found["coverage"], "fitness": fitness}
 
 
 def _columns(ends: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
 LOWER_IS_BETTER = (*fidelity.LOWER_IS_BETTER, "twins")
+SHARES = ("precision", "recall", "coverage", "twins")  # of images, in [0, 1]
 TWINS = 1  # pairs of real images that are expected to pass for twins by coincidence
 SHOWN = 12  # nearest pairs
 BLOCK = 1024  # images whose distances to all others are held at once
@@ -151,8 +152,8 @@ def _figures(features: Tensor, judge: Tensor) -> dict[str, float]:
 
 def _row(metric: str, made: NDArray[np.float64], zero: NDArray[np.float64]) -> dict[str, str | float | bool]:
     """made, zero (1 + rounds,), the whole first -> the row of the metric."""
-    low, high = around(made)
-    zero_low, zero_high = around(zero)
+    low, high = interval(metric, made)
+    zero_low, zero_high = interval(metric, zero)
     difference = made - zero
     below, above = around(difference)
     worse, sd = difference[0] * (1 if metric in LOWER_IS_BETTER else -1), difference[1:].std(ddof=1)
@@ -169,6 +170,12 @@ def _row(metric: str, made: NDArray[np.float64], zero: NDArray[np.float64]) -> d
         "difference_high": above,
         "p_value": float(p) if np.isfinite(worse) else 1.0,
     }
+
+
+def interval(metric: str, values: NDArray[np.float64]) -> tuple[float, float]:
+    """values (1 + rounds,) of a metric, the whole first -> its 95 % interval, within what shares can be."""
+    low, high = around(values)
+    return (max(low, 0.0), min(high, 1.0)) if metric in SHARES else (low, high)
 
 
 def vendi(features: Tensor) -> float:

@@ -26,7 +26,7 @@ from ..diversity.look import Look, look, standard_of
 from ..diversity.weighing import judged
 from ..evidence import THOROUGHNESS, examine_layer
 from ..features import Features, reference_images
-from ..fidelity import FEW_ROUNDS, around, halves
+from ..fidelity import FEW_ROUNDS, halves
 from ..generators.base import Generator
 from ..levels import level_shares
 from ..maps import Maps
@@ -57,7 +57,7 @@ class Real:
         """As watch.json keeps it."""
         zero = {}
         for k, metric in enumerate(whole.METRICS):
-            low, high = around(self.figures[:, k])
+            low, high = whole.interval(metric, self.figures[:, k])
             zero[metric] = {"value": float(self.figures[0, k]), "low": low, "high": high}
         return {
             "reference": self.name,
@@ -208,5 +208,5 @@ def deviations(look: Look, seed: int) -> Figures:
 
 def _ends(name: str, figures: Figures) -> dict[str, float]:
     """figures (1 + rounds,) -> value and interval."""
-    low, high = around(figures)
+    low, high = whole.interval(name, figures)
     return {name: float(figures[0]), f"{name}_low": low, f"{name}_high": high}

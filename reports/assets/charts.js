@@ -36,7 +36,7 @@ function shown(value, form) {
 
 function stepText(step) {
   if (step >= 1e6 && step % 1e5 === 0) return `${step / 1e6}M`;
-  return step >= 1e4 && step % 1e3 === 0 ? `${step / 1e3}k` : step.toLocaleString("en");
+  return step >= 1e3 && step % 100 === 0 ? `${step / 1e3}k` : String(step);
 }
 
 const known = (values) => values.filter((value) => value !== null);
@@ -81,8 +81,8 @@ function lines(field, { values, low, high, real, form }) {
   const [bottom, top] = [Math.min(0, ...known(values)), Math.max(...all)];
   const room = 0.06 * (top - bottom || 1);
   const [first, last] = [steps[0], steps.at(-1)];
-  const x = scale(first - (first === last), last + (first === last), EDGE.left, width - EDGE.right, 60);
-  const y = scale(bottom && bottom - room, top + room, height - EDGE.bottom, EDGE.top, 30);
+  const x = scale(first - (first === last), last + (first === last), EDGE.left, width - EDGE.right, 45);
+  const y = scale(bottom && bottom - room, top + room, height - EDGE.bottom, EDGE.top, 25);
   if (form === "count") y.ticks = y.ticks.filter(Number.isInteger);
   if (first === last) x.ticks = [first];
   const at = steps.map(x);
@@ -127,7 +127,7 @@ function lines(field, { values, low, high, real, form }) {
       dot.toggleAttribute("hidden", values[k] === null);
       dot.setAttribute("cx", at[k]);
       dot.setAttribute("cy", y(values[k] ?? y.low));
-      label.textContent = steps[k].toLocaleString("en");
+      label.textContent = steps[k];
       label.setAttribute("x", Math.min(width - 24, Math.max(24, at[k])));
     },
   };
