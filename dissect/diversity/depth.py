@@ -37,17 +37,17 @@ FEWEST, MOST = 16, 1024  # samples
 CELLS = 4  # along each side of a featuremap
 GREY = 0.5
 ROUNDING = 16 * torch.finfo(torch.float32).eps ** 2  # share of a second moment: four roundings of float32 make as much
-LOST = 0.5  # of the rank that a control keeps
+LOST = 1 / 3  # of the rank that a control keeps
 LOST_ALONE, SURELY = 0.25, 0.5  # of the rank of the layer before, without a control; and the interval's upper end
 SHRUNK = 0.1  # of the share of the second moment that differs between samples
 
 
 def effective_rank(x: Tensor) -> float:
-    """The number of directions in which samples differ: exp of the entropy of the variance's shares along them.
+    """The number of directions in which samples differ: exp of the entropy of the shares of the deviation along them.
 
-    Shares are squared singular values, where Roy and Vetterli take the singular values themselves: squares are what
-    variance is the sum of, and a long tail of weak directions, as rounding makes, counts for little. Of k equally
-    strong directions both are k.
+    Shares are of the sum of singular values. Squared, as variances, the few strongest would decide: a good network's
+    samples differ in brightness and layout above all, and where it turns to these would pass for a loss, though all
+    detail is still there. Of k equally strong directions both are k.
 
     Args:
         x: (N, …) finite activations of N samples.
@@ -118,7 +118,7 @@ def depth_table(
 def where_it_dies(table: pd.DataFrame, control: pd.DataFrame | None) -> str | None:
     """The layer at which samples become alike, or None; both tables as of `depth_table`, of the same latents.
 
-    By rank first: of the layers that keep less than half of what the control's keep, beyond both intervals, the one
+    By rank first: of the layers that keep less than a third of what the control's keep, beyond both intervals, the one
     that keeps least beside it. The control is an untrained network of the same architecture: what a layer loses there,
     its shape loses. Without a control, a layer must keep less than a quarter, its interval below one half.
 
@@ -126,8 +126,9 @@ def where_it_dies(table: pd.DataFrame, control: pd.DataFrame | None) -> str | No
     under a tenth of the layer before's, beyond both intervals, the one where it falls furthest. Here the control has no
     say: its weights are as large as the network's, so that a bias that drowns the latent does so in both.
 
-    It tells where, not whether: a good network narrows as well, to the few directions that its data mostly differ in.
-    The embedded one does. Only images of a clearly lower rank than equally many real ones make it a loss.
+    It tells where, not whether: a good network narrows as well, to what its data differ in; the embedded ones keep about
+    half of what an untrained network keeps, where they keep least. Only images less varied than real ones make it a
+    loss.
 
     Raises:
         UsageError: the control is of other layers.
@@ -157,8 +158,8 @@ def _rank(gram: Tensor) -> float:
     centred = gram - mean - mean[:, None] + mean.mean()
     if centred.trace() <= ROUNDING * gram.trace():
         return float("nan")
-    variances = torch.linalg.eigvalsh(centred).clamp(min=0)  # rounding leaves zeros below zero
-    return float(torch.special.entr(variances / variances.sum()).sum().exp())
+    deviations = torch.linalg.eigvalsh(centred).clamp(min=0).sqrt()  # rounding leaves zeros below zero
+    return float(torch.special.entr(deviations / deviations.sum()).sum().exp())
 
 
 def _alike(gram: Tensor) -> float:

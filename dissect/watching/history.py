@@ -40,9 +40,9 @@ COLUMNS = (
 class Watched:
     """A folder of `Watch`.
 
-    info: samples, seed, layer, units, segmenter, names and colours (C,) of classes; of the reference: reference (its
-    name, or None), real_images, features (a note), zero (by metric value, low, high), real_deviation, real_share and
-    real_presence (C,), None without one; skipped (checkpoint and why); created, command, config.
+    info: generator, samples, seed, layer, units, segmenter, names and colours (C,) of classes; reference (its name, or
+    None), and with one real_images, features (a note), zero (by metric value, low, high), real_deviation, real_share
+    and real_presence (C,); skipped (checkpoint and why); created, command, config.
     """
 
     folder: Path

@@ -77,9 +77,11 @@ function runs(values) {
 function lines(field, { values, low, high, real, form }) {
   const { steps, alarms } = data;
   const [width, height] = [Math.max(field.clientWidth, 160), 128];
+  const signed = known(values).some((value) => value < 0); // else an interval below zero is one in name only
   const all = known([0, ...values, ...high, real]); // zero is always in sight, so that heights compare
-  const [bottom, top] = [Math.min(0, ...known(values)), Math.max(...all)];
-  const room = 0.06 * (top - bottom || 1);
+  const bottom = signed ? Math.min(...all, ...known(low)) : 0;
+  const top = Math.max(...all) || (signed ? 0 : 1);
+  const room = 0.06 * (top - bottom);
   const [first, last] = [steps[0], steps.at(-1)];
   const x = scale(first - (first === last), last + (first === last), EDGE.left, width - EDGE.right, 45);
   const y = scale(bottom && bottom - room, top + room, height - EDGE.bottom, EDGE.top, 25);
@@ -105,13 +107,8 @@ function lines(field, { values, low, high, real, form }) {
     svg("path", { class: "series", d: joined.map((run) => `M${path(run, values)}`).join("") }),
     ...dots.map((k) => svg("circle", { class: "dot", cx: at[k], cy: y(values[k]), r: 2.4 })),
   );
-  if (real !== null) {
-    const above = y(real) > y.end + 14 ? -5 : 13;
-    const far = (k) => (values[k] === null ? 0 : Math.abs(values[k] - real));
-    const [place, anchor] = far(0) > far(steps.length - 1) ? [x.start + 3, "start"] : [x.end, "end"];
-    picture.append(svg("path", { class: "real", d: `M${x.start},${y(real)}H${x.end}` }));
-    picture.append(words(place, y(real) + above, `real ${shown(real, form)}`, anchor, "real-name"));
-  }
+  if (real !== null) picture.append(svg("path", { class: "real", d: `M${x.start},${y(real)}H${x.end}` }));
+  field.parentElement.querySelector(".real-name").textContent = real === null ? "" : `real ${shown(real, form)}`;
   picture.append(over);
   field.replaceChildren(picture);
   return {
