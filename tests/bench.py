@@ -44,6 +44,7 @@ from ganatomy.reports.watch import write_watch
 from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
 
 CASES = {"scenes": "layer4", "wide": "layer6", "large": "layer4"}
+EVERY = [*CASES, "scan", "report", "watch", "memory"]
 LARGE = 96  # samples, at most, of the case `large`
 BATCHES = (2, 4, 8, 16, 32)  # tried for the floor
 MODES = ("off", "fast", "full")  # tests of labels
@@ -264,12 +265,10 @@ def peak_memory(samples: int) -> dict[str, object]:
 @click.command()
 @click.option("--samples", default=1000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-@click.option(
-    "--case", "cases", multiple=True, type=click.Choice([*CASES, "scan", "report", "watch", "memory"]), help="[default: all]"
-)
+@click.option("--case", "cases", multiple=True, type=click.Choice(EVERY), help="[default: all]")
 def main(samples: int, rounds: int, cases: tuple[str, ...]) -> None:
     """Measure."""
-    for case in cases or [*CASES, "scan", "report", "watch", "memory"]:
+    for case in cases or EVERY:
         if case == "memory":
             lines = [peak_memory(n) for n in (500, 5000)]
         elif case == "scan":

@@ -367,3 +367,14 @@ def test_what_is_given_stays_as_it_is() -> None:
     contributions(made, real)
     assert (made == copies[0]).all()
     assert (real == copies[1]).all()
+
+
+def test_what_has_lost_most_comes_before_what_has_lost_surely_and_before_what_took_its_place() -> None:
+    made = np.hstack([one_class(k, 400) for k in (300, 360, 200, 200)])
+    real = np.hstack([one_class(k, 400) for k in (200, 400, 280, 200)])
+    made[:, 3] *= 0.3  # as frequent as it should be, and a third as large
+    table = compare_classes(made, real, ["a", "b", "c", "d"])
+    assert table["class"].tolist() == ["d", "c", "b", "a"]
+    assert table.verdict.tolist() == ["smaller", "rarer", "rarer", "more frequent"]
+    left = table.share / table.real_share
+    assert left.tolist()[:3] == pytest.approx([0.3, 200 / 280, 0.9])

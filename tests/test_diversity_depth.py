@@ -224,7 +224,7 @@ def made(
         (made([0.9, 0.9, 0.1]), None, "image"),
         (made([0.9, 0.3, 1]), made([1, 0.91, 1]), "b"),
         (made([0.9, 0.3, 1]), made([1, 0.89, 1]), None),
-        (made([0.9, 0.3, 1]), made([1, 0.95, 1], spread=2.5), None),  # intervals meet
+        (made([0.9, 0.3, 1]), made([1, 0.95, 1], spread=3.5), None),  # intervals meet
         (made([0.3, 0.2, 1]), made([1, 0.5, 1]), "a"),  # less than the control by more
         (made([1, 1, 1], alikes=[0, 0.2, 0.95, 0.99]), None, "b"),
         (made([1, 1, 1], alikes=[0, 0.2, 0.91, 0.95]), None, None),

@@ -31,8 +31,9 @@ class Fitness:
         front: whether no other candidate is better in quality and in diversity.
         the metrics of `diversity.whole`, each with _low and _high, precision and coverage among them.
         critic_quality, critic_diversity, each with _low and _high, where a critic was given.
-    info: reference, real_images, images, compared (how many of them), features (a note), zero (of real images: by metric and of quality, diversity
-        and fitness: value, low, high), critic, sentence, caveats (by metric), created, command, config.
+    info: reference, real_images, images, compared (how many of them), features (a note), zero (of
+        real images: by metric and of quality, diversity and fitness: value, low, high), critic, sentence, caveats (by
+        metric), created, command, config.
     """
 
     folder: Path

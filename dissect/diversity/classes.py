@@ -31,7 +31,9 @@ Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """One row a class: missing ones first, then rarer ones, then the rest by q-value, larger differences first.
+    """One row a class: missing ones first, by real presence; then rarer and smaller ones, those that keep least of their
+    real share first; then the rest by q-value, larger differences first. What is not drawn leaves its place to others,
+    which are then more frequent: they come after it.
 
     Columns:
         class: of `names`, (C,).
@@ -39,6 +41,7 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
             pixels, and its 95 % interval (Wilson 1927); real_presence, real_low, real_high of the real ones.
         difference, difference_low, difference_high: presence - real_presence, and the 95 % interval made of the two
             (Newcombe 1998, method 10).
+        share, real_share: mean share of the pixels, over all images.
         p_presence: two-sided, Fisher's exact test of the counts.
         size, real_size, size_ratio: median share among images that have the class, and made over real; NaN without any.
         p_size: two-sided, Mann-Whitney U test of these shares; NaN with fewer than three images on a side.
@@ -59,11 +62,13 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
     p_presence = np.array([stats.fisher_exact(table).pvalue for table in counts])
     p_size, lean = np.array([_size_test(made[has[:, k], k], real[real_has[:, k], k]) for k in range(len(names))]).T
     q_presence, q_size = _q_values(np.stack([p_presence, p_size]))
+    share, real_share = made.mean(0), real.mean(0)
     size, real_size = (pd.DataFrame(side).where(side >= PRESENT).median().to_numpy() for side in (made, real))
 
     apart, resized = q_presence <= FALSE_DISCOVERIES, q_size <= FALSE_DISCOVERIES
     missing = apart & (presence == 0)
     cases = [missing, apart & (difference < 0), apart, resized & (lean < 0), resized]
+    verdict = np.select(cases, [MISSING, "rarer", "more frequent", "smaller", "larger"], "")
     table = pd.DataFrame(
         {
             "class": list(names),
@@ -76,6 +81,8 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
             "difference": difference,
             "difference_low": difference - np.hypot(presence - low, real_high - real_presence),
             "difference_high": difference + np.hypot(high - presence, real_presence - real_low),
+            "share": share,
+            "real_share": real_share,
             "p_presence": p_presence,
             "size": size,
             "real_size": real_size,
@@ -83,12 +90,13 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
             "p_size": p_size,
             "q_presence": q_presence,
             "q_size": q_size,
-            "verdict": np.select(cases, [MISSING, "rarer", "more frequent", "smaller", "larger"], ""),
+            "verdict": verdict,
         }
     )
-    # a class that is not drawn leaves its place to others, which are then more frequent: they come after it
-    lacking = np.where(missing, -1 - real_presence, np.where(apart & (difference < 0), -1, 0))
-    order = np.lexsort((-np.abs(difference), q_presence, lacking))  # the last key leads
+    lacking = np.isin(verdict, ("rarer", "smaller"))
+    within = np.where(missing, -real_presence, np.where(lacking, ratio(share, real_share), 0))
+    group = np.select([missing, lacking], [0, 1], 2)
+    order = np.lexsort((-np.abs(difference), q_presence, within, group))  # the last key leads
     return table.iloc[order].reset_index(drop=True)
 
 
