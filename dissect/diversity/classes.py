@@ -31,9 +31,9 @@ Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """One row a class: missing ones first, by real presence; then rarer and smaller ones, those that keep least of their
-    real share first; then the rest by q-value, larger differences first. What is not drawn leaves its place to others,
-    which are then more frequent: they come after it.
+    """One row a class: missing ones first, by real presence; then rarer and smaller ones, those that keep least of
+    their real share first; then the rest by q-value, larger differences first. What is not drawn leaves its place to
+    others, which are then more frequent: they come after it.
 
     Columns:
         class: of `names`, (C,).

@@ -126,8 +126,8 @@ def where_it_dies(table: pd.DataFrame, control: pd.DataFrame | None) -> str | No
     under a tenth of the layer before's, beyond both intervals, the one where it falls furthest. Here the control has no
     say: its weights are as large as the network's, so that a bias that drowns the latent does so in both.
 
-    It tells where, not whether: a good network narrows as well, to what its data differ in. The embedded ones keep about
-    half of what an untrained one keeps, where they keep least. Only images less varied than real ones make it a loss.
+    It tells where, not whether: a good network narrows as well, to what its data differ in. Where they keep least, the
+    embedded ones keep about half of what an untrained one keeps. Only images less varied than real ones make it a loss.
 
     Raises:
         UsageError: the control is of other layers.
