@@ -13,6 +13,7 @@ from ..dissect.repairs import TABLES as REPAIR_TABLES
 from ..dissect.repairs import Repair
 from . import figures
 from .console import blanks
+from .console_diversity import told_by
 from .diversity import STYLES
 from .interventions import class_rows, pairs
 from .pages import render, replaced, telling
@@ -102,7 +103,7 @@ def _diversity(found: Checkup) -> dict[str, Any] | None:
     return {
         "info": varied.info,
         "style": STYLES[varied.info["verdict"]],
-        "classes": blanks(varied.classes[varied.classes.verdict != ""]),
+        "classes": [row | {"q": told_by(row)} for row in blanks(varied.classes[varied.classes.verdict != ""])],
         "whole": blanks(varied.whole),
         "page": f"../{DIVERSITY}/report/index.html",
     }

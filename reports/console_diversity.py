@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -33,12 +34,17 @@ def show_diversity(found: Diversity) -> None:
     least = "none" if support["low"] is None else f"{support['low']:.3g}"
     screen.print(
         f"[dim]{info['images']} images, {info['real_images']} real ones: {escape(info['real'])}; "
-        f"{escape(info['config']['features'])}, not comparable with published values. ±: random halves. "
+        f"{escape(info['config']['features'])}, not comparable with published values. Intervals: random halves. "
         f"Segmentation distance {distance['value']:.3g} (real against real {distance['zero']:.3g}). "
         f"{support['pairs']} pairs of twins where chance gives 1: support from {least} to {most}."
     )
     _show_layers(found)
     screen.print(f"[{COLOURS[info['verdict']]}]{info['verdict']}[/]: {escape(info['sentence'])}")
+
+
+def told_by(row: Mapping[str, Any]) -> Any:
+    """The q-value that a class's verdict rests on."""
+    return row["q_size"] if row["verdict"] in ("smaller", "larger") else row["q_presence"]
 
 
 def _show_classes(found: Diversity) -> None:
@@ -51,7 +57,7 @@ def _show_classes(found: Diversity) -> None:
             escape(row["class"]),
             f"{row['presence']:.1%}",
             f"{row['real_presence']:.1%}",
-            shown_number(row["q_presence"], ".2g"),
+            shown_number(told_by(row), ".2g"),
             shown_number(row["size_ratio"], ".2f"),
             row["verdict"],
         )

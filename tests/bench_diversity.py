@@ -57,6 +57,7 @@ AGES = (5_000, 10_000, 20_000, 40_000)  # images shown to young checkpoints
 GENERATORS = ("progan_scenes", "dcgan_scenes")
 OTHERS, FITTING, SPLITS = 1000, 500, 2000  # added to seeds: of the reference, of what sabotage is chosen by, of splits
 LEVEL = 0.05
+LACKING = ("missing", "rarer", "smaller")  # verdicts of a suppressed class
 
 
 @cache
@@ -231,7 +232,7 @@ def sabotage_table(rows: Sequence[Row]) -> Iterator[Row]:
         if sabotage.startswith("without"):
             label = sabotage.removeprefix("without ")
             firsts = [(row["classes"] or ["none called"])[0] for row in group]
-            right = sum(first in (f"{label} missing", f"{label} rarer") for first in firsts)
+            right = sum(first in [f"{label} {verdict}" for verdict in LACKING] for first in firsts)
             found["first row"] = f"right in {right} of {len(group)}: {counted(firsts)}"
         found["layer named"] = counted(row["layer"] or "–" for row in group)
         yield found
