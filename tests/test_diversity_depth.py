@@ -211,7 +211,8 @@ def made(
     names = ["latent", *"abcdefg"[: len(kept) - 1], "image"]
     ends = {"alike_low": shared - reach, "alike_high": (shared + reach).clip(max=1)}
     kept_ends = {"kept_low": ratios / spread, "kept_high": ratios * spread}
-    return pd.DataFrame({"layer": names, "alike": shared, "kept": ratios} | ends | kept_ends)
+    ranks = np.where(shared < 1, 9.0, np.nan)  # all alike have none
+    return pd.DataFrame({"layer": names, "rank": ranks, "alike": shared, "kept": ratios} | ends | kept_ends)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +228,8 @@ def made(
         (made([0.9, 0.3, 1]), made([1, 0.95, 1], spread=3.5), None),  # intervals meet
         (made([0.3, 0.2, 1]), made([1, 0.5, 1]), "a"),  # less than the control by more
         (made([1, 1, 1], alikes=[0, 0.2, 0.95, 0.99]), None, "b"),
+        (made([1, 1, 1], alikes=[0, 0.2, 1, 1], reach=0), None, "b"),
+        (made([1, 1, 1], alikes=[1, 1, 1 - 1e-17, 1], reach=1e-18), None, None),  # one latent, over and over
         (made([1, 1, 1], alikes=[0, 0.2, 0.91, 0.95]), None, None),
         (made([1, 1, 1], alikes=[0, 0.2, 0.93, 0.95], reach=0.03), None, None),
         (made([1, 1, 1], alikes=[0, 0.15, 0.936, 0.95], reach=0.02), None, None),  # 0.084 is not under 0.083

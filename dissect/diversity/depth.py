@@ -140,6 +140,7 @@ def where_it_dies(table: pd.DataFrame, control: pd.DataFrame | None) -> str | No
         died = (kept < LOST) & (table.kept_high < control.kept_low)
     varied = (1 - table.alike) / (1 - table.alike).shift()
     shrunk = 1 - table.alike_low < SHRUNK * (1 - table.alike_high).shift()
+    shrunk &= table["rank"].shift().notna()  # what is all alike already cannot become so
     for left, lost in ((kept, died), (varied, shrunk)):
         if lost.any():
             return str(table.layer[left[lost].idxmin()])
