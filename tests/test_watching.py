@@ -142,7 +142,8 @@ def test_a_network_in_training_is_left_as_it_was(watch: Watch) -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     assert all(weight.grad is None and weight.requires_grad for weight in module.parameters())
     module(torch.randn(2, 6)).sum().backward()  # what it has kept can still be used
-    again = watch(module, 1)  # and its noise is the same
+    with torch.inference_mode():
+        again = watch(module, 1)  # and its noise is the same
     assert again["deviation"] == first["deviation"]
 
 
@@ -238,12 +239,15 @@ def test_scalars_are_those_of_the_lines(watch: Watch, monkeypatch: pytest.Monkey
 
 def test_checkpoints_are_followed_in_the_order_of_their_steps(watch: Watch, checkpoints: Path) -> None:
     (checkpoints / "G-150.pth").write_bytes(b"half a file")
+    diverged = {name: weight * float("nan") for name, weight in Painter().state_dict().items()}
+    torch.save(diverged, checkpoints / "G-170.pth")
     (checkpoints / "notes.txt").touch()
     rows = list(follow(checkpoints, watch, once=True, **HOW))
     assert [row["step"] for row in rows] == [100, 200, 1000, 2000]
     assert [row["alarms"].split(":")[0] for row in rows] == ["", "", "lost", "collapse; lost"]
     skipped = Watched.load(watch.folder).info["skipped"]
-    assert [Path(one["checkpoint"]).name for one in skipped] == ["G-150.pth"]
+    assert [Path(one["checkpoint"]).name for one in skipped] == ["G-150.pth", "G-170.pth"]
+    assert "not finite" in skipped[1]["why"]
     assert list(follow(checkpoints, watch, once=True, **HOW)) == []  # nothing has changed
     torch.save(Painter().state_dict(), checkpoints / "G-2000.pth")
     torch.save(Painter().state_dict(), checkpoints / "G-3000.pth")
@@ -255,7 +259,7 @@ def test_no_checkpoint_is_told(watch: Watch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no checkpoint"):
         list(follow(tmp_path, watch, once=True, options={}))
     (tmp_path / "G.pth").write_bytes(b"nothing")
-    with pytest.raises(DissectError, match=r"No checkpoint could be opened; .*G\.pth"):
+    with pytest.raises(DissectError, match=r"No checkpoint could be looked at; .*G\.pth"):
         list(follow(tmp_path, watch, once=True, options={}))
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...hooks.errors import UsageError
+from ...hooks.errors import DissectError, UsageError
 from ..diversity import whole
 from ..diversity.look import drawn, look, standard_of
 from ..features import count_reference, open_features, reference_images
@@ -112,7 +112,10 @@ def fitness(
             generator.latents([samples - 1])  # there may not be so many
             batch = batch_size or BATCH.get(generator.device.type, 16)
             with progress.task(f"generate: {name[-30:]}", samples) as advance:
-                seen = look(drawn(generator, samples, batch), extract, None, device, advance)
+                try:
+                    seen = look(drawn(generator, samples, batch), extract, None, device, advance)
+                except DissectError as error:
+                    raise DissectError(f"{name}: {error}") from error
             made.append(seen.standard(standard).features)
             pictures.append(seen.pictures[:SHOWN])
             if judge is not None:

@@ -31,7 +31,7 @@ def follow(
     """Look at the checkpoints in a folder, or that a pattern matches, by step; then at new and changed ones, for ever.
 
     Those that the watch's folder has a line of, and that have not changed since, are passed over. A file that cannot be
-    opened as a generator is skipped, with its reason in `watch.skipped`.
+    opened as a generator or looked at is skipped, with its reason in `watch.skipped`.
 
     Args:
         place: see `checkpoints`.
@@ -44,8 +44,8 @@ def follow(
     Yields the row of each, see `Watch.__call__`.
 
     Raises:
-        UsageError: with `once`, nothing is there.
-        DissectError: with `once`, none could be opened; a line cannot be written.
+        UsageError: with `once`, nothing is there; the watch cannot look as it was asked to.
+        DissectError: with `once`, none could be looked at.
     """
     device = usable_device(device)
     done = _looked_at(watch.folder)
@@ -66,12 +66,19 @@ def follow(
             except DissectError as error:
                 watch.skipped.append({"checkpoint": str(path), "why": str(error)})
                 continue
-            yield watch(generator, step_of(path), checkpoint=str(path))
+            try:
+                row = watch(generator, step_of(path), checkpoint=str(path))
+            except UsageError:  # of what was asked, the same for every checkpoint
+                raise
+            except DissectError as error:  # such as weights that are not finite
+                watch.skipped.append({"checkpoint": str(path), "why": str(error)})
+                continue
             looked = True
+            yield row
         if once:
             if not looked and watch.skipped:
                 skipped = watch.skipped[0]
-                raise DissectError(f"No checkpoint could be opened; {skipped['checkpoint']}: {skipped['why']}")
+                raise DissectError(f"No checkpoint could be looked at; {skipped['checkpoint']}: {skipped['why']}")
             return
         before = there
         time.sleep(POLL)

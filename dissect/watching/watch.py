@@ -129,7 +129,7 @@ class Watch:
         """
         started, when = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
         module = model.module if isinstance(model, Generator) else model
-        with _untouched(module), at_work(), torch.no_grad():
+        with _untouched(module), at_work(), torch.inference_mode(False), torch.no_grad():
             generator = self._generator(model)
             self._opened = opened = self._opened or self._open(generator)
             size = generator(generator.latents([0])).shape[2:]
