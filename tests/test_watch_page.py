@@ -248,7 +248,7 @@ def test_names_from_elsewhere_are_text(page: Any, tmp_path: Path) -> None:
     assert set(page.locator("#classes .what").all_text_contents()) == set(names)
     expect(page.locator("#alarms td div")).to_have_text(f"lost: {names[1]}")
     expect(page.locator("#skipped td")).to_have_text(["<b>broken</b>", hostile])
-    expect(page.locator(".figures small")).to_have_text(["1 skipped", "<i>photos"])
+    expect(page.locator(".figures small")).to_have_text(["1 skipped", "of <i>photos"])
     chart(page, hostile).locator(".field").focus()
     expect(page.locator("#readout")).to_have_text(f"Step 2000 · <u>2</u>\nlost: {names[1]}")
     assert "background:#999999" in chart(page, hostile).locator(".chip").get_attribute("style")

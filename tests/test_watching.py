@@ -287,6 +287,7 @@ def test_a_live_watch_sees_what_appears_and_ends_by_ctrl_c(checkpoints: Path, tm
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     try:
         _until(lambda: _steps(tmp_path / "it") == [100, 200, 1000, 2000])
@@ -312,3 +313,10 @@ def _until(condition: Any) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it did not come")
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(checkpoints: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    watch = Watch(tmp_path / "file" / "watch", segmenter=ColourSegmenter(), layer="paint")
+    with pytest.raises(DissectError, match="cannot be used"):
+        next(follow(checkpoints, watch, **HOW))

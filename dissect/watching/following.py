@@ -12,6 +12,7 @@ from ...hooks.errors import DissectError, UsageError
 from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
 from ..generators.zoo import load_generator
 from ..models import usable_device
+from ..run_folder import locked
 from .history import Watched
 from .watch import Watch
 
@@ -45,16 +46,18 @@ def follow(
 
     Raises:
         UsageError: with `once`, nothing is there; the watch cannot look as it was asked to.
-        DissectError: with `once`, none could be looked at.
+        DissectError: the watch's folder cannot be written; with `once`, none could be looked at.
     """
     device = usable_device(device)
+    if once and not checkpoints(place):
+        raise UsageError(f"{place} holds no checkpoint ({', '.join(CHECKPOINTS)}); name a folder or a pattern.")
+    with locked(watch.folder):  # if nothing can be written there, it is told at once
+        pass
     done = _looked_at(watch.folder)
     before: dict[Path, State] = {}
     looked = bool(done)
     while True:
         there = {path: state for path in checkpoints(place) if (state := _state(path))}
-        if once and not there:
-            raise UsageError(f"{place} holds no checkpoint ({', '.join(CHECKPOINTS)}); name a folder or a pattern.")
         for path, state in there.items():
             changed, _ = state
             whole = once or state == before.get(path) or changed < time.time() - POLL
