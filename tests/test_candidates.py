@@ -129,12 +129,13 @@ def test_the_table_is_what_the_definitions_give() -> None:
     assert choice(table).endswith("not to be told from it: alike-3.")
 
 
-def test_one_candidate_is_the_fittest_and_nothing_is_zero() -> None:
+def test_one_candidate_is_the_fittest_but_nothing_is_unfit() -> None:
     figures = planted(0.5, 0.5, 1)[None]
     figures[:, :, QUALITY] = figures[:, :, DIVERSITY] = 0
     table = fitness_table(["only"], figures)
     assert table.fitness.tolist() == [0]
-    assert choice(table).startswith("only is fittest: fitness 0.000")
+    assert choice(table).startswith("No candidate can be called fit")
+    assert choice(fitness_table(["only"], planted(0.5, 0.5, 1)[None])).startswith("only is fittest: fitness 0.500")
 
 
 def test_the_truly_fittest_is_among_the_equal_ones() -> None:

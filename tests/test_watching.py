@@ -142,7 +142,7 @@ def test_a_network_in_training_is_left_as_it_was(watch: Watch) -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     assert all(weight.grad is None and weight.requires_grad for weight in module.parameters())
     module(torch.randn(2, 6)).sum().backward()  # what it has kept can still be used
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         again = watch(module, 1)  # and its noise is the same
     assert again["deviation"] == first["deviation"]
 

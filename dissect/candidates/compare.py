@@ -189,6 +189,8 @@ def fit(figures: Figures) -> Figures:
 def choice(table: pd.DataFrame) -> str:
     """Which to take, in a sentence, of the table of `Fitness`."""
     first, equal = table.iloc[0], list(table.candidate[table.equal])[1:]
+    if not first.fitness:
+        return "No candidate can be called fit: none both draws images like the real ones and covers them."
     said = (
         f"{first.candidate} is fittest: fitness {first.fitness:.3f} ({first.fitness_low:.3f} to "
         f"{first.fitness_high:.3f}), quality {first.quality:.3f}, diversity {first.diversity:.3f}"

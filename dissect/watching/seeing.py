@@ -187,7 +187,8 @@ def line(seen: Seen, real: Real | None, names: tuple[str, ...], seed: int) -> di
     found = peaks(seen.spectrum, seen.periods, real.spectrum if real else None)
     if len(found):
         top = found.iloc[0]
-        row |= {"ripple": top.excess, "ripple_low": top.low, "ripple_high": top.high, "grid": top.period}
+        row |= {f"ripple{end}": float(top[name]) for end, name in (("", "excess"), ("_low", "low"), ("_high", "high"))}
+        row["grid"] = top.period
     labelled = seen.units[seen.units.labelled]
     row |= {"peaks": int(found.peak.sum()), "labelled": len(labelled), "covered": labelled.label.nunique()}
     row |= {f"{SHARE}{name}": share for name, share in zip(names, look.shares.mean(0), strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,7 +129,7 @@ class Watch:
         """
         started, when = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
         module = model.module if isinstance(model, Generator) else model
-        with _untouched(module), at_work(), torch.inference_mode(False), torch.no_grad():
+        with _untouched(module), at_work():
             generator = self._generator(model)
             self._opened = opened = self._opened or self._open(generator)
             size = generator(generator.latents([0])).shape[2:]
@@ -258,9 +258,17 @@ def _described(seen: Seen, real: Real | None) -> dict[str, Any]:
 
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
-    """Afterwards torch's random numbers and the modes of the module's parts are as they were."""
+    """Inside, torch is as it is by itself, but without gradients, whatever the training has set. Afterwards its random
+    numbers and the modes of the module's parts are as they were.
+    """
     modes = [(part, part.training) for part in module.modules()]
-    with torch.random.fork_rng(devices=[place.index for place in _gpus(module)]):
+    gpus = _gpus(module)
+    with ExitStack() as stack:
+        for kind in ("cpu", *(["cuda"] if gpus else [])):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[place.index for place in gpus]))
         try:
             yield
         finally:
