@@ -170,13 +170,14 @@ def fitness_table(names: Sequence[str], figures: Figures) -> pd.DataFrame:
         better = (figures[:, 0, [QUALITY, DIVERSITY]] > mine[0, [QUALITY, DIVERSITY]]).all(1)
         ends = _ends(mine)
         rows.append(
-            {"candidate": name, "step": np.nan if (step := step_of(name)) is None else step}
+            {"candidate": name, "step": step_of(name)}
             | _columns({name: ends[name] for name in ("quality", "diversity", "fitness")})
             | {"behind": behind[0], "behind_low": low, "behind_high": high}
             | {"equal": not low > 0, "front": not better.any()}
             | _columns({metric: ends[metric] for metric in whole.METRICS})
         )
-    return pd.DataFrame(rows).sort_values("behind", kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows).astype({"step": "Int64"})  # whole, where some have none
+    return table.sort_values("behind", kind="stable", ignore_index=True)
 
 
 def fit(figures: Figures) -> Figures:

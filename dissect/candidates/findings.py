@@ -24,7 +24,7 @@ class Fitness:
     """Quality and diversity of each candidate.
 
     table: one row a candidate, fittest first. Columns:
-        candidate; step, the last number in its name, NaN without one.
+        candidate; step, the last number in its name, missing without one.
         quality, diversity, fitness, each with _low and _high: precision, coverage and their harmonic mean.
         behind, behind_low, behind_high: the fittest's fitness less this one's; 0 and NaN of the fittest itself.
         equal: whether it cannot be told from the fittest.

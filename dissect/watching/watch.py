@@ -112,7 +112,7 @@ class Watch:
     def __call__(
         self,
         model: Generator | nn.Module,
-        step: float | None = None,
+        step: int | None = None,
         *,
         checkpoint: str = "",
     ) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Watch:
             watched = self._begun(opened, generator.name)
             row = {
                 "checkpoint": checkpoint,
-                "step": len(watched.lines) if step is None else step,
+                "step": len(watched.lines) if step is None else int(step),
                 "created": when,
                 "sha256": fingerprint(module),
                 "alarms": "",
