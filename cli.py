@@ -275,7 +275,7 @@ def segmenters(*, quiet: bool) -> object:
 @main.command(epilog=examples("scenes"))
 @click.option("--n", default=1000, show_default=True, help="How many scenes.")
 @click.option("--out", type=a_file, required=True, help="New folder: images/, masks/, classes.csv.")
-@click.option("--side", default=64, show_default=True, help="Image side in pixels.")
+@click.option("--side", default=128, show_default=True, help="Image side in pixels.")
 @click.option("--seed", default=0, show_default=True)
 @common
 def scenes(*, n: int, out: Path, side: int, seed: int, quiet: bool) -> object:

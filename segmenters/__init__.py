@@ -111,7 +111,7 @@ def table() -> list[Row]:
     rows = [
         Row(
             spec="scenes",
-            title="U-Net for the embedded church scenes, 64x64",
+            title="U-Net for the embedded church scenes, 128x128",
             classes=len(scenes.VOCABULARY),
             origin="in the package",
             licence="MIT",

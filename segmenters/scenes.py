@@ -1,4 +1,4 @@
-"""The embedded segmenter: a small U-Net that names the pixels of church scenes, 64×64 and thereabouts."""
+"""The embedded segmenter: a small U-Net that names the pixels of church scenes, 128×128 and thereabouts."""
 
 from __future__ import annotations
 
@@ -11,24 +11,34 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).parent / "weights" / "scenes.safetensors"
-SIDE = 64  # pixels; images of another size are resized to it and the labels back
+SIDE = 128  # pixels; images of another size are resized to it and the labels back
 CONFIDENCE = 0.5  # a pixel whose best class is less probable stays unlabelled
 
 # name, category, display colour
 CLASSES: tuple[tuple[str, str, str], ...] = (
     ("sky", "object", "#8cc4f0"),
     ("cloud", "object", "#e8eef5"),
+    ("sun", "object", "#ffd84a"),
     ("mountain", "object", "#7d86a3"),
+    ("water", "object", "#3a7ca5"),
     ("grass", "object", "#8ccf5a"),
+    ("snow", "object", "#bcd0dc"),
     ("path", "object", "#d9bf8c"),
     ("tree", "object", "#1f7a3a"),
     ("bush", "object", "#5a9e4b"),
     ("building", "object", "#c9a27e"),
     ("tower", "object", "#a8744f"),
     ("roof", "part", "#b5473c"),
+    ("spire", "part", "#7c2f4f"),
     ("dome", "part", "#3fa79a"),
     ("door", "part", "#6b3f1d"),
     ("window", "part", "#2f4fa8"),
+    ("clock", "part", "#f2f0d0"),
+    ("fence", "object", "#a08c6e"),
+    ("person", "object", "#d8337a"),
+    ("lamp", "object", "#f08c1e"),
+    ("boat", "object", "#8a3ff0"),
+    ("balloon", "object", "#f0503c"),
 )
 VOCABULARY = Vocabulary(
     names=tuple(name for name, _, _ in CLASSES),
@@ -38,7 +48,7 @@ VOCABULARY = Vocabulary(
 
 
 def network() -> nn.Module:
-    """images (N, 3, 64, 64) in [-2, 2] -> class scores (N, 13, 64, 64), with random weights."""
+    """images (N, 3, 128, 128) in [-2, 2] -> class scores (N, 23, 128, 128), with random weights."""
     import segmentation_models_pytorch as smp
 
     return smp.Unet(
@@ -56,7 +66,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 class ScenesSegmenter:
-    """Church scenes in 13 classes. Trained on renders alone, never on generated images."""
+    """Church scenes in 23 classes. Trained on renders alone, never on generated images."""
 
     name = "scenes"
     vocabulary = VOCABULARY
@@ -85,7 +95,7 @@ class ScenesSegmenter:
         return labels
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """images (N, 3, H, W) in [0, 1] -> (N, 13, H, W) in [0, 1], differentiable."""
+        """images (N, 3, H, W) in [0, 1] -> (N, 23, H, W) in [0, 1], differentiable."""
         from torch.nn import functional as F
 
         chances = self._scores(images).softmax(1)
@@ -94,7 +104,7 @@ class ScenesSegmenter:
         return chances
 
     def _scores(self, images: Tensor) -> Tensor:
-        """images (N, 3, H, W) in [0, 1] -> class scores (N, 13, 64, 64)."""
+        """images (N, 3, H, W) in [0, 1] -> class scores (N, 23, 128, 128)."""
         import torch
         from torch.nn import functional as F
 

@@ -2,6 +2,7 @@
 
     python tests/bench.py                      # all cases
     python tests/bench.py --samples 1000 --case scenes --rounds 3
+    python tests/bench.py --device cuda --case scenes --case large --case scan --case ablate --samples 10000
 
 Prints one JSON line a case. Floor and run alternate within one process and with the same number of threads, the floor
 in the batch size in which it is fastest and with memory kept as a run keeps it (`plain`: as torch comes, but for what
@@ -15,7 +16,9 @@ of the size of those for ADE20K (SegFormer-B1, 150 classes), both with random we
 each of the 256 units of `wide` alone on 64 samples, and compares that with 256 plain passes over them, forward and
 segmentation, timed before, between and after. `report` writes the report of 512 units on images of 256 pixels with the
 spectrum of photographs: seconds and megabytes. `watch` looks at `progan_scenes` as a training's callback does, page
-included, and compares that with drawing and segmenting the same 64 latents.
+included, and compares that with drawing and segmenting the same 64 latents. `ablate` measures 20 units of `wide` off,
+with ten random sets, on 256 samples. On a GPU all samples of `large` are taken, lines hold the peak of its memory, and
+the run is timed once more in bfloat16.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, load_generator, run
+from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, ablate, load_generator, run
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.resources import BATCH, Threads, at_work
@@ -44,34 +47,34 @@ from ganatomy.reports.watch import write_watch
 from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
 
 CASES = {"scenes": "layer4", "wide": "layer6", "large": "layer4"}
-EVERY = [*CASES, "scan", "report", "watch", "memory"]
-LARGE = 96  # samples, at most, of the case `large`
-BATCHES = (2, 4, 8, 16, 32)  # tried for the floor
+EVERY = [*CASES, "scan", "ablate", "report", "watch", "memory"]
+LARGE = 96  # samples, at most, of the case `large` on a CPU
+BATCHES = {"cpu": (2, 4, 8, 16, 32), "cuda": (32, 64, 128, 256)}  # tried for the floor
 MODES = ("off", "fast", "full")  # tests of labels
 SCANNED = 64  # samples
 
 
-def generator(case: str) -> Generator:
+def generator(case: str, device: str = "cpu") -> Generator:
     """The generator of a case."""
     if case == "scenes":
-        return load_generator("progan_scenes")
+        return load_generator("progan_scenes", device=device)
     torch.manual_seed(0)
     latent, widths = (64, (256, 256, 256, 128, 64)) if case == "wide" else (512, (512, 512, 512, 256, 128, 64, 32))
-    module = ProGAN(latent, widths).to(memory_format=torch.channels_last).requires_grad_(False)
+    module = ProGAN(latent, widths).to(device).to(memory_format=torch.channels_last).requires_grad_(False)
     layers = tuple(f"layer{i}" for i in range(1, 2 * len(widths) + 1))
     return Generator(module=module, name=case, source=NormalLatents((latent,)), layers=layers)
 
 
-def namer(case: str) -> Segmenter:
+def namer(case: str, device: str = "cpu") -> Segmenter:
     """The segmenter of a case; for `large` one of the size of those trained on ADE20K, which knows nothing."""
     if case != "large":
-        return load_segmenter("scenes")
+        return load_segmenter("scenes", device)
     from segmentation_models_pytorch import Segformer
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         Segformer("mit_b1", encoder_weights=None, classes=150).save_pretrained(folder)
-        return load_segmenter(f"hub:{folder}")
+        return load_segmenter(f"hub:{folder}", device)
 
 
 @torch.inference_mode()
@@ -83,11 +86,19 @@ def floor(model: Generator, segmenter: Segmenter, samples: int, batch: int = BAT
         for start in range(0, samples, batch):
             with threads:
                 segmenter(model(model.latents(range(start, min(start + batch, samples)))))
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def dissected(
-    model: Generator, segmenter: Segmenter, case: str, samples: int, folder: Path, significance: str = "fast"
+    model: Generator,
+    segmenter: Segmenter,
+    case: str,
+    samples: int,
+    folder: Path,
+    significance: str = "fast",
+    precision: str = "float32",
 ) -> tuple[float, Dissection]:
     """Seconds to finished tables."""
     started = time.perf_counter()
@@ -97,35 +108,47 @@ def dissected(
         segmenter=segmenter,
         samples=samples,
         significance=significance,
+        precision=precision,
+        device=model.device.type,
         out=folder,
         quiet=True,
     )
     return time.perf_counter() - started, found
 
 
-def compare(case: str, samples: int, rounds: int) -> dict[str, object]:
+def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, object]:
     """One line of results."""
-    model, segmenter = generator(case), namer(case)
+    model, segmenter = generator(case, device), namer(case, device)
     threads = torch.get_num_threads()
-    samples = min(samples, LARGE) if case == "large" else samples
-    some = min(samples // 4, 128)
+    samples = min(samples, LARGE) if case == "large" and device == "cpu" else samples
+    some = min(samples // 4, 128 if device == "cpu" else 512)
     floor(model, segmenter, some)  # a warm-up
-    batch = min(BATCHES, key=lambda size: min(floor(model, segmenter, some, size) for _ in range(2)))
-    taken: dict[str, list[float]] = {name: [] for name in ("plain", "floor", *MODES, "report")}
+    batch = min(BATCHES[device], key=lambda size: min(floor(model, segmenter, some, size) for _ in range(2)))
+    taken: dict[str, list[float]] = {name: [] for name in ("plain", "floor", *MODES, "report", "bfloat16")}
     for _ in range(rounds):
         torch.set_num_threads(threads)
         taken["plain"].append(floor(model, segmenter, samples, batch, kept=False))
         torch.set_num_threads(threads)
         taken["floor"].append(floor(model, segmenter, samples, batch))
-        for mode in MODES:
+        for mode in MODES if device == "cpu" else (*MODES[:2], "bfloat16"):
             torch.set_num_threads(threads)
+            lower = mode == "bfloat16"
             with tempfile.TemporaryDirectory() as folder:
-                seconds, found = dissected(model, segmenter, case, samples, Path(folder) / "run", mode)
+                seconds, found = dissected(
+                    model,
+                    segmenter,
+                    case,
+                    samples,
+                    Path(folder) / "run",
+                    "off" if lower else mode,
+                    mode if lower else "float32",
+                )
                 taken[mode].append(seconds)
                 if mode == "fast":
                     started = time.perf_counter()
                     write_report(found)
                     taken["report"].append(seconds + time.perf_counter() - started)
+    taken = {name: seconds for name, seconds in taken.items() if seconds}
 
     def ratio(above: str, below: str) -> float:
         return round(statistics.median(a / b for a, b in zip(taken[above], taken[below], strict=True)), 3)
@@ -140,14 +163,28 @@ def compare(case: str, samples: int, rounds: int) -> dict[str, object]:
         "tables_over_floor": ratio("off", "floor"),
         "fast_over_floor": ratio("fast", "floor"),
         "fast_over_off": ratio("fast", "off"),
-        "full_over_off": ratio("full", "off"),
         "report_over_floor": ratio("report", "floor"),
+        **(
+            {"full_over_off": ratio("full", "off")}
+            if device == "cpu"
+            else {"bf16_over_floor": ratio("bfloat16", "floor")}
+        ),
+        **machine(device),
     }
 
 
-def scan(case: str = "wide", parts: int = 4) -> dict[str, object]:
+def machine(device: str) -> dict[str, object]:
+    """The card and the most memory that it gave, in GiB."""
+    if device == "cpu":
+        return {}
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    torch.cuda.reset_peak_memory_stats()
+    return {"device": torch.cuda.get_device_name(), "peak_gib": round(peak, 2)}
+
+
+def scan(device: str, case: str = "wide", parts: int = 4) -> dict[str, object]:
     """A scan of all 256 units in `parts`, between plain passes over the same samples."""
-    model, segmenter = generator(case), load_segmenter("scenes")
+    model, segmenter = generator(case, device), load_segmenter("scenes", device)
     subject = Subject.open(model, segmenter, CASES[case])
     units = subject.shape[0]
     floor(model, segmenter, SCANNED)  # a warm-up
@@ -166,6 +203,37 @@ def scan(case: str = "wide", parts: int = 4) -> dict[str, object]:
         "plain_s": round(middle, 3),
         "scan_s": round(seconds, 1),
         "scan_over_plain": round(seconds / units / middle, 3),
+        **machine(device),
+    }
+
+
+def ablated(device: str, case: str = "wide", samples: int = 256) -> dict[str, object]:
+    """An ablation of 20 units with its ten random sets, over as many plain passes over its samples."""
+    model, segmenter = generator(case, device), load_segmenter("scenes", device)
+    with tempfile.TemporaryDirectory() as folder:
+        _, found = dissected(model, segmenter, case, samples, Path(folder) / "run", "off")
+        plain = min(floor(model, segmenter, samples, 64) for _ in range(3))
+        started = time.perf_counter()
+        effects = ablate(
+            found,
+            units=range(20),
+            label="tree",
+            samples=samples,
+            generator=model,
+            segmenter=segmenter,
+            device=device,
+            quiet=True,
+        )
+        seconds = time.perf_counter() - started
+    passes = 1 + len(effects.sets)
+    return {
+        "case": f"ablate {case}",
+        "samples": samples,
+        "passes": passes,
+        "plain_s": round(plain, 3),
+        "ablate_s": round(seconds, 2),
+        "ablate_over_plain": round(seconds / passes / plain, 3),
+        **machine(device),
     }
 
 
@@ -266,19 +334,22 @@ def peak_memory(samples: int) -> dict[str, object]:
 @click.option("--samples", default=1000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--case", "cases", multiple=True, type=click.Choice(EVERY), help="[default: all]")
-def main(samples: int, rounds: int, cases: tuple[str, ...]) -> None:
+@click.option("--device", type=click.Choice(list(BATCHES)), default="cpu", show_default=True)
+def main(samples: int, rounds: int, cases: tuple[str, ...], device: str) -> None:
     """Measure."""
     for case in cases or EVERY:
         if case == "memory":
             lines = [peak_memory(n) for n in (500, 5000)]
         elif case == "scan":
-            lines = [scan()]
+            lines = [scan(device)]
+        elif case == "ablate":
+            lines = [ablated(device)]
         elif case == "watch":
             lines = [watched(rounds)]
         elif case == "report":
             lines = [report(samples)]
         else:
-            lines = [compare(case, samples, rounds)]
+            lines = [compare(case, samples, rounds, device)]
         for line in lines:
             click.echo(json.dumps(line))
 

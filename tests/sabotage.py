@@ -34,6 +34,7 @@ SCANNED, SCANNED_LAYERS = 16, 2  # images on which units are ablated alone, and 
 ENOUGH = 500  # latents that are chosen
 GONE = 0.1  # of a class's presence: what may be left of one that is suppressed
 SHRINK = 0.05  # of the deviation from the mean
+RECIPE = ["--latent", "64", "--batch", "16", "--ratio", "0.6", "--discriminator", "16,32,64,128,192"]  # of dcgan_scenes
 KINDS = ("rank 1", "rank 2", "rank 4", f"shrunk to {SHRINK}")  # of bottlenecks
 
 
@@ -174,8 +175,8 @@ def early(folder: Path, ages: Sequence[int]) -> list[Path]:
     found = [folder / f"{age:07d}.pt" for age in sorted(ages)]
     for age, file in zip(sorted(ages), found, strict=True):
         if not file.exists():
-            module = "ganatomy.dissect.scenes.train_generator"
-            options = ["--architecture", "dcgan", "--out", str(folder / "training"), "--images", str(age)]
+            module = "ganatomy.dissect.recipes.train_generator"
+            options = ["--architecture", "dcgan", "--out", str(folder / "training"), "--images", str(age), *RECIPE]
             subprocess.run([sys.executable, "-m", module, *options], check=True, capture_output=True)
             shutil.copy(folder / "training" / "generator.pt", file)
     return found

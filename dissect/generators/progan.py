@@ -24,7 +24,7 @@ MOST_RGB_SIZE = 1 << 14  # pixels; a larger size in a key is a mistake
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Divide each pixel's feature vector by its root mean square over channels (Karras et al. 2018, section 4.2)."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+    return x * torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-8).to(x.dtype)  # autocast would go on in float32
 
 
 class WScale(nn.Module):
@@ -36,7 +36,7 @@ class WScale(nn.Module):
         self.b = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.b[:, None, None]
+        return x * self.scale + self.b[:, None, None].to(x.dtype)
 
 
 class Block(nn.Module):

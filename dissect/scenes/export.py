@@ -16,7 +16,7 @@ from .render import render
 CHUNK = 2**19  # pixels drawn at once
 
 
-def export(count: int, out: Path, *, side: int = 64, seed: int = 0, quiet: bool = False) -> None:
+def export(count: int, out: Path, *, side: int = 128, seed: int = 0, quiet: bool = False) -> None:
     """Write images/000000.png … (RGB), masks/000000.png … (palette; pixel = class index) and classes.csv.
 
     Raises:
