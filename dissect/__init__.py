@@ -2,7 +2,7 @@
 
 from ganatomy import dissect
 
-run = dissect.run("progan_scenes", layers=["layer4"], samples=1000)
+run = dissect.run("progan_scenes", layers=["layer5"], samples=1000)
 run.units.query("label == 'tree'").head()
 """
 

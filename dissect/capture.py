@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
 from ..hooks.tap import Tap
-from ..segmenters import check_labels
+from ..segmenters import check_labels, check_range, check_shape
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from .generators.base import Generator
@@ -23,6 +24,7 @@ from .side_by_side import pairs, side_by_side
 from .spool import Spool
 
 THUMBNAIL = 256  # pixels
+EXTREMES = "extremes"  # least and greatest label of a batch (1, 2): checked, not kept
 
 PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 COMPARED = 16  # samples on which a lower precision is compared with float32
@@ -131,7 +133,16 @@ def capture(
     networks = pairs(generator, segmenter, math.prod(plan.image))
     batch = batch or BATCH.get(generator.device.type, 16)
     with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
+        last: _Shard | None = None  # drawn but not read yet: a GPU works on the next one meanwhile
         written: Future[None] | None = None
+
+        def finish(shard: _Shard) -> None:
+            nonlocal written
+            arrays = shard.arrays(segmenter)
+            if written:
+                written.result()
+            written = writer.submit(spool.write, shard.number, arrays)
+
         left = [shard for shard in spool.missing() if shard in spool.here]
         while left:
             todo = [part for shard in left for part in _batches(spool.indices(shard), batch)]
@@ -142,13 +153,13 @@ def capture(
                     advance(len(part))
                     if part.stop < spool.indices(left[0]).stop:
                         continue
-                    if generator.device.type == "cuda":
-                        torch.cuda.synchronize(generator.device)  # the last copies are still on their way
-                    whole = {name: torch.cat([one[name] for one in parts]).numpy() for name in arrays}
-                    if written:
-                        written.result()
-                    written = writer.submit(spool.write, left.pop(0), whole)
-                    parts = []
+                    if last:
+                        finish(last)
+                    last, parts = _Shard.of(left[0], parts, generator.device), []
+                    if last.copied is None:
+                        finish(last)
+                        last = None
+                    left.pop(0)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -156,8 +167,36 @@ def capture(
                     raise DissectError("Memory does not suffice for one sample; try another --device.") from error
                 advance(-sum(len(one["labels"]) for one in parts))  # they are drawn again
                 batch, networks = max(1, batch // 2), networks[: max(1, len(networks) // 2)]
+        if last:
+            finish(last)
         if written:
             written.result()
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The batches of a shard, on their way from a GPU until `copied` has come to pass; on a CPU they are there."""
+
+    number: int
+    parts: list[dict[str, Tensor]]
+    copied: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, number: int, parts: list[dict[str, Tensor]], device: torch.device) -> _Shard:
+        """A shard all of whose batches have been asked for."""
+        copied = torch.cuda.Event() if device.type == "cuda" else None
+        if copied:
+            copied.record(torch.cuda.current_stream(device))
+        return cls(number, parts, copied)
+
+    def arrays(self, segmenter: Segmenter) -> dict[str, NDArray[Any]]:
+        """What the spool keeps, once it is there. Raises DissectError for labels that are no classes."""
+        if self.copied:
+            self.copied.synchronize()
+        whole = {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
+        extremes = whole.pop(EXTREMES)
+        check_range(int(extremes[:, 0].min()), int(extremes[:, 1].max()), segmenter)
+        return {name: array.numpy() for name, array in whole.items()}
 
 
 def _batches(indices: range, size: int) -> list[range]:
@@ -166,7 +205,9 @@ def _batches(indices: range, size: int) -> list[range]:
 
 @torch.inference_mode()
 def _sample(plan: Plan, generator: Generator, segmenter: Segmenter, indices: Sequence[int]) -> dict[str, Tensor]:
-    return to_spool(plan, *forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision))
+    found = forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision, check_shape)
+    extremes = torch.stack(found[2].aminmax())[None]
+    return {**to_spool(plan, *found), EXTREMES: _to_host(extremes)}  # read with the rest, so that a GPU need not wait
 
 
 def to_spool(plan: Plan, images: Tensor, features: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
@@ -190,9 +231,14 @@ def _to_host(x: Tensor) -> Tensor:
 
 @torch.no_grad()  # inference mode would leave tensors behind that a network in training cannot use
 def forward(
-    generator: Generator, segmenter: Segmenter, layers: Sequence[str], indices: Sequence[int], precision: str
+    generator: Generator,
+    segmenter: Segmenter,
+    layers: Sequence[str],
+    indices: Sequence[int],
+    precision: str,
+    check: Callable[[Tensor, Tensor, Segmenter], None] = check_labels,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """images (n, 3, H, W), featuremaps by layer, labels (n, P, H, W).
+    """images (n, 3, H, W), featuremaps by layer, labels (n, P, H, W) that pass `check`.
 
     Raises:
         DissectError: a network failed or returned something else than images or labels.
@@ -202,7 +248,7 @@ def forward(
         with lower, Tap(generator.module, layers) as tap:
             images = generator(generator.latents(indices))
             labels = segmenter(images)
-        check_labels(labels, images, segmenter)
+        check(labels, images, segmenter)
     except DissectError:
         raise
     except Exception as error:  # whatever the user's networks raise

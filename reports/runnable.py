@@ -4,69 +4,69 @@ from __future__ import annotations
 
 _EXAMPLES = {
     "dissect": """
-  dissect run --model progan_scenes --layer 4
+  dissect run --model progan_scenes --layer 5
   dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
-  dissect run --model progan_scenes --layer 4 --shard 1/2
-  dissect merge runs/progan_scenes-layer4-shard-*
-  dissect ablate runs/progan_scenes-layer4 --class tree
-  dissect insert runs/progan_scenes-layer4 --class door
-  dissect scan runs/progan_scenes-layer4 --class tree
-  dissect artifacts runs/progan_scenes-layer4 --detector rare
-  dissect repair runs/progan_scenes-layer4 --detector realism --top 8
+  dissect run --model progan_scenes --layer 5 --shard 1/2
+  dissect merge runs/progan_scenes-layer5-shard-*
+  dissect ablate runs/progan_scenes-layer5 --class tree
+  dissect insert runs/progan_scenes-layer5 --class door
+  dissect scan runs/progan_scenes-layer5 --class tree
+  dissect artifacts runs/progan_scenes-layer5 --detector rare
+  dissect repair runs/progan_scenes-layer5 --detector realism --top 8
   dissect checkup --model dcgan_scenes
   dissect diversity --model progan_scenes
   dissect fitness progan_scenes dcgan_scenes
   dissect watch checkpoints --reference photos --segmenter hub:./segformer-ade20k
   dissect repair --checkerboard --model dcgan_scenes
-  dissect power runs/progan_scenes-layer4 --width 0.01
-  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
-  dissect report runs/progan_scenes-layer4 --single-file
+  dissect power runs/progan_scenes-layer5 --width 0.01
+  dissect compare runs/progan_scenes-layer5 runs/progan_scenes-layer7
+  dissect report runs/progan_scenes-layer5 --single-file
   dissect models --detail progan_scenes
   dissect inspect --model stylegan2-ffhq.pkl
   dissect latents directions --model progan_scenes
 """,
     "run": """
-  dissect run --model progan_scenes --layer 4
-  dissect run --model progan_scenes --layer 4 --layer 6 --samples 2000 --out runs/both
-  dissect run --model progan_scenes --layer 4 --control rotation --control untrained
-  dissect run --model progan_scenes --layer 4 --basis pca --directions 16
-  dissect run --model progan_scenes --layer 4 --samples 2000 --shard 3/16
-  torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes --layer 4 --samples 2000
+  dissect run --model progan_scenes --layer 5
+  dissect run --model progan_scenes --layer 5 --layer 7 --samples 2000 --out runs/both
+  dissect run --model progan_scenes --layer 5 --control rotation --control untrained
+  dissect run --model progan_scenes --layer 5 --basis pca --directions 16
+  dissect run --model progan_scenes --layer 5 --samples 2000 --shard 3/16
+  torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes --layer 5 --samples 2000
   dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
   dissect run --model stylegan2-ffhq.pkl --truncation 0.7 --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
   dissect run --model horse2zebra.pth --inputs photos --samples 100 --layer model.10 --segmenter hub:./segformer-ade20k
 """,
     "merge": """
-  dissect merge runs/progan_scenes-layer4-shard-*
+  dissect merge runs/progan_scenes-layer5-shard-*
   dissect merge shards/1 shards/2 shards/3 --out runs/merged
 """,
     "ablate": """
-  dissect ablate runs/progan_scenes-layer4 --class tree --top 20
+  dissect ablate runs/progan_scenes-layer5 --class tree --top 20
   dissect ablate runs/progan_scenes-layer5 --class tree --by scan --curve
-  dissect ablate runs/progan_scenes-layer4 --units layer4:12,57 --class tree --value mean
+  dissect ablate runs/progan_scenes-layer5 --units layer5:12,57 --class tree --value mean
   dissect ablate runs/progan_scenes-layer5 --class tree --optimize
 """,
     "insert": """
-  dissect insert runs/progan_scenes-layer4 --class door --top 20
-  dissect insert runs/progan_scenes-layer4 --class door --where class:building
-  dissect insert runs/progan_scenes-layer4 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
-  dissect insert runs/progan_scenes-layer4 --class tree --where mask.png
+  dissect insert runs/progan_scenes-layer5 --class door --top 20
+  dissect insert runs/progan_scenes-layer5 --class door --where class:building
+  dissect insert runs/progan_scenes-layer5 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
+  dissect insert runs/progan_scenes-layer5 --class tree --where mask.png
 """,
     "scan": """
-  dissect scan runs/progan_scenes-layer4 --class tree
+  dissect scan runs/progan_scenes-layer5 --class tree
   dissect scan runs/both --class tree --layer layer6 --samples 128
 """,
     "artifacts": """
-  dissect artifacts runs/progan_scenes-layer4
-  dissect artifacts --model progan_scenes --layer 4 --detector realism
-  dissect artifacts runs/progan_scenes-layer4 --detector flagged --flags bad.txt
+  dissect artifacts runs/progan_scenes-layer5
+  dissect artifacts --model progan_scenes --layer 5 --detector realism
+  dissect artifacts runs/progan_scenes-layer5 --detector flagged --flags bad.txt
   dissect artifacts runs/mine-up3 --detector metric --reference photos
 """,
     "repair": """
-  dissect repair runs/progan_scenes-layer4 --detector rare --top 20
-  dissect repair runs/progan_scenes-layer4 --units layer4:12,57 --value zero --strength 0.5
-  dissect repair runs/progan_scenes-layer4 --units suspects.csv --out repaired.pth
+  dissect repair runs/progan_scenes-layer5 --detector rare --top 20
+  dissect repair runs/progan_scenes-layer5 --units layer5:12,57 --value zero --strength 0.5
+  dissect repair runs/progan_scenes-layer5 --units suspects.csv --out repaired.pth
   dissect repair runs/both --detector realism --top 8 --one-by-one
   dissect repair --checkerboard --model dcgan_scenes --method resize
   dissect repair runs/dcgan_scenes-checkup --checkerboard --layer main.9 --layer main.12 --finetune-minutes 2
@@ -93,16 +93,16 @@ _EXAMPLES = {
   dissect watch run --model mynet:make --latent normal:128 --layer up3 --reference photos --segmenter hub:./mine
 """,
     "power": """
-  dissect power runs/progan_scenes-layer4
-  dissect power runs/progan_scenes-layer4 --width 0.01 --power 0.9
+  dissect power runs/progan_scenes-layer5
+  dissect power runs/progan_scenes-layer5 --width 0.01 --power 0.9
 """,
     "compare": """
-  dissect compare runs/progan_scenes-layer4 runs/progan_scenes-layer6
+  dissect compare runs/progan_scenes-layer5 runs/progan_scenes-layer7
   dissect compare runs/step-10000:layer4 runs/step-20000:layer4 --out comparison
 """,
     "report": """
-  dissect report runs/progan_scenes-layer4
-  dissect report runs/progan_scenes-layer4 --single-file
+  dissect report runs/progan_scenes-layer5
+  dissect report runs/progan_scenes-layer5 --single-file
 """,
     "models": """
   dissect models

@@ -13,7 +13,17 @@ from .base import UNLABELLED, Segmenter, Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["UNLABELLED", "Row", "Segmenter", "Vocabulary", "check_labels", "load_segmenter", "table"]
+__all__ = [
+    "UNLABELLED",
+    "Row",
+    "Segmenter",
+    "Vocabulary",
+    "check_labels",
+    "check_range",
+    "check_shape",
+    "load_segmenter",
+    "table",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,14 @@ def _from_factory(spec: str) -> Segmenter:
 
 def check_labels(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:
     """Raise DissectError unless labels are (N, P, H, W) int64, classes or -1, for these images (N, 3, H, W)."""
+    check_shape(labels, images, segmenter)
+    if len(labels):
+        low, high = labels.aminmax()
+        check_range(int(low), int(high), segmenter)
+
+
+def check_shape(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:
+    """Raise DissectError unless labels are (N, P, H, W) int64 for these images (N, 3, H, W); waits for no GPU."""
     import torch
 
     n, _, height, width = images.shape
@@ -92,9 +110,10 @@ def check_labels(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:
             f"Segmenter {segmenter.name} returned labels of shape {shape} and type {labels.dtype}; "
             f"needed are ({n}, planes, {height}, {width}) and torch.int64."
         )
-    if not n:
-        return
-    low, high = (int(bound) for bound in labels.aminmax())
+
+
+def check_range(low: int, high: int, segmenter: Segmenter) -> None:
+    """Raise DissectError unless labels from `low` to `high` are classes of the segmenter, or -1."""
     if low < UNLABELLED or high >= len(segmenter.vocabulary):
         raise DissectError(
             f"Segmenter {segmenter.name} returned labels from {low} to {high}; its vocabulary has "

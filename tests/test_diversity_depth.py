@@ -305,7 +305,7 @@ def test_the_embedded_network_narrows_to_the_rank_of_its_data() -> None:
     assert 0.4 < (table.kept / control.kept).min() < 0.6
     assert where_it_dies(table, control) is None
     assert where_it_dies(control, None) is None
-    scenes = torch.from_numpy(render(SAMPLES, seed=99)[0]).double()  # (64, 3, 64, 64)
-    cells = scenes.reshape(64, 3, 4, 16, 4, 16).mean((3, 5)).flatten(1)
+    scenes = torch.from_numpy(render(SAMPLES, seed=99)[0]).double()  # (64, 3, 128, 128)
+    cells = scenes.reshape(64, 3, 4, 32, 4, 32).mean((3, 5)).flatten(1)
     real = rank_by_svd(cells.numpy())
     assert real / 1.5 < table["rank"].iloc[-1] < real * 1.5

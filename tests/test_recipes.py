@@ -96,6 +96,23 @@ def test_a_doubling_fades_in() -> None:
     assert not torch.allclose(judge(images, one), judge(unseen, one), atol=1e-4)
 
 
+def test_a_training_by_the_clock_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    """A resumed training neither starts to grow anew nor takes its whole time again."""
+    recipe = Recipe(**{**vars(RECIPE), "images": 10**6, "minutes": 0.05})  # 3 seconds
+    stopped = Training(ProGAN(6, WIDTHS), WIDTHS, DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
+    stopped.pool.grow()
+    stopped.step(0.9)
+    stopped.spent = 2.7
+    stopped.save(tmp_path)
+    resumed = Training(ProGAN(6, WIDTHS), WIDTHS, DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
+    sizes: list[int] = []
+    step = resumed.step
+    resumed.step = lambda done: (step(done), sizes.append(resumed.doublings))[0]  # type: ignore[method-assign]
+    train(resumed, tmp_path)
+    assert set(sizes) == {3}
+    assert 3 <= resumed.spent < 2.7 + 1.5
+
+
 class Score(nn.Module):
     """images (N, 3, 4, 4) -> logits (N,)."""
 

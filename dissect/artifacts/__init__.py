@@ -2,9 +2,9 @@
 
 from ganatomy import dissect
 
-found = dissect.artifacts.find("runs/progan_scenes-layer4", detector="rare")
+found = dissect.artifacts.find("runs/progan_scenes-layer5", detector="rare")
 found.units.head(20)
-planted = dissect.artifacts.plant(dissect.load_generator("progan_scenes"), "layer4", [3, 17], "blotches")
+planted = dissect.artifacts.plant(dissect.load_generator("progan_scenes"), "layer5", [3, 17], "blotches")
 """
 
 from ..suspects import Suspects

@@ -1,15 +1,16 @@
 """The figures of the model cards of the embedded generators, measured.
 
-    python -m ganatomy.dissect.scenes.evaluate --model progan_scenes
+    python -m ganatomy.dissect.recipes.evaluate --model progan_scenes --layer layer5
 
-Prints Markdown: the segmenter on held-out renders, class shares of generated images beside those of renders, labelled
-units by layer, and what ablating the best tree units of each layer does. Takes a quarter of an hour on two cores.
+Prints Markdown: the segmenter on held-out renders, class shares of generated images beside those of renders, the audit
+of diversity, labelled units by layer, and, in one layer, what ablating the best tree units and inserting the best door
+units does. Takes half an hour on two cores.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -18,17 +19,19 @@ import torch
 from torch import Tensor
 
 from ...segmenters.scenes import CLASSES, ScenesSegmenter
-from .. import ablate, run
+from .. import ablate, insert, run, scan
 from ..controls import CONTROLS
-from ..effects import UNLABELLED
+from ..diversity import audit
+from ..effects import UNLABELLED, Effects
 from ..generators.base import Generator
 from ..generators.zoo import load_generator
+from ..scenes.render import render
 from ..store import Dissection
-from .render import render
 from .train_segmenter import HELD_OUT, accuracy
 
 NAMES = [name for name, _, _ in CLASSES]
 UNSEEN = range(100_000, 100_512)  # samples that no run has used
+LARGE = 0.02  # of the image: what a class covers on average to count as large
 
 
 def shares(labels: Tensor) -> pd.Series:
@@ -39,7 +42,7 @@ def shares(labels: Tensor) -> pd.Series:
 
 @torch.inference_mode()
 def segmented(generator: Generator, segmenter: ScenesSegmenter, indices: range) -> Tensor:
-    """labels (N, 1, 64, 64) of generated images."""
+    """labels (N, 1, H, W) of generated images."""
     batches = (range(start, min(start + 32, indices.stop)) for start in range(indices.start, indices.stop, 32))
     return torch.cat([segmenter(generator(generator.latents(batch))) for batch in batches])
 
@@ -65,24 +68,33 @@ def labelled(found: Dissection) -> pd.DataFrame:
     return table
 
 
-def interventions(generator: Generator, segmenter: ScenesSegmenter, found: Dissection) -> pd.DataFrame:
-    """What ablating the 20 units of each layer that a scan finds best for trees does, on unseen samples."""
-    rows = {}
-    for layer in found.layers:
-        effects = ablate(found, label="tree", layer=layer, by="scan", generator=generator, segmenter=segmenter)
-        tree, sets = effects["tree"], effects.sets
-        others = effects.table[~effects.table["class"].isin(["tree", UNLABELLED])]
-        worst = others.loc[others.relative.idxmin()]
-        random = [tree[f"{kind}_relative_{end}"] for kind in ("random", "matched") for end in ("min", "max")]
-        baseline = sets[sets.set != "chosen"].on_target
-        rows[layer] = {
-            "tree": f"{tree.relative:+.0%} [{tree.relative_low:+.0%}, {tree.relative_high:+.0%}]",
-            "random sets": f"{min(random):+.0%} to {max(random):+.0%}",
-            "on target": f"{sets.on_target[0]:.0%}; {baseline.min():.0%} to {baseline.max():.0%}",
-            "most lost else": f"{worst['class']} {worst.relative:+.0%}",
-            "unlabelled": f"{effects[UNLABELLED].before:.1%} to {effects[UNLABELLED].after:.1%}",
-        }
-    return pd.DataFrame(rows).T
+def ablated(effects: Effects) -> pd.DataFrame:
+    """What an ablation of tree units did."""
+    tree, sets = effects["tree"], effects.sets
+    others = effects.table[~effects.table["class"].isin(["tree", UNLABELLED])]
+    large = others[others.before > LARGE]
+    worst = large.loc[large.relative.abs().idxmax()]
+    random = [tree[f"{kind}_relative_{end}"] for kind in ("random", "matched") for end in ("min", "max")]
+    baseline = sets[sets.set != "chosen"].on_target
+    row = {
+        "tree": f"{tree.relative:+.0%} [{tree.relative_low:+.0%}, {tree.relative_high:+.0%}]",
+        "random sets": f"{min(random):+.0%} to {max(random):+.0%}",
+        "on target": f"{sets.on_target[0]:.0%}; {baseline.min():.0%} to {baseline.max():.0%}",
+        "most changed of the large classes": f"{worst['class']} {worst.relative:+.0%}",
+        "unlabelled": f"{effects[UNLABELLED].before:.1%} to {effects[UNLABELLED].after:.1%}",
+    }
+    return pd.DataFrame({effects.info["name"]: row}).T
+
+
+def inserted(effects: Effects) -> pd.DataFrame:
+    """What an insertion of door units did."""
+    door = effects["door"]
+    row = {
+        "door, points of the image": f"{door.change_pp:+.3f} [{door.change_pp_low:+.3f}, {door.change_pp_high:+.3f}]",
+        "relative": f"{door.relative:+.0%} [{door.relative_low:+.0%}, {door.relative_high:+.0%}]",
+        "random sets, points": f"{door.random_pp_min:+.3f} to {door.random_pp_max:+.3f}",
+    }
+    return pd.DataFrame({effects.info["name"]: row}).T
 
 
 def table(frame: pd.DataFrame, form: str) -> str:
@@ -99,25 +111,43 @@ def table(frame: pd.DataFrame, form: str) -> str:
 @click.command()
 @click.option("--model", default="progan_scenes", show_default=True)
 @click.option("--samples", default=1000, show_default=True)
-def main(model: str, samples: int) -> None:
+@click.option("--layer", help="In which units are ablated and inserted; the others are only dissected.")
+@click.option("--scanned", default=16, show_default=True, help="Samples on which each unit is ablated alone.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/card"), show_default=True)
+def main(model: str, samples: int, layer: str | None, scanned: int, out: Path) -> None:
     """Measure and print."""
     generator = load_generator(model)
     segmenter = ScenesSegmenter()
+    models: dict[str, Any] = {"generator": generator, "segmenter": segmenter}
     for spoilt in (False, True):
         scores = accuracy(segmenter.network, spoilt=spoilt)
-        print("spoilt renders:" if spoilt else "clean renders:", {k: round(v, 4) for k, v in scores.items()})
-    print("\n" + table(class_shares(generator, segmenter), "{:.2%}"))
-    with tempfile.TemporaryDirectory() as folder:
-        found = run(
-            generator,
-            layers=generator.layers,
-            segmenter=segmenter,
-            samples=samples,
-            controls=CONTROLS,
-            out=Path(folder) / "run",
+        print(
+            "spoilt renders:" if spoilt else "clean renders:", {k: round(v, 4) for k, v in scores.items()}, flush=True
         )
-        print("\n" + table(labelled(found), "{:.4g}"))
-        print("\n" + table(interventions(generator, segmenter, found), "{}"))
+    print("\n" + table(class_shares(generator, segmenter), "{:.2%}"), flush=True)
+    diversity = audit(model, samples=samples, out=out / "diversity")
+    whole = diversity.whole.set_index("metric")[["value", "low", "high", "zero", "alarm"]]
+    print(f"\n{diversity.info['sentence']}\n\n" + table(whole.astype({"alarm": str}), "{:.3g}"), flush=True)
+    classes = diversity.classes.set_index("class")[["presence", "real_presence", "share", "real_share", "verdict"]]
+    print("\n" + table(classes.fillna({"verdict": ""}), "{:.3%}"), flush=True)
+    found = run(
+        generator,
+        layers=generator.layers,
+        segmenter=segmenter,
+        samples=samples,
+        controls=CONTROLS,
+        out=out / "run",
+    )
+    print("\n" + table(labelled(found), "{:.4g}"), flush=True)
+    if layer is None:
+        return
+    scan(found, label="tree", layer=layer, samples=scanned, **models)
+    for by in ("scan", "iou"):
+        effects = ablate(found, label="tree", layer=layer, by=by, name=f"trees-{by}", **models)
+        print("\n" + table(ablated(effects), "{}"), flush=True)
+    for place in ("building", "sky"):
+        effects = insert(found, label="door", layer=layer, where=f"class:{place}", name=f"doors-{place}", **models)
+        print("\n" + table(inserted(effects), "{}"), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ minus the logarithm of the norm of the gradient of the discriminator's own loss 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Snapshot:
     """A generator and its Adam, to go back to: the tensors themselves stay where they are."""
 
     def __init__(self, module: nn.Module, adam: torch.optim.Optimizer) -> None:
-        self.places: Sequence[Tensor] = [
+        self.places: list[Tensor] = [
             *module.state_dict().values(),
             *(value for state in adam.state.values() for value in state.values()),
         ]

@@ -1,8 +1,9 @@
 """Recipe of the embedded generators: adversarial training on rendered scenes.
 
-    python -m ganatomy.dissect.recipes.train_generator --out training/gan --minutes 6 --scenes 300000 --processes 15
-    python -m ganatomy.dissect.recipes.train_generator --architecture dcgan --out training/dcgan
-    python -m ganatomy.dissect.recipes.train_generator --architecture dcgan --resize --out training/resize
+    python -m ganatomy.dissect.recipes.train_generator --out training/gan --minutes 4 --scenes 300000 --processes 15
+    python -m ganatomy.dissect.recipes.train_generator --out training/dcgan --architecture dcgan --latent 64
+        --discriminator 16,32,64,128,192 --batch 16 --rate 2e-3 --ratio 0.6 --half-life 5500 --images 78000
+    python -m ganatomy.dissect.recipes.train_generator --out training/resize --resize …, as the second
 
 The first is `progan_scenes` on a GPU, the second `dcgan_scenes` and the third its control `dcgan_scenes_resize`.
 
@@ -201,7 +202,7 @@ class Training:
         self.d = Discriminator(discriminator).to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.g).requires_grad_(False).eval()
         self.g_adam, self.d_adam = (self._adam(m) for m in (self.g, self.d))
-        self.seen = 0
+        self.seen, self.spent = 0, 0.0  # images, seconds
         self.doublings = START if self.grows else self.last
         self.fade = torch.ones((), device=device)
         self.sums = torch.zeros(3, device=device)  # of the losses of both, and steps
@@ -334,10 +335,13 @@ class Training:
 
     def save(self, out: Path) -> None:
         """`state.pt`, `generator.pt` (the average) and a sheet of 64 samples."""
-        state = {name: part.state_dict() for name, part in self.parts().items()} | {"seen": self.seen}
+        state = {name: part.state_dict() for name, part in self.parts().items()} | {
+            "seen": self.seen,
+            "spent": self.spent,
+        }
         torch.save(state, out / "state.part")
         (out / "state.part").rename(out / "state.pt")
-        whole = self.average.whole if self.grows else self.average
+        whole = self.average.whole if isinstance(self.average, Growing) else self.average
         torch.save({name: p.contiguous().cpu() for name, p in whole.state_dict().items()}, out / "generator.pt")
         fixed = torch.randn(64, self.latent, generator=torch.Generator().manual_seed(0)).to(self.pool.device)
         self.g, kept = self.average, self.g
@@ -353,7 +357,7 @@ class Training:
         state = torch.load(file, map_location=self.pool.device, weights_only=True)
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
-        self.seen = state["seen"]
+        self.seen, self.spent = state["seen"], state["spent"]
 
 
 def train(training: Training, out: Path) -> None:
@@ -366,13 +370,14 @@ def train(training: Training, out: Path) -> None:
     while pool.grow() < min(LEAST, pool.chunks * CHUNK):
         time.sleep(0.2)
     started = saved = time.monotonic()
-    first = training.seen
+    first, spent = training.seen, training.spent
     limit = math.inf if recipe.minutes is None else 60 * recipe.minutes
-    done = training.seen / recipe.images
+    done = max(training.seen / recipe.images, spent / limit)
     while done < 1:
         training.step(done)
         elapsed = time.monotonic() - started
-        done = max(training.seen / recipe.images, elapsed / limit)
+        training.spent = spent + elapsed
+        done = max(training.seen / recipe.images, training.spent / limit)
         if done >= 1 or time.monotonic() - saved > CHECKPOINT_EVERY:
             report = training.report()
             training.save(out)
@@ -399,9 +404,9 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option("--kernels", default="4,4,3,4", show_default=True, callback=_numbers, help="DCGAN: of each doubling.")
 @click.option("--discriminator", callback=_numbers, help="Units from the image's resolution down to 4×4.")
 @click.option("--batch", default=64, show_default=True)
-@click.option("--rate", default=2e-3, show_default=True, help="Learning rate.")
-@click.option("--ratio", default=1.0, show_default=True, help="The generator's, relative to the discriminator's.")
-@click.option("--r1", default=0.5, show_default=True, help="γ of the R1 penalty.")
+@click.option("--rate", default=4e-3, show_default=True, help="Learning rate.")
+@click.option("--ratio", default=0.5, show_default=True, help="The generator's, relative to the discriminator's.")
+@click.option("--r1", default=1.0, show_default=True, help="γ of the R1 penalty.")
 @click.option("--half-life", default=10_000.0, show_default=True, help="Images: of the running average of weights.")
 @click.option("--evolve", is_flag=True, help="E-GAN: the fittest of three children takes each step.")
 @click.option("--graphs/--no-graphs", default=True, show_default=True, help="CUDA graphs, on a GPU.")

@@ -33,6 +33,7 @@ RARE_SCENES = 24  # of a batch show a class that few scenes show, else those wou
 RATE = 3e-3
 CHECKPOINT_EVERY = 20  # seconds
 TRAINING, HELD_OUT = 3, 4  # seeds of the renderer
+CALIBRATING = range(100_000, 100_512)  # held-out renders that set the temperature
 BINS = 15  # of confidence
 
 
@@ -106,11 +107,11 @@ def spoil(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[T
     return (images + grain).clamp(0, 1), labels, smudged[:, 0]
 
 
-def held_out(count: int, *, spoilt: bool, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def held_out(indices: range, *, spoilt: bool, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of images, labels and what is smudged of renders that no training sees, clean or spoilt."""
     generator = torch.Generator(device).manual_seed(5)
-    for start in range(0, count, BATCH):
-        images, labels = render(range(start, min(start + BATCH, count)), side=SIDE, seed=HELD_OUT)
+    for start in range(0, len(indices), BATCH):
+        images, labels = render(indices[start : start + BATCH], side=SIDE, seed=HELD_OUT)
         pictures, names = torch.from_numpy(images).to(device), torch.from_numpy(labels).long().to(device)
         smudged = torch.zeros_like(names, dtype=torch.bool)
         yield spoil(pictures, names, generator) if spoilt else (pictures, names, smudged)
@@ -128,7 +129,7 @@ def accuracy(model: nn.Module, *, spoilt: bool, count: int = 512, device: str = 
     """
     right = known = pixels = mute = smudges = 0
     bins = torch.zeros(3, BINS, dtype=torch.float64)  # pixels, right ones, sum of confidences
-    for images, labels, smudged in held_out(count, spoilt=spoilt, device=device):
+    for images, labels, smudged in held_out(range(count), spoilt=spoilt, device=device):
         best, said = model(normalise(images)).float().softmax(1).max(1)
         sure, correct = best >= CONFIDENCE, said == labels
         right += int((correct & sure & ~smudged).sum())
@@ -149,12 +150,17 @@ def accuracy(model: nn.Module, *, spoilt: bool, count: int = 512, device: str = 
 
 
 @torch.inference_mode()
-def calibrate(model: nn.Module, *, device: str, count: int = 512) -> float:
-    """Divide the model's scores by the temperature that makes spoilt held-out renders most probable; returns it."""
-    head = model.segmentation_head[0]
+def calibrate(model: nn.Module, *, device: str) -> float:
+    """Divide the model's scores by the temperature that makes spoilt held-out renders most probable; returns it.
+
+    These are others than `accuracy` judges by.
+    """
+    head = model.get_submodule("segmentation_head.0")
+    assert isinstance(head, nn.Conv2d)
+    assert head.bias is not None
     kept = [
         (model(normalise(images)).float(), labels.masked_fill(smudged, -1))
-        for images, labels, smudged in held_out(count, spoilt=True, device=device)
+        for images, labels, smudged in held_out(CALIBRATING, spoilt=True, device=device)
     ]
     temperatures = torch.linspace(0.6, 2.0, 57).tolist()
     losses = [
@@ -174,18 +180,18 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
     device = pool.device
     model = network().to(device).to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-4)
-    seen, state_file = 0, out / "state.pt"
+    seen, spent, state_file = 0, 0.0, out / "state.pt"  # images, seconds
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
-        seen = state["seen"]
+        seen, spent = state["seen"], state["spent"]
     while pool.grow() < min(10 * CHUNK, pool.chunks * CHUNK):
         time.sleep(0.2)
     generator = torch.Generator(device).manual_seed(seen)
     started, saved, first = time.monotonic(), time.monotonic(), seen
     limit = math.inf if minutes is None else 60 * minutes
-    done = seen / images
+    done = max(seen / images, spent / limit)
     while done < 1:
         for group in adam.param_groups:  # warm up, then a cosine to nothing
             group["lr"] = RATE * min(1, (seen + BATCH) / 5000) * (1 + math.cos(math.pi * done)) / 2
@@ -204,13 +210,14 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
         adam.step()
         seen += BATCH
         elapsed = time.monotonic() - started
-        done = max(seen / images, elapsed / limit)
+        done = max(seen / images, (spent + elapsed) / limit)
         if done >= 1 or time.monotonic() - saved > CHECKPOINT_EVERY:
             print(
                 f"{seen} images  {(seen - first) / elapsed:.1f}/s  loss {loss.item():.3f}  {pool.grow()} scenes",
                 flush=True,
             )
-            torch.save({"model": model.state_dict(), "adam": adam.state_dict(), "seen": seen}, out / "state.part")
+            state = {"model": model.state_dict(), "adam": adam.state_dict(), "seen": seen, "spent": spent + elapsed}
+            torch.save(state, out / "state.part")
             (out / "state.part").rename(state_file)
             saved = time.monotonic()
     model.eval()

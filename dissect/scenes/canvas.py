@@ -7,13 +7,14 @@ are antialiased, and the mask is the same shape at coverage one half. Each is ev
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...segmenters.scenes import CLASSES
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32 wherever pixels are
 Inside = Callable[[Array, Array], Array]  # x (w,), y (h, 1) in [0, 1] -> signed distance (h, w)
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

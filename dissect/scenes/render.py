@@ -126,7 +126,8 @@ class Scene:
     def colour(self, paint: Array, far: float = 0.0) -> Array:
         """A colour (3,) in this light, and in the haze of a distance from 0 to 1."""
         shown = paint * self.light
-        return shown + (self.haze - shown) * np.float32(far * self.air)
+        hazy: Array = shown + (self.haze - shown) * np.float32(far * self.air)
+        return hazy
 
     def shadow(self, x: float, y: float, half: float) -> None:
         """What something on the ground keeps from the light: to the side away from the sun."""
@@ -336,6 +337,16 @@ def _church(scene: Scene) -> Church:
     return Church(x=x, base=base, left=x - half, right=x + half)
 
 
+def _darker_below(y0: float, wide: float) -> Inside:
+    """The shade of a cloud."""
+    return lambda x, y: 0.975 - 0.125 * (y - y0) / wide
+
+
+def _ridge(x0: float, sun: float) -> Inside:
+    """The shade of a mountain: one side of its jagged ridge lies in the sun."""
+    return lambda x, y: 1 + 0.09 * sun * np.sign(x - x0 - 0.1 * np.sin(30 * y))
+
+
 def _sky(scene: Scene, sky: Sky) -> None:
     canvas, draw = scene.canvas, scene.draw
     top, low = np.asarray(sky.top, np.float32), scene.haze
@@ -370,7 +381,7 @@ def _sky(scene: Scene, sky: Sky) -> None:
             around(x, 1.1 * wide, y - 0.6 * wide, y + 0.4 * wide),
             puffs,
             tone,
-            lambda x_, y_, y0=y, wide=wide: 0.975 - 0.125 * (y_ - y0) / wide,
+            _darker_below(y, wide),
         )
     if draw.chance(RARE["balloon"]):
         x, y, radius = draw.uniform(0.10, 0.90), draw.uniform(0.10, 0.24), draw.uniform(0.06, 0.085)
@@ -399,7 +410,7 @@ def _mountains(scene: Scene) -> None:
             around(x, half, peak, scene.horizon + 0.02),
             shape,
             paint,
-            lambda x_, y_, x0=x: 1 + 0.09 * scene.sun * np.sign(x_ - x0 - 0.1 * np.sin(30 * y_)),
+            _ridge(x, scene.sun),
         )
         if draw.chance(0.4):  # snow on the top
             cap = peak + 0.30 * (scene.horizon - peak)
