@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -133,7 +134,7 @@ def capture(
     networks = pairs(generator, segmenter, math.prod(plan.image))
     batch = batch or BATCH.get(generator.device.type, 16)
     with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
-        last: _Shard | None = None  # drawn but not read yet: a GPU works on the next one meanwhile
+        waiting: list[_Shard] = []  # one at most, drawn but not read yet: a GPU works on the next one meanwhile
         written: Future[None] | None = None
 
         def finish(shard: _Shard) -> None:
@@ -142,6 +143,11 @@ def capture(
             if written:
                 written.result()
             written = writer.submit(spool.write, shard.number, arrays)
+
+        def finish_waiting() -> None:
+            while waiting:
+                finish(waiting[0])
+                waiting.pop(0)  # not before: what memory did not suffice for is tried again
 
         left = [shard for shard in spool.missing() if shard in spool.here]
         while left:
@@ -153,22 +159,25 @@ def capture(
                     advance(len(part))
                     if part.stop < spool.indices(left[0]).stop:
                         continue
-                    if last:
-                        finish(last)
-                    last, parts = _Shard.of(left[0], parts, generator.device), []
-                    if last.copied is None:
-                        finish(last)
-                        last = None
+                    shard = _Shard.of(left[0], parts, generator.device)
+                    finish_waiting()
+                    if shard.copied:
+                        waiting.append(shard)
+                    else:
+                        finish(shard)
                     left.pop(0)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                    parts = []
+            except BaseException as error:
+                short = out_of_memory(error)
+                if not short or len(networks) == batch == 1:
+                    with suppress(Exception):
+                        finish_waiting()  # what was captured stays
+                    if short:
+                        raise DissectError("Memory does not suffice for one sample; try another --device.") from error
                     raise
-                if len(networks) == batch == 1:
-                    raise DissectError("Memory does not suffice for one sample; try another --device.") from error
                 advance(-sum(len(one["labels"]) for one in parts))  # they are drawn again
                 batch, networks = max(1, batch // 2), networks[: max(1, len(networks) // 2)]
-        if last:
-            finish(last)
+        finish_waiting()
         if written:
             written.result()
 
@@ -249,6 +258,7 @@ def forward(
             images = generator(generator.latents(indices))
             labels = segmenter(images)
         check(labels, images, segmenter)
+        labels = labels.to(images.device)  # a segmenter chooses its device itself
     except DissectError:
         raise
     except Exception as error:  # whatever the user's networks raise

@@ -194,7 +194,8 @@ def standardisation(features: Features, reference: Tensor) -> tuple[Tensor, Tens
 
 
 def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
-    """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes` at their own.
+    """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes`, as squares of
+    that size, of 128 pixels at most.
 
     Of several processes each gets some of the batches.
 
@@ -203,7 +204,7 @@ def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator
         DissectError: on the way, an image that cannot be read.
     """
     if is_scenes(given):
-        return _scenes(), f"{REFERENCE} drawn scenes"
+        return _scenes(size), f"{REFERENCE} drawn scenes"
     files, number = _files(Path(given))
     return _read(files, size), f"{given} ({len(files)} of {number} images)"
 
@@ -220,9 +221,11 @@ def count_reference(given: str | Path | None) -> int:
     return len(_files(Path(given))[0])
 
 
-def _scenes() -> Iterator[Tensor]:
+def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:
+    """Drawn as small as the generated images: made smaller afterwards, they would lack their finest details."""
+    side = min(size[0], SIDE) if size[0] == size[1] else SIDE
     for start in ranks.mine(range(0, REFERENCE, 200)):
-        images, _ = render(range(start, start + 200), side=SIDE, seed=RENDERED)
+        images, _ = render(range(start, start + 200), side=side, seed=RENDERED)
         yield torch.from_numpy(np.asarray(images, np.float32))
 
 

@@ -58,7 +58,7 @@ def labels_to_grid(labels: Tensor, grid: int) -> Tensor:
     """labels (N, P, H, W) int64 -> (N, P, grid, grid) int16, nearest-exact."""
     if labels.shape[2:] != (grid, grid):
         rows, columns = (
-            ((torch.arange(grid, dtype=torch.float64) + 0.5) * size / grid).long().to(labels.device)
+            ((torch.arange(grid, dtype=torch.float64, device=labels.device) + 0.5) * size / grid).long()
             for size in labels.shape[2:]
         )
         labels = labels[:, :, rows[:, None], columns]

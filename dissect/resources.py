@@ -86,6 +86,6 @@ class Threads:
                 torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -10,8 +10,8 @@ _EXAMPLES = {
   dissect run --model progan_scenes --layer 5 --shard 1/2
   dissect merge runs/progan_scenes-layer5-shard-*
   dissect ablate runs/progan_scenes-layer5 --class tree
-  dissect insert runs/progan_scenes-layer5 --class door
-  dissect scan runs/progan_scenes-layer5 --class tree
+  dissect insert runs/progan_scenes-layer5 --class door --where class:building
+  dissect scan runs/progan_scenes-layer5 --class tree --samples 16
   dissect artifacts runs/progan_scenes-layer5 --detector rare
   dissect repair runs/progan_scenes-layer5 --detector realism --top 8
   dissect checkup --model dcgan_scenes
@@ -54,8 +54,8 @@ _EXAMPLES = {
   dissect insert runs/progan_scenes-layer5 --class tree --where mask.png
 """,
     "scan": """
-  dissect scan runs/progan_scenes-layer5 --class tree
-  dissect scan runs/both --class tree --layer layer6 --samples 128
+  dissect scan runs/progan_scenes-layer5 --class tree --samples 16
+  dissect scan runs/both --class tree --layer layer7 --samples 32
 """,
     "artifacts": """
   dissect artifacts runs/progan_scenes-layer5

@@ -10,7 +10,7 @@ glibc has learnt, in the same batch size); figures are medians over the rounds. 
 the finished tables, probe, hashing of the weights and label choice included, once without a test of the labels and once
 with each kind of test; `report` is the fast test and the HTML report. Peak memory is measured in a process of its own.
 
-Cases: `scenes` is the embedded generator, layer4 (128 units at 8×8); `wide` is a progressive GAN of the same resolution
+Cases: `scenes` is the embedded generator, layer4 (256 units at 8×8); `wide` is a progressive GAN of 64 pixels
 with random weights and 256 units at 16×16; `large` is one of 256 pixels with 512 units at 8×8 in layer4 and a segmenter
 of the size of those for ADE20K (SegFormer-B1, 150 classes), both with random weights, on 96 samples. `scan` ablates
 each of the 256 units of `wide` alone on 64 samples, and compares that with 256 plain passes over them, forward and
@@ -187,13 +187,13 @@ def scan(device: str, case: str = "wide", parts: int = 4) -> dict[str, object]:
     model, segmenter = generator(case, device), load_segmenter("scenes", device)
     subject = Subject.open(model, segmenter, CASES[case])
     units = subject.shape[0]
-    floor(model, segmenter, SCANNED)  # a warm-up
-    plain, seconds = [floor(model, segmenter, SCANNED)], 0.0
+    floor(model, segmenter, SCANNED, BATCH[device])  # a warm-up
+    plain, seconds = [floor(model, segmenter, SCANNED, BATCH[device])], 0.0
     for some in torch.eye(units).chunk(parts):
         started = time.perf_counter()
         measure(subject, range(SCANNED), Variants(weight=some[:, None], value=torch.zeros(units)))
         seconds += time.perf_counter() - started
-        plain += [floor(model, segmenter, SCANNED) for _ in range(2)]
+        plain += [floor(model, segmenter, SCANNED, BATCH[device]) for _ in range(2)]
     middle = statistics.median(plain)
     return {
         "case": f"scan {case}",

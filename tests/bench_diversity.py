@@ -55,6 +55,7 @@ CLASSES = ("tree", "dome", "door", "cloud")
 DROPPED, SHARES = ("dome", "cloud"), (1, 0.5, 0.25)  # tree and door are in nearly every image
 AGES = (5_000, 10_000, 20_000, 40_000)  # images shown to young checkpoints
 GENERATORS = ("progan_scenes", "dcgan_scenes")
+SMALL_SCENES = "scenes of 64 pixels"  # as the DCGANs draw
 OTHERS, FITTING, SPLITS = 1000, 500, 2000  # added to seeds: of the reference, of what sabotage is chosen by, of splits
 LEVEL = 0.05
 LACKING = ("missing", "rarer", "smaller")  # verdicts of a suppressed class
@@ -66,10 +67,10 @@ def eyes() -> tuple[SceneFeatures, Segmenter]:
     return SceneFeatures(), load_segmenter("scenes")
 
 
-def scenes(count: int, seed: int) -> Iterator[Tensor]:
-    """Batches of drawn scenes."""
+def scenes(count: int, seed: int, side: int = 128) -> Iterator[Tensor]:
+    """Batches of drawn scenes; `side` is that of the generated images beside which they are shown."""
     for start in range(0, count, 200):
-        images, _ = render(range(start, min(start + 200, count)), side=64, seed=seed)
+        images, _ = render(range(start, min(start + 200, count)), side=side, seed=seed)
         yield torch.from_numpy(np.asarray(images, np.float32))
 
 
@@ -80,7 +81,9 @@ def seen(batches: Iterable[Tensor]) -> Look:
 
 @cache
 def intact(name: str, count: int, seed: int) -> Look:
-    """Images of a generator, or `scenes`."""
+    """Images of a generator, or `scenes`, or `scenes of 64 pixels`."""
+    if name == SMALL_SCENES:
+        return seen(scenes(count, seed, 64))
     return seen(scenes(count, seed) if name == "scenes" else drawn(load_generator(name, seed=seed), count, BATCH))
 
 
@@ -165,7 +168,8 @@ def young(folder: str | None) -> Iterator[Row]:
             for seed in range(TRIALS):
                 row = {"table": "sabotage", "generator": "a DCGAN", "sabotage": "young", "seed": seed}
                 age = str(model) if isinstance(model, str) else int(model.stem)
-                yield {**row, "strength": age, **audited(load_generator(model, seed=seed), "scenes", seed)}
+                beside = "scenes" if model == "progan_scenes" else SMALL_SCENES
+                yield {**row, "strength": age, **audited(load_generator(model, seed=seed), beside, seed)}
 
 
 def bottleneck(name: str, layer: str | None) -> Iterator[Row]:

@@ -4,7 +4,7 @@
     python tests/bench_growth.py --plot growth.webp
 
 Prints one JSON line a run; each is a process of its own, so that its peak memory is its own. The generator is the
-embedded one (64 pixels), or for the number of units a single layer of so many random ones at 8×8; labels are tested
+embedded one (128 pixels), or for the number of units a single layer of so many random ones at 8×8; labels are tested
 fast. `capture` are the passes through both networks, `score` and `test` what follows.
 """
 

@@ -34,7 +34,10 @@ SCANNED, SCANNED_LAYERS = 16, 2  # images on which units are ablated alone, and 
 ENOUGH = 500  # latents that are chosen
 GONE = 0.1  # of a class's presence: what may be left of one that is suppressed
 SHRINK = 0.05  # of the deviation from the mean
-RECIPE = ["--latent", "64", "--batch", "16", "--ratio", "0.6", "--discriminator", "16,32,64,128,192"]  # of dcgan_scenes
+RECIPE = (  # of dcgan_scenes
+    *("--latent", "64", "--batch", "16", "--rate", "2e-3", "--ratio", "0.6"),
+    *("--half-life", "5500", "--discriminator", "16,32,64,128,192"),
+)
 KINDS = ("rank 1", "rank 2", "rank 4", f"shrunk to {SHRINK}")  # of bottlenecks
 
 

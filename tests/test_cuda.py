@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from ganatomy import dissect
+from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, draw_pool
+from ganatomy.dissect.recipes.train_generator import Recipe, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -55,3 +58,33 @@ def test_checkups_agree(tmp_path: Path) -> None:
     ]
     assert found[0].layers.verdict.tolist() == found[1].layers.verdict.tolist()
     assert np.allclose(found[0].layers.measured, found[1].layers.measured, rtol=0.02)
+
+
+@pytest.mark.parametrize("evolving", [False, True])
+@pytest.mark.parametrize("graphs", [False, True])
+def test_recipes_train(tmp_path: Path, graphs: bool, evolving: bool) -> None:
+    """Steps before and after a doubling, with and without the penalty, move the weights and keep them finite."""
+    draw_pool(tmp_path, CHUNK, side=32, seed=1, processes=1)
+    pool = ScenePool(tmp_path, CHUNK, device="cuda")
+    pool.grow()
+    recipe = Recipe(
+        images=10**6,
+        minutes=None,
+        batch=16,
+        rate=2e-3,
+        ratio=0.5,
+        r1=1.0,
+        half_life=100,
+        evolve=evolving,
+        graphs=graphs,
+        seed=1,
+    )
+    training = Training(ProGAN(8, (16, 16, 16, 8)), (16, 16, 16, 8), (8, 16, 16, 16), recipe, pool)
+    for done in (0.1, 0.6, 0.95):
+        before = [parameter.detach().clone() for parameter in training.g.parameters()]
+        for _ in range(18):
+            training.step(done)
+        moved = [not torch.equal(a, b) for a, b in zip(before, training.g.parameters(), strict=True)]
+        assert sum(moved) > len(moved) / 2
+        assert all(bool(parameter.isfinite().all()) for parameter in training.g.parameters())
+    assert evolving == bool(training.won.sum())

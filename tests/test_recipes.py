@@ -19,6 +19,7 @@ from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, chunk_files, d
 from ganatomy.dissect.recipes.train_generator import START, Discriminator, Growing, Recipe, Training, growth, train
 from ganatomy.dissect.scenes.canvas import LABEL
 from ganatomy.dissect.scenes.render import RARE, render
+from ganatomy.hooks.errors import DissectError
 from ganatomy.segmenters.scenes import CLASSES
 
 SIDE, WIDTHS, DOWN = 32, (8, 8, 8, 4), (4, 8, 8, 8)
@@ -222,6 +223,23 @@ def test_calibration_finds_the_temperature(monkeypatch: pytest.MonkeyPatch) -> N
     best, said = chances.max(1)
     right = (said.reshape(labels.shape) == labels) & (best.reshape(labels.shape) >= 0.5)
     assert after["accuracy"] == pytest.approx(float(right.float().mean()), abs=0.01)
+
+
+def test_small_classes_count_more() -> None:
+    labels = torch.zeros(1, 100, 100, dtype=torch.uint8)
+    labels[0, 0, :50] = 1  # 0.5 % of the pixels
+    labels[0, 1, :2] = 2  # 0.02 %
+    weights = train_segmenter.class_weights(labels)
+    assert weights[:3].tolist() == pytest.approx([1, 1, 5])
+    assert weights[3] == 6  # of a class that is nowhere
+
+
+def test_nobody_waits_for_scenes_that_never_come(folder: Path, tmp_path: Path) -> None:
+    empty = ScenePool(tmp_path, CHUNK, device="cpu", alive=lambda: False)
+    with pytest.raises(DissectError, match="holds 0 scenes of 500"):
+        empty.wait(CHUNK, SIDE)
+    with pytest.raises(DissectError, match="have 32 pixels a side; 64 are needed"):
+        ScenePool(folder, CHUNK, device="cpu").wait(CHUNK, 64)
 
 
 def test_spoilt_scenes_keep_their_labels(pool: ScenePool) -> None:

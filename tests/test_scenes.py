@@ -66,14 +66,17 @@ def test_the_church_and_the_horizon_move() -> None:
     walls = labels == LABEL["building"]
     middles = (walls * across).sum((1, 2)) / walls.sum((1, 2)) / 128
     assert middles.std() > 0.05
-    widths = walls.any(1).sum(1) / 128
-    assert widths.max() > 1.6 * widths.min()
-    horizon = (labels == LABEL["sky"]).mean((1, 2))
-    assert horizon.std() > 0.03
+    ground = np.isin(labels, [LABEL["grass"], LABEL["snow"]])
+    seen = ground.any(1)  # (N, columns)
+    tops = np.where(seen, ground.argmax(1), -1).astype(float)
+    tops[~seen] = np.nan
+    horizons = np.nanmedian(tops, 1) / 128
+    assert horizons.std() > 0.03  # uniform over 0.16 of the side has 0.046
+    assert horizons.max() - horizons.min() > 0.1
 
 
 def test_masks_are_where_the_colour_is(drawn: tuple[NDArray[np.float32], NDArray[np.uint8]]) -> None:
-    """By day and in summer the ground is greener than the sky, and each pixel's label says which it is."""
+    """By day the ground is greener than a clear sky, and each pixel's label says which it is."""
     images, labels = drawn
     day = images[:, :, 0].mean((1, 2)) > 0.5
     grass, sky = (labels == LABEL[name] for name in ("grass", "sky"))

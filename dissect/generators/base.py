@@ -111,7 +111,10 @@ class Generator:
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """The latents of these samples, on the generator's device."""
-        return self.source(indices).to(self.device)
+        latents = self.source(indices)
+        if self.device.type == "cuda":
+            return latents.pin_memory().to(self.device, non_blocking=True)  # else each batch waits for the one before
+        return latents.to(self.device)
 
     def __call__(self, latents: Tensor) -> Tensor:
         """latents -> images (N, 3, H, W) float32 in [0, 1]; a one-channel output is shown as grey.

@@ -33,10 +33,12 @@ COMMANDS = {
     "report": "report {run}",
     "checkup": "checkup --model dcgan_scenes --out {work}/dcgan_scenes-checkup",
     "checkup-resize": "checkup --model dcgan_scenes_resize --out {work}/dcgan_scenes_resize-checkup",
-    "mend": "repair {work}/dcgan_scenes-checkup --checkerboard --samples 400 --out {work}/mended.pth",
     "diversity": "diversity --model progan_scenes --out {work}/progan_scenes-diversity",
-    "fitness": "fitness progan_scenes dcgan_scenes dcgan_scenes_resize --out {work}/fitness",
     "directions": "latents directions --model progan_scenes --out {work}/directions",
+    **{
+        f"mend-{method}": f"repair {{work}}/dcgan_scenes-checkup --checkerboard --method {method} --samples 500"
+        for method in ("equalise", "resize", "box", "notch")
+    },
 }
 
 

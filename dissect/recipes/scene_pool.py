@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...hooks.errors import DissectError
 from ..scenes.canvas import LABEL
 from ..scenes.render import RARE, render
 
@@ -63,9 +66,19 @@ class ScenePool:
         folder: where `draw_pool` writes.
         most: scenes to hold.
         labels: whether labels are kept, too.
+        alive: whether somebody is still drawing.
     """
 
-    def __init__(self, folder: Path, most: int, *, device: str, labels: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        most: int,
+        *,
+        device: str,
+        labels: bool = False,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._alive = alive
         self.folder, self.device, self.with_labels = folder, device, labels
         self.chunks = most // CHUNK
         self.taken = 0  # chunks
@@ -96,6 +109,28 @@ class ScenePool:
             self.taken += 1
             self._count.fill_(self.taken * CHUNK)
         return self.taken * CHUNK
+
+    def wait(self, least: int, side: int) -> None:
+        """Until so many scenes are there.
+
+        Raises:
+            DissectError: nobody draws any more and there are fewer, or they are of another size.
+        """
+        while True:
+            alive = self._alive()  # asked before the look, so that what was drawn last is seen
+            if self.grow() >= least:
+                break
+            if not alive:
+                raise DissectError(
+                    f"The folder {self.folder} holds {self.taken * CHUNK} scenes of {least} needed, and the process "
+                    "that draws them has ended; look at what it printed."
+                )
+            time.sleep(0.2)
+        if self.images.shape[-1] != side:
+            raise DissectError(
+                f"The scenes in {self.folder} have {self.images.shape[-1]} pixels a side; {side} are needed. Give "
+                "another --pool."
+            )
 
     def draw(self, count: int) -> Tensor:
         """`count` scenes at random: images (count, 3, S, S) float32 in [0, 1]."""

@@ -8,10 +8,10 @@
 The first is `progan_scenes` on a GPU, the second `dcgan_scenes` and the third its control `dcgan_scenes_resize`.
 
 A progressive GAN grows as in Karras et al. 2018: it starts at 16×16 pixels, and each doubling fades in over the first
-part of its phase. A DCGAN trains straight at full resolution. Non-saturating loss (Goodfellow et al. 2014), lazy R1
-penalty (Mescheder et al. 2018; Karras et al. 2020), minibatch standard deviation (Karras et al. 2018), or, with
-`--evolve`, the three mutations of E-GAN (Wang et al. 2018). The weights kept are a running average. On a GPU each kind
-of step is one CUDA graph. Stop it at any time: the same command resumes from its last checkpoint.
+part of its phase. A DCGAN trains straight at full resolution. Non-saturating loss (Goodfellow et al. 2014) or, with
+`--evolve`, the three mutations of E-GAN (Wang et al. 2018); lazy R1 penalty (Mescheder et al. 2018; Karras et al.
+2020); minibatch standard deviation (Karras et al. 2018). The weights kept are a running average. On a GPU each kind of
+step is one CUDA graph. Stop it at any time: the same command resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ class Growing(nn.Module):
 
 
 def _spread(x: Tensor, group: int = 8) -> Tensor:
-    """(N, C, h, w) -> (N, 1, 1, 1): standard deviation over groups of up to 8 samples, averaged over all else."""
+    """(N, C, h, w) -> (N, 1, 1, 1): standard deviation over groups of up to 8 samples, averaged over all else.
+
+    A batch that 8 does not divide is one group.
+    """
     count = len(x)
     size = group if count % group == 0 else count
     grouped = x.float().unflatten(0, (size, count // size))
@@ -192,11 +195,9 @@ class Training:
         pool: ScenePool,
     ) -> None:
         self.recipe, self.pool, device = recipe, pool, pool.device
-        # few CPUs are faster in bfloat16; a captured graph must not keep casts of weights
-        self.lower = partial(
-            torch.autocast, device, torch.bfloat16, enabled=device == "cuda", cache_enabled=not recipe.graphs
-        )
-        self.latent, self.last = g.latent, g.resolution.bit_length() - 3
+        # few CPUs are faster in bfloat16; casts of weights must not outlive a step of theirs, nor a captured graph
+        self.lower = partial(torch.autocast, device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False)
+        self.latent, self.side, self.last = g.latent, g.resolution, g.resolution.bit_length() - 3
         self.grows = isinstance(g, ProGAN)
         self.g = (Growing(g, widths) if isinstance(g, ProGAN) else g).to(device).to(memory_format=torch.channels_last)
         self.d = Discriminator(discriminator).to(device).to(memory_format=torch.channels_last)
@@ -367,8 +368,7 @@ def train(training: Training, out: Path) -> None:
     if (out / "state.pt").exists():
         training.load(out / "state.pt")
     torch.manual_seed(recipe.seed + training.seen)
-    while pool.grow() < min(LEAST, pool.chunks * CHUNK):
-        time.sleep(0.2)
+    pool.wait(min(LEAST, pool.chunks * CHUNK), training.side)
     started = saved = time.monotonic()
     first, spent = training.seen, training.spent
     limit = math.inf if recipe.minutes is None else 60 * recipe.minutes
@@ -393,7 +393,13 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints and sheets.")
 @click.option("--pool", type=click.Path(path_type=Path), help="Folder of scenes. [default: OUT/scenes]")
-@click.option("--scenes", default=20_000, show_default=True, help="How many different scenes are shown.")
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=CHUNK),
+    default=20_000,
+    show_default=True,
+    help="How many different scenes are shown.",
+)
 @click.option("--processes", default=1, show_default=True, help="That draw them, while training goes on.")
 @click.option("--architecture", type=click.Choice(["progan", "dcgan"]), default="progan", show_default=True)
 @click.option("--resize", is_flag=True, help="DCGAN: resize and convolve instead of convolving transposed.")
@@ -446,7 +452,7 @@ def main(
     artist.start()
     usual = tuple(min(256, 32 * 2**level) for level in range(g.resolution.bit_length() - 2))
     try:
-        pool_ = ScenePool(folder, scenes, device=device)
+        pool_ = ScenePool(folder, scenes, device=device, alive=artist.is_alive)
         train(Training(g, widths, discriminator or usual, Recipe(**options), pool_), out)
     finally:
         artist.terminate()

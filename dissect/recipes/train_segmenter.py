@@ -5,7 +5,8 @@
 It never sees a generated image, so what it says of a generator is not circular. What it must survive instead is made
 here: blur, noise, lower resolution, colour jitter; scenes rolled sideways; warped outlines; objects in wrong colours (a
 red tree is still a tree); and smudges, regions that show nothing, where the target is "no class is likelier than
-another" (Hendrycks et al. 2019), so that the segmenter is unsure there and leaves the pixels unlabelled. At last its
+another" (Hendrycks et al. 2019), so that the segmenter is unsure there and leaves the pixels unlabelled. Scenes with a
+rare class are shown more often, and small classes count more in the loss, else they would hardly be learnt. At last its
 scores are divided by one temperature (Guo et al. 2017), so that its probabilities are those of being right.
 """
 
@@ -81,7 +82,7 @@ def spoil(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[T
     warped = F.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
     labels = warped[:, 0].long()
 
-    # one to three classes lose their colour and get another
+    # about one class in eight loses its colour and gets another
     members = _uniform(generator, count, len(CLASSES)) < 0.12
     recoloured = members.gather(1, labels.flatten(1)).reshape(labels.shape)[:, None] & _some(count, 0.5, generator)
     tint = _uniform(generator, count, 3, 1, 1) * 1.6
@@ -173,6 +174,12 @@ def calibrate(model: nn.Module, *, device: str) -> float:
     return best
 
 
+def class_weights(labels: Tensor) -> Tensor:
+    """(C,) how much a pixel of each class counts in the loss: 1, but up to 6 for classes of a few pixels in all."""
+    share = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)) / labels.numel()
+    return (0.005 / share.clamp(min=1e-9)).sqrt().clamp(1, 6)
+
+
 def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> None:
     """Train until `images` scenes were shown; writes `state.pt` and `scenes.safetensors` into `out`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -186,8 +193,8 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
         seen, spent = state["seen"], state["spent"]
-    while pool.grow() < min(10 * CHUNK, pool.chunks * CHUNK):
-        time.sleep(0.2)
+    pool.wait(min(10 * CHUNK, pool.chunks * CHUNK), SIDE)
+    weights = class_weights(pool.labels[: 10 * CHUNK])
     generator = torch.Generator(device).manual_seed(seen)
     started, saved, first = time.monotonic(), time.monotonic(), seen
     limit = math.inf if minutes is None else 60 * minutes
@@ -203,7 +210,7 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             scores = model(normalise(pictures).contiguous(memory_format=torch.channels_last))
         log = scores.float().log_softmax(1)
-        wrong = -log.gather(1, labels[:, None])[:, 0]
+        wrong = -log.gather(1, labels[:, None])[:, 0] * weights[labels]
         loss = torch.where(smudged, 0.5 * -log.mean(1), wrong).mean()
         adam.zero_grad()
         loss.backward()
@@ -230,7 +237,13 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints.")
 @click.option("--pool", type=click.Path(path_type=Path), help="Folder of scenes. [default: OUT/scenes]")
-@click.option("--scenes", default=60_000, show_default=True, help="How many different scenes are shown.")
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=CHUNK),
+    default=60_000,
+    show_default=True,
+    help="How many different scenes are shown.",
+)
 @click.option("--processes", default=os.cpu_count() or 1, show_default="all cores", help="That draw them.")
 @click.option("--images", default=400_000, show_default=True, help="Scenes to show in all.")
 @click.option("--minutes", type=float, help="When to stop before.")
@@ -246,7 +259,7 @@ def main(
     artist = multiprocessing.get_context("spawn").Process(target=draw_pool, args=(folder, scenes), kwargs=drawn)
     artist.start()
     try:
-        train(out, ScenePool(folder, scenes, device=device, labels=True), images, minutes)
+        train(out, ScenePool(folder, scenes, device=device, labels=True, alive=artist.is_alive), images, minutes)
     finally:
         artist.terminate()
 

@@ -1,9 +1,9 @@
 """Procedural church scenes with exact masks: the data that the embedded models are trained on.
 
-A scene is painted back to front: sky, sun, clouds, mountains, far water, ground, distant trees, the church, its path,
-bushes, a fence, people, lamps, near trees, near water with its reflection. Time of day, weather, season, and the place,
-size and parts of the church vary; a few classes are rare (`RARE`), so that tools that look for missing classes have
-something to look for.
+A scene is painted back to front: sky, sun, clouds, a balloon, mountains, ground, far water with a boat, distant trees,
+the church, bushes, its path, a fence, lamps, people, near trees, near water with its reflection. Time of day, weather,
+season, and the place, size and parts of the church vary; a few classes are rare (`RARE`), so that tools that look for
+missing classes have something to look for.
 
 Scenes are drawn one by one, and each shape inside its bounding box only, which is fast. Scene i depends on (seed, i)
 alone.

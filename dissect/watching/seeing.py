@@ -154,6 +154,8 @@ def see(
                 looks.append(Look.at(images, labels, extract, len(names)))
                 spectrum.add(images)
                 parts.append(to_spool(plan, images, maps, labels))
+            if generator.device.type == "cuda":
+                torch.cuda.synchronize(generator.device)  # the last copies are still on their way
             spool.write(shard, {name: torch.cat([one[name] for one in parts]).numpy() for name in parts[0]})
         units = _units(spool, plan, layer, segmenter)
     return Seen(
