@@ -160,8 +160,8 @@ def test_lists(dissect: Callable[..., Result]) -> None:
     assert card.exit_code == 0
     assert "progan_scenes" in card.stdout
     detail = json.loads(dissect("models", "--detail", "progan_scenes", "--json").stdout)
-    assert detail["layers"]["layer7"] == [64, 32, 32]
-    assert list(detail["layers"]) == [f"layer{i}" for i in range(1, 11)]
+    assert detail["layers"]["layer7"] == [256, 32, 32]
+    assert list(detail["layers"]) == [f"layer{i}" for i in range(1, 13)]
 
 
 def entry_point() -> str:

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from ganatomy import dissect
-from ganatomy.dissect import Dissection, Generator
+from ganatomy.dissect import Dissection, Generator, NormalLatents
 from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.artifacts.flags import Flags, read_flags
 from ganatomy.dissect.artifacts.planting import shape
 from ganatomy.dissect.artifacts.samples import Seen, look
 from ganatomy.dissect.features import Reference
 from ganatomy.dissect.fidelity import frechet
+from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.subject import Subject
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError, UsageError
@@ -277,10 +278,13 @@ def test_activations_that_are_not_finite_are_refused(found: Dissection, planted:
 
 @pytest.mark.parametrize("kind", dissect.artifacts.KINDS)
 def test_planted_units_and_nothing_else_make_the_artifacts(kind: str) -> None:
-    plain = dissect.load_generator("progan_scenes")
+    torch.manual_seed(0)
+    module = ProGAN(32, (96, 96, 64, 32)).requires_grad_(False)
+    layers = tuple(f"layer{number}" for number in range(1, 9))
+    plain = Generator(module=module, name="small", source=NormalLatents((32,)), layers=layers)
     units = [3, 40, 77]
     planted = dissect.artifacts.plant(plain, "layer4", units, kind)
-    samples = range(100)
+    samples = range(500)
 
     def draw(generator: Generator, ablated: tuple[int, ...] = ()) -> Tensor:
         with torch.inference_mode(), edited(generator.module, Edit(layer="layer4", units=ablated)):

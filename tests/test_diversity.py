@@ -59,7 +59,7 @@ def real(painter: Generator, tmp_path: Path) -> Path:
     folder = tmp_path / "real"
     folder.mkdir()
     with torch.inference_mode():
-        drawn = painter(painter.latents(range(9000, 9300)))
+        drawn = painter(painter.latents(range(7000, 7300)))
     for number, image in enumerate(drawn):
         Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()).save(folder / f"{number}.png")
     return folder

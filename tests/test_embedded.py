@@ -30,7 +30,7 @@ def found(
     generator: Generator, segmenter: ScenesSegmenter, tmp_path_factory: pytest.TempPathFactory
 ) -> dissect.Dissection:
     out = tmp_path_factory.mktemp("run") / "run"
-    return dissect.run(generator, layers=[4, 5, 6], segmenter=segmenter, samples=192, out=out, quiet=True)
+    return dissect.run(generator, layers=[5, 6, 7], segmenter=segmenter, samples=160, out=out, quiet=True)
 
 
 def test_segmenter_is_right_on_held_out_renders(segmenter: ScenesSegmenter) -> None:
@@ -101,8 +101,8 @@ def test_the_best_tree_units_remove_trees_and_little_else(
         found,
         label="tree",
         layer="layer5",
-        samples=64,
-        random_sets=2,
+        samples=48,
+        random_sets=1,
         generator=generator,
         segmenter=segmenter,
         quiet=True,
@@ -123,9 +123,10 @@ def test_doors_appear_where_buildings_are_and_not_in_the_sky(
         effects = dissect.insert(
             found,
             label="door",
-            layer="layer5",
+            layer="layer7",
+            top=4,
             where=f"class:{place}",
-            samples=64,
+            samples=32,
             random_sets=0,
             generator=generator,
             segmenter=segmenter,

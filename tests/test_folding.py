@@ -119,7 +119,7 @@ def test_the_embedded_generator_with_units_zeroed(tmp_path: Path) -> None:
     wanted = drawn(generator, edit)
     assert make_permanent(generator, [edit]) == {"layer4": True}
     torch.save(generator.module.state_dict(), tmp_path / "r.pth")
-    assert torch.allclose(drawn(open_checkpoint(tmp_path / "r.pth")), wanted, atol=1e-5)
+    assert torch.allclose(drawn(open_checkpoint(tmp_path / "r.pth")), wanted, atol=1e-4)
 
 
 def test_a_damaged_edit_is_refused(progan: Generator, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ GRIDS = {(2, 2), (4, 4), (8, 8)}
 
 
 def scenes(count: int = 96, seed: int = 5) -> Tensor:
-    return torch.from_numpy(np.asarray(render(range(count), seed=seed)[0], np.float32))
+    return torch.from_numpy(np.asarray(render(range(count), side=64, seed=seed)[0], np.float32))
 
 
 def noise(count: int = 96, side: int = 64, seed: int = 0) -> Tensor:

@@ -31,6 +31,7 @@ from .train_segmenter import HELD_OUT, accuracy
 
 NAMES = [name for name, _, _ in CLASSES]
 UNSEEN = range(100_000, 100_512)  # samples that no run has used
+DOORS = 4  # units: more do more beside doors
 LARGE = 0.02  # of the image: what a class covers on average to count as large
 
 
@@ -111,10 +112,11 @@ def table(frame: pd.DataFrame, form: str) -> str:
 @click.command()
 @click.option("--model", default="progan_scenes", show_default=True)
 @click.option("--samples", default=1000, show_default=True)
-@click.option("--layer", help="In which units are ablated and inserted; the others are only dissected.")
+@click.option("--layer", help="In which tree units are ablated; the others are only dissected.")
+@click.option("--doors", default="layer7", show_default=True, help="In which door units are switched on.")
 @click.option("--scanned", default=16, show_default=True, help="Samples on which each unit is ablated alone.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/card"), show_default=True)
-def main(model: str, samples: int, layer: str | None, scanned: int, out: Path) -> None:
+def main(model: str, samples: int, layer: str | None, doors: str, scanned: int, out: Path) -> None:
     """Measure and print."""
     generator = load_generator(model)
     segmenter = ScenesSegmenter()
@@ -146,7 +148,9 @@ def main(model: str, samples: int, layer: str | None, scanned: int, out: Path) -
         effects = ablate(found, label="tree", layer=layer, by=by, name=f"trees-{by}", **models)
         print("\n" + table(ablated(effects), "{}"), flush=True)
     for place in ("building", "sky"):
-        effects = insert(found, label="door", layer=layer, where=f"class:{place}", name=f"doors-{place}", **models)
+        effects = insert(
+            found, label="door", layer=doors, top=DOORS, where=f"class:{place}", name=f"doors-{place}", **models
+        )
         print("\n" + table(inserted(effects), "{}"), flush=True)
 
 

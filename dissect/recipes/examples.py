@@ -22,14 +22,16 @@ import pandas as pd
 from PIL import Image
 
 PICTURES = Path(__file__).parents[2] / "reports" / "examples"
-RUN = "progan_scenes-layer5"
+RUN, DOORS = "progan_scenes-layer5", "progan_scenes-layer7"
+INSERT = "insert {doors} --class door --top 4 --where class:"
 
 COMMANDS = {
     "run": "run --model progan_scenes --layer 5 --control rotation --control untrained --out {run}",
     "scan": "scan {run} --class tree --samples 16",
     "ablate": "ablate {run} --class tree --by scan --name trees",
-    "insert-building": "insert {run} --class door --where class:building --name doors-on-buildings",
-    "insert-sky": "insert {run} --class door --where class:sky --name doors-in-the-sky",
+    "run-doors": "run --model progan_scenes --layer 7 --out {doors}",
+    "insert-building": INSERT + "building --name doors-on-buildings",
+    "insert-sky": INSERT + "sky --name doors-in-the-sky",
     "report": "report {run}",
     "checkup": "checkup --model dcgan_scenes --out {work}/dcgan_scenes-checkup",
     "checkup-resize": "checkup --model dcgan_scenes_resize --out {work}/dcgan_scenes_resize-checkup",
@@ -70,13 +72,13 @@ def perform(work: Path) -> None:
         file = work / f"{name}.txt"
         if file.exists():
             continue
-        words = shlex.split(line.format(run=work / RUN, work=work))
+        words = shlex.split(line.format(run=work / RUN, doors=work / DOORS, work=work))
         done = subprocess.run(
             [sys.executable, "-m", "ganatomy.cli", *words], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise click.ClickException(f"dissect {shlex.join(words)} failed: {done.stderr.strip()[-500:]}")
-        file.write_text(f"$ dissect {shlex.join(words)}\n{done.stdout}", encoding="utf-8")
+        file.write_text(f"$ dissect {shlex.join(words)}\n{done.stderr}{done.stdout}", encoding="utf-8")
         print(f"{name}: {file}", flush=True)
 
 
