@@ -97,7 +97,7 @@ def photograph(work: Path, chromium: str) -> None:
             image.convert("RGB").save(PICTURES / shot.file, "WEBP", quality=82, method=6)
             page.close()
         browser.close()
-    sheet = Image.open(work / "directions" / "sheet.png")
+    sheet = Image.open(work / "directions" / "sheet-3.png")  # winter
     sheet.thumbnail((1240, 2000))
     sheet.convert("RGB").save(PICTURES / "direction.webp", "WEBP", quality=82, method=6)
 
