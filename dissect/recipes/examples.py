@@ -46,12 +46,11 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Photograph:
-    """A part of a page: `size` pixels from its upper left corner, of the view that `fragment` names."""
+    """The first screen of a page, in the view that `fragment` names."""
 
     file: str
     page: str
     fragment: str = ""
-    size: tuple[int, int] = (1240, 900)
 
 
 def photographs(work: Path) -> list[Photograph]:
@@ -89,8 +88,7 @@ def photograph(work: Path, chromium: str) -> None:
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for shot in photographs(work):
-            width, height = shot.size
-            page = browser.new_page(viewport={"width": width, "height": height})
+            page = browser.new_page(viewport={"width": 1240, "height": 900})
             page.goto((work / shot.page).resolve().as_uri() + (f"#{shot.fragment}" if shot.fragment else ""))
             page.wait_for_timeout(1500)  # pictures outside the first screen load late
             image = Image.open(io.BytesIO(page.screenshot()))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from ..scenes.canvas import LABEL
 from ..scenes.render import RARE, render
 
 CHUNK = 500  # scenes a file
+LEAST = 10 * CHUNK  # scenes with which a training starts
 
 
 def draw_chunk(folder: Path, side: int, seed: int, number: int) -> None:
@@ -110,12 +112,13 @@ class ScenePool:
             self._count.fill_(self.taken * CHUNK)
         return self.taken * CHUNK
 
-    def wait(self, least: int, side: int) -> None:
-        """Until so many scenes are there.
+    def wait(self, side: int) -> None:
+        """Until there are enough scenes to start with, of so many pixels a side.
 
         Raises:
             DissectError: nobody draws any more and there are fewer, or they are of another size.
         """
+        least = min(LEAST, self.chunks * CHUNK)
         while True:
             alive = self._alive()  # asked before the look, so that what was drawn last is seen
             if self.grow() >= least:
@@ -143,6 +146,20 @@ class ScenePool:
         places = torch.randint(len(self.rare), (rare,), device=self.device, generator=generator)
         rows[:rare] = self.rare[places]
         return self.images[rows].float() / 255, self.labels[rows].long()
+
+
+@contextmanager
+def drawing(
+    folder: Path, count: int, *, side: int, seed: int, processes: int, device: str, labels: bool = False
+) -> Iterator[ScenePool]:
+    """A pool that grows: while open, `draw_pool` draws into the folder beside."""
+    work = {"side": side, "seed": seed, "processes": processes}
+    artist = multiprocessing.get_context("spawn").Process(target=draw_pool, args=(folder, count), kwargs=work)
+    artist.start()
+    try:
+        yield ScenePool(folder, count, device=device, labels=labels, alive=artist.is_alive)
+    finally:
+        artist.terminate()
 
 
 @click.command()

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,13 +34,12 @@ from torch.nn import functional as F
 
 from ..generators.dcgan import DCGAN
 from ..generators.progan import ProGAN, ToRGB
-from .evolution import MUTATIONS, evolve
-from .scene_pool import CHUNK, ScenePool, draw_pool
+from .evolution import MUTATIONS, evolve, heuristic
+from .scene_pool import CHUNK, ScenePool, drawing
 
 R1_EVERY = 16  # steps
 CHECKPOINT_EVERY = 20  # seconds
 FALL = 0.25  # of the training, its end, over which the learning rate falls to a tenth along a cosine
-LEAST = 10 * CHUNK  # scenes with which a training starts
 START = 2  # doublings of 4 pixels at which a progressive GAN begins: 16
 GROWTH = 1.4  # how much longer each phase is than the one before
 FADE = 0.35  # of a phase, its beginning, over which a doubling fades in
@@ -228,6 +226,11 @@ class Training:
     def parts(self) -> dict[str, Any]:
         return {"g": self.g, "d": self.d, "average": self.average, "g_adam": self.g_adam, "d_adam": self.d_adam}
 
+    @property
+    def fading(self) -> Tensor | None:
+        """How far the last doubling has faded in; None where there was none."""
+        return self.fade if self.grows and self.doublings > START else None
+
     def latents(self) -> Tensor:
         return torch.randn(self.recipe.batch, self.latent, device=self.pool.device)
 
@@ -236,12 +239,12 @@ class Training:
         if not self.grows:
             images: Tensor = self.g(latents)
             return images
-        grown: Tensor = self.g(latents, self.doublings, self.fade if self.doublings > START else None)
+        grown: Tensor = self.g(latents, self.doublings, self.fading)
         return grown
 
     def judge(self, images: Tensor) -> Tensor:
         """images -> scores (N,)."""
-        scores: Tensor = self.d(images, self.fade if self.grows and self.doublings > START else None)
+        scores: Tensor = self.d(images, self.fading)
         return scores
 
     def real(self) -> Tensor:
@@ -251,9 +254,9 @@ class Training:
         images = torch.where(flipped, images.flip(3), images).mul(2).sub(1)
         if self.doublings < self.last:
             images = F.avg_pool2d(images, 2 ** (self.last - self.doublings))
-        if self.grows and self.doublings > START:
+        if self.fading is not None:
             below = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="nearest")
-            images = torch.lerp(below, images, self.fade)
+            images = torch.lerp(below, images, self.fading)
         return images.contiguous(memory_format=torch.channels_last)
 
     def step(self, done: float) -> None:
@@ -304,7 +307,7 @@ class Training:
             shown = fake.detach().to(real.dtype).requires_grad_(not recipe.evolve)
             fooled = self.judge(shown)
             d_loss = F.softplus(fooled).mean() + F.softplus(-self.judge(real)).mean()
-            g_loss = F.softplus(-fooled).mean()
+            g_loss = heuristic(fooled)
         if not recipe.evolve:  # one pass of the discriminator on the fakes serves both losses
             (towards_real,) = torch.autograd.grad(g_loss, shown, retain_graph=True)
         d_loss.backward(inputs=list(self.d.parameters()))
@@ -368,7 +371,7 @@ def train(training: Training, out: Path) -> None:
     if (out / "state.pt").exists():
         training.load(out / "state.pt")
     torch.manual_seed(recipe.seed + training.seen)
-    pool.wait(min(LEAST, pool.chunks * CHUNK), training.side)
+    pool.wait(training.side)
     started = saved = time.monotonic()
     first, spent = training.seen, training.spent
     limit = math.inf if recipe.minutes is None else 60 * recipe.minutes
@@ -447,15 +450,11 @@ def main(
         g = DCGAN(latent, widths, kernels, resize=(resize,) * len(kernels))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = pool or out / "scenes"
-    drawn = {"side": g.resolution, "seed": options["seed"], "processes": processes}
-    artist = multiprocessing.get_context("spawn").Process(target=draw_pool, args=(folder, scenes), kwargs=drawn)
-    artist.start()
     usual = tuple(min(256, 32 * 2**level) for level in range(g.resolution.bit_length() - 2))
-    try:
-        pool_ = ScenePool(folder, scenes, device=device, alive=artist.is_alive)
-        train(Training(g, widths, discriminator or usual, Recipe(**options), pool_), out)
-    finally:
-        artist.terminate()
+    seed: int = options["seed"]
+    drawn = drawing(folder, scenes, side=g.resolution, seed=seed, processes=processes, device=device)
+    with drawn as growing:
+        train(Training(g, widths, discriminator or usual, Recipe(**options), growing), out)
 
 
 if __name__ == "__main__":

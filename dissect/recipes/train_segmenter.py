@@ -13,7 +13,6 @@ scores are divided by one temperature (Guo et al. 2017), so that its probabiliti
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from torch.nn import functional as F
 
 from ...segmenters.scenes import CLASSES, CONFIDENCE, SIDE, network, normalise
 from ..scenes.render import render
-from .scene_pool import CHUNK, ScenePool, draw_pool
+from .scene_pool import CHUNK, LEAST, ScenePool, drawing
 
 BATCH = 64
 RARE_SCENES = 24  # of a batch show a class that few scenes show, else those would hardly be learnt
@@ -193,8 +192,8 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
         seen, spent = state["seen"], state["spent"]
-    pool.wait(min(10 * CHUNK, pool.chunks * CHUNK), SIDE)
-    weights = class_weights(pool.labels[: 10 * CHUNK])
+    pool.wait(SIDE)
+    weights = class_weights(pool.labels[:LEAST])
     generator = torch.Generator(device).manual_seed(seen)
     started, saved, first = time.monotonic(), time.monotonic(), seen
     limit = math.inf if minutes is None else 60 * minutes
@@ -255,13 +254,9 @@ def main(
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = pool or out / "scenes"
-    drawn = {"side": SIDE, "seed": TRAINING, "processes": processes}
-    artist = multiprocessing.get_context("spawn").Process(target=draw_pool, args=(folder, scenes), kwargs=drawn)
-    artist.start()
-    try:
-        train(out, ScenePool(folder, scenes, device=device, labels=True, alive=artist.is_alive), images, minutes)
-    finally:
-        artist.terminate()
+    drawn = drawing(folder, scenes, side=SIDE, seed=TRAINING, processes=processes, device=device, labels=True)
+    with drawn as growing:
+        train(out, growing, images, minutes)
 
 
 if __name__ == "__main__":
