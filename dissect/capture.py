@@ -14,18 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.errors import DissectError, UsageError, out_of_memory
 from ..hooks.tap import Tap
-from ..segmenters import check_labels, check_range, check_shape
+from ..segmenters import check_labels, check_range, check_shape, segment
 from ..segmenters.base import Segmenter
 from . import grid as gr
-from .generators.base import Generator
-from .resources import BATCH, at_work, out_of_memory
+from .generators.base import Generator, finite
+from .resources import BATCH, at_work
 from .side_by_side import pairs, side_by_side
 from .spool import Spool
 
 THUMBNAIL = 256  # pixels
 EXTREMES = "extremes"  # least and greatest label of a batch (1, 2): checked, not kept
+FINITE = "finite"  # whether all pixels of a sample are (n,): likewise
 
 PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 COMPARED = 16  # samples on which a lower precision is compared with float32
@@ -77,6 +78,7 @@ def probe(
         DissectError: a network failed or returned something else than images or labels.
     """
     images, features, labels = forward(generator, segmenter, layers, [0], precision)
+    generator.check_finite(images, [0])
     shapes, scales = {}, {}
     grid = min(grid, *images.shape[2:])
     for layer, x in features.items():
@@ -139,7 +141,7 @@ def capture(
 
         def finish(shard: _Shard) -> None:
             nonlocal written
-            arrays = shard.arrays(segmenter)
+            arrays = shard.arrays(generator, segmenter)
             if written:
                 written.result()
             written = writer.submit(spool.write, shard.number, arrays)
@@ -159,7 +161,7 @@ def capture(
                     advance(len(part))
                     if part.stop < spool.indices(left[0]).stop:
                         continue
-                    shard = _Shard.of(left[0], parts, generator.device)
+                    shard = _Shard.of(left[0], spool.indices(left[0]), parts, generator.device)
                     finish_waiting()
                     if shard.copied:
                         waiting.append(shard)
@@ -187,23 +189,29 @@ class _Shard:
     """The batches of a shard, on their way from a GPU until `copied` has come to pass; on a CPU they are there."""
 
     number: int
+    samples: range
     parts: list[dict[str, Tensor]]
     copied: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, number: int, parts: list[dict[str, Tensor]], device: torch.device) -> _Shard:
+    def of(cls, number: int, samples: range, parts: list[dict[str, Tensor]], device: torch.device) -> _Shard:
         """A shard all of whose batches have been asked for."""
         copied = torch.cuda.Event() if device.type == "cuda" else None
         if copied:
             copied.record(torch.cuda.current_stream(device))
-        return cls(number, parts, copied)
+        return cls(number, samples, parts, copied)
 
-    def arrays(self, segmenter: Segmenter) -> dict[str, NDArray[Any]]:
-        """What the spool keeps, once it is there. Raises DissectError for labels that are no classes."""
+    def arrays(self, generator: Generator, segmenter: Segmenter) -> dict[str, NDArray[Any]]:
+        """What the spool keeps, once it is there.
+
+        Raises:
+            DissectError: pixels that are not finite, or labels that are no classes.
+        """
         if self.copied:
             self.copied.synchronize()
         whole = {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
         extremes = whole.pop(EXTREMES)
+        generator.raise_unless_finite(whole.pop(FINITE), self.samples)
         check_range(int(extremes[:, 0].min()), int(extremes[:, 1].max()), segmenter)
         return {name: array.numpy() for name, array in whole.items()}
 
@@ -215,8 +223,9 @@ def _batches(indices: range, size: int) -> list[range]:
 @torch.inference_mode()
 def _sample(plan: Plan, generator: Generator, segmenter: Segmenter, indices: Sequence[int]) -> dict[str, Tensor]:
     found = forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision, check_shape)
-    extremes = torch.stack(found[2].aminmax())[None]
-    return {**to_spool(plan, *found), EXTREMES: _to_host(extremes)}  # read with the rest, so that a GPU need not wait
+    # read with the rest, so that a GPU need not wait
+    checked = {EXTREMES: torch.stack(found[2].aminmax())[None], FINITE: finite(found[0])}
+    return to_spool(plan, *found) | {name: _to_host(values) for name, values in checked.items()}
 
 
 def to_spool(plan: Plan, images: Tensor, features: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
@@ -253,16 +262,7 @@ def forward(
         DissectError: a network failed or returned something else than images or labels.
     """
     lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=precision == BFLOAT16)
-    try:
-        with lower, Tap(generator.module, layers) as tap:
-            images = generator(generator.latents(indices))
-            labels = segmenter(images)
-        check(labels, images, segmenter)
-        labels = labels.to(images.device)  # a segmenter chooses its device itself
-    except DissectError:
-        raise
-    except Exception as error:  # whatever the user's networks raise
-        if out_of_memory(error):
-            raise
-        raise DissectError(f"A network failed on samples {indices[0]} … ({one_line(error)}).") from error
+    with lower, Tap(generator.module, layers) as tap:
+        images = generator(generator.latents(indices))
+        labels = segment(segmenter, images, check)
     return images, {layer: tap[layer] for layer in layers}, labels

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from .contract import COLUMNS
 from .diversity.findings import Diversity
 from .folders import written
 from .store import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
@@ -73,10 +74,14 @@ class Checkup:
         folder = Path(folder)
         info = read_json(folder / "checkup.json")
         tables = {
-            name: read_table(folder / file) if (folder / file).exists() or name != "gradient" else pd.DataFrame()
+            name: read_table(folder / file, COLUMNS.get(f"checkup: {file}"))
+            if (folder / file).exists() or name != "gradient"
+            else pd.DataFrame()
             for name, file in TABLES.items()
         }
-        return cls(folder=folder, info=info, arrays=read_arrays(folder / "arrays.npz"), **tables)
+        shapes: dict[str, tuple[int | None, ...]] = {"images": (None, None)}
+        shapes |= {f"samples_{number}": (None, 2, None, None, 3) for number in range(len(tables["layers"]))}
+        return cls(folder=folder, info=info, arrays=read_arrays(folder / "arrays.npz", shapes), **tables)
 
     def save(self) -> None:
         """Write the folder, whole or not at all.

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError
+from .contract import COLUMNS
 from .folders import written
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
@@ -32,19 +32,12 @@ TABLES = {
     "context": "context.csv",
 }
 OPTIONAL = ("curve", "context")
-NEEDED = {
-    "name",
-    "kind",
-    "layer",
-    "label",
-    "units",
-    "value",
-    "where",
-    "samples",
-    "chosen_on",
-    "config",
-    "created",
-    "command",
+PICTURES: dict[str, tuple[int | None, ...]] = {
+    "sample": (None,),
+    "role": (None,),
+    "before": (None, None, None, 3),
+    "after": (None, None, None, 3),
+    "place": (None, None, None),
 }
 
 
@@ -106,13 +99,9 @@ class Effects:
         """
         folder = Path(folder)
         info = read_json(folder / "effect.json")
-        if missing := NEEDED - info.keys():
-            raise DissectError(
-                f"{folder / 'effect.json'} lacks {', '.join(sorted(missing))}; delete {folder} and try again."
-            )
         tables = {
-            name: read_table(folder / file)
+            name: read_table(folder / file, COLUMNS["effect: curve.csv"] if name == "curve" else None)
             for name, file in TABLES.items()
             if name not in OPTIONAL or (folder / file).exists()
         }
-        return cls(info=info, pictures=read_arrays(folder / "pictures.npz"), **tables)
+        return cls(info=info, pictures=read_arrays(folder / "pictures.npz", PICTURES, or_none=True), **tables)

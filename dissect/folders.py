@@ -44,7 +44,7 @@ def written(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give another --name, or delete it") -> bool:
+def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give another --name") -> bool:
     """Whether a folder holds the result of this very task already; `file` is its description, `do` what to do if not.
 
     Raises:

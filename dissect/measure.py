@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..hooks.edit import replace_softly
-from ..hooks.errors import DissectError
 from . import ranks
 from .resources import at_work
 from .subject import Subject
@@ -103,7 +102,7 @@ def measure(
             latents = subject.generator.latents(batch)
             donated = subject.featuremaps(variants.donors[rows]) if variants.value is None else None
             images, labels = subject.see(x, latents)
-            _check_finite(images, subject, batch, "before any change; look at its activations with dissect run")
+            subject.generator.check_finite(images, batch, "before any change")
             before[rows] = shares(labels, classes)
             cells.append(at_centres(labels, subject.shape[1:]).cpu().numpy())
             at_once = max(1, subject.batch // len(batch))
@@ -113,7 +112,7 @@ def measure(
                     edited = variants.apply(x, donated, some, rows)
                     repeats = len(edited) // len(batch)
                     images, new = subject.see(edited, latents.repeat(repeats, *[1] * (latents.ndim - 1)))
-                    _check_finite(images, subject, batch, "after the change; try other units or another value")
+                    subject.generator.check_finite(images, batch, "after the change; take other units or another value")
                     size = (repeats, len(batch))
                     after[some, rows] = shares(new, classes).view(*size, -1)
                     old = labels.repeat(repeats, 1, 1, 1)
@@ -126,14 +125,6 @@ def measure(
     ranks.total(*map(torch.from_numpy, (before, after, changed, on_target)))  # each row is zero in all but one process
     cells = ranks.in_order(cells)
     return Areas(before=before, after=after, changed=changed, on_target=on_target, cells=np.concatenate(cells))
-
-
-def _check_finite(images: Tensor, subject: Subject, batch: Sequence[int], when: str) -> None:
-    if not bool(images.isfinite().all()):
-        raise DissectError(
-            f"The generator {subject.generator.name} drew pixels that are not finite in samples {batch[0]} to "
-            f"{batch[-1]}, {when}."
-        )
 
 
 def shares(labels: Tensor, classes: int) -> Tensor:

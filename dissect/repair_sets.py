@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..hooks.edit import Edit, edited
-from ..hooks.errors import DissectError
-from ..segmenters import check_labels
+from ..segmenters import segment
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from . import ranks
@@ -70,7 +69,7 @@ def draw_sets(
             images = draw(numbers)
             features[name].append(reference.standard(extract(images)))
             if segmenter is not None:
-                areas[name].append(shares(_labels(segmenter, images), len(segmenter.vocabulary)).numpy())
+                areas[name].append(shares(segment(segmenter, images), len(segmenter.vocabulary)).numpy())
             advance(len(numbers))
     return Drawn(
         features={name: torch.cat(ranks.in_order(parts)) for name, parts in features.items()},
@@ -84,16 +83,8 @@ def draw_edited(generator: Generator, edits: Edits, samples: Sequence[int]) -> T
     said = f"samples {samples[0]} … with units {', '.join(edit.layer for edit in edits) or 'as they are'}"
     with failing(said), edited(generator.module, *edits):
         images = generator(generator.latents(samples))
-    if not bool(images.isfinite().all()):
-        raise DissectError(f"{generator.name} drew pixels that are not finite in {said}; take other units or values.")
+    generator.check_finite(images, samples, "take other units or values" if edits else "")
     return images
-
-
-def _labels(segmenter: Segmenter, images: Tensor) -> Tensor:
-    with failing("these samples"):
-        labels = segmenter(images)
-        check_labels(labels, images, segmenter)
-    return labels
 
 
 @torch.inference_mode()
@@ -124,7 +115,7 @@ def gallery(
             size = entry[name].shape[:2]
             if segmenter is None:
                 continue
-            labels = _labels(segmenter, images)[:, :1].float()
+            labels = segment(segmenter, images)[:, :1].float()
             entry[f"labels_{name}"] = F.interpolate(labels, size, mode="nearest-exact")[0, 0].to(torch.int16).cpu()
         entry["place"] = np.abs(entry["after"].astype(int) - entry["before"].astype(int)).max(2) > 25
         for name, value in entry.items():

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, one_line
 from . import ranks
+from .contract import COLUMNS
+from .effects import PICTURES
 from .folders import written
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
@@ -71,11 +73,15 @@ class Repair:
         folder = Path(folder)
         info = read_json(folder / "repair.json")
         kept = info.get("tables", ["fidelity", "effects", "units"])
-        tables = {name: read_table(folder / file) if name in kept else pd.DataFrame() for name, file in TABLES.items()}
+        curve = {"curve": COLUMNS["repair: curve.csv"]}
+        tables = {
+            name: read_table(folder / file, curve.get(name)) if name in kept else pd.DataFrame()
+            for name, file in TABLES.items()
+        }
         checkpoint = Path(info.get("checkpoint", ""))
         return cls(
             info=info,
-            pictures=read_arrays(folder / "pictures.npz"),
+            pictures=read_arrays(folder / "pictures.npz", PICTURES, or_none=True),
             checkpoint=checkpoint if checkpoint.is_absolute() else folder / checkpoint,
             **tables,
         )

@@ -84,8 +84,3 @@ class Threads:
             self._seconds[self._trials.pop(0)] = time.perf_counter() - self._started
             if not self._trials:
                 torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory ran out."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -72,7 +72,7 @@ def kept_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     except OSError as error:
         raise DissectError(_unusable(folder, error)) from error
     if said := difference(info["config"], config):
-        raise UsageError(f"{folder} holds another run ({said}); give another --out, or delete it.")
+        raise UsageError(f"{folder} holds another run ({said}); give another --out.")
     return info
 
 

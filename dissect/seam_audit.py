@@ -74,7 +74,7 @@ def check_seams(
         "seed": seed,
     }
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-seams")
-    if holds(folder, "seams.json", config, "give another --out, or delete it"):
+    if holds(folder, "seams.json", config, "give another --out"):
         return SeamCheck.load(folder)
     batch = batch_size or BATCH.get(generator.device.type, 16)
     with Progress(quiet) as progress, at_work(), progress.task("run tiles", samples) as advance:

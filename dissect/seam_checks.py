@@ -47,7 +47,7 @@ class SeamCheck:
             info=read_json(folder / "seams.json"),
             table=read_table(folder / "seams.csv"),
             profile=read_table(folder / "profile.csv"),
-            pictures=read_arrays(folder / "pictures.npz"),
+            pictures=read_arrays(folder / "pictures.npz", {"tiled": (None, None, 3), "map": (None, None)}),
         )
 
     def save(self) -> None:

@@ -52,9 +52,8 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.errors import DissectError, UsageError, one_line, out_of_memory
 from .generators.base import Generator
-from .resources import out_of_memory
 from .significance import LEVEL, Floats, interval, ratio
 from .subject import failing
 

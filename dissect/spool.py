@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError
+from ..hooks.errors import one_line
 from . import ranks
+from .contract import unreadable
 
 HEADER = threading.Lock()  # CPython 3.11 now and then fails to parse literals in two threads at once (its issue 106905)
 SHARD = 128  # samples; even, so that a sample's parity is that of its row
@@ -101,15 +102,10 @@ class Spool:
             with HEADER:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise DissectError(
-                f"{path} cannot be read ({error}); delete {path.parent}, or the run folder if the run was "
-                "finished, and run again."
-            ) from error
-        if len(array) != len(self.indices(shard)):
-            raise DissectError(
-                f"{path} holds {len(array)} samples instead of {len(self.indices(shard))}; delete {path.parent}, or "
-                "the run folder if the run was finished, and run again."
-            )
+            raise unreadable(path, one_line(error)) from error
+        if not array.ndim or len(array) != len(self.indices(shard)):
+            found = len(array) if array.ndim else 0
+            raise unreadable(path, f"it holds {found} samples instead of {len(self.indices(shard))}")
         return array
 
     def gather(self, name: str, samples: NDArray[Any]) -> NDArray[Any]:

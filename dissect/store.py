@@ -27,7 +27,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,18 +38,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError, one_line
+from .contract import COLUMNS, KEYS, TEXTS, array_trouble, table_trouble, unreadable
 from .scores import Counts, chance_iou, curve, iou_of
 from .spool import Spool
 
 SCHEMA = 3
 INCOMPLETE, COMPLETE = "incomplete", "complete"
+TABLES = ("units.csv", "classes.csv")
 PART = ".part"  # ends the name of a file or folder that is being written
-COLUMNS = {
-    "units.csv": "layer unit label category labelled iou iou_low iou_high chance_iou position_iou content_iou "
-    "attainable_iou iqr average_precision excess_iou reaches_limits p_value q_value runner_up runner_up_iou label_set "
-    "split_half_iou threshold quantile peak state",
-    "classes.csv": "class category colour share images units",
-}
 
 
 def safe_name(text: str, limit: int = 100) -> str:
@@ -85,12 +81,17 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomic(path, lambda file: file.write(encoded(text)))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_atomic(path, lambda file: file.write(encoded(text)))
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8. Bytes of a file name that are no UTF-8, which Python keeps as surrogates, become \\udcNN."""
+    return text.encode(errors="backslashreplace")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -132,7 +133,7 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{folder} is no run folder (it has no run.json); give the folder that dissect run made."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DissectError(f"{path} is damaged or no run.json ({one_line(error)}); make the run anew.") from error
+        raise unreadable(path, one_line(error)) from error
     if schema != SCHEMA:
         raise DissectError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; use the version that wrote it.")
     return info
@@ -164,13 +165,28 @@ class Dissection:
             raise UsageError(f"{folder} holds shard {shard} of a run; put all of them together with dissect merge.")
         if info["status"] != COMPLETE:
             raise UsageError(f"The run in {folder} is not finished; run the same command again to finish it.")
-        units, classes = (read_table(folder / name) for name in COLUMNS)
-        return cls(folder=folder, info=info, units=units, classes=classes)
+        units, classes = (read_table(folder / name) for name in TABLES)
+        found = cls(folder=folder, info=info, units=units, classes=classes)
+        found._check_tables()
+        return found
+
+    def _check_tables(self) -> None:
+        """Raise DissectError where the tables do not belong to this run.json."""
+        names = list(self.info["vocabulary"]["names"])
+        if list(self.classes["class"]) != names:
+            raise unreadable(self.folder / "classes.csv", f"its classes are not the {len(names)} of run.json")
+        directions = self.info["config"].get("directions")
+        for layer, known in self.info["layers"].items():
+            mine = self.units.unit[self.units.layer == layer]
+            count = known["units"] if directions is None else len(mine)
+            if sorted(mine) != list(range(count)):
+                said = f"layer {layer} has {len(mine)} rows instead of one for each of {count} {self.noun}s"
+                raise unreadable(self.folder / "units.csv", said)
 
     @classmethod
     def unfinished(cls, folder: Path, info: dict[str, Any]) -> Dissection:
         """A run, or a shard of one, of which nothing is known yet: its tables are empty."""
-        units, classes = (pd.DataFrame(columns=columns.split()) for columns in COLUMNS.values())
+        units, classes = (pd.DataFrame(columns=COLUMNS[name]) for name in TABLES)
         return cls(folder=folder, info=info, units=units, classes=classes)
 
     @property
@@ -218,11 +234,29 @@ class Dissection:
 
     @cached_property
     def _scores(self) -> dict[str, NDArray[np.generic]]:
-        return read_arrays(self.folder / "scores.npz")
+        shapes: dict[str, tuple[int | None, ...]] = {"shares": (None,)}
+        for half in ("choose", "score"):
+            shapes |= {f"{half}/class_area": (len(self.classes),), f"{half}/pixels": ()}
+        for layer in self.layers:
+            units = int((self.units.layer == layer).sum())
+            shapes |= {
+                f"{layer}/level": (units, None),
+                f"{layer}/histogram": (units, None),
+                f"{layer}/span": (units, 2),
+            }
+            shapes |= {f"{layer}/{name}": (units, None) for name in ("rival", "rival_level")}
+            for half in ("choose", "score"):
+                shapes[f"{layer}/{half}/intersection"] = (units, len(self.classes), None)
+                shapes[f"{layer}/{half}/unit_area"] = (units, None)
+        return read_arrays(self.folder / "scores.npz", shapes)
 
     @cached_property
     def _tops(self) -> dict[str, NDArray[np.generic]]:
-        return read_arrays(self.folder / "tops.npz")
+        shapes: dict[str, tuple[int | None, ...]] = {}
+        for layer in self.layers:
+            units = int((self.units.layer == layer).sum())
+            shapes |= {f"{layer}/sample": (units, None), f"{layer}/mask": (units, None, self.info["grid"], None)}
+        return read_arrays(self.folder / "tops.npz", shapes)
 
     def counts(self, layer: str, half: str) -> Counts:
         """The integer counts of one layer on the half `choose` (even samples) or `score` (odd)."""
@@ -328,15 +362,11 @@ class Dissection:
         return self.summary().to_html(index=False) + best.to_html(index=False)
 
 
-TEXTS = (
-    *("layer", "label", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members"),
-    *("verdict", "one", "other", "metric", "untrained_layer"),
-    *("checkpoint", "created", "sha256", "alarms", "grid", "candidate"),
-)
-
-
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A table whose names stay text, whatever they look like: a class may be called NA or 1.
+
+    Args:
+        columns: which it must have; None is what `contract` says of a file of that name.
 
     Raises:
         DissectError: it is missing or damaged.
@@ -345,36 +375,48 @@ def read_table(path: Path) -> pd.DataFrame:
         header = pd.read_csv(path, nrows=0).columns
         numbers = {name: [""] for name in header if name not in TEXTS}
         table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=numbers)
-        if missing := set(COLUMNS.get(path.name, "").split()) - set(table.columns):
-            raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+        trouble = table_trouble(table, COLUMNS.get(path.name, ()) if columns is None else columns)
     except (OSError, ValueError) as error:
-        raise DissectError(f"{path} cannot be read ({error}); delete {path.parent} and run again.") from error
+        raise unreadable(path, one_line(error)) from error
+    if trouble:
+        raise unreadable(path, trouble)
     return table
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, keys: Sequence[str] | None = None) -> dict[str, Any]:
     """The object in a file.
+
+    Args:
+        keys: which it must have; None is what `contract` says of a file of that name.
 
     Raises:
         DissectError: it is missing or damaged.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
-        raise DissectError(f"{path} cannot be read ({one_line(error)}); delete {path.parent} and try again.") from error
+        raise unreadable(path, one_line(error)) from error
+    if not isinstance(found, dict):
+        raise unreadable(path, "it holds no object")
+    wanted = KEYS.get(path.name, ()) if keys is None else keys
+    if missing := [key for key in wanted if key not in found]:
+        raise unreadable(path, f"it lacks {', '.join(missing)}")
     return found
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """All arrays of an .npz file.
+def read_arrays(
+    path: Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None, *, or_none: bool = False
+) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an .npz file, those of `shapes` among them; with `or_none` it may hold no array at all.
 
     Raises:
         DissectError: it is missing or damaged.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            return dict(stored)
+            found = dict(stored)
     except Exception as error:  # a damaged archive fails in many ways: BadZipFile, zlib.error, ValueError, OSError
-        raise DissectError(f"{path} cannot be read ({error}); delete the folder and run again.") from error
+        raise unreadable(path, one_line(error)) from error
+    if trouble := "" if or_none and not found else array_trouble(found, shapes or {}):
+        raise unreadable(path, trouble)
+    return found

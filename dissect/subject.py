@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..hooks.above import Above
-from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.errors import DissectError, UsageError, out_of_memory, running
 from ..hooks.tap import Tap
-from ..segmenters import check_labels
+from ..segmenters import segment
 from ..segmenters.base import Segmenter
 from . import ranks
 from .generators.base import Generator
-from .resources import BATCH, Threads, out_of_memory
+from .resources import BATCH, Threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,7 @@ class Subject:
         """
         with failing("these samples"):
             images = self.draw(featuremaps, latents)
-            labels = self.segmenter(images)
-            check_labels(labels, images, self.segmenter)
+            labels = segment(self.segmenter, images)
         return images, labels
 
     @contextmanager
@@ -112,12 +111,13 @@ class Subject:
 
 @contextmanager
 def failing(what: str) -> Iterator[None]:
-    """Turn whatever the user's networks raise into one line."""
+    """Turn whatever the user's networks raise, a lack of memory too, into one line."""
     try:
-        yield
+        with running(f"A network failed on {what}"):
+            yield
     except DissectError:
         raise
-    except Exception as error:  # theirs may be of any kind
+    except Exception as error:
         if out_of_memory(error):
             raise DissectError("Memory does not suffice for a batch; give a smaller --batch-size.") from error
-        raise DissectError(f"A network failed on {what} ({one_line(error)}).") from error
+        raise

@@ -1,5 +1,22 @@
 """The one family of errors. It lives in the lowest package so that every other one can raise it."""
 
+from __future__ import annotations
+
+import os
+import sysconfig
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_OURS = tuple(
+    Path(__file__).resolve().parents[1] / name for name in ("hooks", "segmenters", "dissect", "reports", "cli.py")
+)
+_LIBRARIES = tuple(
+    {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+
 
 class DissectError(Exception):
     """Something failed. The message is one line: what was given, what is allowed, what to do."""
@@ -13,7 +30,69 @@ class UsageError(DissectError):
     exit_code = 2
 
 
+class Fault(DissectError):
+    """ganatomy itself is wrong. Results that were complete before stay as they are."""
+
+
+class DissectWarning(UserWarning):
+    """The work goes on, but its result may not be what the user thinks."""
+
+
 def one_line(error: BaseException) -> str:
     """An exception as one line: its type and the start of its message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:400]}{'…' if len(text) > 400 else ''}" if text else type(error).__name__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    known = type(error).__name__ in ("OutOfMemoryError", "MemoryError")  # torch's, without importing it
+    return known or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def running(failed: str) -> Iterator[None]:
+    """Around a network of the user: whatever it raises becomes a DissectError in one line, which begins with `failed`.
+
+    Errors of ours and a lack of memory pass, since the caller can do something about the latter.
+    """
+    try:
+        yield
+    except DissectError:
+        raise
+    except Exception as error:  # a network may raise anything
+        if out_of_memory(error):
+            raise
+        raise DissectError(f"{failed} ({one_line(error)}).") from error
+
+
+def explained(error: Exception, where: str = "") -> DissectError:
+    """An exception that nobody foresaw, as a DissectError: a failure of the user's code, or else a fault of ganatomy.
+
+    It is the user's where the innermost call, libraries left out, is in a file that is not ours. The traceback of a
+    fault is written to a file, which the message names.
+
+    Args:
+        where: what is complete all the same, as a sentence.
+    """
+    frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
+    own = [file for file in frames if _inside(file, _OURS) or (file.is_file() and not _inside(file, _LIBRARIES))]
+    if own and not _inside(own[-1], _OURS):
+        return DissectError(f"Code in {own[-1]} failed ({one_line(error)}). --debug shows where.")
+    said = f"This is a fault of ganatomy, not of yours ({one_line(error)})."
+    return Fault(" ".join(part for part in (said, where, _traceback_written(error), "Please report it.") if part))
+
+
+def _inside(file: Path, folders: tuple[Path, ...]) -> bool:
+    return any(file.is_relative_to(folder) for folder in folders)
+
+
+def _traceback_written(error: Exception) -> str:
+    text = "".join(traceback.format_exception(error))
+    try:
+        number, path = tempfile.mkstemp(prefix="ganatomy-fault-", suffix=".txt", text=True)
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return "Run the command again with --debug to see the traceback."
+    return f"The traceback is in {path}."

@@ -13,8 +13,8 @@ from .errors import DissectError
 from .layers import find_layer
 
 
-class _Enough(Exception):
-    """Every tapped layer has been seen; unwinds the forward pass."""
+class _Enough(BaseException):
+    """Every tapped layer has been seen; unwinds the forward pass. No `except Exception` on the way catches it."""
 
 
 class Tap:

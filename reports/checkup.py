@@ -31,12 +31,12 @@ def write_checkup(found: Checkup) -> Path:
         DissectError: a file of the checkup is missing or damaged, or the page cannot be written.
     """
     final = found.folder / "report"
-    with telling("checkup", found.folder, final, found.info["command"]), replaced(final) as part:
-        (part / "index.html").write_text(_page(found, Shelf(part)), encoding="utf-8")
+    with telling(found.folder, final, found.info["command"]), replaced(final) as part:
+        (part / "index.html").write_bytes(_page(found, Shelf(part)))
     return final / "index.html"
 
 
-def _page(found: Checkup, shelf: Shelf) -> str:
+def _page(found: Checkup, shelf: Shelf) -> bytes:
     info = found.info
     shown = found.peaks[found.peaks.set == "images"]
     files = [file for file in (*TABLES.values(), "checkup.json") if (found.folder / file).is_file()]

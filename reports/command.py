@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -15,7 +17,8 @@ import click
 
 from ..dissect import ranks
 from ..dissect.model_spec import ModelSpec
-from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.errors import DissectError, DissectWarning, UsageError, explained
+from .told import FAILED
 
 
 def common(command: Callable[..., object], *, spread: bool = False) -> Callable[..., None]:
@@ -29,10 +32,17 @@ def common(command: Callable[..., object], *, spread: bool = False) -> Callable[
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else.")
     @functools.wraps(command)
     def wrapped(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
-        with _told_in_a_line(debug), _processes(command.__name__, spread), _told_in_a_line(debug):
+        with (
+            _told_in_a_line(debug),
+            _processes(command.__name__, spread),
+            _told_in_a_line(debug),
+            _warnings_in_a_line(),
+        ):
             result = command(quiet=quiet or as_json, **_as_one(options))
             if as_json and ranks.number() == 0:
                 click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
+            if failed := click.get_current_context().meta.get(FAILED):
+                raise failed
 
     return wrapped
 
@@ -66,7 +76,26 @@ def _told_in_a_line(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        _fail(DissectError(f"{one_line(error)} (--debug shows where)"), 1)
+        _fail(explained(error), 1)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Our warnings inside go to stderr, each once and without the place in the code."""
+    shown = set[str]()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if not issubclass(category, DissectWarning):
+            usual(message, category, *rest)
+        elif str(message) not in shown and ranks.number() == 0:
+            shown.add(str(message))
+            click.echo(f"dissect: warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DissectWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _fail(error: DissectError, code: int) -> None:
@@ -303,6 +332,9 @@ class OneLine(click.Group):
     """Shows click's own complaints in one line, as all others."""
 
     def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # names of files that are no UTF-8 are printed as the bytes they are
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="surrogateescape")
         try:
             return super().main(*args, **(options | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from ..dissect.comparison import Comparison, Side, same_latents
 from ..dissect.progress import Progress
 from ..dissect.store import safe_name, write_csv, write_json
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import UsageError
 from . import figures
-from .pages import put_samples, render, replaced
+from .pages import put_samples, render, replaced, telling
 from .shelf import Shelf
 
 SAMPLES = 24  # side by side
@@ -35,19 +36,17 @@ def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet:
     folder = Path(out) if out else Path("comparisons") / safe_name(names)
     if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is no comparison; give another --out.")
-    try:
-        with replaced(folder) as part, Progress(quiet) as progress:
-            sides = {side.letter: {"run": str(side.run.folder), "layers": side.layers} for side in found.sides}
-            write_json(part / MARK, {"sides": sides, "differences": found.differences})
-            write_csv(part / "classes.csv", found.classes)
-            write_csv(part / "units.csv", found.units)
-            (part / "index.html").write_text(_page(found, Shelf(part), progress), encoding="utf-8")
-    except OSError as error:
-        raise DissectError(f"{folder} cannot be written ({error.strerror or error}); give another --out.") from error
+    again = shlex.join(["dissect", "compare", *(str(side.run.folder) for side in found.sides)])
+    with telling(None, folder, again), replaced(folder) as part, Progress(quiet) as progress:
+        sides = {side.letter: {"run": str(side.run.folder), "layers": side.layers} for side in found.sides}
+        write_json(part / MARK, {"sides": sides, "differences": found.differences})
+        write_csv(part / "classes.csv", found.classes)
+        write_csv(part / "units.csv", found.units)
+        (part / "index.html").write_bytes(_page(found, Shelf(part), progress))
     return folder / "index.html"
 
 
-def _page(found: Comparison, shelf: Shelf, progress: Progress) -> str:
+def _page(found: Comparison, shelf: Shelf, progress: Progress) -> bytes:
     sides = found.sides
     pairs = found.units[found.units.corresponds].groupby("other").head(PAIRS)
     together = _together(sides)

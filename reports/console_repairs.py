@@ -97,7 +97,7 @@ def _show_sentence(info: dict[str, Any]) -> None:
     screen.print(f"[{colour.get(info['verdict'], 'yellow')}]{escape(info['sentence'])}")
 
 
-def repair_records(found: Repair, page: str) -> dict[str, object]:
+def repair_records(found: Repair, page: str | None) -> dict[str, object]:
     """A repair for --json."""
     kept = ("verdict", "sentence", "values", "method", "layers")
     told = {name: found.info[name] for name in kept if name in found.info}

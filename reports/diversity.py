@@ -23,7 +23,7 @@ def write_diversity(found: Diversity) -> Path:
         DissectError: a file of the audit is missing or damaged, or the page cannot be written.
     """
     final = found.folder / "report"
-    with telling("diversity audit", found.folder, final, found.info["command"]), replaced(final) as part:
+    with telling(found.folder, final, found.info["command"]), replaced(final) as part:
         shelf = Shelf(part)
         context: dict[str, Any] = {
             "info": found.info,
@@ -40,7 +40,7 @@ def write_diversity(found: Diversity) -> Path:
             "missing": _missing(found, shelf),
             "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in FILES},
         }
-        (part / "index.html").write_text(render("diversity.html", (), {}, context), encoding="utf-8")
+        (part / "index.html").write_bytes(render("diversity.html", (), {}, context))
     return final / "index.html"
 
 

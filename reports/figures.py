@@ -81,14 +81,14 @@ def outline(mask: NDArray[np.bool_]) -> str:
 def outlines(masks: NDArray[np.bool_]) -> list[str]:
     """The same for each of several regions (N, h, w), traced as one picture in which they lie one below the other."""
     paths = [""] * len(masks)
+    if not masks.any():  # also of no region at all, which the tracer refuses
+        return paths
     height, width = masks.shape[1:]
     z = np.zeros((len(masks), height + 2, width + 2), np.float32)
     z[:, 1:-1, 1:-1] = masks
     tracer = contour_generator(z=z.reshape(-1, width + 2), line_type=LineType.ChunkCombinedOffset)
     traced: Any = tracer.lines(0.5)
     (points,), (bounds,) = traced  # all in one chunk
-    if points is None:
-        return paths
     whole = np.rint(points * 2 - 1).astype(int)
     first, last = bounds[:-1].astype(int), bounds[1:].astype(int) - 1  # of each line, which ends where it begins
     steps = np.diff(whole, axis=0, append=0)

@@ -27,7 +27,7 @@ def write_fitness(found: Fitness) -> Path:
         DissectError: a file of the folder is missing or damaged, or the page cannot be written.
     """
     final = found.folder / "report"
-    with telling("fitness", found.folder, final, found.info["command"]), replaced(final) as part:
+    with telling(found.folder, final, found.info["command"]), replaced(final) as part:
         shelf = Shelf(part)
         table = found.table
         rows = blanks(table)
@@ -58,7 +58,7 @@ def write_fitness(found: Fitness) -> Path:
             "sharp": all(max(some.shape[1:3]) <= figures.SMALL for some in found.pictures.values()),
             "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in FILES},
         }
-        (part / "index.html").write_text(render("fitness.html", ("charts.js",), data, context), encoding="utf-8")
+        (part / "index.html").write_bytes(render("fitness.html", ("charts.js",), data, context))
     return final / "index.html"
 
 

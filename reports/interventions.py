@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..dissect.contract import COLUMNS, KEYS
 from ..dissect.effects import TABLES, Effects
 from ..dissect.store import Dissection, read_json, read_table
 from . import figures
@@ -26,8 +27,9 @@ def scan_results(run: Dissection) -> Scans:
     Raises:
         DissectError: a file of one is missing or damaged.
     """
+    columns = [*COLUMNS["scan"], *(f"pp:{name}" for name in run.classes["class"])]
     return [
-        (read_json(place), read_table(place.with_suffix(".csv")))
+        (read_json(place, KEYS["scan"]), read_table(place.with_suffix(".csv"), columns))
         for scan in run.scans
         for place in sorted(scan.glob("*.json"))
         if place.name != "scan.json"

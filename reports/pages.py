@@ -21,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..dissect.progress import Progress
-from ..dissect.store import Dissection, write_atomic
-from ..hooks.errors import DissectError, one_line
+from ..dissect.store import Dissection, encoded, write_atomic
+from ..hooks.errors import DissectError, explained
 from . import figures
 from .data import classes_data, plain, units_data
 from .interventions import effect_pages, scan_pages, scan_results
@@ -45,14 +45,18 @@ def write_report(run: Dissection, *, single_file: bool = False, quiet: bool = Tr
         DissectError: a file of the run is missing or damaged, or the report cannot be written.
     """
     final = run.folder / ("report.html" if single_file else "report")
-    with telling("run", run.folder, final, f"dissect report {run.folder}"), Progress(quiet) as progress:
+    with telling(run.folder, final, f"dissect report {run.folder}"), Progress(quiet) as progress:
         if single_file:
             page = _page(run, Shelf(None), progress)
-            write_atomic(final, lambda file: file.write(page.encode()))
+            write_atomic(final, lambda file: file.write(page))
             return final
         with replaced(final) as part:
-            (part / "index.html").write_text(_page(run, Shelf(part), progress), encoding="utf-8")
+            (part / "index.html").write_bytes(_page(run, Shelf(part), progress))
     return final / "index.html"
+
+
+class NoPage(DissectError):
+    """A page could not be written. The result that it would have shown is complete."""
 
 
 @contextmanager
@@ -70,21 +74,30 @@ def replaced(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def telling(what: str, folder: Path, final: Path, again: str) -> Iterator[None]:
-    """What a damaged run or a full disk raises becomes one line; `again` is the command that writes the report."""
+def telling(folder: Path | None, final: Path, again: str) -> Iterator[None]:
+    """Around the writing of a page: what goes wrong becomes a `NoPage`, in one line.
+
+    A file that is damaged is told of by what reads it. Anything else than that and a full disk is a fault of ganatomy.
+
+    Args:
+        folder: of the result, whose tables are complete; None where they are written with the page.
+        final: the page's place.
+        again: the command that writes it.
+    """
+    complete = f"The tables are complete in {folder}; there is no page." if folder else "Nothing was written."
     try:
         yield
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise DissectError(
-            f"The {what} in {folder} is damaged ({one_line(error)}); delete the folder and run again."
-        ) from error
+    except DissectError as error:
+        raise NoPage(str(error)) from error
     except OSError as error:
-        raise DissectError(
-            f"The report cannot be written to {final} ({error.strerror or error}); make room and run: {again}"
+        raise NoPage(
+            f"The page cannot be written to {final} ({error.strerror or error}). {complete} Make room and run: {again}"
         ) from error
+    except Exception as error:
+        raise NoPage(str(explained(error, complete))) from error
 
 
-def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
+def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     config = run.info["config"]
     first = np.arange(min(SAMPLES_SHOWN, config["samples"]))
     shown = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
@@ -132,8 +145,8 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> str:
     return render("report.html", SCRIPTS, data, context)
 
 
-def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], context: dict[str, Any]) -> str:
-    """A page with style, data and scripts inside; its policy lets no other script run and nothing else be fetched."""
+def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], context: dict[str, Any]) -> bytes:
+    """A page (UTF-8) with style, data and scripts inside; its policy lets no other script run and nothing be fetched."""
     script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = context | {
@@ -142,7 +155,7 @@ def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], contex
         "policy": POLICY.format(digest),
         "data": data,
     }
-    return _template(template).render(page)
+    return encoded(_template(template).render(page))
 
 
 @cache
@@ -250,7 +263,7 @@ def _signed(form: str) -> Callable[[float | None], str]:
 
 
 FORMATS: dict[str, Callable[..., str]] = {
-    "address": lambda text: quote(str(text), safe=""),
+    "address": lambda text: quote(str(text), safe="", errors="surrogateescape"),
     "percent": lambda share: f"{share:.1%}",
     "percent0": lambda share: "–" if share is None or pd.isna(share) else f"{share:.0%}",
     "percent2": lambda share: f"{share:.2%}",

@@ -25,7 +25,7 @@ def write_seams(found: SeamCheck) -> Path:
         DissectError: a file of the check is missing or damaged, or the page cannot be written.
     """
     final = found.folder / "report"
-    with telling("seam check", found.folder, final, found.info["command"]), replaced(final) as part:
+    with telling(found.folder, final, found.info["command"]), replaced(final) as part:
         shelf = Shelf(part)
         pictures = []
         for name, title in TITLES.items():
@@ -41,5 +41,5 @@ def write_seams(found: SeamCheck) -> Path:
             "profile": shelf.put("pictures/profile.svg", figures.seam_profile(found.profile)),
             "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in FILES},
         }
-        (part / "index.html").write_text(render("seams.html", (), {}, context), encoding="utf-8")
+        (part / "index.html").write_bytes(render("seams.html", (), {}, context))
     return final / "index.html"

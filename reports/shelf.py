@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import base64
+from mimetypes import guess_type
 from pathlib import Path
 from urllib.parse import quote
 
-TYPES = {".webp": "image/webp", ".svg": "image/svg+xml", ".csv": "text/csv", ".json": "application/json"}
+TYPES = {
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",
+    ".csv": "text/csv",
+    ".md": "text/markdown",
+}  # that Python's own table may lack
+ANY = "application/octet-stream"  # a browser offers to save it
 SMALL = 700  # bytes
 
 
@@ -26,8 +33,9 @@ class Shelf:
             OSError: it cannot be written.
         """
         if self.folder is None or (name.endswith(".webp") and len(content) <= SMALL):
-            return f"data:{TYPES[Path(name).suffix]};base64,{base64.b64encode(content).decode()}"
+            kind = TYPES.get(Path(name).suffix) or guess_type(name)[0] or ANY
+            return f"data:{kind};base64,{base64.b64encode(content).decode()}"
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        return quote(name)
+        return quote(name, errors="surrogateescape")

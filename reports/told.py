@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.watching import Watch
 
 Told = dict[str, object]
+FAILED = "ganatomy.failed"  # in click's context: why there is no page
 Teller = TypeVar("Teller", bound=Callable[..., Any])
 
 
@@ -45,15 +46,35 @@ def _on_first(tell: Teller) -> Teller:
 
 def link(page: Path, **address: str) -> str:
     """A place in a page, to click on: file:///…/index.html#intervention=NAME."""
-    return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote)}"
+    return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote, errors='surrogateescape')}"
 
 
-def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str:
+def written(write: Callable[[], Path]) -> Path | None:
+    """The page that `write` writes; None where it cannot: the command goes on to print its result, and then fails."""
+    from .pages import NoPage
+
+    try:
+        return write()
+    except NoPage as error:
+        click.get_current_context().meta.setdefault(FAILED, error)
+        return None
+
+
+def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
     """The report of a run, or of one in a folder, written again: the place in it that an address names."""
     from ..dissect.store import Dissection
     from .pages import write_report
 
-    return link(write_report(Dissection.load(run) if isinstance(run, Path) else run, quiet=quiet), **address)
+    opened = Dissection.load(run) if isinstance(run, Path) else run
+    page = written(lambda: write_report(opened, quiet=quiet))
+    return page and link(page, **address)
+
+
+def _show(*lines: object) -> None:
+    """Results on stdout, those that there are."""
+    for one in lines:
+        if one is not None:
+            click.echo(one)
 
 
 @_on_first
@@ -66,11 +87,11 @@ def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
     if not no_report:
         from .pages import write_report
 
-        page = write_report(found, quiet=quiet)
+        page = written(lambda: write_report(found, quiet=quiet))
     summary = found.summary()
     if not quiet:
         console.show_run(found, summary)
-        click.echo(page or found.folder / "units.csv")
+        _show(page or found.folder / "units.csv")
     controls = {name: console.records(control.summary()) for name, control in found.controls.items()}
     return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
 
@@ -82,7 +103,7 @@ def effects(found: Effects, folder: Path, quiet: bool) -> Told:
         console.show_effects(found)
     page = page_of(folder, quiet, intervention=name)
     if not quiet:
-        click.echo(page)
+        _show(page)
     return {
         "folder": folder / "interventions" / name,
         "report": page,
@@ -96,12 +117,12 @@ def effects(found: Effects, folder: Path, quiet: bool) -> Told:
 def scans(found: Sequence[Any], opened: Dissection, quiet: bool) -> list[Told]:
     from .pages import write_report
 
-    report = write_report(opened, quiet=quiet)
-    pages = [link(report, intervention=one.info["name"]) for one in found]
+    report = written(lambda: write_report(opened, quiet=quiet))
+    pages = [report and link(report, intervention=one.info["name"]) for one in found]
     if not quiet:
         for one in found:
             console.show_scan(one.table, one.info)
-        click.echo("\n".join(pages))
+        _show(*pages)
     tables = [console.records(one.table.head(20)) for one in found]
     return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
 
@@ -112,7 +133,7 @@ def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
     page = page_of(opened, quiet, artifacts=name)
     if not quiet:
         console_repairs.show_suspects(found)
-        click.echo(page)
+        _show(page)
     tables = {name: console.records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
     return {"folder": opened.folder / "artifacts" / name, "report": page, **tables}
 
@@ -122,7 +143,7 @@ def repair(found: Repair, folder: Path, quiet: bool) -> Told:
     page = page_of(folder, quiet, repair=found.info["name"])
     if not quiet:
         console_repairs.show_repair(found)
-        click.echo(f"{found.checkpoint}\n{page}")
+        _show(found.checkpoint, page)
     return console_repairs.repair_records(found, page)
 
 
@@ -130,10 +151,11 @@ def repair(found: Repair, folder: Path, quiet: bool) -> Told:
 def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
     from .checkup import write_checkup
 
-    page = f"{write_checkup(opened).resolve().as_uri()}#repair-{found.info['name']}"
+    report = written(lambda: write_checkup(opened))
+    page = report and f"{report.resolve().as_uri()}#repair-{found.info['name']}"
     if not quiet:
         console_repairs.show_mended(found)
-        click.echo(f"{found.checkpoint}\n{page}")
+        _show(found.checkpoint, page)
     return console_repairs.repair_records(found, page)
 
 
@@ -143,12 +165,12 @@ def checkup(found: Checkup, quiet: bool) -> Told:
 
     varied = found.diversity
     more: Told = {} if varied is None else {"diversity": diversity(varied, True)}
-    page = write_checkup(found)
+    page = written(lambda: write_checkup(found))
     if not quiet:
         console_repairs.show_checkup(found)
         if varied:
             console_diversity.show_diversity(varied)
-        click.echo(page)
+        _show(page)
     tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
     return {"folder": found.folder, "report": page, **told, **tables, **more}
@@ -158,10 +180,10 @@ def checkup(found: Checkup, quiet: bool) -> Told:
 def diversity(found: Diversity, quiet: bool) -> Told:
     from .diversity import write_diversity
 
-    page = write_diversity(found)
+    page = written(lambda: write_diversity(found))
     if not quiet:
         console_diversity.show_diversity(found)
-        click.echo(page)
+        _show(page)
     tables = {name: console.records(getattr(found, name)) for name in ("classes", "pairs", "whole", "layers")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "segmentation_distance", "support", "layer")}
     return {"folder": found.folder, "report": page, **told, **tables}
@@ -170,10 +192,10 @@ def diversity(found: Diversity, quiet: bool) -> Told:
 def fitness(found: Fitness, quiet: bool) -> Told:
     from .fitness import write_fitness
 
-    page = write_fitness(found)
+    page = written(lambda: write_fitness(found))
     if not quiet:
         console_watch.show_fitness(found)
-        click.echo(page)
+        _show(page)
     told = {name: found.info[name] for name in ("sentence", "zero")}
     return {"folder": found.folder, "report": page, **told, "candidates": console.records(found.table)}
 
@@ -197,19 +219,19 @@ def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: boo
     if not (watch.folder / "watch.json").exists():
         return {"folder": watch.folder, "report": None, "checkpoints": []}
     found = Watched.load(watch.folder)
-    page = write_watch(found)
+    page = written(lambda: write_watch(found))
     if not quiet:
-        click.echo(page)
+        _show(page)
     return {"folder": watch.folder, "report": page, "checkpoints": console.records(found.lines)}
 
 
 def seams(found: SeamCheck, quiet: bool) -> Told:
     from .seams import write_seams
 
-    page = write_seams(found)
+    page = written(lambda: write_seams(found))
     if not quiet:
         console_repairs.show_seams(found)
-        click.echo(page)
+        _show(page)
     told = {name: found.info[name] for name in ("verdict", "sentence")}
     return {"folder": found.folder, "report": page, **told, "seams": console.records(found.table)}
 
@@ -217,10 +239,10 @@ def seams(found: SeamCheck, quiet: bool) -> Told:
 def comparison(found: Comparison, out: Path | None, quiet: bool) -> Told:
     from .comparison import write_comparison
 
-    page = write_comparison(found, out, quiet=quiet)
+    page = written(lambda: write_comparison(found, out, quiet=quiet))
     if not quiet:
         console.show_comparison(found)
-        click.echo(page)
+        _show(page)
     sides, classes = console.records(found.summary()), console.records(found.classes)
     return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
 

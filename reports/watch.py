@@ -66,13 +66,13 @@ def write_watch(watched: Watched, *, live: bool = False) -> Path:
         DissectError: a file of the folder is missing or damaged, or the page cannot be written.
     """
     final = watched.folder / PAGE
-    with telling("watched training", watched.folder, final, watched.info["command"]):
+    with telling(watched.folder, final, watched.info["command"]):
         page = _page(watched, live)
-        write_atomic(final, lambda file: file.write(page.encode()))
+        write_atomic(final, lambda file: file.write(page))
     return final
 
 
-def _page(watched: Watched, live: bool) -> str:
+def _page(watched: Watched, live: bool) -> bytes:
     info, lines = watched.info, watched.lines
     rows = _rows(watched)
     order = lines.step.argsort(kind="stable")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import DissectError, UsageError, running
 from ..hooks.factory import call_factory, is_factory
 from .base import UNLABELLED, Segmenter, Vocabulary
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_range",
     "check_shape",
     "load_segmenter",
+    "segment",
     "table",
 ]
 
@@ -85,6 +87,20 @@ def _from_factory(spec: str) -> Segmenter:
             "a `name` and a `vocabulary` (ganatomy.segmenters.Vocabulary)."
         )
     return segmenter
+
+
+def segment(
+    segmenter: Segmenter, images: Tensor, check: Callable[[Tensor, Tensor, Segmenter], None] | None = None
+) -> Tensor:
+    """images (N, 3, H, W) -> their labels (N, P, H, W), on the images' device, that pass `check`: `check_labels`.
+
+    Raises:
+        DissectError: the segmenter failed, or returned something else.
+    """
+    with running(f"Segmenter {segmenter.name} failed on a batch of {len(images)} images"):
+        labels = segmenter(images)
+    (check or check_labels)(labels, images, segmenter)
+    return labels.to(images.device)  # a segmenter chooses its device itself
 
 
 def check_labels(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 from ganatomy.dissect.candidates import Fitness
+from ganatomy.dissect.store import write_arrays
 from ganatomy.dissect.watching.history import METRICS
 from ganatomy.hooks.errors import DissectError
 from ganatomy.reports.fitness import write_fitness
+from ganatomy.reports.pages import NoPage
 
 from .browser import expect, until
 from .charts import axis, path_of, places, show
@@ -172,6 +174,9 @@ def test_the_page_of_fitness_tells_everything(page: Any, tmp_path: Path) -> None
 def test_damage_is_told_and_the_page_before_stays(tmp_path: Path) -> None:
     good = fitness(tmp_path / "fitness", ["a", "b"])
     before = write_fitness(good).read_bytes()
-    with pytest.raises(DissectError, match=r"fitness in .* is damaged"):
+    write_arrays(good.folder / "pictures.npz", {"0": good.pictures["0"]})
+    with pytest.raises(DissectError, match=r"pictures\.npz .*lacks the array 1"):
+        write_fitness(Fitness.load(good.folder))
+    with pytest.raises(NoPage, match=r"fault of ganatomy.* tables are complete"):
         write_fitness(replace(good, pictures={"0": good.pictures["0"]}))
     assert (good.folder / "report" / "index.html").read_bytes() == before

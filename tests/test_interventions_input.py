@@ -72,7 +72,7 @@ def test_nothing_is_left_when_the_disk_fails(do: Callable[[str], Do], found: Dis
 
 def test_pixels_that_are_not_finite_are_said(planted: Generator) -> None:
     planted.module.colour.weight.data[0, 0] = torch.nan
-    with pytest.raises(DissectError, match="drew pixels that are not finite in samples 0 to"):
+    with pytest.raises(DissectError, match=r"drew pixels that are not finite .* samples 0 to"):
         dissect.ablate(planted, units="paint:1", segmenter=Soft(), samples=4, quiet=True)
 
 
@@ -125,7 +125,7 @@ class Divides(nn.Module):
 
 def test_pixels_that_an_edit_breaks_are_said() -> None:
     generator = Generator(module=Divides(), name="divides", source=NormalLatents((3,)), output_range=(0, 1))
-    with pytest.raises(DissectError, match="not finite in samples 0 to 3, after the change; try other units"):
+    with pytest.raises(DissectError, match=r"not finite .* samples 0 to 3, .*after the change; take other units"):
         dissect.ablate(generator, units="units:0,1,2", segmenter=Soft(), samples=4, random_sets=0, quiet=True)
 
 
@@ -207,7 +207,7 @@ def test_a_run_of_an_older_version_is_opened_by_its_names(do: Callable[[str], Do
 def test_a_damaged_effect_is_said(do: Callable[[str], Do], found: Dissection) -> None:
     do("ablate")(label="red", top=1)
     (found.folder / "interventions" / "ablate-red-paint-top1" / "effect.json").write_text("{}")
-    with pytest.raises(DissectError, match=r"effect\.json lacks chosen_on, command, .*delete .*ablate-red-paint-top1"):
+    with pytest.raises(DissectError, match=r"ablate-red-paint-top1/effect\.json .*lacks .*chosen_on"):
         write_report(found)
 
 

@@ -75,6 +75,7 @@ def test_who_may_import_whom() -> None:
             if folder == "reports":
                 assert set(re.findall(r"from \.\.dissect import (.+)", text)) <= {"ranks"}, path
                 assert set(re.findall(r"from \.\.dissect\.(\w+)", text)) <= {
+                    "contract",
                     "store",
                     "effects",
                     "candidates",

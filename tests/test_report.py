@@ -318,7 +318,7 @@ def test_a_report_that_cannot_be_written(painter: Generator, colours: ColourSegm
     make(painter, colours, tmp_path / "run")
     run = dissect.Dissection.load(tmp_path / "run")
     (tmp_path / "run" / f"report.{os.getpid()}.part").write_text("in the way")
-    with pytest.raises(DissectError, match="report cannot be written"):
+    with pytest.raises(DissectError, match="page cannot be written"):
         write_report(run)
     assert (tmp_path / "run" / "report" / "index.html").exists()  # the old one stays
 

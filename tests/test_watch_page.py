@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from ganatomy.dissect.store import write_csv
 from ganatomy.dissect.watching import Watched
 from ganatomy.dissect.watching.history import COLUMNS, MEASURED, METRICS, PRESENCE, SHARE
 from ganatomy.hooks.errors import DissectError
@@ -368,6 +369,7 @@ def test_a_page_is_cheap_to_import_and_does_without_lost_pictures(tmp_path: Path
 def test_damage_is_told_and_the_page_before_stays(tmp_path: Path) -> None:
     made = watched(tmp_path / "training", [100, 200])
     before = write_watch(made).read_bytes()
-    with pytest.raises(DissectError, match=r"watched training in .* is damaged"):
-        write_watch(replace(made, lines=made.lines.drop(columns="ripple")))
+    write_csv(made.folder / "watch.csv", made.lines.drop(columns="ripple"))
+    with pytest.raises(DissectError, match=r"watch\.csv .*lacks the columns ripple"):
+        write_watch(Watched.load(made.folder))
     assert (made.folder / "index.html").read_bytes() == before

@@ -95,7 +95,7 @@ def fitness(
         "samples": samples,
         "seed": seed,
     }
-    if holds(folder, "fitness.json", config, "give another --out, or delete it"):
+    if holds(folder, "fitness.json", config, "give another --out"):
         return Fitness.load(folder)
     made: list[Tensor] = []
     pictures: list[NDArray[Any]] = []

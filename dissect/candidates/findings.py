@@ -52,11 +52,13 @@ class Fitness:
             DissectError: a file of it is missing or damaged.
         """
         folder = Path(folder)
+        table = read_table(folder / "fitness.csv")
+        shapes = {str(number): (None, None, None, 3) for number in range(len(table))}
         return cls(
             folder=folder,
             info=read_json(folder / "fitness.json"),
-            table=read_table(folder / "fitness.csv"),
-            pictures=read_arrays(folder / "pictures.npz"),
+            table=table,
+            pictures=read_arrays(folder / "pictures.npz", shapes),
         )
 
     def save(self) -> None:

@@ -92,7 +92,7 @@ def checkup(
         "critic_sha256": None if judge is None else fingerprint(judge),
         "seed": seed,
     }
-    if holds(folder, "checkup.json", config, "give another --out, name the folder itself, or delete it"):
+    if holds(folder, "checkup.json", config, "give another --out, or name the folder itself"):
         return Checkup.load(folder)
     batch = batch_size or BATCH.get(generator.device.type, 16)
     sites = upsamplings(generator)

@@ -238,8 +238,7 @@ class Look:
 
         with failing(said), watched(self.generator.module, see):
             images = self.generator(self.generator.latents(numbers))
-        if not bool(images.isfinite().all()):
-            raise DissectError(f"{self.generator.name} drew pixels that are not finite on {said}; check the weights.")
+        self.generator.check_finite(images, numbers)
         self.spectrum.add(images)
         return images
 

@@ -85,7 +85,7 @@ def audit(
         "samples": samples,
         "seed": seed,
     }
-    if holds(folder, "diversity.json", config, "give another --out, or delete it"):
+    if holds(folder, "diversity.json", config, "give another --out"):
         return Diversity.load(folder)
     batch = batch_size or BATCH.get(generator.device.type, 16)
     names = namer.vocabulary.names

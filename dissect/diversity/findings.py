@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..contract import COLUMNS
 from ..folders import written
 from ..store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
@@ -50,8 +51,10 @@ class Diversity:
         return cls(
             folder=folder,
             info=read_json(folder / "diversity.json"),
-            pictures=read_arrays(folder / "pictures.npz"),
-            **{name: read_table(folder / file) for name, file in TABLES.items()},
+            pictures=read_arrays(
+                folder / "pictures.npz", {"twins": (None, 2, None, None, 3), "prototype": (None, None, 3)}
+            ),
+            **{name: read_table(folder / file, COLUMNS.get(f"diversity: {file}")) for name, file in TABLES.items()},
         )
 
     def save(self) -> None:

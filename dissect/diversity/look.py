@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...hooks.errors import DissectError
+from ...segmenters import segment
 from ...segmenters.base import Segmenter
 from .. import ranks
 from ..features import Features, standardisation
@@ -64,9 +65,16 @@ class Look:
 
 
 def drawn(generator: Generator, samples: int, batch: int) -> Iterator[Tensor]:
-    """Batches of images (n, 3, H, W) of the first samples; of several processes each gets some."""
+    """Batches of images (n, 3, H, W) of the first samples; of several processes each gets some.
+
+    Raises:
+        DissectError: the network failed, or drew pixels that are not finite.
+    """
     for start in ranks.mine(range(0, samples, batch)):
-        yield generator(generator.latents(range(start, min(start + batch, samples))))
+        some = range(start, min(start + batch, samples))
+        images = generator(generator.latents(some))
+        generator.check_finite(images, some)
+        yield images
 
 
 def look(
@@ -86,7 +94,7 @@ def look(
     with torch.no_grad():
         for images in batches:
             images = images.to(device)
-            found.append(Look.at(images, namer(images) if namer else None, extract, classes))
+            found.append(Look.at(images, segment(namer, images) if namer else None, extract, classes))
             advance(len(images))
     return Look.joined(ranks.in_order(found))
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...hooks.errors import DissectError, UsageError
+from ...hooks.errors import DissectError, UsageError, running
 from ..model_spec import ModelSpec
 
 
@@ -120,9 +120,11 @@ class Generator:
         """latents -> images (N, 3, H, W) float32 in [0, 1]; a one-channel output is shown as grey.
 
         Raises:
-            DissectError: the module returned something else than images.
+            DissectError: the module failed, or returned something else than images.
         """
-        return self.to_images(self.module(latents))
+        with running(f"The generator {self.name} failed"):
+            out = self.module(latents)
+        return self.to_images(out)
 
     def to_images(self, out: object) -> Tensor:
         """What the module returned -> images (N, 3, H, W) float32 in [0, 1].
@@ -137,5 +139,29 @@ class Generator:
                 "Wrap it in a module that does."
             )
         low, high = self.output_range
-        images = ((out.float() - low) / (high - low)).clamp(0, 1)
+        scaled = (out.float() - low) / (high - low)
+        images = scaled.clamp(0, 1) + 0 * scaled  # 0 · ∞ is NaN: what is infinite must not pass for white
         return images.expand(-1, 3, -1, -1)
+
+    def check_finite(self, images: Tensor, samples: Sequence[int], when: str = "") -> None:
+        """Raise DissectError where images (N, 3, H, W) of these samples have pixels that are not finite.
+
+        Args:
+            when: what the message says behind, such as "after the change; take other units".
+        """
+        self.raise_unless_finite(finite(images), samples, when)
+
+    def raise_unless_finite(self, fine: Tensor, samples: Sequence[int], when: str = "") -> None:
+        """The same for whether each sample is finite (N,), or (N · k,) where every sample was drawn k times."""
+        if bool(fine.all()):
+            return
+        bad = sorted({samples[row % len(samples)] for row in (~fine).nonzero().flatten().tolist()})
+        raise DissectError(
+            f"The generator {self.name} drew pixels that are not finite (NaN) in {len(bad)} of the samples "
+            f"{samples[0]} to {samples[-1]}, first {bad[0]}{', ' + when if when else '; check its weights'}."
+        )
+
+
+def finite(images: Tensor) -> Tensor:
+    """images (N, …) -> (N,) bool, whether all values of each are finite."""
+    return images.isfinite().flatten(1).all(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...hooks.errors import UsageError
 from ...hooks.tap import Tap
-from ...segmenters import check_labels
+from ...segmenters import segment
 from ...segmenters.base import Segmenter
 from ..effect_tables import Outcome, effects_table
 from ..generators.dcgan import DCGAN
@@ -219,6 +219,4 @@ def summary(shares: Sequence[float], scales: Sequence[float], p: Floats, table: 
 
 def _areas(space: Space, points: Tensor, segmenter: Segmenter, classes: int) -> Floats:
     images = space.images(points).to(space.generator.device)
-    labels = segmenter(images)
-    check_labels(labels, images, segmenter)
-    return shares(labels, classes).numpy()
+    return shares(segment(segmenter, images), classes).numpy()

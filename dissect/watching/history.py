@@ -57,7 +57,10 @@ class Watched:
             DissectError: a file of it is missing or damaged.
         """
         folder = Path(folder)
-        return cls(folder=folder, info=read_json(folder / "watch.json"), lines=read_table(folder / "watch.csv"))
+        info = read_json(folder / "watch.json")
+        shares = (kind + name for kind in (SHARE, PRESENCE) for name in info["names"])
+        lines = read_table(folder / "watch.csv", [*COLUMNS, *shares])
+        return cls(folder=folder, info=info, lines=lines)
 
     def save(self) -> None:
         """Write both files, each whole or not at all.

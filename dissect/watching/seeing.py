@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ...hooks.errors import DissectError
 from ...segmenters.base import Segmenter
 from ..capture import Plan, forward, probe, to_spool
 from ..checkerboard.spectrum import Spectrum, peaks
@@ -149,8 +148,7 @@ def see(
             for start in range(0, len(indices), batch):
                 some = indices[start : start + batch]
                 images, maps, labels = forward(generator, segmenter, [layer], some, plan.precision)
-                if not bool(images.isfinite().all()):
-                    raise DissectError(f"{generator.name} drew pixels that are not finite; check the weights.")
+                generator.check_finite(images, some)
                 looks.append(Look.at(images, labels, extract, len(names)))
                 spectrum.add(images)
                 parts.append(to_spool(plan, images, maps, labels))

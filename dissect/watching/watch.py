@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ...hooks.errors import DissectError, UsageError
+from ...hooks.errors import DissectError, DissectWarning, UsageError
 from ...segmenters.base import Segmenter
 from ..features import Features, open_features
 from ..folders import difference, digest
@@ -217,7 +218,7 @@ class Watch:
         if (self.folder / "watch.json").exists():
             watched = Watched.load(self.folder)
             if said := difference(watched.info.get("config", {}), config):
-                raise UsageError(f"{self.folder} holds another watch ({said}); give another folder, or delete it.")
+                raise UsageError(f"{self.folder} holds another watch ({said}); give another folder.")
             return watched
         if others := {path.name for path in self.folder.iterdir()} - {LOCK, BOARD, "pictures"}:
             raise UsageError(f"{self.folder} exists and holds {min(others)}, but no watch; give another folder.")
@@ -248,7 +249,12 @@ class Watch:
         except OSError as error:
             raise DissectError(f"{self.folder} cannot be written to ({error.strerror or error}); make room.") from error
         if self._page:
-            self._page(watched)
+            try:
+                self._page(watched)
+            except DissectError as error:  # the line is there, and a training must not end for want of a page
+                warnings.warn(
+                    f"The line of {watched.folder} is kept, its page is not: {error}", DissectWarning, stacklevel=4
+                )
 
 
 def _described(seen: Seen, real: Real | None) -> dict[str, Any]:
