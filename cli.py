@@ -77,6 +77,7 @@ def insert(*, run: Path, quiet: bool, **options: Any) -> object:
 @click.option("--class", "label", metavar="CLASS", required=True, help="The class by which units are ranked.")
 @click.option("--layer", help="Layer of the run.  [default: all in turn]")
 @click.option("--samples", default=64, show_default=True, help="The run's first ones.")
+@with_.moved_options
 @with_.where_options
 @spread
 def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object:
@@ -97,8 +98,10 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
     from .dissect.artifacts import find
     from .dissect.pipeline import run_or_open
 
-    made = {name: options.pop(name) for name in ("model", "segmenter")}
-    opened = run_or_open(run, layers=layers, device=options["device"], quiet=quiet, **made)
+    model, segmenter = options.pop("model"), options.pop("segmenter")
+    if run is not None and model is not None:  # of which the run was made
+        options["generator"], model = with_.moved(model), None
+    opened = run_or_open(run, model=model, segmenter=segmenter, layers=layers, device=options["device"], quiet=quiet)
     layer = layers[0] if run is not None and layers else None
     return told.suspects(find(opened, layer=layer, quiet=quiet, **options), opened, quiet)
 
@@ -120,7 +123,9 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
     refuse(GRID_ONLY, "--checkerboard")
     if run is None or len(layers) > 1:
         raise UsageError("Name the folder of a run, and at most one --layer.")
-    kept = {name: value for name, value in options.items() if name not in GRID_ONLY}
+    kept = {name: value for name, value in options.items() if name not in (*GRID_ONLY, "model")}
+    if options["model"] is not None:  # of which the run was made
+        kept["generator"] = with_.moved(options["model"])
     return told.repair(dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept), run, quiet)
 
 

@@ -12,13 +12,12 @@ from ..segmenters.base import Segmenter
 from . import checkerboard
 from .checkups import DIVERSITY, Checkup
 from .diversity.audit import LEAST, audit
-from .generators.base import Generator
 from .generators.zoo import MODELS
-from .model_spec import ModelSpec
+from .models import Model, open_generator, reference_of, usable_device
 
 
 def checkup(
-    model: str | ModelSpec | Generator,
+    model: Model,
     *,
     samples: int = 512,
     reference: str | Path | None = None,
@@ -40,10 +39,11 @@ def checkup(
         UsageError: something asked for does not exist or does not fit; a segmenter without real images.
         DissectError: something failed.
     """
+    model = open_generator(model, seed, usable_device(options.get("device")), options.get("quiet", False))
+    if reference_of(model, reference) is None and segmenter is not None:
+        raise UsageError("--segmenter is for the comparison with real images; name them by --reference.")
     found = checkerboard.checkup(model, samples=samples, reference=reference, critic=critic, seed=seed, **options)
     real = found.info["config"]["reference"]
-    if real is None and segmenter is not None:
-        raise UsageError("--segmenter is for the comparison with real images; name them by --reference.")
     name = found.info["generator"]
     own = name in MODELS and MODELS[name].segmenter is not None
     if real is not None and (segmenter is not None or own) and samples >= LEAST:

@@ -235,7 +235,7 @@ class Experiment:
             return samples, grid_places(height, width)
         if self.where.kind == "box":
             return samples, box_place(self.where.box, height, width)
-        return samples, mask_place(self.where.text, height, width)
+        return samples, mask_place(self.where.text, height, width, self.where.level)
 
     def _in_class(self, samples: Sequence[int]) -> tuple[Sequence[int], Tensor]:
         """The samples in which the class of `where` lies at the centre of a cell, and these cells."""

@@ -7,6 +7,7 @@ comparable with published ones; and the Inception network of torch-fidelity, who
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +18,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ..segmenters.scenes import SIDE, ScenesSegmenter, normalise
 from . import ranks
-from .folders import IMAGES, images_in
 from .generators.checkpoints import load_state_dict, sha256
+from .images.reader import list_images, read_image
 from .randomness import PICTURES, dice
 from .scenes.render import render
 
@@ -205,8 +206,8 @@ def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator
     """
     if is_scenes(given):
         return _scenes(size), f"{REFERENCE} drawn scenes"
-    files, number = _files(Path(given))
-    return _read(files, size), f"{given} ({len(files)} of {number} images)"
+    files, name = _files(Path(given))
+    return _read(files, size), name
 
 
 def is_scenes(given: str | Path) -> bool:
@@ -229,28 +230,27 @@ def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:
         yield torch.from_numpy(np.asarray(images, np.float32))
 
 
-def _files(folder: Path) -> tuple[list[Path], int]:
-    """The images that are read, in random order, and how many there are."""
-    files = images_in(folder, "--reference")
-    if len(files) < FEWEST:
+def _files(folder: Path) -> tuple[list[Path], str]:
+    """The images that are read, in random order, and what they are, in words."""
+    listing = list_images(folder, "--reference", each_once=True)
+    whole = len(listing.files)
+    if whole < FEWEST:
         raise UsageError(
-            f"--reference {folder} holds {len(files)} images ({', '.join(IMAGES)}); at least {FEWEST} are needed, "
-            "better as many as --samples."
+            f"--reference {folder} holds {whole} different images; at least {FEWEST} are needed, better as many as "
+            f"--samples.{' ' + listing.said + '.' if listing.said else ''}"
         )
-    drawn = dice(0, PICTURES).permutation(len(files))[:MOST]
-    return [files[place] for place in drawn], len(files)
+    if listing.said:
+        warnings.warn(f"--reference {listing.said}.", DissectWarning, stacklevel=2)
+    drawn = dice(0, PICTURES).permutation(whole)[:MOST]
+    copies = f", {listing.copies} copies left out" if listing.copies else ""
+    return [listing.files[place] for place in drawn], f"{folder} ({len(drawn)} of {whole} images{copies})"
 
 
 def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
     for start in ranks.mine(range(0, len(files), BATCH)):
         images = []
         for path in files[start : start + BATCH]:
-            try:
-                with Image.open(path) as image:
-                    fitted = ImageOps.fit(image.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise DissectError(
-                    f"The reference image {path} cannot be read ({one_line(error)}); take it out or mend it."
-                ) from error
+            whole = Image.fromarray(read_image(path))
+            fitted = ImageOps.fit(whole, (size[1], size[0]), Image.Resampling.LANCZOS)
             images.append(np.asarray(fitted, np.float32) / 255)
         yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

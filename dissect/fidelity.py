@@ -32,6 +32,7 @@ LOWER_IS_BETTER = ("frechet", "kernel")
 NEIGHBOURS, COVERING = 3, 5  # nearest neighbours, as their papers choose
 ROUNDS, FEW_ROUNDS, WIDE = 50, 10, 512  # halves; of features wider than WIDE, whose roots take long
 LEVEL = 0.95
+COPY = 1e-5  # relative distance of features up to which two images are the same
 RANDOM_SETS = 5  # at least, for a repair to be called an improvement
 TOLERATED = 0.1  # relative loss of coverage; a larger one is lost diversity
 
@@ -49,7 +50,7 @@ def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
     size = min(len(one), len(other))
     kernel = kid_features_to_metric(one, other, kid_subsets=1, kid_subset_size=size, verbose=False)
     manifold = prc_features_to_metric(
-        one, other, prc_neighborhood=NEIGHBOURS, prc_batch_size=10_000, save_cpu_ram=False, verbose=False
+        one, distinct(other), prc_neighborhood=NEIGHBOURS, prc_batch_size=10_000, save_cpu_ram=False, verbose=False
     )
     return {
         "frechet": frechet["frechet_inception_distance"],
@@ -63,10 +64,34 @@ def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
 def coverage(features: Tensor, reference: Tensor) -> float:
     """features (N, D), reference (M, D) -> the share of the reference with an image nearer than its fifth neighbour.
 
-    Source: Naeem et al. 2020, equation 9.
+    Source: Naeem et al. 2020, equation 9. Of copies in the reference one counts: a copy at distance 0 is no neighbour.
     """
+    reference = distinct(reference)
     radius = torch.cdist(reference, reference).kthvalue(COVERING + 1).values
     return float((torch.cdist(reference, features).amin(1) < radius).double().mean())
+
+
+def distinct(features: Tensor) -> Tensor:
+    """features (N, D) float64 -> (n, D): of rows that are copies, the first.
+
+    A copy has a neighbour at distance 0, so that its ball has no inside and nothing can lie in it. Copies are rows as
+    near as rounding in float32 leaves the features of one image: 1e-5 of the rows' root mean square length.
+
+    Raises:
+        DissectError: too few rows are left to have neighbours.
+    """
+    near = COPY * float(features.square().sum(1).mean().sqrt())
+    key = (features @ torch.linspace(-1, 1, features.shape[1], dtype=features.dtype)).sort().values
+    reach = near * features.shape[1] ** 0.5  # how far the keys of copies can be apart
+    if bool((key.diff() <= reach).any()):
+        apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+        features = features[~(apart <= near).tril(-1).any(1)]
+    if len(features) <= COVERING:
+        raise DissectError(
+            f"There are only {len(features)} different images to compare with; more than {COVERING} are needed, better "
+            "hundreds. Look at the reference."
+        )
+    return features
 
 
 def frechet(features: Tensor, reference: Tensor) -> float:

@@ -14,15 +14,6 @@ from ..hooks.errors import DissectError, UsageError
 from . import ranks
 from .store import PART, read_json
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-
-def images_in(folder: Path, option: str) -> list[Path]:
-    """The images in a folder and those inside it, by name; raises UsageError if it is none, naming the option."""
-    if not folder.is_dir():
-        raise UsageError(f"{option} {folder} is no folder; give one with images ({', '.join(IMAGES)}).")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-
 
 @contextmanager
 def written(folder: Path) -> Iterator[Path]:

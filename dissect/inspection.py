@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from ..hooks.layers import LayerShape, layer_shapes
+from ..hooks.layers import LayerShape
 from .generators.architecture import Architecture
-from .generators.base import Generator
+from .generators.factory import extremes
 from .generators.zoo import MODELS
-from .model_spec import ModelSpec
-from .models import dissectable, open_generator, usable_device
+from .models import Model, dissectable, open_generator, shapes_of, usable_device
 
 SUGGESTED = 3  # layers
 COARSEST, FINEST = 8, 4  # side of a suggested layer's map at least, and how many times coarser than the image at least
@@ -32,14 +31,17 @@ class Inspection:
     recognised: str
     citation: str | None
     latents: str
+    output: tuple[float, float]  # what is black and what is white in what the network returns
+    values: tuple[float, float]  # least and greatest value that it returned for the first samples
+    repeated: dict[str, int]  # modules that run several times in a pass, and how often: they cannot be dissected
     segmenter: str | None  # the one that belongs to it
     image: tuple[int, int]
     parameters: int
     layers: pd.DataFrame
 
 
-def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, quiet: bool = False) -> Inspection:
-    """Open a model, draw one sample, and tell what it is.
+def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> Inspection:
+    """Open a model, draw a few samples, and tell what it is. Images that it takes need not be given.
 
     Suggested are up to three layers of more than three units with maps of at least 8 by 8 cells, each at least four
     pixels of the image wide: coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section
@@ -48,11 +50,12 @@ def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, qu
     Raises:
         UsageError, DissectError: see `load_generator`.
     """
-    generator = open_generator(model, None, usable_device(device), quiet)
+    generator = open_generator(model, None, usable_device(device), quiet, placeholder=True)
     names = dissectable(generator)
     with torch.no_grad():  # the network may be in training
         image = generator(generator.latents([0])).shape[2:]
-    seen = {one.name: one for one in layer_shapes(generator.module, lambda: generator(generator.latents([0])))}
+        low, high = extremes(generator)
+    seen = {one.name: one for one in shapes_of(generator)}
     rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]
     if isinstance(generator.module, Architecture):
         rows += [_row(None, seen.get(name), name, "style") for name in generator.module.style_layers]
@@ -62,6 +65,9 @@ def inspect(model: str | ModelSpec | Generator, *, device: str | None = None, qu
         recognised=generator.recognised or "not recognised: code of your own",
         citation=generator.provenance.citation,
         latents=str(generator.source),
+        output=generator.output_range,
+        values=(low, high),
+        repeated={one.name: one.calls for one in seen.values() if one.calls > 1 and one.is_featuremap},
         segmenter=MODELS[generator.name].segmenter if generator.name in MODELS else None,
         image=(image[0], image[1]),
         parameters=sum(parameter.numel() for parameter in generator.module.parameters()),

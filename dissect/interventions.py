@@ -22,7 +22,7 @@ from .effects import Effects
 from .experiment import Experiment, Task
 from .folders import difference
 from .generators.base import Generator
-from .models import layer_name, open_models, reopen, usable_device
+from .models import Given, layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
 from .places import Where
 from .progress import Progress
@@ -53,7 +53,7 @@ def ablate(
     curve: bool = False,
     optimize: bool = False,
     name: str | None = None,
-    generator: Generator | None = None,
+    generator: Given = None,
     segmenter: str | Segmenter | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -123,7 +123,7 @@ def insert(
     random_sets: int = 5,
     optimize: bool = False,
     name: str | None = None,
-    generator: Generator | None = None,
+    generator: Given = None,
     segmenter: str | Segmenter | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -218,7 +218,7 @@ def _run(what: Dissection | str | Path) -> Dissection:
 def _intervene(
     what: What,
     task: Task,
-    generator: Generator | None,
+    generator: Given,
     segmenter: str | Segmenter | None,
     batch_size: int | None,
     device: str | None,

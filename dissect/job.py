@@ -36,6 +36,7 @@ class Job:
     part: dict[str, Any]  # of a shard: which one, and the controls; part of the config, too
     source: dict[str, Any]  # how to load the models again; nothing where they came as objects
     deviation: dict[str, float] | None  # of a lower precision, see `capture.deviation`
+    notes: list[str]  # what the user was warned of
     batch_size: int | None
     device: str
     spool_limit: float  # bytes
@@ -154,6 +155,7 @@ class Job:
             },
             "device": self.device,
             "deviation": self.deviation,
+            "notes": self.notes,
             "versions": {
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("ganatomy", "torch", "numpy", "pandas")},

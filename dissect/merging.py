@@ -22,6 +22,9 @@ FOUND = ("layers", "image", "planes", "vocabulary")  # in the first sample: what
 OWN = ("schema", "status", "config", "created", "command", "keep_spool")  # what a shard's run.json says of itself
 
 
+SHARDS_STAY = "the shards stay as they are"
+
+
 def merge(
     shards: Sequence[str | Path], *, out: str | Path | None = None, keep_spool: bool = False, quiet: bool = False
 ) -> Dissection:
@@ -59,12 +62,12 @@ def merge(
         if ROTATION in controls:
             _rotate(found, quiet)
         if not (keep_spool or found.info["keep_spool"]):
-            with writing(folder):
+            with writing(folder, SHARDS_STAY):
                 found.spool.drop_features()
         if UNTRAINED in controls:
             control = _finished(place, bare, bare_infos, bare_homes, keep_spool, quiet)
             if not keep_spool:
-                with writing(place):
+                with writing(place, SHARDS_STAY):
                     control.spool.drop_features()
     return found
 
@@ -101,7 +104,7 @@ def _finished(
     described = {key: value for key, value in infos[0].items() if key not in OWN}
     described |= {"created": now(), "command": command(), "merged": [str(one) for one in folders]}
     own = Spool(folder / "spool", config["samples"])
-    with writing(folder), Progress(quiet) as progress:
+    with writing(folder, SHARDS_STAY), Progress(quiet) as progress:
         info = kept_run(folder, config) or new_run(folder, config, described)
         if info["status"] == COMPLETE:
             if keep_spool and not own.has_features(len(info["layers"])):
@@ -162,7 +165,7 @@ def _rotate(found: Dissection, quiet: bool) -> None:
     kept = kept_run(folder, config)
     if kept and kept["status"] == COMPLETE:
         return
-    with writing(folder), Progress(quiet) as progress:
+    with writing(folder, SHARDS_STAY), Progress(quiet) as progress:
         described = {key: value for key, value in found.info.items() if key not in OWN}
         described |= {"created": now(), "command": command()}
         info = kept_run(folder, config) or new_run(folder, config, described)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,32 @@ class ModelSpec:
     """A model by its name or file, with all that opening it may need.
 
     Args:
-        model: a name from `dissect models`, a checkpoint file, `diffusers:ID-or-folder`, or `package.module:factory`.
-        weights: a checkpoint to load into what the factory makes, or into a decoder of diffusers; every key must fit.
-        latent: `normal:128`, the latents of a factory's `nn.Module`.
+        model: a name from `dissect models`, a checkpoint file, `diffusers:ID-or-folder`, or code of your own:
+            `package.module:Name` or `file.py:Name`, a function or class that makes the network, or the network itself.
+        weights: a checkpoint to load into what that code makes, or into a decoder of diffusers; every key must fit.
+        args: arguments of that function or class, as `nz=100`.
+        latent: `normal:128` or `normal:128x1x1`, what an own network takes; None tries what its layers suggest.
         inputs: folder of images, for generators that take images; a decoder takes what its encoder makes of them.
+        crop, resize: of these images, see `FolderImages`.
+        input_range: what is black and what is white in them for the network; None is (-1, 1), or what is known of it.
+        output_range: what is black and what is white in the network's output; None is what is known of it, or measured.
         label: the class to draw, for class-conditional generators. None draws all classes alike.
         truncation: ψ of StyleGANs and BigGANs, see `StyleBased` and `ClassLatents`.
         noise: of StyleGANs: `fixed`, or `drawn` anew for each sample.
+
+    Raises:
+        UsageError: a label that is no number, or a range that is none.
     """
 
     model: str
     weights: str | None = None
+    args: tuple[str, ...] = ()
     latent: str | None = None
     inputs: str | None = None
+    crop: bool = False
+    resize: int | None = None
+    input_range: tuple[float, float] | None = None
+    output_range: tuple[float, float] | None = None
     label: int | None = None
     truncation: float | None = None
     noise: str | None = None
@@ -49,6 +63,9 @@ class ModelSpec:
         for name in ("model", "weights", "inputs"):
             value: Any = getattr(self, name)
             object.__setattr__(self, name, None if value is None else str(value))
+        object.__setattr__(self, "args", (self.args,) if isinstance(self.args, str) else tuple(self.args))
+        for name in ("input_range", "output_range"):
+            object.__setattr__(self, name, parse_range(name, getattr(self, name)))
         if self.label is not None and (isinstance(self.label, bool) or not isinstance(self.label, int)):
             raise UsageError(f"A label is the number of a class, such as 437; got {self.label!r}.")
 
@@ -60,16 +77,82 @@ class ModelSpec:
             if value is not None
         }
         place = self.model.removeprefix(DIFFUSERS)
+        code, colon, made = self.model.rpartition(":")
         if place != self.model and Path(place).is_dir():
             whole["model"] = f"{DIFFUSERS}{Path(place).resolve()}"
         elif Path(self.model).is_file():
             whole["model"] = str(Path(self.model).resolve())
-        return ModelSpec(**{**asdict(self), **whole})
+        elif colon and code.endswith(".py"):
+            whole["model"] = f"{Path(code).resolve()}:{made}"
+        return replace(self, **whole)
 
     def record(self) -> dict[str, Any]:
-        """What is given."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """What is given, as JSON keeps it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value not in (None, (), False)
+        }
 
-    def options(self) -> dict[str, Any]:
-        """What is given beside the model, by the command line's names."""
-        return {f"--{name}": value for name, value in asdict(self).items() if name != "model" and value is not None}
+    def options(self) -> list[str]:
+        """What is given beside the model, as words of a command line."""
+        words: list[str] = []
+        for name, value in asdict(self).items():
+            option = f"--{name.replace('_', '-')}"
+            if name == "args":
+                words += [word for one in value for word in ("--arg", one)]
+            elif value is True:
+                words.append(option)
+            elif isinstance(value, tuple):
+                words.append(f"{option}={value[0]:g},{value[1]:g}")  # a leading minus is no option
+            elif name != "model" and value not in (None, False):
+                words += [option, str(value)]
+        return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """Where that is now of which a run was made, as far as it has moved: see `ModelSpec`."""
+
+    model: str | None = None
+    weights: str | None = None
+    inputs: str | None = None
+
+    def applied(self, spec: ModelSpec, run: Path) -> ModelSpec:
+        """What a run recorded, at its new places.
+
+        Raises:
+            UsageError: a file or folder is not there any more, and no new place of it is given.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        found = replace(spec, **given)
+        for name, value in (("model", found.model.rpartition(":")[0] or found.model), *_files(found)):
+            if value is not None and Path(value).is_absolute() and not Path(value).exists():
+                raise UsageError(
+                    f"The run in {run} was made of {value}, which is not there any more; name its place by --{name}."
+                )
+        return found
+
+
+def _files(spec: ModelSpec) -> tuple[tuple[str, str | None], ...]:
+    return ("weights", spec.weights), ("inputs", spec.inputs)
+
+
+def parse_range(name: str, given: object) -> tuple[float, float] | None:
+    """`0,1`, or two numbers -> (0.0, 1.0).
+
+    Raises:
+        UsageError: it is no such range.
+    """
+    if given is None:
+        return None
+    parts: Any = given.split(",") if isinstance(given, str) else given
+    try:
+        low, high = map(float, parts)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise UsageError(
+            f"--{name.replace('_', '-')} {given}: black must be less than white, as in --{name.replace('_', '-')}=-1,1."
+        )
+    return low, high

@@ -13,20 +13,24 @@ from torch import nn
 
 from ..hooks.errors import UsageError, one_line
 from ..hooks.factory import made_by
-from ..hooks.layers import layer_shapes, pick_layers
+from ..hooks.layers import LayerShape, layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
 from . import ranks
 from .features import SCENES
 from .generators.architecture import Architecture
 from .generators.base import Generator
+from .generators.factory import as_generator
 from .generators.zoo import MODELS, load_generator
-from .model_spec import ModelSpec
+from .model_spec import ModelSpec, Moved
 from .store import Dissection
+
+Model = str | Path | ModelSpec | Generator | nn.Module
+Given = Generator | nn.Module | Moved | None  # to work on with a run: the same generator, or where it is now
 
 
 def open_models(
-    model: str | ModelSpec | Generator,
+    model: Model,
     segmenter: str | Segmenter | None,
     *,
     seed: int | None = None,
@@ -58,14 +62,31 @@ def open_segmenter(segmenter: str | Segmenter | None, generator: Generator, devi
     return load_segmenter(segmenter or str(named), device)
 
 
-def open_generator(model: str | ModelSpec | Generator, seed: int | None, device: str, quiet: bool = False) -> Generator:
+def open_generator(
+    model: Model,
+    seed: int | None,
+    device: str,
+    quiet: bool = False,
+    *,
+    placeholder: bool = False,
+) -> Generator:
     """The generator asked for, with latents of this seed; without one a Generator keeps its own, others have 0.
+
+    A plain module becomes one by `as_generator`; `placeholder`: see `load_generator`.
 
     Raises:
         UsageError, DissectError: see `load_generator`.
     """
+    if isinstance(model, nn.Module):
+        model = as_generator(model.to(device))
+    if isinstance(model, str | Path | ModelSpec):
+        spec = ModelSpec.of(model)
+        return load_generator(spec, seed=seed or 0, device=device, quiet=quiet, placeholder=placeholder)
     if not isinstance(model, Generator):
-        return load_generator(model, seed=seed or 0, device=device, quiet=quiet)
+        raise UsageError(
+            f"A model is a name, a file, a torch.nn.Module or a ganatomy.dissect.Generator, and no "
+            f"{type(model).__name__}."
+        )
     model.module.to(device)
     return model if seed is None else replace(model, source=model.source.seeded(seed))
 
@@ -107,20 +128,22 @@ def check_same(generator: Generator, config: dict[str, Any], where: str) -> None
     for name, now in identity(generator).items():
         if name != "model" and now != (then := config.get(name, now)):
             said = [f"{one:.12}…" if name == "weights_sha256" else f"{one}" for one in (now, then)]
+            folder = name == "latent" and all(" images, " in one for one in said)
+            what = "The folder of images" if folder else generator.name
             raise UsageError(
-                f"{generator.name} has changed since {where} was made ({name}: {said[0]} now, {said[1]} then); bring "
-                "the old one back, or take another --out for the new one."
+                f"{what} has changed since {where} was made ({name}: {said[0]} now, {said[1]} then); bring the old one "
+                "back, or dissect the new one."
             )
 
 
 def reopen(
     run: Dissection,
-    generator: Generator | None = None,
+    generator: Given = None,
     segmenter: str | Segmenter | None = None,
     device: str = "cpu",
     quiet: bool = False,
 ) -> tuple[Generator, Segmenter]:
-    """The generator and segmenter that a run saw, loaded as it loaded them, or given.
+    """The generator and segmenter that a run saw, loaded as it loaded them, from where it has moved to, or given.
 
     Raises:
         UsageError: they have changed since, or the run does not know how to load them.
@@ -128,7 +151,15 @@ def reopen(
     """
     config = run.info["config"]
     source = run.info.get("source", {"model": config["model"], "segmenter": config["segmenter"]})
-    model = ModelSpec.recorded(source) if generator is None else generator
+    model: Model | None
+    if isinstance(generator, nn.Module):
+        known = {"latent": config["latent"], "output_range": tuple(config["output_range"]), "name": config["model"]}
+        model = as_generator(generator.to(device), **known)
+    elif isinstance(generator, Generator):
+        model = generator
+    else:
+        recorded = ModelSpec.recorded(source)
+        model = recorded and (generator or Moved()).applied(recorded, run.folder)
     namer = source.get("segmenter") if segmenter is None else segmenter
     if model is None or namer is None:
         what = "generator" if model is None else "segmenter"
@@ -142,17 +173,21 @@ def reopen(
     if now != then:
         raise UsageError(
             f"{segmenter.name} has changed since the run in {run.folder} was made (sha256 {now[:12]}… now, {then[:12]}…"
-            " then); bring the old one back, or dissect with the new one into another --out."
+            " then); bring the old one back, or dissect with the new one."
         )
     return generator, segmenter
 
 
 def dissectable(generator: Generator) -> tuple[str, ...]:
-    """The generator's own list of layers, else every innermost module that puts out a featuremap."""
+    """The generator's own list of layers, else every innermost module that puts out one featuremap in a pass."""
     if generator.layers:
         return generator.layers
-    shapes = layer_shapes(generator.module, lambda: generator(generator.latents([0])))
-    return tuple(shape.name for shape in shapes if shape.innermost and shape.is_featuremap)
+    return tuple(one.name for one in shapes_of(generator) if one.innermost and one.is_featuremap and one.calls == 1)
+
+
+def shapes_of(generator: Generator) -> list[LayerShape]:
+    """Every module of the network that takes part, with what it puts out for one sample."""
+    return layer_shapes(generator.module, lambda: generator(generator.latents([0])))
 
 
 def layer_name(generator: Generator, layer: str | int) -> str:
@@ -161,8 +196,6 @@ def layer_name(generator: Generator, layer: str | int) -> str:
     Raises:
         UsageError: there is no such layer.
     """
-    if isinstance(layer, str) and layer in dict(generator.module.named_modules()):
-        return layer
     return pick_layers([layer], dissectable(generator), generator.module)[0]
 
 

@@ -7,18 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..hooks.errors import UsageError
 from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
 from . import ranks
 from .bases import FITTED, UNITS, Basis
-from .capture import FLOAT32, PRECISIONS, deviation, probe
+from .capture import FLOAT32, PRECISIONS, Plan, deviation, probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
+from .first_look import first_look
 from .generators.base import Generator
+from .generators.factory import as_generator
 from .job import Job
-from .model_spec import ModelSpec
-from .models import dissectable, open_models, usable_device
+from .models import Model, dissectable, open_models, usable_device
+from .progress import say
 from .run_folder import locked, writing
 from .store import COMPLETE, Dissection, run_name
 
@@ -27,10 +31,13 @@ MODES = ("off", *THOROUGHNESS)
 
 
 def run(
-    model: str | ModelSpec | Generator,
-    *,
+    model: Model,
     layers: Sequence[str | int] | str | int,
+    *,
     segmenter: str | Segmenter | None = None,
+    latent: str | None = None,
+    output_range: tuple[float, float] | None = None,
+    name: str | None = None,
     samples: int = 1000,
     threshold: str = "iqr",
     quantile: float = 0.01,
@@ -52,11 +59,13 @@ def run(
     """Dissect layers of a generator: which units draw which classes, and how sure that is.
 
     Args:
-        model: a zoo name, a checkpoint file, `diffusers:ID`, `package.module:factory`, a `ModelSpec` with options
-            beside it, or a Generator.
-        layers: names, or numbers counted from 1 among the generator's layers.
-        segmenter: a spec (`scenes`, `hub:…`, `torchvision:…`, `package.module:factory`) or a Segmenter; None takes
+        model: a zoo name, a checkpoint file, `diffusers:ID`, `package.module:name`, a `ModelSpec` with options
+            beside it, an `nn.Module`, or a Generator.
+        layers: names, or numbers counted from 1 among the generator's layers; a text that is a name is that name.
+        segmenter: a spec (`scenes`, `hub:…`, `torchvision:…`, `package.module:name`) or a Segmenter; None takes
             the one that belongs to the model.
+        latent, output_range, name: of an `nn.Module`, see `as_generator`: `normal:128`, what is black and white in its
+            output, and how tables and folders call it. What is left out is found by trying, measured, and its class.
         samples: how many images; even ones choose labels, odd ones score and test them.
         threshold: `iqr` (Bau et al. 2019) or `quantile` (Bau et al. 2020).
         quantile: the share of pixels above the threshold under the rule `quantile`.
@@ -89,6 +98,10 @@ def run(
         raise UsageError(f"--precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.")
     part = None if shard is None else _part(shard, basis)
     device = usable_device(device)
+    if isinstance(model, nn.Module):
+        model = as_generator(model.to(device), latent=latent, output_range=output_range, name=name)
+    elif not (latent is output_range is name is None):
+        raise UsageError("latent, output_range and name go with an nn.Module; a ModelSpec has them for other models.")
     generator, namer = open_models(model, segmenter, seed=seed, device=device, quiet=quiet)
     layers = [layers] if isinstance(layers, (str, int)) else layers
     picked = pick_layers(layers, dissectable(generator), generator.module)
@@ -99,6 +112,7 @@ def run(
     widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
     chosen = Basis.open(basis, directions, widths)
     chosen.check(plan.shapes, samples)
+    notes = first_look(generator, namer, picked, samples)
     job = Job(
         generator=generator,
         segmenter=namer,
@@ -120,6 +134,7 @@ def run(
             "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
         },
         deviation=None if precision == FLOAT32 else deviation(generator, namer, precision, samples),
+        notes=notes,
         batch_size=batch_size,
         device=device,
         spool_limit=spool_limit,
@@ -130,6 +145,7 @@ def run(
     kept = job.check(folder, part)
     if kept and not keep_spool and ranks.first(lambda: _settled(folder, kept, controls)):
         return Dissection.load(folder)
+    _say(generator, namer, plan, samples, quiet)
     bare = None
     if UNTRAINED in controls:
         fresh = untrained(generator, job.settings["seed"] or 0, samples)
@@ -146,11 +162,26 @@ def run(
             mixed = replace(job, control=ROTATION, basis=Basis.rotation(widths))
             mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
         if not (keep_spool or found.info["keep_spool"]):
-            with writing(folder):
+            with writing(folder, "the run is complete"):
                 ranks.first(found.spool.drop_features)
         if bare:
             bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return found
+
+
+def _say(generator: Generator, namer: Segmenter, plan: Plan, samples: int, quiet: bool) -> None:
+    """What is going to be dissected, and how it was understood."""
+    numbers = {name: number for number, name in enumerate(dissectable(generator), 1)}
+    layers = ", ".join(
+        f"{layer} ({f'layer {numbers[layer]} of {len(numbers)}: ' if layer in numbers else ''}{units} units, {h}×{w})"
+        for layer, (units, h, w) in plan.shapes.items()
+    )
+    black, white = generator.output_range
+    say(
+        f"{generator.name}: {layers}; {samples} samples of {plan.image[0]}×{plan.image[1]} pixels; latents "
+        f"{generator.source}; output {black:g} to {white:g}; segmenter {namer.name}",
+        quiet,
+    )
 
 
 def _settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> bool:
@@ -160,9 +191,7 @@ def _settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> boo
     return bool(info["keep_spool"]) or not any(folder.rglob("features-*.npy"))
 
 
-def run_or_open(
-    folder: Path | None, *, model: str | ModelSpec | Generator | None, layers: Sequence[str | int], **options: Any
-) -> Dissection:
+def run_or_open(folder: Path | None, *, model: Model | None, layers: Sequence[str | int], **options: Any) -> Dissection:
     """The run in a folder, or, where a model is given instead, the run that `run(model, layers=…)` makes or finds.
 
     Raises:

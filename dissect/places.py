@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.errors import DissectError, UsageError
+from ..hooks.errors import DissectWarning, UsageError
+from .images.reader import read_paint
 
+DISTORTED = 0.2  # relative difference of proportions, above which a mask was made for something else
 MOST_CELLS = 64 * 64  # of a layer whose cells are tried one by one
-KINDS = "grid, x,y or x,y,w,h in fractions of the image, class:NAME, or the file of a mask"
+KINDS = "grid, x,y or x,y,w,h in fractions of the image, class:NAME, or the file of a mask, as mask.png or mask.png@128"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Where:
     text: str
     box: tuple[float, float, float, float] = (0, 0, 0, 0)
     name: str = ""
+    level: int = 1  # of 255: so bright is what is painted in a mask, at least
 
     @classmethod
     def parse(cls, text: str) -> Where:
@@ -42,13 +45,25 @@ class Where:
         try:
             numbers = [float(part) for part in text.split(",")]
         except ValueError:
-            if Path(text).is_file():
-                return cls(kind="mask", text=text)
+            if (mask := cls._mask(text)) is not None:
+                return mask
             raise UsageError(f"--where {text!r}: there is no such file; allowed are {KINDS}.") from None
         x, y, w, h = (*numbers, 0, 0)[:4] if len(numbers) in (2, 4) else (np.nan,) * 4
         if not (0 <= x <= 1 and 0 <= y <= 1 and w >= 0 and h >= 0 and x + w <= 1 and y + h <= 1):
             raise UsageError(f"--where {text!r}: a place inside the image is needed, all from 0 to 1, e.g. 0.2,0.5.")
         return cls(kind="box", text=text, box=(x, y, w, h))
+
+    @classmethod
+    def _mask(cls, text: str) -> Where | None:
+        """`mask.png` or `mask.png@128`, if there is such a file."""
+        if Path(text).is_file():
+            return cls(kind="mask", text=text)
+        file, _, level = text.rpartition("@")
+        if not Path(file).is_file():
+            return None
+        if not (level.isdecimal() and 1 <= int(level) <= 255):
+            raise UsageError(f"--where {text!r}: behind @ stands the least brightness that counts, from 1 to 255.")
+        return cls(kind="mask", text=file, level=int(level))
 
     def check(self, size: tuple[int, ...]) -> None:
         """Raise what cannot be on a map of that size, before anything is done."""
@@ -59,7 +74,7 @@ class Where:
                 f"at most {MOST_CELLS} cells."
             )
         if self.kind == "mask":
-            mask_place(self.text, height, width)
+            mask_place(self.text, height, width, self.level)
 
     def digest(self) -> str:
         """sha256 of the mask's file."""
@@ -89,19 +104,32 @@ def class_places(cells: NDArray[np.int16], number: int) -> Tensor:
     return torch.from_numpy((cells == number).any(1)).float()[None]
 
 
-def mask_place(path: str, height: int, width: int) -> Tensor:
-    """(1, 1, h, w) in [0, 1]: the brightness of a picture times its opacity, averaged over each cell.
+def mask_place(path: str, height: int, width: int, level: int = 1) -> Tensor:
+    """(1, 1, h, w) in [0, 1]: the share of each cell that is painted, see `images.reader.read_paint`.
 
     Raises:
         DissectError: the file is no picture.
-        UsageError: the mask is black everywhere.
+        UsageError: nothing is painted.
     """
-    try:
-        with Image.open(path) as picture:
-            bright, opaque = (np.asarray(band, np.float32) / 255 for band in picture.convert("LA").split())
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise DissectError(f"--where {path}: this is no picture that can be read; give a PNG, white where.") from error
-    mask = torch.from_numpy(bright * opaque)[None, None]
-    if not bool(mask.any()):
-        raise UsageError(f"--where {path}: the mask is black everywhere; paint white what is to change.")
-    return F.interpolate(mask, (height, width), mode="area")
+    painted, values = read_paint(Path(path), level)
+    if not painted.any():
+        said = (
+            "black everywhere; paint what is to change in any colour" if level == 1 else f"nowhere {level} or brighter"
+        )
+        raise UsageError(f"--where {path}: the mask is {said}.")
+    shape = painted.shape[1] / painted.shape[0] / (width / height)
+    if abs(shape - 1) > DISTORTED:
+        warnings.warn(
+            f"--where {path} has {painted.shape[1]}×{painted.shape[0]} pixels, other proportions than the layer's map "
+            f"of {width}×{height}; it is stretched over the whole image.",
+            DissectWarning,
+            stacklevel=2,
+        )
+    if level == 1 and values > 2:
+        warnings.warn(
+            f"--where {path} has {values} different values, and all but black count as painted "
+            f"({painted.mean():.1%} of it); {path}@128 takes what is at least 128 of 255.",
+            DissectWarning,
+            stacklevel=2,
+        )
+    return F.interpolate(torch.from_numpy(painted).float()[None, None], (height, width), mode="area")

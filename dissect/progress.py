@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +24,12 @@ from rich.text import Text
 from . import ranks
 
 Advance = Callable[[int], None]
+
+
+def say(text: str, quiet: bool) -> None:
+    """A line on stderr, as bars are; of several processes the first one says it."""
+    if not quiet and ranks.number() == 0:
+        Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

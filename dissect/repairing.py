@@ -25,7 +25,7 @@ from .effect_tables import effects_table
 from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, rounds, verdict
 from .folders import holds
 from .generators.base import Generator
-from .models import reopen, usable_device
+from .models import Given, reopen, usable_device
 from .progress import Progress
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
@@ -58,7 +58,7 @@ def repair(
     realism: str | Realism | None = None,
     name: str | None = None,
     out: str | Path | None = None,
-    generator: Generator | None = None,
+    generator: Given = None,
     segmenter: str | Segmenter | None = None,
     seed: int = 0,
     batch_size: int | None = None,

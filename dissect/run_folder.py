@@ -99,14 +99,14 @@ def _unusable(folder: Path, error: Exception) -> str:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """An OSError inside becomes one line that says how to go on."""
+def writing(folder: Path, stays: str = "what was captured stays") -> Iterator[None]:
+    """An OSError inside becomes one line that says how to go on, and what is not lost."""
     try:
         yield
     except OSError as error:
         raise DissectError(
-            f"Writing to {folder} failed ({error.strerror or error}); what was captured stays: make room and run the "
-            "same command again."
+            f"Writing to {folder} failed ({error.strerror or error}); {stays}: make room and run the same "
+            "command again."
         ) from error
 
 

@@ -17,6 +17,7 @@ from . import ranks
 from .bases import Basis
 from .capture import Plan
 from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
+from .first_look import label_trouble
 from .levels import level_shares
 from .maps import Maps, signature
 from .progress import Progress
@@ -77,7 +78,9 @@ def finish(folder: Path, info: dict[str, Any], spool: Spool, basis: Basis, progr
     classes = class_table(names, *_class_shares(spool, first, len(names)), units)
     score, test = np.diff(clock).round(3).tolist()
     seconds = info.get("seconds", {}) | {"score": score, "test": test}
-    done = info | {"status": COMPLETE, "finished": now(), "seconds": seconds}
+    shifted = ranks.first(lambda: label_trouble(settings["segmenter"], names.names, classes.share.tolist()))
+    notes = [*info.get("notes", []), *([shifted] if shifted else [])]
+    done = info | {"status": COMPLETE, "finished": now(), "seconds": seconds, "notes": notes}
 
     def write() -> None:
         write_arrays(folder / "scores.npz", scores)

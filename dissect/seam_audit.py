@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import UsageError
 from .folders import holds
-from .generators.base import Generator, NormalLatents
+from .generators.base import NormalLatents
 from .generators.sources import Encoded, FolderImages
-from .model_spec import ModelSpec
-from .models import identity, open_generator, usable_device
+from .models import Model, identity, open_generator, usable_device
 from .progress import Progress
 from .resources import BATCH, at_work
 from .run_folder import command, now
@@ -30,7 +29,7 @@ FACTS = ("tiles", "given", "used", "tile", "band", "units", "no_whole", "worst")
 
 
 def check_seams(
-    model: str | ModelSpec | Generator,
+    model: Model,
     tiles: int,
     *,
     samples: int | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -108,12 +109,16 @@ def permutation_spread(pairs: Mapping[int, Tensor]) -> Floats:
 
 
 def benjamini_hochberg(p: Floats) -> Floats:
-    """p-values (C,) -> q-values (C,): calling all with q ≤ 0.05 changed makes at most 5 % false calls on average.
+    """p-values of any shape -> q-values of all of them together.
+
+    Calling all with q ≤ 0.05 changed makes at most 5 % false calls on average.
+
+    What has no p-value, NaN, was not tested: it gets no q-value, and does not count among the tests.
 
     Source: Benjamini and Hochberg 1995.
     """
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    q = np.empty_like(scaled)
-    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
+    known = np.isfinite(p)
+    q = np.full(p.shape, np.nan)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
     return q

@@ -15,6 +15,7 @@ from ..hooks.tap import Tap
 from ..segmenters import segment
 from ..segmenters.base import Segmenter
 from . import ranks
+from .first_look import SAME, check_repeatable, check_single
 from .generators.base import Generator
 from .resources import BATCH, Threads
 
@@ -53,11 +54,13 @@ class Subject:
                 above=Above(generator.module, layer, latents),
                 batch=batch or BATCH.get(generator.device.type, 16),
             )
-            if not torch.allclose(subject.draw(maps, latents), generator(latents), atol=1e-4, equal_nan=True):
+            images = generator(latents)
+            check_repeatable(generator, images, generator(latents))
+            check_single(generator, [layer])
+            if not torch.allclose(subject.draw(maps, latents), images, atol=SAME, equal_nan=True):
                 raise UsageError(
-                    f"{generator.name} does not draw the same image from the same featuremaps of {layer!r} twice: the "
-                    "layer runs more than once, or the network draws noise of its own. Name another layer, or fix the "
-                    "noise."
+                    f"{generator.name} draws another image when the featuremaps of {layer!r} are put in by hand: "
+                    "something beside this layer's output decides what it draws. Name another layer."
                 )
         return subject
 

@@ -22,9 +22,8 @@ from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
 from . import ranks, selection
 from .effects import UNLABELLED
-from .generators.base import Generator
 from .measure import Areas, Variants, measure
-from .models import reopen, usable_device
+from .models import Given, reopen, usable_device
 from .progress import Progress
 from .resources import at_work
 from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
@@ -61,7 +60,7 @@ def scan(
     label: str,
     layer: str | int | None = None,
     samples: int = SAMPLES,
-    generator: Generator | None = None,
+    generator: Given = None,
     segmenter: str | Segmenter | None = None,
     batch_size: int | None = None,
     device: str | None = None,

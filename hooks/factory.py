@@ -1,13 +1,19 @@
-"""The user's own code by its name: `package.module:factory`."""
+"""The user's own code by its name: `package.module:Name`, or `folder/file.py:Name`."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import importlib
+import importlib.util
+import inspect
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from .errors import DissectError, UsageError, one_line
 
@@ -15,57 +21,142 @@ _NAME = r"[^\W\d]\w*"
 
 
 def is_factory(spec: str) -> bool:
-    """Whether this looks like `package.module:factory`."""
-    return re.fullmatch(rf"{_NAME}(\.{_NAME})*:{_NAME}", spec) is not None
+    """Whether this looks like `package.module:Name` or `file.py:Name`."""
+    place, _, name = spec.rpartition(":")
+    if not re.fullmatch(_NAME, name):
+        return False
+    return place.endswith(".py") or re.fullmatch(rf"{_NAME}(\.{_NAME})*", place) is not None
 
 
-def call_factory(spec: str) -> object:
-    """Import the module, call the factory without arguments, and return what it makes.
-
-    Modules in the current folder are found too, as with `python -m`.
+def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """`nz=100`, `norm=batch`, `widths=(64,32)` -> the arguments of a call; what is no Python literal is text.
 
     Raises:
-        UsageError: there is no such module or function.
+        UsageError: one has no name, or is given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(_NAME, name):
+            raise UsageError(f"--arg {text!r} is not understood; write NAME=VALUE, e.g. nz=100.")
+        if name in found:
+            raise UsageError(f"--arg {name} is given twice; give it once.")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def call_factory(spec: str, arguments: Mapping[str, Any] | None = None) -> object:
+    """Import the module or file, and return what the function or class of that name makes with these arguments.
+
+    A name that is a network already is returned as it is. Modules in the current folder are found too, as with
+    `python -m`, and so are those beside a file.
+
+    Raises:
+        UsageError: there is no such module, file or name, or the arguments do not fit.
         DissectError: the user's code failed.
     """
-    module_name, _, factory_name = spec.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
+    place, _, name = spec.rpartition(":")
     try:
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the module is there, and something it imports is not
-            raise UsageError(
-                f"{spec}: there is no module {error.name!r} in the current folder or among installed packages."
-            ) from error
-        factory = getattr(module, factory_name, None)
-        if not callable(factory):
-            callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            near = difflib.get_close_matches(factory_name, callables, n=3)
-            raise UsageError(
-                f"{spec}: module {module_name} has no function {factory_name!r}."
-                + (f" Did you mean {' or '.join(near)}?" if near else "")
-            )
-        return factory()
+        with _importing(place):
+            module = _file(place) if place.endswith(".py") else _module(place)
+            found = getattr(module, name, None)
+            if not callable(found):
+                raise _no_such(spec, module, name)
+            if not isinstance(found, type) and hasattr(found, "state_dict"):  # a network that the module has made
+                if arguments:
+                    raise UsageError(f"{spec} is made already; leave --arg out, or name its class.")
+                return found
+            _check_arguments(spec, found, arguments or {})
+            return found(**(arguments or {}))
     except DissectError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises; a script may also end itself
         raise DissectError(f"{spec}: its code failed ({one_line(error)}).") from error
-    finally:
-        with contextlib.suppress(ValueError):  # the user's code may have tidied the path itself
-            sys.path.remove(here)
 
 
 def made_by(option: str, spec: str) -> object:
     """What the factory makes that an option of the command line names.
 
     Raises:
-        UsageError: it is no `package.module:factory`, or there is none.
+        UsageError: it is no `package.module:Name`, or there is none.
         DissectError: the user's code failed.
     """
     if not is_factory(spec):
-        raise UsageError(f"{option} {spec!r} is not understood; write package.module:factory.")
+        raise UsageError(f"{option} {spec!r} is not understood; write package.module:name or file.py:name.")
     return call_factory(spec)
+
+
+@contextlib.contextmanager
+def _importing(place: str) -> Iterator[None]:
+    """The current folder, and that of a file, are searched for modules; command-line arguments are not the module's."""
+    folders = [str(Path.cwd())]
+    if place.endswith(".py"):
+        folders.insert(0, str(Path(place).resolve().parent))
+    arguments = sys.argv
+    sys.path[:0] = folders
+    sys.argv = [place]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        for folder in folders:
+            with contextlib.suppress(ValueError):  # the user's code may have tidied the path itself
+                sys.path.remove(folder)
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and something it imports is not
+        near = f" For a file, write {name}.py:…" if Path(f"{name}.py").is_file() else ""
+        raise UsageError(
+            f"{name}: there is no module {error.name!r} in the current folder or among installed packages.{near}"
+        ) from error
+
+
+def _file(place: str) -> ModuleType:
+    """A file as a module, under its own name, so that what it imports may import it again; once a process."""
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise UsageError(f"There is no file {place}; give the path of a Python file, e.g. train.py:Generator.")
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    name = path.stem if known is None else f"{path.stem}_{abs(hash(str(path)))}"  # another module has the name
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _no_such(spec: str, module: ModuleType, name: str) -> UsageError:
+    there = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
+    near = difflib.get_close_matches(name, there, n=3)
+    own = [one for one in there if getattr(getattr(module, one), "__module__", None) == module.__name__]
+    if near:
+        return UsageError(f"{spec}: there is no {name!r}. Did you mean {' or '.join(near)}?")
+    return UsageError(f"{spec}: there is no {name!r}; there are {', '.join(own[:8]) or 'no functions and no classes'}.")
+
+
+def _check_arguments(spec: str, factory: Any, arguments: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (ValueError, TypeError):  # of some built-in ones
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise UsageError(f"{spec}{signature}: {error}; give its arguments as --arg NAME=VALUE.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ class LayerShape:
     name: str
     shape: tuple[int, ...] | None  # without the batch axis; None where the output is not one tensor
     innermost: bool  # has no modules inside
+    calls: int = 1  # how often it runs in one forward pass
 
     @property
     def is_featuremap(self) -> bool:
@@ -40,15 +41,18 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
 
 def pick_layers(wanted: Sequence[str | int], names: Sequence[str], module: nn.Module) -> tuple[str, ...]:
-    """Turn numbers (the n-th of `names`, from 1) and names into layer names, in the order asked for, each once.
+    """Turn names, and numbers (the n-th of `names`, from 1), into layer names, in the order asked for, each once.
+
+    A text that is the name of a layer means that layer, even where it looks like a number, as in an `nn.Sequential`.
 
     Raises:
         UsageError: a number out of range or a name that is not there.
     """
     picked = []
+    modules = [known for known, _ in module.named_modules() if known]
     for layer in wanted:
         text = str(layer)
-        if text.isdecimal():
+        if text.isdecimal() and (isinstance(layer, int) or text not in modules):
             if not 1 <= int(text) <= len(names):
                 raise UsageError(
                     f"Layer {text} is not there: numbers go from 1 to {len(names)} ({names[0]} … {names[-1]})."
@@ -56,10 +60,8 @@ def pick_layers(wanted: Sequence[str | int], names: Sequence[str], module: nn.Mo
                     else f"Layer {text} is not there: the network has no layer with a featuremap."
                 )
             text = names[int(text) - 1]
-        elif text not in names:
-            modules = [known for known, _ in module.named_modules() if known]
-            if text not in modules:
-                raise UsageError(f"There is no layer {text!r}. {_near(text, [*names, *modules])}")
+        elif text not in modules:
+            raise UsageError(f"There is no layer {text!r}. {_near(text, [*names, *modules])}")
         if text not in picked:
             picked.append(text)
     return tuple(picked)
@@ -78,6 +80,8 @@ def _near(name: str, names: Sequence[str]) -> str:
 def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShape]:
     """Call `run()`, which must call `module` once, and list every submodule that took part, in order of first output.
 
+    The shape of one that runs several times is that of its first output.
+
     Raises:
         DissectError: the forward pass failed.
     """
@@ -88,7 +92,8 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
 
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-            seen.setdefault(name, LayerShape(name=name, shape=shape, innermost=innermost))
+            first = seen.setdefault(name, LayerShape(name=name, shape=shape, innermost=innermost, calls=0))
+            seen[name] = replace(first, calls=first.calls + 1)
 
         return hook
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from ..dissect import ranks
-from ..dissect.model_spec import ModelSpec
+from ..dissect.model_spec import ModelSpec, Moved
 from ..hooks.errors import DissectError, DissectWarning, UsageError, explained
 from .told import FAILED
 
@@ -117,11 +117,18 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return lambda command: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-_MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or package.module:factory."
-_WEIGHTS = click.option("--weights", help="Checkpoint for package.module:factory, or a repaired one for diffusers:….")
+_MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or code: file.py:Name."
+_WEIGHTS = click.option("--weights", help="Checkpoint for code of your own, or a repaired one for diffusers:….")
 _OPENED = _options(
-    click.option("--latent", help="Latent of package.module:factory, e.g. normal:128."),
+    click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="Of your code's function or class."),
+    click.option(
+        "--latent", help="Latent of your code, e.g. normal:128 or normal:128x1x1.  [default: found by trying]"
+    ),
     click.option("--inputs", metavar="FOLDER", help="Images for generators that take images, and for decoders."),
+    click.option("--crop", is_flag=True, help="Cut these images to the smallest one, whatever is lost."),
+    click.option("--resize", type=int, metavar="SIDE", help="Or resize and cut them to squares."),
+    click.option("--input-range", metavar="BLACK,WHITE", help="Of these images for the network.  [default: -1,1]"),
+    click.option("--output-range", metavar="BLACK,WHITE", help="Of its output.  [default: as known, or measured]"),
     click.option("--label", callback=lambda *given: _label(given[-1]), help="Class of conditional generators, or all."),
     click.option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
     click.option("--noise", help="Of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
@@ -135,6 +142,11 @@ def _label(given: str | None) -> int | None:
     if not str(given).isdecimal():
         raise click.BadParameter(f"{given!r} is no class; give its number, or all.")
     return int(str(given))
+
+
+def moved(spec: ModelSpec) -> Moved:
+    """The places that a spec names, of a run's model."""
+    return Moved(model=spec.model, weights=spec.weights, inputs=spec.inputs)
 
 
 def a_model(model: str = _MODEL, *, required: bool = True) -> Callable[[Command], Command]:
@@ -151,6 +163,8 @@ def how_to_open(options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
 def _as_one(options: dict[str, Any]) -> dict[str, Any]:
     """The options of `a_model`, if a command has them, as one."""
     if not set(MODEL_ONLY) <= set(options):
+        if "weights" in options:  # of a command that goes on with a run
+            options["generator"] = Moved(**{field.name: options.pop(field.name) for field in fields(Moved)})
         return options
     if options["model"] is None:
         refuse(MODEL_ONLY, "--model")
@@ -233,7 +247,7 @@ diversity_options = _options(
     click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-diversity]"),
 )
 _CHECKPOINTS = _options(
-    click.option("--model", help="package.module:factory for the checkpoints.  [default: told by their weights]"),
+    click.option("--model", help="Your code for the checkpoints, file.py:Name.  [default: told by their weights]"),
     _OPENED,
     click.option("--reference", type=a_file, help="Folder of real images, or scenes."),
 )
@@ -281,7 +295,7 @@ latents_options = _options(
 )
 CRITIC_ONLY = ("reference", "critic", "segmenter")
 UNITS_ONLY = ("units", "detector", "top", "value", "one_by_one", "flags", "realism")
-GRID_ONLY = ("model", "segmenter", "method", "finetune_minutes")
+GRID_ONLY = ("segmenter", "method", "finetune_minutes")
 repair_options = _options(
     click.argument("run", type=a_file, required=False),
     click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line."),
@@ -304,7 +318,13 @@ repair_options = _options(
     click.option("--out", type=a_file, help="Checkpoint, .pth or .safetensors.  [default: in the repair's folder]"),
     suspect_options,
 )
+moved_options = _options(
+    click.option("--model", help="Where the run's model is now, if it has moved."),
+    click.option("--weights", help="Where its weights are now."),
+    click.option("--inputs", metavar="FOLDER", help="Where its images are now."),
+)
 effects_options = _options(
+    moved_options,
     click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
     click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
     click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),

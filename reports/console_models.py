@@ -48,6 +48,7 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
         ("Recognised", found.recognised),
         ("Latents", found.latents),
         ("Images", f"{found.image[1]}×{found.image[0]} pixels"),
+        ("Output", f"{found.output[0]:g} to {found.output[1]:g}; {found.values[0]:.3g} to {found.values[1]:.3g} here"),
         ("Parameters", f"{found.parameters:,}"),
         ("Cite", found.citation or "–"),
     ):
@@ -60,10 +61,15 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
         numbers = ["–" if cell == "" else f"{int(cell)}" for cell in cells]
         shown.add_row(escape(row["layer"]), row["kind"], *numbers, "yes" if row["suggested"] else "")
     console.print(shown)
+    if found.repeated:
+        named = ", ".join(f"{name} ({calls} times)" for name, calls in found.repeated.items())
+        console.print(
+            f"[yellow]Run several times in a pass, so not to be dissected: {escape(named)}[/]", soft_wrap=True
+        )
     wanted = found.layers[found.layers.suggested]
     if len(wanted):
         middle = wanted.iloc[len(wanted) // 2].layer
-        given = "".join(f" {option} {shlex.quote(str(value))}" for option, value in spec.options().items())
+        given = "".join(f" {shlex.quote(word)}" for word in spec.options())
         given += f" --layer {middle}" + ("" if found.segmenter else " --segmenter …  (see dissect segmenters)")
         console.print(f"Go on: dissect run --model {escape(shlex.quote(spec.model) + given)}", soft_wrap=True)
 

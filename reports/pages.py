@@ -146,7 +146,7 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
 
 
 def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], context: dict[str, Any]) -> bytes:
-    """A page (UTF-8) with style, data and scripts inside; its policy lets no other script run and nothing be fetched."""
+    """A page (UTF-8) with style, data and scripts inside; its policy allows no other script and no request."""
     script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = context | {

@@ -41,10 +41,10 @@ class Row:
 
 
 def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
-    """The segmenter of a spec: `scenes`, `hub:ID`, `hub:FOLDER`, `torchvision:NAME` or `package.module:factory`.
+    """The segmenter of a spec: `scenes`, `hub:ID`, `hub:FOLDER`, `torchvision:NAME`, or code of your own.
 
-    A factory is called without arguments and chooses its device itself. Raises UsageError for what does not exist,
-    DissectError for what cannot be fetched or loaded.
+    That is `package.module:Name` or `file.py:Name`, a function or class that is called without arguments and chooses
+    its device itself. Raises UsageError for what does not exist, DissectError for what cannot be fetched or loaded.
     """
     kind, _, rest = spec.partition(":")
     if spec == "scenes":
@@ -68,7 +68,7 @@ def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
     raise UsageError(
         f"There is no segmenter {spec!r}."
         + (f" Did you mean {specs[near[0]]!r}?" if near else "")
-        + " Allowed: scenes, hub:ID, hub:FOLDER, torchvision:NAME, package.module:factory. "
+        + " Allowed: scenes, hub:ID, hub:FOLDER, torchvision:NAME, package.module:Name, file.py:Name. "
         "`dissect segmenters` lists those known by name."
     )
 

@@ -129,7 +129,7 @@ def test_a_mask_that_is_no_picture(cli: Cli) -> None:
     Path("mask.png").write_text("no picture")
     done = cli("insert", RUN, "--class", "red", "--top", 1, "--where", "mask.png")
     assert done.exit_code == 1
-    assert "this is no picture" in done.stderr
+    assert "cannot be read as an image" in done.stderr
 
 
 def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:

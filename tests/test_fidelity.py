@@ -10,8 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
+from ganatomy.dissect.diversity.whole import density, twin_distance
 from ganatomy.dissect.features import FEWEST, InceptionFeatures, SceneFeatures, open_reference
-from ganatomy.dissect.fidelity import BEFORE, METRICS, REPAIRED, compare, distances, frechet, rounds, verdict
+from ganatomy.dissect.fidelity import (
+    BEFORE,
+    METRICS,
+    REPAIRED,
+    compare,
+    coverage,
+    distances,
+    distinct,
+    frechet,
+    rounds,
+    verdict,
+)
 from ganatomy.hooks.errors import DissectError, UsageError
 
 
@@ -155,12 +167,9 @@ def test_a_reference_is_cut_to_shape_and_checked(tmp_path: Path) -> None:
     assert found.features.mean(0).abs().max() < 1e-6
     assert found.features.std(0) == pytest.approx(np.ones(104), rel=1e-6)
     (tmp_path / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DissectError, match=r"3\.png cannot be read"):
+    with pytest.raises(UsageError, match=rf"holds {FEWEST - 1} different images; at least {FEWEST} .*left out: 3\.png"):
         open_reference(tmp_path, extract, (32, 32), drawn=False)
-    (tmp_path / "3.png").unlink()
-    with pytest.raises(UsageError, match=f"holds {FEWEST - 1} images .*at least {FEWEST} are needed"):
-        open_reference(tmp_path, extract, (32, 32), drawn=False)
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         open_reference(tmp_path / "none", extract, (32, 32), drawn=False)
     with pytest.raises(UsageError, match="--reference FOLDER"):
         open_reference(None, extract, (32, 32), drawn=False)
@@ -211,3 +220,26 @@ def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monk
 
 def _unreachable(*_: object, **__: object) -> None:
     raise OSError("no route to host")
+
+
+def test_copies_in_a_reference_are_no_neighbours() -> None:
+    """Each real image five times over: the balls are those of the images, not points without an inside."""
+    dice = torch.Generator().manual_seed(3)
+    real, made = (torch.randn(200, 8, generator=dice).double() for _ in range(2))
+    plain = distances(made, real)
+    copied = distances(made, real.repeat(5, 1) + 1e-8 * torch.randn(1000, 8, generator=dice).double())
+    assert plain["precision"] > 0.5
+    for metric in ("precision", "recall", "coverage"):
+        assert copied[metric] == pytest.approx(plain[metric], abs=0.011)
+    assert density(made, real.repeat(5, 1)) == pytest.approx(density(made, real))
+    assert twin_distance(real.repeat(5, 1), 100) == pytest.approx(twin_distance(real, 100))
+    with pytest.raises(DissectError, match="only 4 different images"):
+        coverage(made, real[:4].repeat(9, 1))
+
+
+@pytest.mark.parametrize("width", [3, 64])
+def test_distinct_keeps_the_first_of_each(width: int) -> None:
+    rows = torch.randn(40, width, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(distinct(rows), rows, rtol=0, atol=0)
+    mixed = torch.cat([rows, rows[::2], rows[:7]])
+    torch.testing.assert_close(distinct(mixed), rows, rtol=0, atol=0)

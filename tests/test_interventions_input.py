@@ -107,7 +107,7 @@ class Twice(nn.Module):
 @pytest.mark.parametrize("layer", ["shared", "once"])
 def test_an_image_must_be_a_function_of_the_layer(layer: str) -> None:
     generator = Generator(module=Twice(), name="twice", source=NormalLatents((3,)), output_range=(0, 3))
-    with pytest.raises(UsageError, match=f"does not draw the same image from the same featuremaps of '{layer}' twice"):
+    with pytest.raises(UsageError, match="does not draw the same image from the same latents twice"):
         dissect.ablate(generator, units=f"{layer}:1", segmenter=Soft(), quiet=True)
 
 

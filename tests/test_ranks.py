@@ -88,7 +88,7 @@ def test_a_process_that_dies_fails_the_run_which_then_goes_on(
     done = launch(2, *asked, "--out", "two", FATE=fate)
     assert done.returncode == 1
     if fate == "failed":
-        assert done.stderr.count("dissect: rank 1: A network failed on samples") == 1
+        assert done.stderr.count("dissect: rank 1: Segmenter colours failed") == 1
         assert "(ValueError: the third rail)" in done.stderr
         assert "Another process has ended" not in done.stderr.split("ChildFailedError")[0]
     else:

@@ -263,19 +263,19 @@ def test_a_generator_of_the_users_own(own: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "latent", "kind", "said"),
     [
-        ("own_gan:build", None, UsageError, "--latent normal:128"),
+        ("own_gan:build", "normal:5", UsageError, "--latent normal:5 does not fit"),
         ("own_gan:build", "uniform:3", UsageError, "'uniform:3' is not understood"),
         ("own_gan:ready", "normal:4", UsageError, "--latent does not go with"),
         ("own_gan:buidl", "normal:4", UsageError, "Did you mean build?"),
         ("own_gen:build", "normal:4", UsageError, "no module 'own_gen'"),
         ("own_broken:build", "normal:4", DissectError, "ModuleNotFoundError: No module named 'a_module_that"),
         ("own_gan:fails", "normal:4", DissectError, "ValueError: no weights at hand"),
-        ("own_gan:odd", "normal:4", DissectError, "returned an object of type int"),
+        ("own_gan:odd", "normal:4", DissectError, "made an object of type int"),
         ("progan_chruch", None, UsageError, "Did you mean progan_church"),
         ("progan_church", "normal:4", UsageError, "--latent does not go with --model progan_church"),
         ("missing.pth", None, UsageError, "There is no file missing.pth"),
         ("missing.pth", "normal:4", UsageError, "--latent does not go with --model missing.pth"),
-        ("what is this", None, UsageError, "package.module:factory"),
+        ("what is this", None, UsageError, "file.py:Name"),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -20,7 +20,7 @@ from .. import ranks, selection
 from ..features import Features, Reference, count_reference, open_features, open_reference
 from ..folders import digest, holds
 from ..generators.base import Generator
-from ..models import reopen, usable_device
+from ..models import Given, reopen, usable_device
 from ..progress import Progress
 from ..resources import at_work
 from ..run_folder import command, now
@@ -119,7 +119,7 @@ def find(
     flags: str | Path | None = None,
     realism: str | Realism | None = None,
     name: str | None = None,
-    generator: Generator | None = None,
+    generator: Given = None,
     segmenter: str | Segmenter | None = None,
     batch_size: int | None = None,
     device: str | None = None,
@@ -138,7 +138,7 @@ def find(
         inception: torch-fidelity's Inception file, or `download`; None compares by scene features.
         flags: for `flagged`, a text file of bad samples' numbers, or a folder of masks.
         realism: for `realism`, a differentiable score of images (N, 3, H, W) in [0, 1] -> (N,), or the
-            `package.module:factory` that makes it.
+            `package.module:name` that makes it.
         name: of the folder.
         generator, segmenter: for a run of objects made in Python.
         batch_size, device: None chooses.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...hooks.errors import DissectError, UsageError, one_line
+from ..images.reader import list_images, read_paint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +53,15 @@ def read_flags(path: str | Path, samples: int, size: tuple[int, int]) -> Flags:
 
 def _masks(folder: Path, samples: int, size: tuple[int, int]) -> Flags:
     regions = np.zeros((samples, *size), bool)
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise UsageError(f"--flags {folder} holds no .png; paint masks and call them by their sample, e.g. 12.png.")
-    for file in files:
+    listing = list_images(folder, "--flags")
+    for file, why in listing.left_out.items():
+        raise DissectError(f"The mask {file} cannot be read ({why}); paint it again.")
+    for file in listing.files:
         digits = re.search(r"(\d+)\D*$", file.stem)
         if digits is None:
             raise UsageError(f"{file} has no sample number in its name; call it by its sample, e.g. 12.png.")
         number = _in_range(int(digits[1]), samples, file)
-        try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGBA"))
-                painted = pixels[..., :3].any(2) & (pixels[..., 3] > 0)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DissectError(f"The mask {file} cannot be read ({one_line(error)}); paint it again.") from error
+        painted, _ = read_paint(file)
         if painted.shape != size:
             raise UsageError(
                 f"The mask {file} is {painted.shape[1]}×{painted.shape[0]}; the images are {size[1]}×{size[0]}, and "

@@ -20,8 +20,9 @@ from ..features import count_reference, open_features, reference_images
 from ..fidelity import LEVEL, around, rounds
 from ..folders import digest, holds
 from ..generators.base import Generator
+from ..generators.factory import as_generator
 from ..model_spec import ModelSpec
-from ..models import fingerprint, identity, open_critic, open_generator, reference_of, usable_device
+from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..progress import Progress
 from ..resources import BATCH, at_work
 from ..run_folder import command, now
@@ -34,10 +35,11 @@ LEAST = 100  # images
 SHOWN = 8  # samples of each
 QUALITY, DIVERSITY = whole.METRICS.index("precision"), whole.METRICS.index("coverage")
 Figures = NDArray[np.float64]
+Opened = str | Path | ModelSpec | Generator
 
 
 def fitness(
-    candidates: Sequence[str | ModelSpec | Generator],
+    candidates: Sequence[Model],
     *,
     reference: str | Path | None = None,
     samples: int = 1000,
@@ -59,7 +61,7 @@ def fitness(
         candidates: one or more, each as `model` of `dissect.run`.
         reference: folder of real images, or `scenes`; None is the drawn scenes for generators of them.
         samples: how many images each draws.
-        critic: images (N, 3, H, W) in [0, 1] -> scores, high for real ones; or `package.module:factory` of one.
+        critic: images (N, 3, H, W) in [0, 1] -> scores, high for real ones; or `package.module:name` of one.
         inception: torch-fidelity's Inception weights, or `download`; None takes the embedded segmenter's features.
         seed: of latents and halves.
         out: folder; None is runs/fitness. The same comparison there is returned at once.
@@ -75,6 +77,7 @@ def fitness(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     if not candidates:
         raise UsageError("Name at least one candidate: a model from `dissect models`, or checkpoints.")
+    candidates = [as_generator(one) if isinstance(one, nn.Module) else one for one in candidates]
     names = labels_of([_name(one) for one in candidates])
     device = usable_device(device)
     first = open_generator(candidates[0], seed, device, quiet)
@@ -222,14 +225,14 @@ def _columns(ends: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _name(candidate: str | ModelSpec | Generator) -> str:
+def _name(candidate: Opened) -> str:
     if isinstance(candidate, Generator):
         return candidate.name
     spec = ModelSpec.of(candidate)
     return spec.weights or spec.model
 
 
-def _identity(candidate: str | ModelSpec | Generator) -> dict[str, Any]:
+def _identity(candidate: Opened) -> dict[str, Any]:
     """What tells a candidate from another, without opening it."""
     if isinstance(candidate, Generator):
         return identity(candidate)

@@ -23,8 +23,7 @@ from ..controls import untrained
 from ..features import count_reference, reference_images
 from ..folders import holds
 from ..generators.base import Generator
-from ..model_spec import ModelSpec
-from ..models import fingerprint, identity, open_critic, open_generator, reference_of, usable_device
+from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
 from ..resources import BATCH, at_work
@@ -44,7 +43,7 @@ SHOWN = 4  # samples of each layer
 
 
 def checkup(
-    model: str | ModelSpec | Generator,
+    model: Model,
     *,
     samples: int = 512,
     reference: str | Path | None = None,
@@ -62,7 +61,7 @@ def checkup(
         samples: how many images are drawn.
         reference: folder of real images, or `scenes`; None is the drawn scenes for generators of them, else none. With
             one, peaks count only as far as they exceed the reference's own, and the broadband excess can be told.
-        critic: a discriminator or classifier, images (N, 3, H, W) in [0, 1] -> scores, or `package.module:factory` of
+        critic: a discriminator or classifier, images (N, 3, H, W) in [0, 1] -> scores, or `package.module:name` of
             one; its gradient is checked too.
         seed: of latents, chance and the untrained control.
         out: folder; None is runs/MODEL-checkup. The same checkup there is returned at once.

@@ -22,7 +22,7 @@ from ..folders import holds
 from ..generators.base import Generator
 from ..generators.zoo import MODELS
 from ..model_spec import ModelSpec
-from ..models import check_same, open_generator, usable_device
+from ..models import Model, check_same, open_generator, usable_device
 from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
@@ -219,7 +219,7 @@ def repair(
 def repair_model(
     folder: Path | None,
     *,
-    model: str | ModelSpec | Generator | None = None,
+    model: Model | None = None,
     device: str | None = None,
     quiet: bool = False,
     **options: Any,

@@ -15,9 +15,7 @@ from .. import fidelity, ranks
 from ..controls import untrained
 from ..features import count_reference, open_features, reference_images
 from ..folders import digest, holds
-from ..generators.base import Generator
-from ..model_spec import ModelSpec
-from ..models import dissectable, identity, open_models, reference_of, segmenter_fingerprint, usable_device
+from ..models import Model, dissectable, identity, open_models, reference_of, segmenter_fingerprint, usable_device
 from ..progress import Progress
 from ..resources import BATCH, at_work
 from ..run_folder import command, now
@@ -34,7 +32,7 @@ EXAMPLES = 6  # real images of a class that is missing
 
 
 def audit(
-    model: str | ModelSpec | Generator,
+    model: Model,
     *,
     reference: str | Path | None = None,
     segmenter: str | Segmenter | None = None,

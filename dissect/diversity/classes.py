@@ -61,7 +61,7 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
     counts = np.stack([has.sum(0), (~has).sum(0), real_has.sum(0), (~real_has).sum(0)], axis=1).reshape(-1, 2, 2)
     p_presence = np.array([stats.fisher_exact(table).pvalue for table in counts])
     p_size, lean = np.array([_size_test(made[has[:, k], k], real[real_has[:, k], k]) for k in range(len(names))]).T
-    q_presence, q_size = _q_values(np.stack([p_presence, p_size]))
+    q_presence, q_size = benjamini_hochberg(np.stack([p_presence, p_size]))
     share, real_share = made.mean(0), real.mean(0)
     size, real_size = (pd.DataFrame(side).where(side >= PRESENT).median().to_numpy() for side in (made, real))
 
@@ -144,7 +144,7 @@ def compare_pairs(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFr
             "difference_low": difference - Z * error,
             "difference_high": difference + Z * error,
             "p_value": p_value,
-            "q_value": _q_values(p_value),
+            "q_value": benjamini_hochberg(p_value),
         }
     )
     order = np.lexsort((-np.abs(difference), table.q_value))
@@ -219,13 +219,6 @@ def _size_test(mine: Floats, theirs: Floats) -> tuple[float, float]:
         return np.nan, np.nan
     found = stats.mannwhitneyu(mine, theirs, alternative="two-sided")
     return found.pvalue, found.statistic / (len(mine) * len(theirs)) - 0.5
-
-
-def _q_values(p: Floats) -> Floats:
-    """p-values of any shape -> q-values of all of them together; NaN is left out, and left."""
-    q, known = np.full_like(p, np.nan), ~np.isnan(p)
-    q[known] = benjamini_hochberg(p[known])
-    return q
 
 
 def _cells(has: NDArray[np.bool_]) -> Floats:

@@ -134,7 +134,18 @@ def figures(
 
 
 def table_of(made: NDArray[np.float64], zero: NDArray[np.float64]) -> pd.DataFrame:
-    """Figures (1 + rounds, 9) of generated and of real images -> the table of `compare`."""
+    """Figures (1 + rounds, 9) of generated and of real images -> the table of `compare`.
+
+    Raises:
+        DissectError: a figure is not finite, so that nothing can be said by it.
+    """
+    for k, metric in enumerate(METRICS):
+        for side, values in (("generated", made[:, k]), ("real", zero[:, k])):
+            if not np.isfinite(values).all():
+                raise DissectError(
+                    f"The {metric} of the {side} images is not a number in {int((~np.isfinite(values)).sum())} of "
+                    f"{len(values)} sets of images, so that there is no verdict; are many of the images all alike?"
+                )
     table = pd.DataFrame([_row(metric, made[:, k], zero[:, k]) for k, metric in enumerate(METRICS)])
     table["q_value"] = benjamini_hochberg(table.p_value.to_numpy())
     return table.assign(alarm=table.q_value <= FALSE_DISCOVERIES)
@@ -168,7 +179,7 @@ def _row(metric: str, made: NDArray[np.float64], zero: NDArray[np.float64]) -> d
         "zero_high": zero_high,
         "difference_low": below,
         "difference_high": above,
-        "p_value": float(p) if np.isfinite(worse) else 1.0,
+        "p_value": float(p),
     }
 
 
@@ -198,8 +209,9 @@ def density(features: Tensor, reference: Tensor) -> float:
 
     Around 1 where both are alike, above where the images crowd in dense places. M above 5.
 
-    Source: Naeem et al. 2020, equation 8.
+    Source: Naeem et al. 2020, equation 8. Of copies in the reference one counts, see `fidelity.distinct`.
     """
+    reference = fidelity.distinct(reference)
     radius = torch.cdist(reference, reference).kthvalue(COVERING + 1).values
     within = torch.cdist(reference, features) < radius[:, None]  # (M, N)
     return float(within.sum(0).double().mean() / COVERING)
@@ -217,6 +229,7 @@ def twin_distance(real: Tensor, count: int) -> float:
     statistics, the k-th of P of them at level k / (P + 1): below it a new pair lies with just that probability on
     average. With count above M it cannot be that small, and is the smallest distance.
     """
+    real = fidelity.distinct(real)  # else copies among the real images would call all but copies different
     pairs = math.comb(len(real), 2)
     place = TWINS / math.comb(count, 2) * (pairs + 1) - 1  # from 0, among the sorted distances
     place = min(max(place, 0.0), pairs - 1)

@@ -122,9 +122,17 @@ class Generator:
         Raises:
             DissectError: the module failed, or returned something else than images.
         """
+        return self.to_images(self.output(latents))
+
+    def output(self, latents: Tensor) -> Tensor:
+        """latents -> what the module returns, in `output_range`.
+
+        Raises:
+            DissectError: it failed.
+        """
         with running(f"The generator {self.name} failed"):
-            out = self.module(latents)
-        return self.to_images(out)
+            found: Tensor = self.module(latents)
+        return found
 
     def to_images(self, out: object) -> Tensor:
         """What the module returned -> images (N, 3, H, W) float32 in [0, 1].

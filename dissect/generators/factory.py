@@ -1,66 +1,243 @@
-"""A generator from the user's own code: `package.module:factory`."""
+"""A generator from the user's own code: a module, or what a function or class of theirs makes."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ...hooks.errors import DissectError, UsageError
-from ...hooks.factory import call_factory
+from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
+from ...hooks.factory import call_factory, parse_arguments
 from ..model_spec import ModelSpec
 from .base import Generator, LatentSource, NormalLatents
 from .checkpoints import load_weights, sha256
-from .sources import FolderImages
+from .sources import FolderImages, NoiseImages
+
+LOOKED_AT = 8  # samples by which an output range is measured
+USED = 2 / 3  # of its output range that a generator uses at least
+BEYOND = 0.05  # of the range by which values may leave it: rounding, and what a linear last layer oversteps
+SIGNED, UNSIGNED, BYTES = (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)
+IMAGES = (1, 3)  # channels
 
 
-def from_factory(spec: ModelSpec) -> Generator:
-    """What `package.module:factory` returns, as a Generator, with the weights of a checkpoint loaded into it.
+def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
+    """What `package.module:Name` or `file.py:Name` makes, as a Generator; with a checkpoint's weights loaded into it.
 
-    A bare `nn.Module` needs `latent`, such as `normal:128`, or, if it takes images, the folder `inputs`, whose pixels
-    it gets in [-1, 1]; a `Generator` brings its own.
+    Args:
+        placeholder: noise may stand in for images where the network takes some and none are given.
 
     Raises:
-        UsageError: there is no such module or function, or an option does not fit.
+        UsageError: there is no such module or name, or an option does not fit.
         DissectError: the user's code failed or returned something else, or the weights do not fit.
     """
-    source = _source(spec)
-    made = call_factory(spec.model)
-    if isinstance(made, Generator):
-        if source is not None:
-            option = "--latent" if spec.latent else "--inputs"
+    for option in ("label", "truncation", "noise"):
+        if getattr(spec, option) is not None:
             raise UsageError(
-                f"{option} does not go with --model {spec.model}: its Generator brings its own; leave it out."
+                f"--{option} does not go with code of your own; let a function return a Generator that does it."
             )
+    if spec.latent is not None and spec.inputs is not None:
+        raise UsageError("--latent and --inputs exclude each other: a model takes latents or images.")
+    made = call_factory(spec.model, parse_arguments(spec.args))
+    if isinstance(made, nn.Module):
+        if spec.weights is not None:
+            load_weights(made, spec.weights)
+        source = folder_images(spec) if spec.inputs is not None else _latents(made, spec, placeholder)
+        generator = as_generator(made, source=source, output_range=spec.output_range, name=_name(spec))
+    elif isinstance(made, Generator):
+        for option in ("latent", "inputs", "output_range", "input_range"):
+            if getattr(spec, option) is not None:
+                raise UsageError(
+                    f"--{option.replace('_', '-')} does not go with --model {spec.model}: its Generator brings its "
+                    "own; leave it out."
+                )
         generator = made
-    elif isinstance(made, nn.Module):
-        if source is None:
-            raise UsageError(
-                f"Model {spec.model} is a bare module; say what it takes: latents, such as --latent normal:128, or "
-                "images, by --inputs FOLDER."
-            )
-        generator = Generator(module=made, name=spec.model.replace(":", "."), source=source)
+        if spec.weights is not None:
+            load_weights(generator.module, spec.weights)
     else:
         raise DissectError(
-            f"Model {spec.model}: the factory returned an object of type {type(made).__name__}; needed is a "
-            "torch.nn.Module or a ganatomy.dissect.generators.base.Generator."
+            f"Model {spec.model} made an object of type {type(made).__name__}; needed is a torch.nn.Module or a "
+            "ganatomy.dissect.Generator."
         )
     generator = replace(generator, spec=spec)
     if spec.weights is None:
         return generator
-    load_weights(generator.module, spec.weights)
     known = replace(generator.provenance, file=spec.weights, sha256=sha256(spec.weights), url=None)
     return replace(generator, provenance=known)
 
 
-def _source(spec: ModelSpec) -> LatentSource | None:
-    for option in ("label", "truncation", "noise"):
-        if getattr(spec, option) is not None:
-            raise UsageError(
-                f"--{option} does not go with package.module:factory; let the factory return a Generator that does it."
-            )
-    if spec.latent is not None and spec.inputs is not None:
-        raise UsageError("--latent and --inputs exclude each other: a model takes latents or images.")
-    if spec.inputs is not None:
-        return FolderImages(spec.inputs)
-    return None if spec.latent is None else NormalLatents.parse(spec.latent)
+def as_generator(
+    module: nn.Module,
+    *,
+    latent: str | None = None,
+    source: LatentSource | None = None,
+    output_range: tuple[float, float] | None = None,
+    name: str | None = None,
+) -> Generator:
+    """A plain module as a Generator.
+
+    Args:
+        module: latents -> images (N, 3 or 1, H, W).
+        latent: `normal:128` or `normal:128x1x1`; None tries what the layers of the module suggest.
+        source: the latents themselves, instead.
+        output_range: what is black and what is white in the output; None measures it, see `measured_range`.
+        name: in tables and folders; None is the name of its class.
+
+    Raises:
+        UsageError: no latents fit.
+        DissectError: the module failed, or returned something else than images.
+    """
+    module.eval()
+    source = source or fitting_latents(module, latent)
+    generator = Generator(module=module, name=name or type(module).__name__, source=source)
+    if output_range is None:
+        generator = replace(generator, output_range=measured_range(*extremes(generator)))
+    return replace(generator, output_range=output_range or generator.output_range)
+
+
+def folder_images(
+    spec: ModelSpec,
+    channels: int = 3,
+    value_range: tuple[float, float] = SIGNED,
+    multiple: int = 1,
+    least: int = 1,
+) -> FolderImages:
+    """The images that a spec names, as a network wants them."""
+    return FolderImages(
+        str(spec.inputs),
+        channels,
+        spec.input_range or value_range,
+        multiple,
+        least,
+        crop=spec.crop,
+        resize=spec.resize,
+    )
+
+
+def fitting_latents(module: nn.Module, latent: str | None = None) -> NormalLatents:
+    """Latents on which a module returns images, found by trying: of the size z as (N, z), then as (N, z, 1, 1).
+
+    Args:
+        latent: `normal:z` says the size, `normal:zx1x1` the whole shape; None takes the sizes that the module's first
+            layers take in.
+
+    Raises:
+        UsageError: the module returns no images on any; the message says why.
+    """
+    failures: list[str] = []
+    for shape in _shapes(module, latent):
+        trouble = _trouble(module, NormalLatents(shape)([0, 1]))
+        if not trouble:
+            return NormalLatents(shape)
+        failures.append(f"{'×'.join(map(str, ('N', *shape)))}: {trouble}")
+    if latent is None and not _trouble(module, torch.zeros(2, 3, 64, 64)):
+        raise UsageError("The network takes images; give them by --inputs FOLDER.")
+    asked = (
+        "No latents that its layers suggest fit the network" if latent is None else f"--latent {latent} does not fit"
+    )
+    tried = f" ({'; '.join(failures)})" if failures else ""
+    raise UsageError(
+        f"{asked}{tried}. Say what it takes, such as --latent normal:128 or normal:128x1x1, or give images by --inputs "
+        "FOLDER; a network that takes more, such as a class, needs a function that wraps it."
+    )
+
+
+def _latents(module: nn.Module, spec: ModelSpec, placeholder: bool) -> LatentSource:
+    try:
+        return fitting_latents(module, spec.latent)
+    except UsageError:
+        noise = NoiseImages(value_range=spec.input_range or SIGNED)
+        if not placeholder or spec.latent is not None or _trouble(module, noise([0])):
+            raise
+        return noise
+
+
+def _shapes(module: nn.Module, latent: str | None) -> Iterator[tuple[int, ...]]:
+    if latent is not None:
+        shape = NormalLatents.parse(latent).shape
+        yield from (shape,) if len(shape) > 1 else (shape, (*shape, 1, 1))
+        return
+    sizes: list[int] = []
+    for layer in module.modules():
+        for attribute in ("in_features", "in_channels"):
+            size = getattr(layer, attribute, None)
+            if isinstance(size, int) and size not in (*sizes, *IMAGES):
+                sizes.append(size)
+    for size in sizes[:2]:
+        yield from ((size,), (size, 1, 1))
+
+
+def _trouble(module: nn.Module, latents: Tensor) -> str:
+    """Why a module returns no images on these latents (2, …); empty if it does."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            out = module(latents.to(device))
+    except Exception as error:  # whatever the user's network raises
+        return one_line(error)[:160]
+    finally:
+        module.train(training)
+    if not isinstance(out, Tensor):
+        return f"returned a {type(out).__name__}"
+    fits = out.ndim == 4 and len(out) == len(latents) and out.shape[1] in IMAGES and min(out.shape[2:]) > 1
+    return "" if fits else f"returned {tuple(out.shape)}, no images"
+
+
+@torch.no_grad()
+def extremes(generator: Generator) -> tuple[float, float]:
+    """The least and the greatest value that the module returns for the first samples.
+
+    Raises:
+        DissectError: it failed, or returned something else than images.
+    """
+    count = LOOKED_AT
+    if isinstance(generator.source, FolderImages):
+        count = min(count, len(generator.source.files))
+    low, high = float("inf"), float("-inf")
+    for index in range(count):
+        out = generator.output(generator.latents([index]))
+        generator.to_images(out)  # checks what comes
+        low, high = min(low, float(out.min())), max(high, float(out.max()))
+    return low, high
+
+
+def measured_range(low: float, high: float) -> tuple[float, float]:
+    """What is black and what is white, of (-1, 1), (0, 1) and (0, 255), where the values go from low to high.
+
+    (-1, 1) where the least is below -0.05 and below a quarter of -high, since what is meant to begin at 0 may overstep
+    it a little; else (0, 255) where the greatest is above 2, and (0, 1) where it is not.
+    """
+    if low < -max(BEYOND, high / 4):
+        return SIGNED
+    return BYTES if high > 2 else UNSIGNED
+
+
+def warn_of_range(generator: Generator, low: float, high: float, samples: int) -> str:
+    """Warn where the first samples, whose values go from low to high, use little of the output range, or leave it.
+
+    Returns what the warning says, or nothing.
+    """
+    black, white = generator.output_range
+    whole = white - black
+    used = (min(high, white) - max(low, black)) / whole
+    if used >= USED and low >= black - BEYOND * whole and high <= white + BEYOND * whole:
+        return ""
+    what = "leaves" if low < black - BEYOND * whole or high > white + BEYOND * whole else f"uses {max(0, used):.0%} of"
+    said = (
+        f"The output of {generator.name} goes from {low:.3g} to {high:.3g} in {samples} samples: it {what} the "
+        f"range from {black:g} to {white:g} that is taken for black to white. If another is meant, say "
+        "--output-range BLACK,WHITE (in Python output_range=(black, white))."
+    )
+    warnings.warn(said, DissectWarning, stacklevel=2)
+    return said
+
+
+def _name(spec: ModelSpec) -> str:
+    """`mynet:make` as mynet.make, `code/train.py:Generator` as train.Generator."""
+    place, _, name = spec.model.rpartition(":")
+    module = place.replace("\\", "/").rpartition("/")[2].removesuffix(".py") if place.endswith(".py") else place
+    return f"{module}.{name}"

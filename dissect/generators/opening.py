@@ -14,9 +14,10 @@ from .architecture import Architecture, some
 from .base import Generator, LatentSource, NormalLatents, Provenance
 from .checkpoints import load_state_dict, load_weights, sha256
 from .diffusers_models import SUBFOLDERS, Decoder, open_diffusers
+from .factory import folder_images
 from .kept_edits import take_kept
 from .pickles import read_networks
-from .sources import ClassLatents, Encoded, FolderImages
+from .sources import ClassLatents, Encoded, NoiseImages
 from .spandrel_models import INNER, open_spandrel
 from .style_based import NOISES, StyleBased
 
@@ -33,8 +34,8 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
 }
 
 
-def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None) -> Generator:
-    """The generator in a checkpoint file: the one that the spec names, or another.
+def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, placeholder: bool = False) -> Generator:
+    """The generator in a checkpoint file: the one that the spec names, or another; `placeholder` as of `from_factory`.
 
     Raises:
         UsageError: there is no such file, or an option does not go with what is in it.
@@ -49,9 +50,9 @@ def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None) -> G
     return Generator(
         module=module,
         name=path.stem,
-        source=source_of(module, spec),
+        source=source_of(module, spec, placeholder=placeholder),
         layers=module.layers,
-        output_range=module.output_range,
+        output_range=spec.output_range or module.output_range,
         provenance=Provenance(file=str(path), sha256=sha256(path), citation=module.citation),
         spec=spec,
         recognised=f"{module.family}: all {len(state)} tensors, such as {some(state, 2)}, have its names and shapes",
@@ -74,7 +75,7 @@ def open_decoder(spec: ModelSpec) -> Generator:
         name=_decoder_name(name),
         source=source_of(module, spec),
         layers=module.layers,
-        output_range=module.output_range,
+        output_range=spec.output_range or module.output_range,
         provenance=Provenance(file=spec.weights or name, citation=module.citation),
         spec=spec,
         recognised=f"{module.family}: its config.json says so",
@@ -135,11 +136,11 @@ def recognised(state: Mapping[str, Tensor], path: Path | str) -> Architecture:
     raise DissectError(
         f"{path} is no generator that can be recognised by its weights. The file's first keys: {some(state, 4)}. Tried "
         + " ".join(f"{family}: {misfits[family]}" for family in near)
-        + " For another architecture give package.module:factory and these weights."
+        + " For another architecture give your code as the model, --model file.py:Name, and this file as --weights."
     )
 
 
-def source_of(module: Architecture, spec: ModelSpec) -> LatentSource:
+def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = False) -> LatentSource:
     """The latents that a network is to get; what is asked of the network itself is set on it.
 
     Raises:
@@ -153,9 +154,12 @@ def source_of(module: Architecture, spec: ModelSpec) -> LatentSource:
         ("truncation", many or styled, "StyleGANs and BigGANs"),
         ("noise", styled, "StyleGANs"),
         ("inputs", module.inputs or decodes, "generators that take images, and decoders"),
+        ("input_range", module.inputs, "generators that take images"),
     ):
         if getattr(spec, option) is not None and not fits:
-            raise UsageError(f"--{option} goes with {what}; {spec.model} is a {module.family} and does without.")
+            raise UsageError(
+                f"--{option.replace('_', '-')} goes with {what}; {spec.model} is a {module.family} and does without."
+            )
     if spec.label is not None and not 0 <= spec.label < module.classes:
         raise UsageError(f"--label {spec.label}: {spec.model} has classes 0 to {module.classes - 1}.")
     if spec.truncation is not None:
@@ -172,16 +176,21 @@ def source_of(module: Architecture, spec: ModelSpec) -> LatentSource:
     if isinstance(module, Decoder):
         if spec.inputs is None:
             return NormalLatents(module.latent_shape)
-        return Encoded(FolderImages(spec.inputs, multiple=module.multiple), module.encode)
+        return Encoded(folder_images(spec, multiple=module.multiple), module.encode)
     if module.inputs:
+        if spec.inputs is None and placeholder and module.inputs in (1, 3):
+            side = max(NoiseImages.side, module.multiple)
+            return NoiseImages(
+                module.inputs, spec.input_range or module.input_range, side // module.multiple * module.multiple
+            )
         if spec.inputs is None:
             raise UsageError(f"{spec.model} is a {module.family}, which takes images: give them by --inputs FOLDER.")
         if module.inputs not in (1, 3):
             raise DissectError(
                 f"{spec.model} takes images of {module.inputs} channels, and a folder gives 3, or 1 for grey; wrap it "
-                "as package.module:factory."
+                "in code of your own (file.py:Name)."
             )
-        return FolderImages(spec.inputs, module.inputs, module.input_range, module.multiple, module.least)
+        return folder_images(spec, module.inputs, module.input_range, module.multiple, module.least)
     if module.classes:
         return ClassLatents(module.latent, module.classes, spec.label, spec.truncation if many else None)
     return NormalLatents((module.latent,))

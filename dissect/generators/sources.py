@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,11 +16,9 @@ from PIL import Image, ImageOps
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from ...hooks.errors import DissectError, UsageError, one_line
-from ..folders import IMAGES, images_in
+from ...hooks.errors import DissectWarning, UsageError
+from ..images.reader import FALLEN, image_size, list_images, read_image
 
-RESULTS = ("run.json", "checkup.json", "seams.json", "latents.json")  # what our own folders hold
-ORIENTATION = 0x0112  # tag of EXIF
 CUT = 2.0  # standard deviations beyond which truncated latents do not go (Brock et al. 2019, section 3.1)
 
 
@@ -69,8 +68,8 @@ class ClassLatents:
 class FolderImages:
     """Images of a folder as latents: (N, channels, H, W) float32 in `value_range`, in an order drawn by the seed.
 
-    H and W are the least height and width among the images, cut at the centre, and rounded down to a multiple; nothing
-    is resized. Transparent pixels are white. Folders inside are searched too, but hidden ones and results of ganatomy.
+    H and W are the least height and width among the images, cut at the centre, and rounded down to a multiple; with
+    `resize`, both are that. Files are listed and read as `images.reader` says, each content once.
 
     Args:
         folder: where the images are.
@@ -79,10 +78,12 @@ class FolderImages:
         multiple: of this H and W are made.
         least: H and W must be so large.
         seed: of the order. It is a function of seed and name alone: other images coming or going leave it as it is.
+        crop: cut off however much there is; otherwise a tenth of the pixels at most.
+        resize: make the shorter side so long, and cut a square out of the middle.
 
     Raises:
-        UsageError: on use: no folder, no image, one too small, or a sample beyond the last image.
-        DissectError: on use: an image that cannot be read, or has more than eight bits.
+        UsageError: on use: no folder, no image, one too small, too much to cut off, or a sample beyond the last image.
+        DissectError: on use: an image that cannot be read.
     """
 
     folder: str
@@ -91,36 +92,54 @@ class FolderImages:
     multiple: int = 1
     least: int = 1
     seed: int = 0
+    crop: bool = False
+    resize: int | None = None
 
     @cached_property
     def files(self) -> list[Path]:
         """In the order of the samples."""
         root = Path(self.folder)
-        found = [path for path in images_in(root, "--inputs") if not _result(path, root)]
-        if not found:
-            raise UsageError(f"--inputs {self.folder} holds no images ({', '.join(IMAGES)}).")
+        listing = list_images(root, "--inputs", each_once=True)
+        if listing.said:
+            warnings.warn(f"--inputs {listing.said}.", DissectWarning, stacklevel=2)
 
         def order(path: Path) -> bytes:
             name = path.relative_to(root).as_posix()
             return hashlib.blake2b(f"{self.seed} {name}".encode(errors="surrogateescape")).digest()
 
-        return sorted(found, key=order)
+        return sorted(listing.files, key=order)
 
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width of what comes out."""
-        sizes = []
-        for file in self.files:
-            with _opened(file) as image:
-                turned = image.getexif().get(ORIENTATION, 1) >= 5  # on its side
-                sizes.append((image.width, image.height) if turned else (image.height, image.width))
-        height, width = (side // self.multiple * self.multiple for side in np.min(sizes, axis=0).tolist())
-        if min(height, width) < max(self.least, self.multiple):
+        if self.resize is not None:
+            self._check_size(self.resize, self.resize, f"--resize {self.resize}")
+            return self.resize, self.resize
+        sizes = np.array([image_size(file) for file in self.files])
+        height, width = (side // self.multiple * self.multiple for side in sizes.min(0).tolist())
+        smallest = self.files[int(sizes.prod(1).argmin())]
+        small = sizes[int(sizes.prod(1).argmin())]
+        self._check_size(height, width, f"{smallest} has {small[0]}×{small[1]}; take it out, or say --resize SIDE")
+        lost = 1 - height * width / float(sizes.prod(1).mean())
+        cut = f"--inputs {self.folder}: images are cut to {height}×{width} pixels"
+        why = f"because of {smallest}" if (sizes != sizes[0]).any() else f"since sides are multiples of {self.multiple}"
+        if lost > FALLEN and not self.crop:
             raise UsageError(
-                f"--inputs {self.folder}: an image is smaller than {max(self.least, self.multiple)} pixels a side, "
-                "which the network needs; take it out."
+                f"{cut} {why}, which takes {lost:.0%} of all pixels away; say --crop to have it so, --resize SIDE for "
+                "squares of another size, or take that file out."
             )
+        if lost > 0:
+            warnings.warn(f"{cut} {why} ({lost:.1%} of all pixels go).", DissectWarning, stacklevel=2)
         return height, width
+
+    def _check_size(self, height: int, width: int, what: str) -> None:
+        least = max(self.least, self.multiple)
+        if min(height, width) < least or height % self.multiple or width % self.multiple:
+            raise UsageError(
+                f"--inputs {self.folder}: the network needs at least {least} pixels a side"
+                + (f", a multiple of {self.multiple}" if self.multiple > 1 else "")
+                + f"; {what}."
+            )
 
     @cached_property
     def sha256(self) -> str:
@@ -144,25 +163,44 @@ class FolderImages:
 
     def _read(self, file: Path) -> Tensor:
         height, width = self.size
-        with _opened(file) as image:
-            if image.mode[0] in "IF":
-                raise DissectError(f"{file} has more than eight bits a pixel ({image.mode}); convert it to eight.")
-            try:
-                upright = ImageOps.exif_transpose(image)
-                if upright.has_transparency_data:
-                    upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-                upright = upright.convert("L" if self.channels == 1 else "RGB")
-            except (OSError, ValueError) as error:
-                raise DissectError(f"{file} cannot be read ({one_line(error)}); mend or remove it.") from error
-        top, left = (upright.height - height) // 2, (upright.width - width) // 2
-        pixels = np.array(upright.crop((left, top, left + width, top + height)), np.float32)
-        return torch.from_numpy(pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1).copy())
+        pixels = read_image(file, "L" if self.channels == 1 else "RGB")
+        if self.resize is not None:
+            whole = Image.fromarray(pixels)
+            pixels = np.asarray(ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS))
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        cut = pixels[top : top + height, left : left + width].astype(np.float32)
+        return torch.from_numpy(cut[None] if self.channels == 1 else cut.transpose(2, 0, 1).copy())
 
     def seeded(self, seed: int) -> FolderImages:
         return replace(self, seed=seed)
 
     def __str__(self) -> str:
-        return f"{len(self.files)} images, {self.size[0]}×{self.size[1]}, sha256 {self.sha256[:16]}"
+        resized = f" (resized to {self.resize})" if self.resize else ""
+        return f"{len(self.files)} images, {self.size[0]}×{self.size[1]}{resized}, sha256 {self.sha256[:16]}"
+
+
+@dataclass(frozen=True)
+class NoiseImages:
+    """Uniform noise in the place of images that are not given, (N, channels, side, side), to see a network's shapes."""
+
+    channels: int = 3
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    side: int = 256
+    seed: int = 0
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        shape = (self.channels, self.side, self.side)
+        drawn = [np.random.Generator(np.random.Philox(key=[self.seed, index])).random(shape) for index in indices]
+        low, high = self.value_range
+        return torch.from_numpy(np.stack(drawn)).float() * (high - low) + low
+
+    def seeded(self, seed: int) -> NoiseImages:
+        return replace(self, seed=seed)
+
+    def __str__(self) -> str:
+        kind = "grey images" if self.channels == 1 else "images"
+        low, high = self.value_range
+        return f"{kind} in [{low:g}, {high:g}], by --inputs FOLDER (shapes below: of {self.side}×{self.side})"
 
 
 @dataclass(frozen=True)
@@ -184,16 +222,3 @@ class Encoded:
 
     def __str__(self) -> str:
         return f"encoded: {self.images}"
-
-
-def _result(path: Path, root: Path) -> bool:
-    """Whether an image lies in a hidden folder or in a result of ours, below the root."""
-    above = path.relative_to(root).parents
-    return any(part.name.startswith(".") or any((root / part / name).is_file() for name in RESULTS) for part in above)
-
-
-def _opened(file: Path) -> Image.Image:
-    try:
-        return Image.open(file)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises any of them
-        raise DissectError(f"{file} cannot be read ({one_line(error)}); mend or remove it.") from error

@@ -287,15 +287,17 @@ def _received(model: Model, url: str) -> Iterator[tuple[bytes, int | None]]:
         raise DissectError(f"{model.name} cannot be downloaded from {url} ({reason}). {by_hand}") from error
 
 
-def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu", quiet: bool = False) -> Generator:
+def load_generator(
+    model: str | ModelSpec, *, seed: int = 0, device: str = "cpu", quiet: bool = False, placeholder: bool = False
+) -> Generator:
     """The generator that is meant: of the catalogue, of a checkpoint file, of diffusers, or of the user's own code.
 
     Args:
-        model: its name or file, or a `ModelSpec` with more options. A factory is called without arguments and returns
-            an `nn.Module` or a `Generator`.
+        model: its name or file, or a `ModelSpec` with more options.
         seed: of the latents.
         device: where the generator runs.
         quiet: no progress bar.
+        placeholder: noise may stand in for images where the model takes some and none are given.
 
     Raises:
         UsageError: there is no such model, or an option does not fit it.
@@ -310,27 +312,29 @@ def load_generator(model: str | ModelSpec, *, seed: int = 0, device: str = "cpu"
     row = MODELS.get(spec.model)
     spec = spec if row else spec.from_anywhere()
     decoder = spec.model.startswith(DIFFUSERS)
+    if spec.model.endswith(".py"):
+        raise UsageError(f"--model {spec.model} is code; name the class or function too, e.g. {spec.model}:Generator.")
     if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
-        for option in ("latent",) if decoder else ("weights", "latent"):
-            if getattr(spec, option) is not None:
+        for option in ("latent", "args") if decoder else ("weights", "latent", "args"):
+            if getattr(spec, option):
                 raise UsageError(
-                    f"--{option} does not go with --model {spec.model}, which brings its own; leave it out, or give a "
-                    "package.module:factory as the model."
+                    f"--{option.replace('args', 'arg')} does not go with --model {spec.model}, which needs none; leave "
+                    "it out, or give code of your own (file.py:Name) as the model."
                 )
         file = fetch(row, quiet=quiet) if row else None
-        generator = open_decoder(spec) if decoder else open_checkpoint(spec, file)
+        generator = open_decoder(spec) if decoder else open_checkpoint(spec, file, placeholder=placeholder)
         if row:
             known = replace(generator.provenance, url=row.url, licence=row.licence, citation=row.citation)
             generator = replace(generator, name=row.name, provenance=known, spec=spec)
     elif is_factory(spec.model):
-        generator = from_factory(spec)
+        generator = from_factory(spec, placeholder=placeholder)
     else:
         near = difflib.get_close_matches(spec.model, MODELS, n=3, cutoff=0.8)
         raise UsageError(
             f"There is no model {spec.model!r}."
             + (f" Did you mean {' or '.join(near)}?" if near else "")
             + f" Allowed: {', '.join(MODELS)}, a checkpoint file ({', '.join(SUFFIXES)}), {DIFFUSERS}ID-or-folder, or "
-            "package.module:factory."
+            "code of your own as package.module:Name or file.py:Name."
         )
     try:
         # channels last: twice as fast on a CPU

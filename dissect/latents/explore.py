@@ -20,9 +20,7 @@ from safetensors.torch import save
 
 from ...hooks.errors import UsageError
 from ..folders import holds, written
-from ..generators.base import Generator
-from ..model_spec import ModelSpec
-from ..models import identity, open_generator, usable_device
+from ..models import Model, identity, open_generator, usable_device
 from ..progress import Progress
 from ..resources import BATCH, at_work
 from ..run_folder import command, now
@@ -54,7 +52,7 @@ class Explored:
 
 def explore(
     kind: str,
-    model: str | ModelSpec | Generator,
+    model: Model,
     asked: Asked | None = None,
     *,
     animation: str = "webp",
@@ -74,7 +72,7 @@ def explore(
             `3,4,5 - 7,8 + 9`; `across` the samples of a mix's columns, `crossover` the first layer that takes their
             styles; `psi` a list of truncations; `method`, number of `directions`, `strength` in standard deviations,
             samples `measured`, the `segmenter`; `pairs` of a path length, and its `similarity`, a function or
-            package.module:factory, or the folder of `lpips`.
+            package.module:name, or the folder of `lpips`.
         animation: webp or gif.
         seed: of latents and chance.
         out: folder; None is runs/MODEL-latents-KIND. The same there is returned at once.

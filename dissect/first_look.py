@@ -1,0 +1,108 @@
+"""What the first samples tell before the work begins: mistakes that would go through and give wrong numbers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..hooks.errors import DissectWarning, UsageError
+from ..segmenters import segment
+from ..segmenters.base import Segmenter
+from .generators.architecture import Architecture
+from .generators.base import Generator
+from .generators.factory import warn_of_range
+from .models import dissectable, shapes_of
+
+FIRST = 4  # samples
+BUILT_IN = ("scenes", "hub", "torchvision")  # how the names of our own segmenters begin
+WHOLE = 1 - 1e-9
+ONE_CLASS = 0.98  # share of the pixels of each of the first samples that is suspicious if it has the same label
+SAME = 1e-4  # of values in [0, 1]: two drawings of the same latents differ by no more
+
+
+@torch.no_grad()
+def first_look(generator: Generator, segmenter: Segmenter, layers: Sequence[str], samples: int) -> list[str]:
+    """Draw the first samples and look for what is wrong; what was warned of.
+
+    Raises:
+        UsageError: a layer that runs several times in a pass, or a network that draws other images of the same latents.
+        DissectError: a network failed, or drew pixels that are not finite.
+    """
+    indices = range(min(FIRST, samples))
+    latents = generator.latents(indices)
+    once = generator(latents[:1])
+    out = generator.output(latents)
+    images = generator.to_images(out)
+    generator.check_finite(images, indices)
+    check_repeatable(generator, once, images[:1])
+    check_single(generator, layers)
+    said = [_one_class(segment(segmenter, images), segmenter)]
+    if not isinstance(generator.module, Architecture):
+        said.append(warn_of_range(generator, float(out.min()), float(out.max()), len(indices)))
+    return [text for text in said if text]
+
+
+def check_repeatable(generator: Generator, one: Tensor, other: Tensor) -> None:
+    """Raise UsageError where two drawings (N, 3, H, W) of the same latents are not the same."""
+    if not torch.allclose(one, other, atol=SAME, equal_nan=True):
+        raise UsageError(
+            f"{generator.name} does not draw the same image from the same latents twice (the two differ by up "
+            f"to {float((one - other).abs().max()):.2g} of 1): it draws noise of its own, or looks at the whole batch. "
+            "Fix the noise, or make it part of the latents; keep batch norms in eval mode."
+        )
+
+
+def check_single(generator: Generator, layers: Sequence[str]) -> None:
+    """Raise UsageError for a layer that runs several times in a forward pass, such as an activation that is shared."""
+    calls = {one.name: one.calls for one in shapes_of(generator)}
+    for layer in layers:
+        if calls.get(layer, 1) > 1:
+            fitting = [name for name in dissectable(generator) if calls.get(name) == 1]
+            raise UsageError(
+                f"Layer {layer!r} runs {calls[layer]} times in a forward pass (it is one module in several places), so "
+                f"that its units are not those of one featuremap. Layers that run once: {', '.join(fitting[:12])}"
+                f"{', …' if len(fitting) > 12 else ''}."
+            )
+
+
+def _one_class(labels: Tensor, segmenter: Segmenter) -> str:
+    """Warn where nearly all pixels of all samples, labels (N, P, H, W), have one class, or none."""
+    plane = labels[:, 0].flatten(1)
+    most = plane.mode(1).values
+    share = float((plane == most[:, None]).double().mean(1).min())
+    if share < ONE_CLASS or not bool((most == most[0]).all()) or len(segmenter.vocabulary) == 1:
+        return ""
+    what = "leaves" if most[0] < 0 else "calls"
+    name = "without a label" if most[0] < 0 else segmenter.vocabulary.names[int(most[0])]
+    said = (
+        f"Segmenter {segmenter.name} {what} at least {share:.0%} of the pixels of each of the first {len(plane)} "
+        f"samples {name}. It gets images in [0, 1]; was it trained on other values, another size, or "
+        "other images?"
+    )
+    warnings.warn(said, DissectWarning, stacklevel=3)
+    return said
+
+
+def label_trouble(segmenter: str, names: Sequence[str], share: Sequence[float]) -> str:
+    """Warn where the labels of a segmenter of one's own look shifted by one; what the warning says, or nothing.
+
+    They do where the first class never occurs, and the last does, or the second does while no pixel is unlabelled.
+
+    Args:
+        segmenter: its name; those that choose the most probable class cannot be shifted.
+        names: of the classes.
+        share: of the pixels, of each class.
+    """
+    if segmenter.partition(":")[0] in BUILT_IN or len(names) < 2 or share[0] > 0:
+        return ""
+    if not (share[-1] > 0 or (share[1] > 0 and sum(share) >= WHOLE)):
+        return ""
+    said = (
+        f"No pixel is {names[0]!r}, the first class, and the labels may count from 1: then all things have the "
+        "name of the class behind theirs. If so, subtract 1 from them, and use -1 for pixels without a class."
+    )
+    warnings.warn(said, DissectWarning, stacklevel=3)
+    return said
