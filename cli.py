@@ -96,7 +96,10 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object
 def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Rank units and samples by suspicion of artifacts."""
     from .dissect.artifacts import find
+    from .dissect.artifacts.find import check_detector
     from .dissect.pipeline import run_or_open
+
+    check_detector(options["detector"], options["flags"])  # before a run is made
 
     model, segmenter = options.pop("model"), options.pop("segmenter")
     if run is not None and model is not None:  # of which the run was made
@@ -184,7 +187,7 @@ def watch(*, place: str, once: bool, out: Path | None, device: str, quiet: bool,
     model, opened = with_.how_to_open(options)
     folder = out or Path("runs") / safe_name(f"{Path(place).name}-watch")
     watching = Watch(folder, page=lambda found: write_watch(found, live=not once), **options)
-    rows = follow(place, watching, model=model, options=opened, device=device, once=once)
+    rows = follow(place, watching, model=model, options=opened, device=device, once=once, quiet=quiet)
     return told.watched(rows, watching, place, quiet)
 
 
@@ -210,7 +213,10 @@ def power(*, run: Path, quiet: bool, **options: Any) -> object:
 def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> object:
     """Compare RUNs with the first: classes gained and lost, units that correspond, images side by side."""
     from .dissect.comparison import compare as dissect_compare
+    from .reports.comparison import check_place
 
+    if out is not None:
+        check_place(out)  # before the work
     return told.comparison(dissect_compare(*runs), out, quiet)
 
 

@@ -232,17 +232,17 @@ def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:
 
 def _files(folder: Path) -> tuple[list[Path], str]:
     """The images that are read, in random order, and what they are, in words."""
-    listing = list_images(folder, "--reference", each_once=True)
+    listing = list_images(folder, "--reference")
     whole = len(listing.files)
     if whole < FEWEST:
         raise UsageError(
-            f"--reference {folder} holds {whole} different images; at least {FEWEST} are needed, better as many as "
+            f"--reference {folder} holds {whole} images; at least {FEWEST} are needed, better as many as "
             f"--samples.{' ' + listing.said + '.' if listing.said else ''}"
         )
     if listing.said:
         warnings.warn(f"--reference {listing.said}.", DissectWarning, stacklevel=2)
     drawn = dice(0, PICTURES).permutation(whole)[:MOST]
-    copies = f", {listing.copies} copies left out" if listing.copies else ""
+    copies = f", {listing.copies} of them copies of others" if listing.copies else ""
     return [listing.files[place] for place in drawn], f"{folder} ({len(drawn)} of {whole} images{copies})"
 
 

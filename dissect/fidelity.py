@@ -135,6 +135,11 @@ def compare(
         rows.append([values[metric] for metric in METRICS])
         advance(1)
     figures = np.array(ranks.in_order(rows)).reshape(len(sets), len(parts), len(METRICS))
+    if not np.isfinite(figures).all():
+        bad = METRICS[int((~np.isfinite(figures)).any((0, 1)).argmax())]
+        raise DissectError(
+            f"The {bad} of some images is not a number, so that there is no verdict; look at the images."
+        )
     found: dict[str, NDArray[np.float64]] = dict(zip(sets, figures, strict=True))  # (1 + rounds, 5) each
     table = []
     for name, figures in found.items():

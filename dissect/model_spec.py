@@ -71,7 +71,7 @@ class ModelSpec:
 
     def from_anywhere(self) -> ModelSpec:
         """The same for any current folder: files and folders by their whole paths."""
-        whole = {
+        whole: dict[str, Any] = {
             name: str(Path(value).resolve())
             for name, value in (("weights", self.weights), ("inputs", self.inputs))
             if value is not None
@@ -124,7 +124,7 @@ class Moved:
         Raises:
             UsageError: a file or folder is not there any more, and no new place of it is given.
         """
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in asdict(self).items() if value is not None}
         found = replace(spec, **given)
         for name, value in (("model", found.model.rpartition(":")[0] or found.model), *_files(found)):
             if value is not None and Path(value).is_absolute() and not Path(value).exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -46,12 +45,6 @@ def show_line(row: Mapping[str, Any]) -> None:
     screen.print(f"{row['step']:>9g}  {verdict}{cells}  {said}", soft_wrap=True, highlight=False)
     if row["alarms"]:
         screen.print(f"{'':>9}  [bold red]alarm: {escape(row['alarms'])}[/]", soft_wrap=True, highlight=False)
-
-
-def show_skipped(skipped: Mapping[str, str]) -> None:
-    """A file that is no generator, and why."""
-    name = escape(Path(skipped["checkpoint"]).name)
-    screen.print(f"[yellow]skipped {name}[/]: {escape(skipped['why'])}", soft_wrap=True, highlight=False)
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -67,7 +67,7 @@ def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
 
     opened = Dissection.load(run) if isinstance(run, Path) else run
     page = written(lambda: write_report(opened, quiet=quiet))
-    return page and link(page, **address)
+    return None if page is None else link(page, **address)
 
 
 def _show(*lines: object) -> None:
@@ -152,7 +152,7 @@ def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
     from .checkup import write_checkup
 
     report = written(lambda: write_checkup(opened))
-    page = report and f"{report.resolve().as_uri()}#repair-{found.info['name']}"
+    page = None if report is None else f"{report.resolve().as_uri()}#repair-{found.info['name']}"
     if not quiet:
         console_repairs.show_mended(found)
         _show(found.checkpoint, page)
@@ -205,24 +205,21 @@ def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: boo
     from ..dissect.watching import Watched
     from .watch import write_watch
 
-    skipped = 0
     if not quiet:
         click.echo(f"Checkpoints of {place}; the page: {watch.folder / 'index.html'}; Ctrl-C ends.", err=True)
         console_watch.show_heading()
     with suppress(KeyboardInterrupt):
         for row in rows:
-            for one in [] if quiet else watch.skipped[skipped:]:
-                console_watch.show_skipped(one)
-            skipped = len(watch.skipped)
             if not quiet:
                 console_watch.show_line(row)
     if not (watch.folder / "watch.json").exists():
-        return {"folder": watch.folder, "report": None, "checkpoints": []}
+        return {"folder": watch.folder, "report": None, "checkpoints": [], "skipped": watch.skipped}
     found = Watched.load(watch.folder)
     page = written(lambda: write_watch(found))
     if not quiet:
         _show(page)
-    return {"folder": watch.folder, "report": page, "checkpoints": console.records(found.lines)}
+    told = {"checkpoints": console.records(found.lines), "skipped": found.info["skipped"]}
+    return {"folder": watch.folder, "report": page, **told}
 
 
 def seams(found: SeamCheck, quiet: bool) -> Told:

@@ -130,10 +130,13 @@ def check_shape(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:
 
 def check_range(low: int, high: int, segmenter: Segmenter) -> None:
     """Raise DissectError unless labels from `low` to `high` are classes of the segmenter, or -1."""
-    if low < UNLABELLED or high >= len(segmenter.vocabulary):
+    classes = len(segmenter.vocabulary)
+    if low < UNLABELLED or high >= classes:
+        hint = " 255 is usually what has no label: return -1 there." if high == 255 else ""
+        hint += " They may count from 1: subtract 1, so that what was 0 is -1." if low >= 0 and high == classes else ""
         raise DissectError(
-            f"Segmenter {segmenter.name} returned labels from {low} to {high}; its vocabulary has "
-            f"{len(segmenter.vocabulary)} classes, so -1 to {len(segmenter.vocabulary) - 1} are allowed."
+            f"Segmenter {segmenter.name} returned labels from {low} to {high}; its vocabulary has {classes} classes, "
+            f"so -1 to {classes - 1} are allowed.{hint}"
         )
 
 

@@ -16,12 +16,13 @@ import csv
 import io
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hooks.errors import DissectError, UsageError, one_line
+from ..hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from .base import Vocabulary
 from .colours import palette
 
@@ -224,7 +225,15 @@ def _preprocessing(folder: Path, source: str, encoder: str) -> Preprocessing:
         with contextlib.suppress(ValueError):  # no pretrained weights, hence no values
             known = smp.encoders.get_preprocessing_params(encoder)
             return Preprocessing(mean=tuple(known["mean"]), std=tuple(known["std"]), size=size)
-    return Preprocessing(size=size)
+    usual = Preprocessing(size=size)
+    warnings.warn(
+        f"{source} does not say how images are prepared ({TRANSFORM} is missing): assumed are the mean "
+        f"{', '.join(map(str, usual.mean))} and deviation {', '.join(map(str, usual.std))} of ImageNet, and "
+        f"{'the size that its name says' if size else 'images as large as they are'}. Other values give other labels.",
+        DissectWarning,
+        stacklevel=3,
+    )
+    return usual
 
 
 def _network(folder: Path) -> nn.Module:

@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_written(dissect: Callable[..., Result], mine: P
 def test_an_out_path_under_a_file(dissect: Callable[..., Result], mine: Path) -> None:
     done = dissect("run", *MINE, "--samples", "10", "--out", "mine.py/run")
     assert done.exit_code == 1
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 2  # what was going to be dissected, and the error
     assert "mine.py/run cannot be used (Not a directory)" in done.stderr
 
 

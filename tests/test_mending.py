@@ -280,7 +280,7 @@ def test_the_same_repair_is_kept_and_another_under_its_name_refused(mend: Mend, 
         ({"name": "..."}, "letters or digits"),
         ({"generator": None}, "given its generator as an object"),
         ({"generator": board(0.3)}, "has changed since the checkup"),
-        ({"reference": "nowhere"}, "nowhere is no folder"),
+        ({"reference": "nowhere"}, "nowhere does not exist"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(

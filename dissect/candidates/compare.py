@@ -77,10 +77,10 @@ def fitness(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     if not candidates:
         raise UsageError("Name at least one candidate: a model from `dissect models`, or checkpoints.")
-    candidates = [as_generator(one) if isinstance(one, nn.Module) else one for one in candidates]
-    names = labels_of([_name(one) for one in candidates])
+    opened: list[Opened] = [as_generator(one) if isinstance(one, nn.Module) else one for one in candidates]
+    names = labels_of([_name(one) for one in opened])
     device = usable_device(device)
-    first = open_generator(candidates[0], seed, device, quiet)
+    first = open_generator(opened[0], seed, device, quiet)
     compared = reference_of(first, reference)
     if compared is None:
         raise UsageError("Say what is real: --reference FOLDER, with images of the kind that they were trained on.")
@@ -89,7 +89,7 @@ def fitness(
     judge = None if critic is None else open_critic(critic, device)
     folder = Path(out) if out else Path("runs") / "fitness"
     config = {
-        "candidates": [_identity(one) for one in candidates],
+        "candidates": [_identity(one) for one in opened],
         "reference": str(compared),
         "reference_sha256": digest(compared) if Path(compared).is_dir() else None,
         "features": extract.name,
@@ -110,7 +110,7 @@ def fitness(
             real = look(batches, extract, None, device, advance)
         standard = standard_of(extract, real)
         real = real.standard(standard)
-        for candidate, name in zip(candidates, names, strict=True):
+        for candidate, name in zip(opened, names, strict=True):
             generator = open_generator(candidate, seed, device, quiet)
             generator.latents([samples - 1])  # there may not be so many
             batch = batch_size or BATCH.get(generator.device.type, 16)
@@ -133,6 +133,8 @@ def fitness(
         sides = [one[:count] for one in (*made, real.features[1::2])]
         with progress.task("compare", len(sides) * (number + 1)) as advance:
             *figures, zero = whole.figures(sides, judging, seed=seed, number=number, advance=advance)
+    for name, mine in zip((*names, "real images"), (*figures, zero), strict=True):
+        whole.check_figures(mine, name)
     table = fitness_table(names, np.stack(figures))
     if criticised:
         table = table.merge(pd.DataFrame(criticised).assign(candidate=names), on="candidate", how="left")

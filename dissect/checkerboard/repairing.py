@@ -40,6 +40,7 @@ from .upsampling import upsamplings
 
 CURVE = 128  # samples of the checkup, at most, on which the trade-off is drawn
 LEAST = 64
+CHECKED = ("method", "strength", "finetune_minutes", "samples", "random_sets", "seed", "batch_size")
 
 
 def repair(
@@ -232,6 +233,8 @@ def repair_model(
     """
     if (folder is None) == (model is None):
         raise UsageError("Give the folder of a checkup, or --model.")
+    asked = (repair.__kwdefaults__ or {}) | options
+    _check(**{name: asked[name] for name in CHECKED})  # before the checkup's work
     if model is None:
         found = Checkup.load(str(folder))
     else:
@@ -274,12 +277,19 @@ def _reopened(found: Checkup, generator: Generator | None, device: str, quiet: b
 
 
 def _check(
-    method: str, strength: float, minutes: float, samples: int, random_sets: int, seed: int, batch_size: int | None
+    method: str,
+    strength: float,
+    finetune_minutes: float,
+    samples: int,
+    random_sets: int,
+    seed: int,
+    batch_size: int | None,
 ) -> None:
     if method not in METHODS:
         raise UsageError(f"--method {method!r} is not known; there are {', '.join(METHODS)}.")
     if not 0 < strength <= 1:
         raise UsageError(f"--strength {strength}: a number above 0 and up to 1 is needed.")
+    minutes = finetune_minutes
     if not 0 <= minutes <= 24 * 60:
         raise UsageError(f"--finetune-minutes {minutes}: a number from 0 up to 1440 is needed.")
     if minutes and method == "notch":

@@ -139,16 +139,21 @@ def table_of(made: NDArray[np.float64], zero: NDArray[np.float64]) -> pd.DataFra
     Raises:
         DissectError: a figure is not finite, so that nothing can be said by it.
     """
-    for k, metric in enumerate(METRICS):
-        for side, values in (("generated", made[:, k]), ("real", zero[:, k])):
-            if not np.isfinite(values).all():
-                raise DissectError(
-                    f"The {metric} of the {side} images is not a number in {int((~np.isfinite(values)).sum())} of "
-                    f"{len(values)} sets of images, so that there is no verdict; are many of the images all alike?"
-                )
+    check_figures(made, "the generated images")
+    check_figures(zero, "real images")
     table = pd.DataFrame([_row(metric, made[:, k], zero[:, k]) for k, metric in enumerate(METRICS)])
     table["q_value"] = benjamini_hochberg(table.p_value.to_numpy())
     return table.assign(alarm=table.q_value <= FALSE_DISCOVERIES)
+
+
+def check_figures(figures: NDArray[np.float64], whose: str) -> None:
+    """Raise DissectError where figures (1 + rounds, 9) are not all finite: a verdict would pass over them."""
+    for metric, values in zip(METRICS, figures.T, strict=True):
+        if not np.isfinite(values).all():
+            raise DissectError(
+                f"The {metric} of {whose} is not a number in {int((~np.isfinite(values)).sum())} of {len(values)} sets "
+                "of images, so that there is no verdict; look at the images: are many of them alike?"
+            )
 
 
 def _figures(features: Tensor, judge: Tensor) -> dict[str, float]:

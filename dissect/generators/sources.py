@@ -69,7 +69,7 @@ class FolderImages:
     """Images of a folder as latents: (N, channels, H, W) float32 in `value_range`, in an order drawn by the seed.
 
     H and W are the least height and width among the images, cut at the centre, and rounded down to a multiple; with
-    `resize`, both are that. Files are listed and read as `images.reader` says, each content once.
+    `resize`, both are that. Files are listed and read as `images.reader` says.
 
     Args:
         folder: where the images are.
@@ -99,7 +99,7 @@ class FolderImages:
     def files(self) -> list[Path]:
         """In the order of the samples."""
         root = Path(self.folder)
-        listing = list_images(root, "--inputs", each_once=True)
+        listing = list_images(root, "--inputs")
         if listing.said:
             warnings.warn(f"--inputs {listing.said}.", DissectWarning, stacklevel=2)
 

@@ -310,10 +310,10 @@ def load_generator(
 
     spec = ModelSpec.of(model)
     row = MODELS.get(spec.model)
-    spec = spec if row else spec.from_anywhere()
-    decoder = spec.model.startswith(DIFFUSERS)
     if spec.model.endswith(".py"):
         raise UsageError(f"--model {spec.model} is code; name the class or function too, e.g. {spec.model}:Generator.")
+    spec = spec if row else spec.from_anywhere()
+    decoder = spec.model.startswith(DIFFUSERS)
     if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
         for option in ("latent", "args") if decoder else ("weights", "latent", "args"):
             if getattr(spec, option):

@@ -37,8 +37,8 @@ FALLEN = 1 / 10  # share of the pixels that may be cut off without being asked f
 class Listing:
     """The images in a folder.
 
-    files: those that can be read, each content once, by name. left_out: the others, and why. copies: how many of those
-    have the content of one in `files`.
+    files: those that can be read, by name. left_out: the others, and why. copies: how many of the files have the bytes
+    of another one.
     """
 
     folder: Path
@@ -48,11 +48,14 @@ class Listing:
 
     @property
     def said(self) -> str:
-        """What is left out, in words; empty if nothing is."""
-        if not self.left_out:
-            return ""
-        whole = len(self.files) + len(self.left_out)
-        return f"{self.folder}: {len(self.files)} of {whole} files are read; left out: {self._reasons()}"
+        """What is left out, and what is there several times, in words; empty if nothing is."""
+        parts = []
+        if self.left_out:
+            whole = len(self.files) + len(self.left_out)
+            parts.append(f"{len(self.files)} of {whole} files are read; left out: {self._reasons()}")
+        if self.copies:
+            parts.append(f"{self.copies} of {len(self.files)} images are copies of others")
+        return f"{self.folder}: {'; '.join(parts)}" if parts else ""
 
     def _reasons(self) -> str:
         parts = []
@@ -63,7 +66,7 @@ class Listing:
         return "; ".join(parts)
 
 
-def list_images(folder: Path, option: str, *, each_once: bool = False) -> Listing:
+def list_images(folder: Path, option: str) -> Listing:
     """The images in a folder and in those inside it.
 
     Links are followed. Hidden files and folders (macOS writes some beside each file) and results of ganatomy are passed
@@ -71,7 +74,6 @@ def list_images(folder: Path, option: str, *, each_once: bool = False) -> Listin
 
     Args:
         option: of the command line, for messages.
-        each_once: files with the bytes of another one are left out, too.
 
     Raises:
         UsageError: there is no such folder, or no image in it.
@@ -84,13 +86,7 @@ def list_images(folder: Path, option: str, *, each_once: bool = False) -> Listin
     )
     left_out = {path: why for path in found if (why := _trouble(path))}
     fine = [path for path in found if path not in left_out]
-    doubles = _copies(fine) if each_once else set()
-    listing = Listing(
-        folder=folder,
-        files=tuple(path for path in fine if path not in doubles),
-        left_out=left_out | dict.fromkeys(doubles, "copies of other files"),
-        copies=len(doubles),
-    )
+    listing = Listing(folder=folder, files=tuple(fine), left_out=left_out, copies=_copies(fine))
     if not listing.files:
         left = f" Left out: {listing._reasons()}." if left_out else ""
         raise UsageError(f"{option} {folder} holds no images ({', '.join(_usual())}).{left}")
@@ -256,16 +252,13 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or one_line(error)
 
 
-def _copies(files: Sequence[Path]) -> set[Path]:
-    """Of the files that hold the same bytes, all but the first."""
+def _copies(files: Sequence[Path]) -> int:
+    """How many files hold the bytes of one before."""
     by_size: dict[int, list[Path]] = {}
     for path in files:
         by_size.setdefault(path.stat().st_size, []).append(path)
-    seen, found = set[bytes](), set[Path]()
+    found = 0
     for group in by_size.values():
-        for path in group if len(group) > 1 else ():
-            digest = hashlib.blake2b(path.read_bytes()).digest()
-            if digest in seen:
-                found.add(path)
-            seen.add(digest)
+        if len(group) > 1:
+            found += len(group) - len({hashlib.blake2b(path.read_bytes()).digest() for path in group})
     return found

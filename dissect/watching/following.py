@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...hooks.errors import DissectError, UsageError
+from ...hooks.factory import is_factory
 from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
 from ..generators.zoo import load_generator
 from ..models import usable_device
+from ..progress import say
 from ..run_folder import locked
 from .history import Watched
 from .watch import Watch
@@ -28,11 +30,12 @@ def follow(
     options: Mapping[str, Any],
     device: str | None = None,
     once: bool = False,
+    quiet: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Look at the checkpoints in a folder, or that a pattern matches, by step; then at new and changed ones, for ever.
 
     Those that the watch's folder has a line of, and that have not changed since, are passed over. A file that cannot be
-    opened as a generator or looked at is skipped, with its reason in `watch.skipped`.
+    opened as a generator or looked at is skipped, with its reason in `watch.skipped` and in the folder.
 
     Args:
         place: see `checkpoints`.
@@ -41,14 +44,21 @@ def follow(
         options: see `spec_of`.
         device: None chooses.
         once: stop when all that are there now have been looked at.
+        quiet: do not say on stderr what is waited for.
 
     Yields the row of each, see `Watch.__call__`.
 
     Raises:
-        UsageError: with `once`, nothing is there; the watch cannot look as it was asked to.
+        UsageError: what the watch needs does not exist, told before anything is waited for; with `once`, nothing is
+            there; the watch cannot look as it was asked to.
         DissectError: the watch's folder cannot be written; with `once`, none could be looked at.
     """
     device = usable_device(device)
+    watch.check()
+    if model is not None and not is_factory(model):
+        raise UsageError(f"--model {model!r}: the checkpoints are weights for code of yours; write file.py:Name.")
+    if not checkpoints(place) and not once:
+        say(f"Waiting: {_expected(place)}", quiet)
     if once and not checkpoints(place):
         raise UsageError(f"{place} holds no checkpoint ({', '.join(CHECKPOINTS)}); name a folder or a pattern.")
     with locked(watch.folder):  # if nothing can be written there, it is told at once
@@ -67,14 +77,14 @@ def follow(
             try:
                 generator = load_generator(spec_of(path, model, options), seed=watch.seed, device=device, quiet=True)
             except DissectError as error:
-                watch.skipped.append({"checkpoint": str(path), "why": str(error)})
+                watch.skip(str(path), str(error))
                 continue
             try:
                 row = watch(generator, step_of(path), checkpoint=str(path))
             except UsageError:  # of what was asked, the same for every checkpoint
                 raise
             except DissectError as error:  # such as weights that are not finite
-                watch.skipped.append({"checkpoint": str(path), "why": str(error)})
+                watch.skip(str(path), str(error))
                 continue
             looked = True
             yield row
@@ -85,6 +95,15 @@ def follow(
             return
         before = there
         time.sleep(POLL)
+
+
+def _expected(place: str | Path) -> str:
+    """What may still come, in words."""
+    if Path(place).is_dir():
+        return f"{place} holds no checkpoint yet ({', '.join(CHECKPOINTS)})."
+    if any(sign in str(place) for sign in "*?["):
+        return f"no file matches {place} yet."
+    return f"there is no folder {place} yet; it may come when the training begins."
 
 
 def _state(path: Path) -> State | None:

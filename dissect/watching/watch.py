@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,12 +19,13 @@ from PIL import Image
 from torch import nn
 
 from ...hooks.errors import DissectError, DissectWarning, UsageError
+from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
-from ..features import Features, open_features
+from ..features import Features, count_reference, open_features
 from ..folders import difference, digest
 from ..generators.base import Generator, NormalLatents
 from ..inspection import inspect
-from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint
+from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
 from ..resources import BATCH, at_work
 from ..run_folder import LOCK, command, locked, now
 from ..store import SCHEMA, write_atomic
@@ -58,8 +60,9 @@ class Watch:
             if step % 1000 == 0:
                 watch(generator, step)
 
-    The first call reads the reference, too. The network is left as it was: its modes and gradients, and torch's random
-    numbers. Of a distributed training, one process watches. Lines that are in the folder already are continued.
+    The first call reads the reference, too. The network is left as it was, its modes and gradients, and so are the
+    random numbers of torch, numpy and Python. Of a distributed training, one process watches. Lines that are in the
+    folder already are continued.
 
     Args:
         folder: where the lines go, see `history`.
@@ -101,7 +104,7 @@ class Watch:
             if number is not None and number < least:
                 raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
         self.folder, self.samples, self.seed = Path(folder), samples, seed
-        self.skipped: list[dict[str, str]] = []  # checkpoint and why, to be written with the next line
+        self.skipped: list[dict[str, str]] = []  # checkpoint and why
         self._source = None if latent is None else NormalLatents.parse(latent)
         self._output_range, self._page = output_range, page
         self._reference, self._segmenter, self._layer = reference, segmenter, layer
@@ -128,6 +131,10 @@ class Watch:
             UsageError: a module without latents, no segmenter, no such layer, or the folder holds something else.
             DissectError: a network failed, or the line cannot be written; the lines before are as they were.
         """
+        with _same_dice():
+            return self._look(model, step, checkpoint)
+
+    def _look(self, model: Generator | nn.Module, step: int | None, checkpoint: str) -> dict[str, Any]:
         started, when = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
         module = model.module if isinstance(model, Generator) else model
         with _untouched(module), at_work():
@@ -156,13 +163,40 @@ class Watch:
             row["seconds"] = round(time.perf_counter() - started, 3)
             for name in ("alarms", "seconds"):
                 lines.loc[lines.index[-1], name] = row[name]
-            skipped = {one["checkpoint"]: one for one in watched.info["skipped"] + self.skipped}
-            info = watched.info | _described(seen, real) | {"skipped": list(skipped.values())}
-            self._write(Watched(folder=self.folder, info=info, lines=lines), seen)
-            self.skipped = []
+            info = watched.info | _described(seen, real)
+            watched = Watched(folder=self.folder, info=info, lines=lines)
+            self._write(replace(watched, info=info | {"skipped": self._all_skipped(watched)}), seen)
             self._scalars = self._scalars or Scalars(self.folder / BOARD)
             self._scalars.add(row)
         return row
+
+    def check(self) -> None:
+        """Open what can be opened before there is a generator: the segmenter, and the list of the reference's images.
+
+        Raises:
+            UsageError: one of them does not exist.
+            DissectError: the segmenter cannot be loaded.
+        """
+        if isinstance(self._segmenter, str):
+            self._segmenter = load_segmenter(self._segmenter, usable_device(self._device))
+        if self._reference is not None:
+            count_reference(self._reference)
+
+    def skip(self, checkpoint: str, why: str) -> None:
+        """Warn of a checkpoint that could not be looked at, and note it; the folder tells of it once it has a line."""
+        warnings.warn(f"{checkpoint} is skipped: {why}", DissectWarning, stacklevel=3)
+        self.skipped.append({"checkpoint": checkpoint, "why": why})
+        if not (self.folder / "watch.json").exists():
+            return  # the first line will bring it along
+        with locked(self.folder):
+            watched = Watched.load(self.folder)
+            watched = replace(watched, info=watched.info | {"skipped": self._all_skipped(watched)})
+            self._save(watched)
+
+    def _all_skipped(self, watched: Watched) -> list[dict[str, str]]:
+        """What was skipped before and now, each checkpoint with its last reason; not those that have a line since."""
+        found = {one["checkpoint"]: one for one in watched.info["skipped"] + self.skipped}
+        return [one for name, one in found.items() if name not in set(watched.lines.get("checkpoint", []))]
 
     def _generator(self, model: Generator | nn.Module) -> Generator:
         if isinstance(model, Generator):
@@ -245,9 +279,18 @@ class Watch:
             row = Image.fromarray(np.concatenate(list(seen.look.pictures[:PICTURES]), axis=1))
             place = self.folder / watched.picture(len(watched.lines) - 1)
             write_atomic(place, lambda file: row.save(file, "WEBP", quality=90))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._save(watched)
+
+    def _unwritable(self, error: OSError) -> DissectError:
+        return DissectError(f"{self.folder} cannot be written to ({error.strerror or error}); make room.")
+
+    def _save(self, watched: Watched) -> None:
+        try:
             watched.save()
         except OSError as error:
-            raise DissectError(f"{self.folder} cannot be written to ({error.strerror or error}); make room.") from error
+            raise self._unwritable(error) from error
         if self._page:
             try:
                 self._page(watched)
@@ -260,6 +303,17 @@ class Watch:
 def _described(seen: Seen, real: Real | None) -> dict[str, Any]:
     """What watch.json says of the last line's network and of real images."""
     return {"units": len(seen.units), **(real.described() if real else {"reference": None})}
+
+
+@contextmanager
+def _same_dice() -> Iterator[None]:
+    """Python's and numpy's global random numbers go on afterwards where they were: libraries draw some on import."""
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the legacy state is the global one
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
 
 
 @contextmanager
