@@ -9,7 +9,7 @@ import torch
 
 from ..hooks.layers import LayerShape
 from .generators.architecture import Architecture
-from .generators.factory import extremes
+from .generators.sources import NoiseImages
 from .generators.zoo import MODELS
 from .models import Model, dissectable, open_generator, shapes_of, usable_device
 
@@ -31,8 +31,9 @@ class Inspection:
     recognised: str
     citation: str | None
     latents: str
+    takes_images: bool  # and none were given
     output: tuple[float, float]  # what is black and what is white in what the network returns
-    values: tuple[float, float]  # least and greatest value that it returned for the first samples
+    values: tuple[float, float]  # least and greatest value that it returned for the first sample
     repeated: dict[str, int]  # modules that run several times in a pass, and how often: they cannot be dissected
     segmenter: str | None  # the one that belongs to it
     image: tuple[int, int]
@@ -41,7 +42,7 @@ class Inspection:
 
 
 def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> Inspection:
-    """Open a model, draw a few samples, and tell what it is. Images that it takes need not be given.
+    """Open a model, draw one sample, and tell what it is. Images that it takes need not be given.
 
     Suggested are up to three layers of more than three units with maps of at least 8 by 8 cells, each at least four
     pixels of the image wide: coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section
@@ -53,8 +54,8 @@ def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> 
     generator = open_generator(model, None, usable_device(device), quiet, placeholder=True)
     names = dissectable(generator)
     with torch.no_grad():  # the network may be in training
-        image = generator(generator.latents([0])).shape[2:]
-        low, high = extremes(generator)
+        out = generator.output(generator.latents([0]))
+        image = generator.to_images(out).shape[2:]
     seen = {one.name: one for one in shapes_of(generator)}
     rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]
     if isinstance(generator.module, Architecture):
@@ -65,8 +66,9 @@ def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> 
         recognised=generator.recognised or "not recognised: code of your own",
         citation=generator.provenance.citation,
         latents=str(generator.source),
+        takes_images=isinstance(generator.source, NoiseImages),
         output=generator.output_range,
-        values=(low, high),
+        values=(float(out.min()), float(out.max())),
         repeated={one.name: one.calls for one in seen.values() if one.calls > 1 and one.is_featuremap},
         segmenter=MODELS[generator.name].segmenter if generator.name in MODELS else None,
         image=(image[0], image[1]),

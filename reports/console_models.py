@@ -70,7 +70,10 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
     if len(wanted):
         middle = wanted.iloc[len(wanted) // 2].layer
         given = "".join(f" {shlex.quote(word)}" for word in spec.options())
-        given += f" --layer {middle}" + ("" if found.segmenter else " --segmenter …  (see dissect segmenters)")
+        given += " --inputs …" if found.takes_images else ""
+        given += f" --layer {shlex.quote(middle)}" + (
+            "" if found.segmenter else " --segmenter …  (see dissect segmenters)"
+        )
         console.print(f"Go on: dissect run --model {escape(shlex.quote(spec.model) + given)}", soft_wrap=True)
 
 

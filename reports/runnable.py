@@ -33,7 +33,7 @@ _EXAMPLES = {
   dissect run --model progan_scenes --layer 5 --basis pca --directions 16
   dissect run --model progan_scenes --layer 5 --samples 2000 --shard 3/16
   torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes --layer 5 --samples 2000
-  dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
+  dissect run --model train.py:Generator --arg nz=100 --weights g.pt --layer up3 --segmenter mynet:namer
   dissect run --model stylegan2-ffhq.pkl --truncation 0.7 --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
   dissect run --model horse2zebra.pth --inputs photos --samples 100 --layer model.10 --segmenter hub:./segformer-ade20k
 """,
@@ -51,7 +51,7 @@ _EXAMPLES = {
   dissect insert runs/progan_scenes-layer5 --class door --top 20
   dissect insert runs/progan_scenes-layer5 --class door --where class:building
   dissect insert runs/progan_scenes-layer5 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
-  dissect insert runs/progan_scenes-layer5 --class tree --where mask.png
+  dissect insert runs/progan_scenes-layer5 --class tree --where mask.png@128
 """,
     "scan": """
   dissect scan runs/progan_scenes-layer5 --class tree --samples 16
@@ -111,7 +111,7 @@ _EXAMPLES = {
     "inspect": """
   dissect inspect --model progan_scenes
   dissect inspect --model stylegan2-ffhq.pkl
-  dissect inspect --model mynet:make --weights g.pt --latent normal:128
+  dissect inspect --model train.py:Generator --arg nz=100 --weights g.pt
   dissect inspect --model horse2zebra.pth --inputs photos
 """,
     "latents": """

@@ -6,15 +6,17 @@ import hashlib
 import math
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganatomy.dissect.generators.checkpoints import load_state_dict, sha256
+from ganatomy.dissect.generators.checkpoints import load_state_dict, load_weights, sha256
 from ganatomy.dissect.generators.opening import open_checkpoint
 from ganatomy.dissect.generators.progan import infer as infer_progan
 from ganatomy.hooks.errors import DissectError, UsageError
@@ -257,3 +259,30 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = os.urandom((1 << 20) + 17)  # more than one piece
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda state: state,
+        lambda state: {"netG_state_dict": state, "epoch": 3},
+        lambda state: {"epoch": 3, "model": {"netD": {"x": torch.zeros(2)}, "netG": state}, "loss": [1.0]},
+        lambda state: {
+            "state_dict": {f"generator.{key}": value for key, value in state.items()} | {"critic.w": torch.ones(1)}
+        },
+        lambda state: {"_orig_mod.module." + key: value for key, value in state.items()},
+    ],
+)
+def test_own_weights_are_found_where_scripts_put_them(tmp_path: Path, saved: Callable[[Any], Any]) -> None:
+    torch.manual_seed(0)
+    network, other = (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2))
+    torch.save(saved(network.state_dict()), tmp_path / "g.pth")
+    load_weights(other, tmp_path / "g.pth")
+    for key, value in network.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value)
+
+
+def test_several_networks_are_named(tmp_path: Path) -> None:
+    torch.save({"a": {"x": torch.zeros(2)}, "b": {"y": torch.zeros(2)}, "epoch": 1}, tmp_path / "two.pth")
+    with pytest.raises(DissectError, match=r"holds several networks \(a, b\)"):
+        load_state_dict(tmp_path / "two.pth")

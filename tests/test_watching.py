@@ -191,8 +191,8 @@ def test_what_cannot_be_looked_at_is_told_and_nothing_is_lost(watch: Watch, monk
     kept = (watch.folder / "watch.csv").read_bytes()
     with pytest.raises(DissectError, match="not finite"):
         watch(Bad())
-    with pytest.raises(UsageError, match="Say what latents"):
-        Watch(watch.folder, segmenter=ColourSegmenter(), layer="paint")(Painter())
+    with pytest.raises(UsageError, match="Say what it takes, such as --latent normal:128"):
+        Watch(watch.folder, segmenter=ColourSegmenter(), layer="paint")(torch.nn.Linear(3, 4))
     with pytest.raises(UsageError, match="64 to 1024 are watched"):
         Watch(watch.folder, samples=10)
 

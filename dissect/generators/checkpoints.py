@@ -41,33 +41,25 @@ def sha256(path: Path | str) -> str:
 def load_state_dict(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of a file of `torch.save`, on the CPU.
 
-    Pickles are opened only as far as they hold tensors and plain containers; nothing in them is ever called.
+    Pickles are opened only as far as they hold tensors and plain containers; nothing in them is ever called. Of what a
+    training script saved, the generator's entry is taken: by its usual names, or as the only one that holds weights.
 
     Raises:
         UsageError: there is no such file.
         DissectError: the file is damaged, or holds something else than named tensors.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UsageError(f"There is no file {path}; give the path of a checkpoint (.pth, .pt, .ckpt or .safetensors).")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; give the path of a checkpoint file inside it.")
-    try:
-        content: object = load_file(path) if path.suffix.lower() == ".safetensors" else _load_pickle(path)
-    except OSError as error:
-        raise DissectError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except SafetensorError as error:
-        raise DissectError(f"{path} is no intact safetensors file ({one_line(error)}); fetch it again.") from error
-    if not isinstance(content, Mapping):
-        raise DissectError(
-            f"{path} holds a {type(content).__name__}, not a state dict; write one with "
-            "torch.save(module.state_dict(), path)."
-        )
-    inner: Mapping[Any, Any] = next(
-        (content[wrapper] for wrapper in WRAPPERS if isinstance(content.get(wrapper), Mapping)), content
-    )
+    content = _read(Path(path))
+    inner = next((content[wrapper] for wrapper in WRAPPERS if isinstance(content.get(wrapper), Mapping)), content)
     if not inner:
         raise DissectError(f"{path} holds no tensors; write the weights with torch.save(module.state_dict(), path).")
+    if inner is content and not all(isinstance(value, Tensor) for value in content.values()):
+        inside = {name: value for name, value in _state_dicts(content).items() if name}
+        if len(inside) > 1:
+            raise DissectError(
+                f"{path} holds several networks ({', '.join(inside)}); write the generator's weights alone with "
+                "torch.save(module.state_dict(), path)."
+            )
+        inner = next(iter(inside.values()), content)
     state: dict[str, Tensor] = {}
     for key, value in inner.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
@@ -83,6 +75,42 @@ def load_state_dict(path: Path | str) -> dict[str, Tensor]:
     wrapped = all(key.startswith("module.") for key in state)  # by DataParallel
     beside = {key: content[key] for key in BESIDE if inner is not content and isinstance(content.get(key), Tensor)}
     return {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()} | beside
+
+
+def _read(path: Path) -> Mapping[Any, Any]:
+    """What a checkpoint file holds.
+
+    Raises:
+        UsageError: there is no such file.
+        DissectError: it cannot be read, or holds no mapping.
+    """
+    if not path.exists():
+        raise UsageError(f"There is no file {path}; give the path of a checkpoint (.pth, .pt, .ckpt or .safetensors).")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the path of a checkpoint file inside it.")
+    try:
+        content: object = load_file(path) if path.suffix.lower() == ".safetensors" else _load_pickle(path)
+    except OSError as error:
+        raise DissectError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except SafetensorError as error:
+        raise DissectError(f"{path} is no intact safetensors file ({one_line(error)}); fetch it again.") from error
+    if not isinstance(content, Mapping):
+        raise DissectError(
+            f"{path} holds a {type(content).__name__}, not a state dict; write one with "
+            "torch.save(module.state_dict(), path)."
+        )
+    return content
+
+
+def _state_dicts(content: Mapping[Any, Any], name: str = "") -> dict[str, Mapping[str, Tensor]]:
+    """The mappings inside a mapping, or it itself, that hold tensors only, by their entries: `model.netG`."""
+    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        return {name: content}
+    found = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            found |= _state_dicts(value, f"{name}.{key}".removeprefix("."))
+    return found
 
 
 def _load_pickle(path: Path) -> object:
@@ -109,12 +137,13 @@ def _load_pickle(path: Path) -> object:
 def load_weights(module: nn.Module, path: Path | str) -> None:
     """Load a checkpoint into a module whose architecture is known; every key must fit.
 
-    Upsampling layers that a repair replaced are replaced in the module too, see `dcgan.refit`.
+    Of what a training script saved, the entry is taken whose keys are the module's, perhaps behind a prefix such as
+    `module.` or `netG.`. Upsampling layers that a repair replaced are replaced in the module too, see `dcgan.refit`.
 
     Raises:
         DissectError: the file cannot be opened, or a key is missing, extra or misshapen.
     """
-    state = load_state_dict(path)
+    state = _fitting(_read(Path(path)), set(module.state_dict())) or load_state_dict(path)
     kept = take_kept(state)
     refit(module, state)
     try:
@@ -122,3 +151,20 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     except RuntimeError as error:
         raise DissectError(f"The weights {path} do not fit the module ({one_line(error)}).") from error
     kept.attach(module)
+
+
+def _fitting(content: Mapping[Any, Any], keys: set[str]) -> dict[str, Tensor] | None:
+    """The first state dict in a file that has just these keys, or has them all behind one prefix; None if none has."""
+    for state in _state_dicts(content).values():
+        ends = {prefix for key in state for prefix in _prefixes(key)}
+        for prefix in sorted(ends, key=len):
+            mine = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            if set(mine) == keys:
+                return mine
+    return None
+
+
+def _prefixes(key: str) -> list[str]:
+    """`a.b.weight` -> "", "a.", "a.b."."""
+    parts = key.split(".")
+    return [".".join([*parts[:count], ""]) if count else "" for count in range(len(parts))]

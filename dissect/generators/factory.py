@@ -16,7 +16,7 @@ from .base import Generator, LatentSource, NormalLatents
 from .checkpoints import load_weights, sha256
 from .sources import FolderImages, NoiseImages
 
-LOOKED_AT = 8  # samples by which an output range is measured
+LOOKED_AT, FEW = 8, 2  # samples by which an output range is measured; of networks that take images
 USED = 2 / 3  # of its output range that a generator uses at least
 BEYOND = 0.05  # of the range by which values may leave it: rounding, and what a linear last layer oversteps
 SIGNED, UNSIGNED, BYTES = (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)
@@ -195,8 +195,8 @@ def extremes(generator: Generator) -> tuple[float, float]:
         DissectError: it failed, or returned something else than images.
     """
     count = LOOKED_AT
-    if isinstance(generator.source, FolderImages):
-        count = min(count, len(generator.source.files))
+    if isinstance(generator.source, FolderImages | NoiseImages):  # large, and each of them says much
+        count = min(FEW, len(generator.source.files) if isinstance(generator.source, FolderImages) else FEW)
     low, high = float("inf"), float("-inf")
     for index in range(count):
         out = generator.output(generator.latents([index]))

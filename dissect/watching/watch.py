@@ -24,6 +24,7 @@ from ...segmenters.base import Segmenter
 from ..features import Features, count_reference, open_features
 from ..folders import difference, digest
 from ..generators.base import Generator, NormalLatents
+from ..generators.factory import as_generator
 from ..inspection import inspect
 from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
 from ..resources import BATCH, at_work
@@ -72,8 +73,8 @@ class Watch:
         layer: whose units are counted: a name, or a number as of `dissect.run`; None is the middle one of those that
             `dissect.inspect` suggests.
         samples: latents, 64 to 1,024. On fewer samples fewer units are labelled, and small losses go unseen.
-        latent: `normal:128`, for an `nn.Module`.
-        output_range: what is black and what is white in its output.
+        latent: `normal:128`, for an `nn.Module`; None tries what its layers suggest, see `as_generator`.
+        output_range: what is black and what is white in its output; None measures it at the first look.
         seed: of the latents, and of the halves behind intervals.
         batch_size: None chooses.
         device: of the segmenter and the features; None is the generator's.
@@ -92,7 +93,7 @@ class Watch:
         layer: str | int | None = None,
         samples: int = 64,
         latent: str | None = None,
-        output_range: tuple[float, float] = (-1.0, 1.0),
+        output_range: tuple[float, float] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         device: str | None = None,
@@ -105,7 +106,9 @@ class Watch:
                 raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
         self.folder, self.samples, self.seed = Path(folder), samples, seed
         self.skipped: list[dict[str, str]] = []  # checkpoint and why
-        self._source = None if latent is None else NormalLatents.parse(latent)
+        if latent is not None:
+            NormalLatents.parse(latent)  # says at once what is wrong with it
+        self._latent = latent
         self._output_range, self._page = output_range, page
         self._reference, self._segmenter, self._layer = reference, segmenter, layer
         self._batch, self._device = batch_size, device
@@ -201,10 +204,9 @@ class Watch:
     def _generator(self, model: Generator | nn.Module) -> Generator:
         if isinstance(model, Generator):
             return replace(model, source=model.source.seeded(self.seed))
-        if self._source is None:
-            raise UsageError("Say what latents the module takes: Watch(…, latent='normal:128'), or give a Generator.")
-        source = self._source.seeded(self.seed)
-        return Generator(module=model, name=type(model).__name__, source=source, output_range=self._output_range)
+        generator = as_generator(model, latent=self._latent, output_range=self._output_range)
+        self._latent, self._output_range = str(generator.source), generator.output_range  # and so at every later look
+        return replace(generator, source=generator.source.seeded(self.seed))
 
     def _open(self, generator: Generator) -> _Opened:
         device = str(self._device or generator.device)
