@@ -242,7 +242,7 @@ def _files(folder: Path) -> tuple[list[Path], str]:
     if listing.said:
         warnings.warn(f"--reference {listing.said}.", DissectWarning, stacklevel=2)
     drawn = dice(0, PICTURES).permutation(whole)[:MOST]
-    copies = f", {listing.copies} of them copies of others" if listing.copies else ""
+    copies = f", copies among them: {listing.copies}" if listing.copies else ""
     return [listing.files[place] for place in drawn], f"{folder} ({len(drawn)} of {whole} images{copies})"
 
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..hooks.errors import DissectError
 from . import ranks
@@ -49,8 +50,14 @@ def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
     frechet = fid_statistics_to_metric(fid_features_to_statistics(one), fid_features_to_statistics(other), False)
     size = min(len(one), len(other))
     kernel = kid_features_to_metric(one, other, kid_subsets=1, kid_subset_size=size, verbose=False)
+    judge = distinct(other)
     manifold = prc_features_to_metric(
-        one, distinct(other), prc_neighborhood=NEIGHBOURS, prc_batch_size=10_000, save_cpu_ram=False, verbose=False
+        one,
+        judge,
+        prc_neighborhood=min(NEIGHBOURS, len(judge) - 1),
+        prc_batch_size=10_000,
+        save_cpu_ram=False,
+        verbose=False,
     )
     return {
         "frechet": frechet["frechet_inception_distance"],
@@ -67,8 +74,12 @@ def coverage(features: Tensor, reference: Tensor) -> float:
     Source: Naeem et al. 2020, equation 9. Of copies in the reference one counts: a copy at distance 0 is no neighbour.
     """
     reference = distinct(reference)
-    radius = torch.cdist(reference, reference).kthvalue(COVERING + 1).values
-    return float((torch.cdist(reference, features).amin(1) < radius).double().mean())
+    return float((torch.cdist(reference, features).amin(1) < fifth_neighbour(reference)).double().mean())
+
+
+def fifth_neighbour(reference: Tensor) -> Tensor:
+    """reference (M, D), distinct rows -> (M,) the distance of each to its fifth neighbour; to its last, of fewer."""
+    return torch.cdist(reference, reference).kthvalue(min(COVERING, len(reference) - 1) + 1).values
 
 
 def distinct(features: Tensor) -> Tensor:
@@ -78,19 +89,22 @@ def distinct(features: Tensor) -> Tensor:
     near as rounding in float32 leaves the features of one image: 1e-5 of the rows' root mean square length.
 
     Raises:
-        DissectError: too few rows are left to have neighbours.
+        DissectError: all rows are copies of one.
     """
     near = COPY * float(features.square().sum(1).mean().sqrt())
-    key = (features @ torch.linspace(-1, 1, features.shape[1], dtype=features.dtype)).sort().values
-    reach = near * features.shape[1] ** 0.5  # how far the keys of copies can be apart
-    if bool((key.diff() <= reach).any()):
-        apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-        features = features[~(apart <= near).tril(-1).any(1)]
-    if len(features) <= COVERING:
-        raise DissectError(
-            f"There are only {len(features)} different images to compare with; more than {COVERING} are needed, better "
-            "hundreds. Look at the reference."
-        )
+    line = F.normalize(torch.linspace(-1, 1, features.shape[1], dtype=features.dtype), dim=0)
+    key, order = (features @ line).sort()  # on a line, no two rows are farther apart than in space
+    copies = torch.zeros(len(features), dtype=torch.bool)
+    for step in range(1, len(features)):
+        close = (key[step:] - key[:-step] <= near).nonzero().flatten()
+        if not len(close):
+            break
+        one, other = order[close], order[close + step]
+        same = (features[one] - features[other]).norm(dim=1) <= near
+        copies[torch.maximum(one, other)[same]] = True
+    features = features[~copies]
+    if len(features) < 2:
+        raise DissectError("The images to compare with are all the same; give different ones, hundreds if there are.")
     return features
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,26 +25,47 @@ ONE_CLASS = 0.98  # share of the pixels of each of the first samples that is sus
 SAME = 1e-4  # of values in [0, 1]: two drawings of the same latents differ by no more
 
 
+@contextmanager
+def noting() -> Iterator[list[str]]:
+    """Keeps what is warned of inside, each once, and lets it be shown as ever."""
+    notes: list[str] = []
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, DissectWarning):
+            if str(message) in notes:
+                return
+            notes.append(str(message))
+        usual(message, category, *rest)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DissectWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield notes
+
+
 @torch.no_grad()
-def first_look(generator: Generator, segmenter: Segmenter, layers: Sequence[str], samples: int) -> list[str]:
-    """Draw the first samples and look for what is wrong; what was warned of.
+def first_look(generator: Generator, segmenter: Segmenter, layers: Sequence[str], samples: int) -> None:
+    """Draw the first samples and look for what is wrong; warn of what may be.
 
     Raises:
         UsageError: a layer that runs several times in a pass, or a network that draws other images of the same latents.
         DissectError: a network failed, or drew pixels that are not finite.
     """
-    indices = range(min(FIRST, samples))
-    latents = generator.latents(indices)
-    once = generator(latents[:1])
-    out = generator.output(latents)
-    images = generator.to_images(out)
-    generator.check_finite(images, indices)
-    check_repeatable(generator, once, images[:1])
+    low, high, labels = float("inf"), float("-inf"), []
+    for index in range(min(FIRST, samples)):  # one at a time, since memory may suffice for no more
+        latents = generator.latents([index])
+        out = generator.output(latents)
+        image = generator.to_images(out)
+        generator.check_finite(image, [index])
+        if not index:
+            check_repeatable(generator, image, generator(latents))
+        labels.append(segment(segmenter, image))
+        low, high = min(low, float(out.min())), max(high, float(out.max()))
     check_single(generator, layers)
-    said = [_one_class(segment(segmenter, images), segmenter)]
+    _warn_of_one_class(torch.cat(labels), segmenter)
     if not isinstance(generator.module, Architecture):
-        said.append(warn_of_range(generator, float(out.min()), float(out.max()), len(indices)))
-    return [text for text in said if text]
+        warn_of_range(generator, low, high, len(labels))
 
 
 def check_repeatable(generator: Generator, one: Tensor, other: Tensor) -> None:
@@ -50,7 +73,7 @@ def check_repeatable(generator: Generator, one: Tensor, other: Tensor) -> None:
     if not torch.allclose(one, other, atol=SAME, equal_nan=True):
         raise UsageError(
             f"{generator.name} does not draw the same image from the same latents twice (the two differ by up "
-            f"to {float((one - other).abs().max()):.2g} of 1): it draws noise of its own, or looks at the whole batch. "
+            f"to {float((one - other).abs().max()):.2g} of 1): it draws noise of its own. "
             "Fix the noise, or make it part of the latents; keep batch norms in eval mode."
         )
 
@@ -68,22 +91,22 @@ def check_single(generator: Generator, layers: Sequence[str]) -> None:
             )
 
 
-def _one_class(labels: Tensor, segmenter: Segmenter) -> str:
+def _warn_of_one_class(labels: Tensor, segmenter: Segmenter) -> None:
     """Warn where nearly all pixels of all samples, labels (N, P, H, W), have one class, or none."""
     plane = labels[:, 0].flatten(1)
     most = plane.mode(1).values
     share = float((plane == most[:, None]).double().mean(1).min())
     if share < ONE_CLASS or not bool((most == most[0]).all()) or len(segmenter.vocabulary) == 1:
-        return ""
+        return
     what = "leaves" if most[0] < 0 else "calls"
     name = "without a label" if most[0] < 0 else segmenter.vocabulary.names[int(most[0])]
-    said = (
+    warnings.warn(
         f"Segmenter {segmenter.name} {what} at least {share:.0%} of the pixels of each of the first {len(plane)} "
         f"samples {name}. It gets images in [0, 1]; was it trained on other values, another size, or "
-        "other images?"
+        "other images?",
+        DissectWarning,
+        stacklevel=3,
     )
-    warnings.warn(said, DissectWarning, stacklevel=3)
-    return said
 
 
 def label_trouble(segmenter: str, names: Sequence[str], share: Sequence[float]) -> str:

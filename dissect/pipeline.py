@@ -17,7 +17,7 @@ from .bases import FITTED, UNITS, Basis
 from .capture import FLOAT32, PRECISIONS, Plan, deviation, probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
-from .first_look import first_look
+from .first_look import first_look, noting
 from .generators.base import Generator
 from .generators.factory import as_generator
 from .job import Job
@@ -98,21 +98,24 @@ def run(
         raise UsageError(f"--precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.")
     part = None if shard is None else _part(shard, basis)
     device = usable_device(device)
-    if isinstance(model, nn.Module):
-        model = as_generator(model.to(device), latent=latent, output_range=output_range, name=name)
-    elif not (latent is output_range is name is None):
-        raise UsageError("latent, output_range and name go with an nn.Module; a ModelSpec has them for other models.")
-    generator, namer = open_models(model, segmenter, seed=seed, device=device, quiet=quiet)
-    layers = [layers] if isinstance(layers, (str, int)) else layers
-    picked = pick_layers(layers, dissectable(generator), generator.module)
-    if not picked:
-        raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
-    generator.latents([samples - 1])  # there may not be so many
-    plan = probe(generator, namer, picked, grid, precision)
-    widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
-    chosen = Basis.open(basis, directions, widths)
-    chosen.check(plan.shapes, samples)
-    notes = first_look(generator, namer, picked, samples)
+    with noting() as notes:
+        if isinstance(model, nn.Module):
+            model = as_generator(model.to(device), latent=latent, output_range=output_range, name=name)
+        elif not (latent is output_range is name is None):
+            raise UsageError(
+                "latent, output_range and name go with an nn.Module; a ModelSpec has them for other models."
+            )
+        generator, namer = open_models(model, segmenter, seed=seed, device=device, quiet=quiet)
+        layers = [layers] if isinstance(layers, (str, int)) else layers
+        picked = pick_layers(layers, dissectable(generator), generator.module)
+        if not picked:
+            raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
+        generator.latents([samples - 1])  # there may not be so many
+        plan = probe(generator, namer, picked, grid, precision)
+        widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
+        chosen = Basis.open(basis, directions, widths)
+        chosen.check(plan.shapes, samples)
+        first_look(generator, namer, picked, samples)
     job = Job(
         generator=generator,
         segmenter=namer,

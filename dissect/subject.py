@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..hooks.above import Above
-from ..hooks.errors import DissectError, UsageError, out_of_memory, running
+from ..hooks.errors import DissectError, NetworkError, UsageError, out_of_memory, running
 from ..hooks.tap import Tap
 from ..segmenters import segment
 from ..segmenters.base import Segmenter
@@ -116,8 +116,10 @@ class Subject:
 def failing(what: str) -> Iterator[None]:
     """Turn whatever the user's networks raise, a lack of memory too, into one line."""
     try:
-        with running(f"A network failed on {what}"):
+        with running("A network failed"):
             yield
+    except NetworkError as error:  # says which network; on what it failed is known here
+        raise NetworkError(f"{str(error).removesuffix('.')}, on {what}.") from error
     except DissectError:
         raise
     except Exception as error:

@@ -34,6 +34,10 @@ class Fault(DissectError):
     """ganatomy itself is wrong. Results that were complete before stay as they are."""
 
 
+class NetworkError(DissectError):
+    """A network of the user failed."""
+
+
 class DissectWarning(UserWarning):
     """The work goes on, but its result may not be what the user thinks."""
 
@@ -52,7 +56,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def running(failed: str) -> Iterator[None]:
-    """Around a network of the user: whatever it raises becomes a DissectError in one line, which begins with `failed`.
+    """Around a network of the user: whatever it raises becomes a NetworkError in one line, which begins with `failed`.
 
     Errors of ours and a lack of memory pass, since the caller can do something about the latter.
     """
@@ -63,7 +67,7 @@ def running(failed: str) -> Iterator[None]:
     except Exception as error:  # a network may raise anything
         if out_of_memory(error):
             raise
-        raise DissectError(f"{failed} ({one_line(error)}).") from error
+        raise NetworkError(f"{failed} ({one_line(error)}).") from error
 
 
 def explained(error: Exception, where: str = "") -> DissectError:

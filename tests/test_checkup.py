@@ -184,9 +184,9 @@ def test_pooling_layers_are_checked_too() -> None:
         ({"model": flat()}, "makes no map finer"),
         ({"critic": of_another_size()}, r"The critic failed on images \(2, 3, 32, 48\).*takes the generator's size"),
         ({"critic": unstrided()}, "no strided convolution and no pooling"),
-        ({"critic": "not a spec"}, "package.module:factory"),
+        ({"critic": "not a spec"}, "file.py:name"),
         ({"critic": "tests.boards:flat"}, "made a Generator; a torch.nn.Module is needed"),
-        ({"reference": "nowhere"}, "nowhere is no folder"),
+        ({"reference": "nowhere"}, "nowhere does not exist"),
         ({"device": "moon"}, "--device moon"),
     ],
 )

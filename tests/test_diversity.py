@@ -127,7 +127,7 @@ def test_what_cannot_be_is_said_in_one_line(look: Audit, painter: Generator, tmp
     for options, said in (
         ({"reference": None}, "--reference FOLDER"),
         ({"samples": 10}, "--samples 10"),
-        ({"reference": tmp_path / "none"}, "is no folder"),
+        ({"reference": tmp_path / "none"}, "does not exist"),
         ({"seed": -1}, "--seed -1"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -233,8 +233,9 @@ def test_copies_in_a_reference_are_no_neighbours() -> None:
         assert copied[metric] == pytest.approx(plain[metric], abs=0.011)
     assert density(made, real.repeat(5, 1)) == pytest.approx(density(made, real))
     assert twin_distance(real.repeat(5, 1), 100) == pytest.approx(twin_distance(real, 100))
-    with pytest.raises(DissectError, match="only 4 different images"):
-        coverage(made, real[:4].repeat(9, 1))
+    assert distances(made, real[:3].repeat(40, 1))["coverage"] >= 0  # of a few different ones, all are neighbours
+    with pytest.raises(DissectError, match="are all the same"):
+        coverage(made, real[:1].repeat(9, 1))
 
 
 @pytest.mark.parametrize("width", [3, 64])

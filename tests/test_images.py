@@ -166,7 +166,7 @@ def test_inputs_and_reference_say_what_they_leave_out(tmp_path: Path, monkeypatc
     monkeypatch.setattr("ganatomy.dissect.features.FEWEST", 7)
     with pytest.warns(DissectWarning, match="7 of 11 files are read"):
         batches, name = reference_images(folder, (8, 8))
-    assert "7 of 7 images, 1 of them copies of others" in name
+    assert "7 of 7 images, copies among them: 1" in name
     (images,) = batches
     assert images.shape == (7, 3, 8, 8)
     top, bottom = images[:, :, :3].mean((0, 2, 3)) * 255, images[:, :, 5:].mean((0, 2, 3)) * 255

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from ganatomy.cli import main
 from ganatomy.dissect import Dissection, Generator, merge, run
+from ganatomy.dissect.first_look import FIRST
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter
@@ -71,7 +72,7 @@ def test_a_shards_tables_are_empty_and_it_is_no_run(shard: Any, tmp_path: Path) 
 
 def test_an_interrupted_shard_goes_on(shard: Any, tmp_path: Path, colours: ColourSegmenter) -> None:
     class Dying(ColourSegmenter):
-        left = 10
+        left = 10 + FIRST
 
         def __call__(self, images: Any) -> Any:
             self.left -= 1

@@ -217,7 +217,7 @@ def density(features: Tensor, reference: Tensor) -> float:
     Source: Naeem et al. 2020, equation 8. Of copies in the reference one counts, see `fidelity.distinct`.
     """
     reference = fidelity.distinct(reference)
-    radius = torch.cdist(reference, reference).kthvalue(COVERING + 1).values
+    radius = fidelity.fifth_neighbour(reference)
     within = torch.cdist(reference, features) < radius[:, None]  # (M, N)
     return float(within.sum(0).double().mean() / COVERING)
 

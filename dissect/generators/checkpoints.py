@@ -106,7 +106,7 @@ def _state_dicts(content: Mapping[Any, Any], name: str = "") -> dict[str, Mappin
     """The mappings inside a mapping, or it itself, that hold tensors only, by their entries: `model.netG`."""
     if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         return {name: content}
-    found = {}
+    found: dict[str, Mapping[str, Tensor]] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
             found |= _state_dicts(value, f"{name}.{key}".removeprefix("."))

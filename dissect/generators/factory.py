@@ -216,24 +216,21 @@ def measured_range(low: float, high: float) -> tuple[float, float]:
     return BYTES if high > 2 else UNSIGNED
 
 
-def warn_of_range(generator: Generator, low: float, high: float, samples: int) -> str:
-    """Warn where the first samples, whose values go from low to high, use little of the output range, or leave it.
-
-    Returns what the warning says, or nothing.
-    """
+def warn_of_range(generator: Generator, low: float, high: float, samples: int) -> None:
+    """Warn where the first samples, whose values go from low to high, use little of the output range, or leave it."""
     black, white = generator.output_range
     whole = white - black
     used = (min(high, white) - max(low, black)) / whole
     if used >= USED and low >= black - BEYOND * whole and high <= white + BEYOND * whole:
-        return ""
+        return
     what = "leaves" if low < black - BEYOND * whole or high > white + BEYOND * whole else f"uses {max(0, used):.0%} of"
-    said = (
+    warnings.warn(
         f"The output of {generator.name} goes from {low:.3g} to {high:.3g} in {samples} samples: it {what} the "
         f"range from {black:g} to {white:g} that is taken for black to white. If another is meant, say "
-        "--output-range BLACK,WHITE (in Python output_range=(black, white))."
+        "--output-range BLACK,WHITE (in Python output_range=(black, white)).",
+        DissectWarning,
+        stacklevel=2,
     )
-    warnings.warn(said, DissectWarning, stacklevel=2)
-    return said
 
 
 def _name(spec: ModelSpec) -> str:
