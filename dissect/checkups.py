@@ -21,9 +21,9 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from .contract import COLUMNS
 from .diversity.findings import Diversity
 from .folders import written
+from .storage.contract import COLUMNS
 from .store import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 DIVERSITY = "diversity"  # folder

@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from .contract import COLUMNS
 from .folders import written
+from .storage.contract import COLUMNS
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 UNLABELLED = "unlabelled"

@@ -17,7 +17,6 @@ from .bases import FITTED, UNITS, Basis
 from .capture import FLOAT32, PRECISIONS, Plan, deviation, probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
 from .evidence import THOROUGHNESS
-from .first_look import first_look, noting
 from .generators.base import Generator
 from .generators.factory import as_generator
 from .job import Job
@@ -25,6 +24,7 @@ from .models import Model, dissectable, open_models, usable_device
 from .progress import say
 from .run_folder import locked, writing
 from .store import COMPLETE, Dissection, run_name
+from .subjects.first_look import first_look, noting
 
 RULES = ("iqr", "quantile")
 MODES = ("off", *THOROUGHNESS)

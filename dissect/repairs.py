@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, one_line
 from . import ranks
-from .contract import COLUMNS
 from .effects import PICTURES
 from .folders import written
+from .storage.contract import COLUMNS
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 TABLES = {

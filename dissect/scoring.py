@@ -17,7 +17,6 @@ from . import ranks
 from .bases import Basis
 from .capture import Plan
 from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
-from .first_look import label_trouble
 from .levels import level_shares
 from .maps import Maps, signature
 from .progress import Progress
@@ -25,6 +24,7 @@ from .run_folder import now
 from .scores import Labels, label_units
 from .spool import Spool
 from .store import COMPLETE, Dissection, write_arrays, write_csv, write_json
+from .subjects.first_look import label_trouble
 from .tally import Tally, images_with_class, tally_layer, top_masks
 from .unit_table import class_table, judge, unit_table
 

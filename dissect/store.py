@@ -38,9 +38,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError, one_line
-from .contract import COLUMNS, KEYS, TEXTS, array_trouble, table_trouble, unreadable
 from .scores import Counts, chance_iou, curve, iou_of
 from .spool import Spool
+from .storage.contract import COLUMNS, KEYS, TEXTS, array_trouble, table_trouble, unreadable
 
 SCHEMA = 3
 INCOMPLETE, COMPLETE = "incomplete", "complete"

@@ -15,9 +15,9 @@ from ..hooks.tap import Tap
 from ..segmenters import segment
 from ..segmenters.base import Segmenter
 from . import ranks
-from .first_look import SAME, check_repeatable, check_single
 from .generators.base import Generator
 from .resources import BATCH, Threads
+from .subjects.first_look import SAME, check_repeatable, check_single
 
 
 @dataclass(frozen=True, kw_only=True)

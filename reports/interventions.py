@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..dissect.contract import COLUMNS, KEYS
 from ..dissect.effects import TABLES, Effects
+from ..dissect.storage.contract import COLUMNS, KEYS
 from ..dissect.store import Dissection, read_json, read_table
 from . import figures
 from .shelf import Shelf

@@ -75,7 +75,7 @@ def test_who_may_import_whom() -> None:
             if folder == "reports":
                 assert set(re.findall(r"from \.\.dissect import (.+)", text)) <= {"ranks"}, path
                 assert set(re.findall(r"from \.\.dissect\.(\w+)", text)) <= {
-                    "contract",
+                    "storage",
                     "store",
                     "effects",
                     "candidates",

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ganatomy import dissect
 from ganatomy.dissect import capture as capture_module
 from ganatomy.dissect import spool as spool_module
-from ganatomy.dissect.first_look import FIRST
 from ganatomy.dissect.generators.base import Generator, NormalLatents
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.spool import Spool
+from ganatomy.dissect.subjects.first_look import FIRST
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import NAMES, ColourSegmenter, Go, Painter

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ganatomy.cli import main
 from ganatomy.dissect import Dissection, Generator, merge, run
-from ganatomy.dissect.first_look import FIRST
+from ganatomy.dissect.subjects.first_look import FIRST
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter

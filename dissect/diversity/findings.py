@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..contract import COLUMNS
 from ..folders import written
+from ..storage.contract import COLUMNS
 from ..store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
 TABLES = {"classes": "by_class.csv", "pairs": "pairs.csv", "whole": "whole.csv", "layers": "layers.csv"}

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError
+from ...hooks.errors import DissectError
 
 _TABLES = {
     # a run

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..hooks.errors import DissectWarning, UsageError
-from ..segmenters import segment
-from ..segmenters.base import Segmenter
-from .generators.architecture import Architecture
-from .generators.base import Generator
-from .generators.factory import warn_of_range
-from .models import dissectable, shapes_of
+from ...hooks.errors import DissectWarning, UsageError
+from ...segmenters import segment
+from ...segmenters.base import Segmenter
+from ..generators.architecture import Architecture
+from ..generators.base import Generator
+from ..generators.factory import warn_of_range
+from ..models import dissectable, shapes_of
 
 FIRST = 4  # samples
 BUILT_IN = ("scenes", "hub", "torchvision")  # how the names of our own segmenters begin
