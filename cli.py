@@ -186,7 +186,8 @@ def watch(*, place: str, once: bool, out: Path | None, device: str, quiet: bool,
 
     model, opened = with_.how_to_open(options)
     folder = out or Path("runs") / safe_name(f"{Path(place).name}-watch")
-    watching = Watch(folder, page=lambda found: write_watch(found, live=not once), **options)
+    used = None if device == "auto" else device
+    watching = Watch(folder, page=lambda found: write_watch(found, live=not once), device=used, **options)
     rows = follow(place, watching, model=model, options=opened, device=device, once=once, quiet=quiet)
     return told.watched(rows, watching, place, quiet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -42,10 +43,24 @@ def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give anoth
         UsageError: it holds another task's, which is never replaced.
         DissectError: its description is damaged.
     """
-    there = ranks.first(lambda: read_json(folder / file).get("config", {}) if folder.exists() else None)
+    there = ranks.first(lambda: _there(folder, file, do))
     if there is not None and (said := difference(there, config)):
         raise UsageError(f"{folder} holds another result ({said[:300]}); {do}.")
     return there is not None
+
+
+def _there(folder: Path, file: str, do: str) -> dict[str, Any] | None:
+    """The config in a folder's description; None where there is nothing yet."""
+    if not folder.exists() and not any(parent.is_file() for parent in folder.parents):
+        return None
+    if folder.is_dir() and not (folder / file).exists():
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder} exists and holds no {file}; {do}.")
+        return None
+    if not folder.is_dir():
+        raise UsageError(f"{folder} cannot be a folder, since a file is in its way; {do}.")
+    config: dict[str, Any] = read_json(folder / file).get("config", {})
+    return config
 
 
 def difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -66,5 +81,5 @@ def digest(path: str | Path | None) -> str | None:
     found = hashlib.sha256()
     for file in [Path(path)] if Path(path).is_file() else sorted(Path(path).rglob("*")):
         if file.is_file():
-            found.update(file.name.encode() + b"\0" + file.read_bytes())
+            found.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
     return found.hexdigest()

@@ -55,7 +55,9 @@ def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> 
     names = dissectable(generator)
     with torch.no_grad():  # the network may be in training
         out = generator.output(generator.latents([0]))
-        image = generator.to_images(out).shape[2:]
+        images = generator.to_images(out)
+        generator.check_finite(images, [0])
+        image = images.shape[2:]
     seen = {one.name: one for one in shapes_of(generator)}
     rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]
     if isinstance(generator.module, Architecture):

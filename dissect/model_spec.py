@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hooks.errors import UsageError
+from ..hooks.factory import from_anywhere
 
 DIFFUSERS = "diffusers:"
 
@@ -66,6 +67,12 @@ class ModelSpec:
         object.__setattr__(self, "args", (self.args,) if isinstance(self.args, str) else tuple(self.args))
         for name in ("input_range", "output_range"):
             object.__setattr__(self, name, parse_range(name, getattr(self, name)))
+        if self.crop and self.resize is not None:
+            raise UsageError("--crop and --resize exclude each other: images are cut, or resized first.")
+        if self.inputs is None and (self.crop or self.resize is not None):
+            raise UsageError(
+                "--crop and --resize are about the images of --inputs; name their folder, or leave them out."
+            )
         if self.label is not None and (isinstance(self.label, bool) or not isinstance(self.label, int)):
             raise UsageError(f"A label is the number of a class, such as 437; got {self.label!r}.")
 
@@ -77,13 +84,12 @@ class ModelSpec:
             if value is not None
         }
         place = self.model.removeprefix(DIFFUSERS)
-        code, colon, made = self.model.rpartition(":")
         if place != self.model and Path(place).is_dir():
             whole["model"] = f"{DIFFUSERS}{Path(place).resolve()}"
         elif Path(self.model).is_file():
             whole["model"] = str(Path(self.model).resolve())
-        elif colon and code.endswith(".py"):
-            whole["model"] = f"{Path(code).resolve()}:{made}"
+        else:
+            whole["model"] = from_anywhere(self.model)
         return replace(self, **whole)
 
     def record(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..hooks.errors import UsageError
+from ..hooks.factory import from_anywhere
 from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
 from . import ranks
@@ -134,7 +135,11 @@ def run(
         part={"shard": shard, "controls": list(controls)} if part else {},
         source={
             **({"model": None} if generator.spec is None else generator.spec.record()),
-            "segmenter": namer.name if segmenter is None else segmenter if isinstance(segmenter, str) else None,
+            "segmenter": namer.name
+            if segmenter is None
+            else from_anywhere(segmenter)
+            if isinstance(segmenter, str)
+            else None,
         },
         deviation=None if precision == FLOAT32 else deviation(generator, namer, precision, samples),
         notes=notes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -18,6 +19,7 @@ from typing import Any
 from .errors import DissectError, UsageError, one_line
 
 _NAME = r"[^\W\d]\w*"
+LITERALS = {"true": True, "false": False, "none": None}  # in any case: the text "false" would count as true
 
 
 def is_factory(spec: str) -> bool:
@@ -42,17 +44,23 @@ def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
         if name in found:
             raise UsageError(f"--arg {name} is given twice; give it once.")
         try:
-            found[name] = ast.literal_eval(value)
+            found[name] = LITERALS[value.lower()] if value.lower() in LITERALS else ast.literal_eval(value)
         except (ValueError, SyntaxError):
             found[name] = value
     return found
 
 
+def from_anywhere(spec: str) -> str:
+    """The same for any current folder: a file by its whole path."""
+    place, _, name = spec.rpartition(":")
+    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else spec
+
+
 def call_factory(spec: str, arguments: Mapping[str, Any] | None = None) -> object:
     """Import the module or file, and return what the function or class of that name makes with these arguments.
 
-    A name that is a network already is returned as it is. Modules in the current folder are found too, as with
-    `python -m`, and so are those beside a file.
+    A name that is an object already, such as a network, is returned as it is. Modules in the current folder are found
+    too, as with `python -m`, and so are those beside a file. What the code prints goes to stderr.
 
     Raises:
         UsageError: there is no such module, file or name, or the arguments do not fit.
@@ -60,12 +68,12 @@ def call_factory(spec: str, arguments: Mapping[str, Any] | None = None) -> objec
     """
     place, _, name = spec.rpartition(":")
     try:
-        with _importing(place):
+        with _importing(place), contextlib.redirect_stdout(sys.stderr):
             module = _file(place) if place.endswith(".py") else _module(place)
             found = getattr(module, name, None)
             if not callable(found):
                 raise _no_such(spec, module, name)
-            if not isinstance(found, type) and hasattr(found, "state_dict"):  # a network that the module has made
+            if not isinstance(found, type | functools.partial) and not inspect.isroutine(found):  # an object, as it is
                 if arguments:
                     raise UsageError(f"{spec} is made already; leave --arg out, or name its class.")
                 return found

@@ -286,3 +286,15 @@ def test_several_networks_are_named(tmp_path: Path) -> None:
     torch.save({"a": {"x": torch.zeros(2)}, "b": {"y": torch.zeros(2)}, "epoch": 1}, tmp_path / "two.pth")
     with pytest.raises(DissectError, match=r"holds several networks \(a, b\)"):
         load_state_dict(tmp_path / "two.pth")
+
+
+def test_of_several_that_fit_the_averaged_one_is_taken(tmp_path: Path) -> None:
+    plain, averaged, module = (nn.Linear(2, 2) for _ in range(3))
+    torch.save({"g": plain.state_dict(), "g_ema": averaged.state_dict(), "d": {"x": torch.ones(1)}}, tmp_path / "g.pth")
+    load_weights(module, tmp_path / "g.pth")
+    assert torch.equal(module.weight, averaged.weight)
+    both = {f"netG_A.{key}": value for key, value in plain.state_dict().items()}
+    both |= {f"netG_B.{key}": value for key, value in averaged.state_dict().items()}
+    torch.save(both, tmp_path / "two.pth")
+    with pytest.raises(DissectError, match=r"several networks that fit \(netG_A, netG_B\)"):
+        load_weights(module, tmp_path / "two.pth")

@@ -30,7 +30,8 @@ def two_colours(height: int = 6, width: int = 10) -> np.ndarray[Any, np.dtype[np
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_says_what_is_up(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+def test_exif_says_what_is_up(tmp_path: Path, kind: str, orientation: int) -> None:
     upright = two_colours()
     back = {  # what a camera stores, by Exif 2.3's definition of each value
         1: lambda x: x,
@@ -44,8 +45,9 @@ def test_exif_says_what_is_up(tmp_path: Path, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "photo.png"
-    Image.fromarray(np.ascontiguousarray(back(upright))).save(path, exif=exif)
+    path = tmp_path / f"photo.{kind}"
+    options = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(np.ascontiguousarray(back(upright))).save(path, exif=exif, **options)
     np.testing.assert_array_equal(read_image(path), upright)
     assert image_size(path) == (6, 10)
 

@@ -105,7 +105,7 @@ def test_a_script_that_trains_when_imported_is_said(on_path: Path) -> None:
 
 
 def test_arguments_are_literals_or_text() -> None:
-    given = ("nz=100", "rate=0.5", "norm=batch", "widths=(64, 32)", "bias=False", "note=a=b", "none=None")
+    given = ("nz=100", "rate=0.5", "norm=batch", "widths=(64, 32)", "bias=false", "note=a=b", "none=None")
     assert parse_arguments(given) == {
         **{"nz": 100, "rate": 0.5, "norm": "batch", "widths": (64, 32), "bias": False, "note": "a=b", "none": None}
     }
@@ -149,6 +149,7 @@ def test_latents_are_found_by_trying() -> None:
     [
         (-0.98, 0.97, (-1, 1)),
         (-0.1, 0.1, (-1, 1)),  # untrained
+        (-0.016, 0.016, (-1, 1)),  # as initialised by the DCGAN paper
         (0.02, 0.99, (0, 1)),
         (-0.08, 1.07, (0, 1)),  # a linear last layer, trained on 0 to 1
         (0.0, 1.4, (0, 1)),

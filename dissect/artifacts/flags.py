@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hooks.errors import DissectError, UsageError, one_line
+from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ..images.reader import list_images, read_paint
+
+MANY = 8  # different values of a mask that somebody painted, at most; JPEG makes more of two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,14 @@ def _masks(folder: Path, samples: int, size: tuple[int, int]) -> Flags:
         if digits is None:
             raise UsageError(f"{file} has no sample number in its name; call it by its sample, e.g. 12.png.")
         number = _in_range(int(digits[1]), samples, file)
-        painted, _ = read_paint(file)
+        painted, values = read_paint(file)
+        if values > MANY:
+            warnings.warn(
+                f"The mask {file} has {values} different values, and all but black count as painted "
+                f"({painted.mean():.1%} of it); save it as a PNG of two colours if that is too much.",
+                DissectWarning,
+                stacklevel=2,
+            )
         if painted.shape != size:
             raise UsageError(
                 f"The mask {file} is {painted.shape[1]}×{painted.shape[0]}; the images are {size[1]}×{size[0]}, and "

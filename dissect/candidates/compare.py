@@ -77,7 +77,10 @@ def fitness(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     if not candidates:
         raise UsageError("Name at least one candidate: a model from `dissect models`, or checkpoints.")
-    opened: list[Opened] = [as_generator(one) if isinstance(one, nn.Module) else one for one in candidates]
+    modules = [one for one in candidates if isinstance(one, nn.Module)]  # states of one class are numbered
+    called = [f"{type(one).__name__}-{number}" if len(modules) > 1 else None for number, one in enumerate(modules, 1)]
+    wrapped = iter([as_generator(one, name=name) for one, name in zip(modules, called, strict=True)])
+    opened: list[Opened] = [next(wrapped) if isinstance(one, nn.Module) else one for one in candidates]
     names = labels_of([_name(one) for one in opened])
     device = usable_device(device)
     first = open_generator(opened[0], seed, device, quiet)

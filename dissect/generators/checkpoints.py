@@ -143,7 +143,7 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     Raises:
         DissectError: the file cannot be opened, or a key is missing, extra or misshapen.
     """
-    state = _fitting(_read(Path(path)), set(module.state_dict())) or load_state_dict(path)
+    state = _fitting(_read(Path(path)), set(module.state_dict()), Path(path)) or load_state_dict(path)
     kept = take_kept(state)
     refit(module, state)
     try:
@@ -153,15 +153,27 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     kept.attach(module)
 
 
-def _fitting(content: Mapping[Any, Any], keys: set[str]) -> dict[str, Tensor] | None:
-    """The first state dict in a file that has just these keys, or has them all behind one prefix; None if none has."""
-    for state in _state_dicts(content).values():
-        ends = {prefix for key in state for prefix in _prefixes(key)}
-        for prefix in sorted(ends, key=len):
+def _fitting(content: Mapping[Any, Any], keys: set[str], path: Path) -> dict[str, Tensor] | None:
+    """The state dict in a file that has just these keys, perhaps all behind one prefix; None if none has.
+
+    Of several, the averaged one is taken where an entry is called so, see `WRAPPERS`.
+
+    Raises:
+        DissectError: several fit, and none is called as an averaged or a usual one is.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for entry, state in _state_dicts(content).items():
+        for prefix in sorted({prefix for key in state for prefix in _prefixes(key)}):
             mine = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if set(mine) == keys:
-                return mine
-    return None
+                found[f"{entry}.{prefix}".strip(".")] = mine
+    usual = [name for wrapper in WRAPPERS for name in found if wrapper in name.split(".")]
+    if len(found) > 1 and not usual:
+        raise DissectError(
+            f"{path} holds several networks that fit ({', '.join(found)}); write the one that is meant alone with "
+            "torch.save(module.state_dict(), path)."
+        )
+    return found[usual[0]] if usual else next(iter(found.values()), None)
 
 
 def _prefixes(key: str) -> list[str]:

@@ -208,10 +208,10 @@ def extremes(generator: Generator) -> tuple[float, float]:
 def measured_range(low: float, high: float) -> tuple[float, float]:
     """What is black and what is white, of (-1, 1), (0, 1) and (0, 255), where the values go from low to high.
 
-    (-1, 1) where the least is below -0.05 and below a quarter of -high, since what is meant to begin at 0 may overstep
-    it a little; else (0, 255) where the greatest is above 2, and (0, 1) where it is not.
+    (-1, 1) where the least is below a quarter of -high, since what is meant to begin at 0 may overstep it a little;
+    else (0, 255) where the greatest is above 2, and (0, 1) where it is not.
     """
-    if low < -max(BEYOND, high / 4):
+    if low < -high / 4:
         return SIGNED
     return BYTES if high > 2 else UNSIGNED
 

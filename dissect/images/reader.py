@@ -104,12 +104,17 @@ def read_image(path: Path, mode: str = "RGB") -> Pixels:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image as it will be read; only its header is.
+    """Height and width of an image as it will be read; only its header is, but of a TIFF.
 
     Raises:
         DissectError: it cannot be opened.
     """
     with _opened(path) as image:
+        if (
+            image.format == "TIFF"
+        ):  # Pillow turns them when they are loaded, and versions differ in what they say before
+            height, width = _upright(image, path).size[::-1]
+            return height, width
         turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: on its side
         return (image.width, image.height) if turned else (image.height, image.width)
 
@@ -221,7 +226,9 @@ def _trouble(path: Path) -> str:
         return f"needs the package {PLUGINS[path.suffix.lower()]}"
     try:
         with _opened(path) as image:
-            if not _ends_well(path, image.format or ""):
+            if image.mode[0] in "IF":  # its values say whether it can be used
+                _upright(image, path)
+            elif not _ends_well(path, image.format or ""):
                 image.load()
     except DissectError as error:
         return _reason(error.__cause__ or error)

@@ -99,7 +99,7 @@ def _warn_of_one_class(labels: Tensor, segmenter: Segmenter) -> None:
     if share < ONE_CLASS or not bool((most == most[0]).all()) or len(segmenter.vocabulary) == 1:
         return
     what = "leaves" if most[0] < 0 else "calls"
-    name = "without a label" if most[0] < 0 else segmenter.vocabulary.names[int(most[0])]
+    name = "without a label" if most[0] < 0 else repr(segmenter.vocabulary.names[int(most[0])])
     warnings.warn(
         f"Segmenter {segmenter.name} {what} at least {share:.0%} of the pixels of each of the first {len(plane)} "
         f"samples {name}. It gets images in [0, 1]; was it trained on other values, another size, or "

@@ -12,6 +12,7 @@ from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import is_factory
 from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
 from ..generators.zoo import load_generator
+from ..model_spec import ModelSpec
 from ..models import usable_device
 from ..progress import say
 from ..run_folder import locked
@@ -55,8 +56,10 @@ def follow(
     """
     device = usable_device(device)
     watch.check()
-    if model is not None and not is_factory(model):
-        raise UsageError(f"--model {model!r}: the checkpoints are weights for code of yours; write file.py:Name.")
+    if model is not None:
+        if not is_factory(model):
+            raise UsageError(f"--model {model!r}: the checkpoints are weights for code of yours; write file.py:Name.")
+        load_generator(ModelSpec(model=model, **options), device=device, quiet=True)  # whether it can be made at all
     if not checkpoints(place) and not once:
         say(f"Waiting: {_expected(place)}", quiet)
     if once and not checkpoints(place):
