@@ -330,3 +330,17 @@ def test_a_moved_checkpoint_can_be_named(on_path: Path) -> None:
     (on_path / "net.py").rename(on_path / "new" / "net.py")
     done = call(main, [*asked, "--name", "two", "--model", "new/net.py:make", "--weights", "new/g.pth"])
     assert done.exit_code == 0, done.stderr
+
+
+def test_a_last_activation_tells_the_range_of_an_untrained_network() -> None:
+    net = Flat(nn.Tanh())
+    nn.init.constant_(net.up.bias, 0.02)  # so that all values are positive
+    nn.init.zeros_(net.up.weight)
+    assert as_generator(net).output_range == (-1, 1)
+
+    class Shown(Flat):
+        def forward(self, x: Tensor) -> Tensor:
+            return (super().forward(x) + 1) / 2
+
+    torch.manual_seed(0)
+    assert as_generator(Shown(nn.Tanh())).output_range == (0, 1)  # what comes behind the activation counts

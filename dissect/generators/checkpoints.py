@@ -48,7 +48,11 @@ def load_state_dict(path: Path | str) -> dict[str, Tensor]:
         UsageError: there is no such file.
         DissectError: the file is damaged, or holds something else than named tensors.
     """
-    content = _read(Path(path))
+    return _usual_entry(_read(Path(path)), Path(path))
+
+
+def _usual_entry(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """The weights in what a file holds, see `load_state_dict`."""
     inner = next((content[wrapper] for wrapper in WRAPPERS if isinstance(content.get(wrapper), Mapping)), content)
     if not inner:
         raise DissectError(f"{path} holds no tensors; write the weights with torch.save(module.state_dict(), path).")
@@ -143,7 +147,8 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     Raises:
         DissectError: the file cannot be opened, or a key is missing, extra or misshapen.
     """
-    state = _fitting(_read(Path(path)), set(module.state_dict()), Path(path)) or load_state_dict(path)
+    content = _read(Path(path))
+    state = _fitting(content, set(module.state_dict()), Path(path)) or _usual_entry(content, Path(path))
     kept = take_kept(state)
     refit(module, state)
     try:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ...hooks.factory import call_factory, parse_arguments
+from ...hooks.layers import layer_shapes
+from ...hooks.tap import Tap
 from ..model_spec import ModelSpec
 from .base import Generator, LatentSource, NormalLatents
 from .checkpoints import load_weights, sha256
@@ -20,6 +22,7 @@ LOOKED_AT, FEW = 8, 2  # samples by which an output range is measured; of networ
 USED = 2 / 3  # of its output range that a generator uses at least
 BEYOND = 0.05  # of the range by which values may leave it: rounding, and what a linear last layer oversteps
 SIGNED, UNSIGNED, BYTES = (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)
+ACTIVATIONS = {nn.Tanh: SIGNED, nn.Sigmoid: UNSIGNED}
 IMAGES = (1, 3)  # channels
 
 
@@ -82,7 +85,8 @@ def as_generator(
         module: latents -> images (N, 3 or 1, H, W).
         latent: `normal:128` or `normal:128x1x1`; None tries what the layers of the module suggest.
         source: the latents themselves, instead.
-        output_range: what is black and what is white in the output; None measures it, see `measured_range`.
+        output_range: what is black and what is white in the output; None takes that of a last `nn.Tanh` or
+            `nn.Sigmoid`, or measures it, see `measured_range`.
         name: in tables and folders; None is the name of its class.
 
     Raises:
@@ -91,10 +95,13 @@ def as_generator(
     """
     module.eval()
     source = source or fitting_latents(module, latent)
-    generator = Generator(module=module, name=name or type(module).__name__, source=source)
+    generator = Generator(
+        module=module, name=name or type(module).__name__, source=source, output_range=output_range or SIGNED
+    )
     if output_range is None:
-        generator = replace(generator, output_range=measured_range(*extremes(generator)))
-    return replace(generator, output_range=output_range or generator.output_range)
+        found = last_activation_range(generator) or measured_range(*extremes(generator))
+        generator = replace(generator, output_range=found)
+    return generator
 
 
 def folder_images(
@@ -203,6 +210,20 @@ def extremes(generator: Generator) -> tuple[float, float]:
         generator.to_images(out)  # checks what comes
         low, high = min(low, float(out.min())), max(high, float(out.max()))
     return low, high
+
+
+@torch.no_grad()
+def last_activation_range(generator: Generator) -> tuple[float, float] | None:
+    """(-1, 1) or (0, 1) where the output is just what an `nn.Tanh` or `nn.Sigmoid` returned; else None."""
+    latents = generator.latents([0])
+    seen = layer_shapes(generator.module, lambda: generator.output(latents))
+    last = next((one.name for one in reversed(seen) if one.innermost and one.shape), None)
+    known = None if last is None else ACTIVATIONS.get(type(generator.module.get_submodule(last)))
+    if last is None or known is None:
+        return None
+    with Tap(generator.module, [last]) as tap:
+        out = generator.output(latents)
+    return known if torch.equal(tap[last], out) else None
 
 
 def measured_range(low: float, high: float) -> tuple[float, float]:
