@@ -65,7 +65,8 @@ def train(on_path: Path) -> Path:
 
 def test_a_class_in_a_file_with_its_arguments(train: Path) -> None:
     path, arguments = list(sys.path), list(sys.argv)
-    found = load_generator(ModelSpec("code/train.py:Generator", args=("nz=20", "ngf=6")))
+    with pytest.warns(DissectWarning, match=r"Generator is a class, and no --weights are given: .* random"):
+        found = load_generator(ModelSpec("code/train.py:Generator", args=("nz=20", "ngf=6")))
     assert (sys.path, sys.argv) == (path, arguments)
     assert found.name == "train.Generator"
     assert found.module.main[0].weight.shape == (20, 6, 4, 4)
@@ -76,8 +77,9 @@ def test_a_class_in_a_file_with_its_arguments(train: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["make", "ready"])
-def test_functions_and_finished_networks(train: Path, name: str) -> None:
+def test_functions_and_finished_networks(train: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     assert str(load_generator(f"code/train.py:{name}").source) == "normal:16x1x1"
+    assert not [one for one in recwarn if "weights" in str(one.message)]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,10 @@ def test_functions_and_finished_networks(train: Path, name: str) -> None:
         (ModelSpec("code/nothing.py:Generator"), "There is no file .*nothing.py"),
         (ModelSpec("code/train.py:ready", args=("nz=4",)), "is made already"),
         (ModelSpec("code/train.py:make", args=("16",)), "write NAME=VALUE"),
+        (
+            ModelSpec("code/train.py:make", latent="normal:16", input_range=(0, 1)),
+            "--input-range is about images that go in",
+        ),
         (ModelSpec("code/train.py:make", latent="normal:9"), r"normal:9 does not fit \(N×9: .*N×9×1×1: "),
     ],
 )

@@ -43,10 +43,19 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
             )
     if spec.latent is not None and spec.inputs is not None:
         raise UsageError("--latent and --inputs exclude each other: a model takes latents or images.")
+    if spec.latent is not None and spec.input_range is not None:
+        raise UsageError("--input-range is about images that go in, and --latent says that latents do; leave one out.")
     made = call_factory(spec.model, parse_arguments(spec.args))
     if isinstance(made, nn.Module):
         if spec.weights is not None:
             load_weights(made, spec.weights)
+        elif type(made).__name__ == spec.model.rpartition(":")[2] and any(True for _ in made.parameters()):
+            warnings.warn(
+                f"{spec.model} is a class, and no --weights are given: its weights are those that its code sets, random "
+                "ones unless it loads some.",
+                DissectWarning,
+                stacklevel=2,
+            )
         source = folder_images(spec) if spec.inputs is not None else _latents(made, spec, placeholder)
         generator = as_generator(made, source=source, output_range=spec.output_range, name=_name(spec))
     elif isinstance(made, Generator):
