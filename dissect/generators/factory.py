@@ -51,7 +51,7 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
             load_weights(made, spec.weights)
         elif type(made).__name__ == spec.model.rpartition(":")[2] and any(True for _ in made.parameters()):
             warnings.warn(
-                f"{spec.model} is a class, and no --weights are given: its weights are those that its code sets, random "
+                f"{spec.model} is a class, and no --weights are given: its weights are what its code sets: random "
                 "ones unless it loads some.",
                 DissectWarning,
                 stacklevel=2,
