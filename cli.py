@@ -254,6 +254,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
 
 @main.command(epilog=examples("inspect"))
 @with_.a_model()
+@click.option("--write", metavar="FILE.py", help="The network of a plain chain, as Python that you can keep.")
 @click.option("--device", default="auto", show_default=True)
 @common
 def inspect(*, quiet: bool, **options: Any) -> object:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .comparison import Comparison, compare
     from .detectable import power
     from .effects import Effects
-    from .generators.base import Generator, NormalLatents, Provenance
+    from .generators.base import Generator, Provenance
+    from .generators.latents import BernoulliLatents, NormalLatents, SphereLatents, UniformLatents
     from .generators.zoo import load_generator
     from .inspection import Inspection, inspect
     from .interventions import ablate, insert
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Asked",
+    "BernoulliLatents",
     "Checkup",
     "Comparison",
     "Dissection",
@@ -53,6 +55,8 @@ __all__ = [
     "Repair",
     "Scan",
     "SeamCheck",
+    "SphereLatents",
+    "UniformLatents",
     "Watch",
     "Watched",
     "ablate",
@@ -91,7 +95,10 @@ _HOMES = {
     "Generator": "generators.base",
     "Inspection": "inspection",
     "ModelSpec": "model_spec",
-    "NormalLatents": "generators.base",
+    "NormalLatents": "generators.latents",
+    "BernoulliLatents": "generators.latents",
+    "SphereLatents": "generators.latents",
+    "UniformLatents": "generators.latents",
     "Provenance": "generators.base",
     "Repair": "repairs",
     "Scan": "unit_scan",

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
+from ..hooks.errors import DissectError, UsageError
 from ..hooks.layers import LayerShape
 from .generators.architecture import Architecture
-from .generators.sources import NoiseImages
+from .generators.base import Generator
+from .generators.batch_statistics import Fingerprint, fingerprint_of, norms_of
+from .generators.chains.code import as_python
+from .generators.chains.network import PLAN, Chain, build
+from .generators.chains.plan import Plan
+from .generators.chains.rebuild import KINDS
+from .generators.chains.search import reading, with_classes
+from .generators.latents import DrawnLatents, parse_latents
+from .generators.sources import FolderImages, NoiseImages
 from .generators.zoo import MODELS
+from .images.contact_sheet import sheet
 from .models import Model, dissectable, open_generator, shapes_of, usable_device
+from .store import safe_name
 
+SAMPLES = 256  # on which batch norms are compared with what they remember
+DRAWN = 8  # samples of each candidate
 SUGGESTED = 3  # layers
 COARSEST, FINEST = 8, 4  # side of a suggested layer's map at least, and how many times coarser than the image at least
 COLOURS = 3  # a map of no more units is an image, or nearly one
@@ -29,6 +47,13 @@ class Inspection:
 
     name: str
     recognised: str
+    entry: str | None  # of the file, where that holds more
+    assumed: tuple[str, ...]  # of a plain chain, what nothing in its file tells
+    fingerprint: str  # whether it reproduces its training statistics, in words
+    better: str | None  # latents under which it does, where those that it was given do not fit
+    norms: pd.DataFrame  # of each batch norm: mean and deviation, see `Agreement`
+    candidates: dict[str, str]  # of a plain chain that is not decided: what --as would take, and the latents
+    sheet: Path | None  # what the candidates draw
     citation: str | None
     latents: str
     takes_images: bool  # and none were given
@@ -41,15 +66,27 @@ class Inspection:
     layers: pd.DataFrame
 
 
-def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> Inspection:
+def inspect(
+    model: Model, *, write: str | Path | None = None, device: str | None = None, quiet: bool = False
+) -> Inspection:
     """Open a model, draw one sample, and tell what it is. Images that it takes need not be given.
+
+    Batch norms are a fingerprint: on 256 samples it is measured whether the network reproduces what they remember of
+    its training, see `generators.batch_statistics`. Of a plain chain that nothing in its file decides, the candidates
+    are drawn on a sheet, `runs/NAME-candidates.png`.
 
     Suggested are up to three layers of more than three units with maps of at least 8 by 8 cells, each at least four
     pixels of the image wide: coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section
     4.1). Where there is none, the layer nearest to that.
 
+    Args:
+        model: see `open_generator`.
+        write: a new file for a rebuilt chain as Python, `mine.py`.
+        device: None chooses.
+        quiet: no progress bar.
+
     Raises:
-        UsageError, DissectError: see `load_generator`.
+        UsageError, DissectError: see `load_generator`; `write` exists, or the model is no rebuilt chain.
     """
     generator = open_generator(model, None, usable_device(device), quiet, placeholder=True)
     names = dissectable(generator)
@@ -62,11 +99,24 @@ def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> 
     rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]
     if isinstance(generator.module, Architecture):
         rows += [_row(None, seen.get(name), name, "style") for name in generator.module.style_layers]
+    found = fingerprint(generator)
+    if write is not None:
+        write_code(generator, Path(write))
+    others = _candidates(generator)
     table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"number": "Int64"})
     return Inspection(
         name=generator.name,
         recognised=generator.recognised or "not recognised: code of your own",
-        citation=generator.provenance.citation,
+        entry=generator.provenance.entry,
+        assumed=generator.module.plan.assumed if isinstance(generator.module, Chain) else (),
+        fingerprint=found.verdict,
+        better=better_latents(generator) if found.reproduced is False else None,
+        norms=pd.DataFrame(
+            [(one.layer, one.mean, one.deviation) for one in found.agreements], columns=["layer", "mean", "deviation"]
+        ),
+        candidates={reading(plan): plan.latent for plan in others},
+        sheet=_sheet(generator, others) if others else None,
+        citation=generator.provenance.citation or None,
         latents=str(generator.source),
         takes_images=isinstance(generator.source, NoiseImages),
         output=generator.output_range,
@@ -77,6 +127,86 @@ def inspect(model: Model, *, device: str | None = None, quiet: bool = False) -> 
         parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
         layers=table.assign(suggested=_suggested(table, min(image))),
     )
+
+
+def fingerprint(generator: Generator, samples: int = SAMPLES) -> Fingerprint:
+    """How far the generator reproduces, on its latents, what its batch norms remember of its training."""
+    if isinstance(generator.source, NoiseImages):  # which stand in for images that were not given
+        return Fingerprint(agreements=(), norms=len(norms_of(generator.module)), samples=0)
+    if isinstance(generator.source, FolderImages):
+        samples = min(samples, len(generator.source.files))
+    return fingerprint_of(generator.module, generator.output, lambda part: generator.latents(list(part)), samples)
+
+
+def better_latents(generator: Generator) -> str | None:
+    """The latents of another distribution under which a network reproduces its training statistics, if any do."""
+    source = generator.source
+    if not isinstance(source, DrawnLatents):
+        return None
+    for kind in KINDS.values():
+        other = kind.shaped(source.shape)
+        if other != source and fingerprint(replace(generator, source=other)).reproduced:
+            return str(other)
+    return None
+
+
+def write_code(generator: Generator, path: Path) -> None:
+    """A rebuilt chain as Python.
+
+    Raises:
+        UsageError: the file exists, or the generator is no rebuilt chain.
+        DissectError: it cannot be written.
+    """
+    module = generator.module
+    if not isinstance(module, Chain):
+        raise UsageError(f"--write goes with plain chains that were rebuilt from their weights, not {generator.name}.")
+    if path.exists():
+        raise UsageError(f"--write {path} exists; name a new file.")
+    low, high = module.output_range
+    text = as_python(
+        module.plan,
+        module.order,
+        file=str(generator.provenance.file),
+        name=path.name,
+        values=f"[{low:g}, {high:g}]",
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DissectError(f"--write {path} cannot be written ({error.strerror or error}).") from error
+
+
+def _candidates(generator: Generator) -> tuple[Plan, ...]:
+    """Of a plain chain that was searched: what it is taken for, and what else may be, where its norms do not decide."""
+    module = generator.module
+    if not isinstance(module, Chain) or module.found is None or not module.found.others:
+        return ()
+    return (module.plan, *module.found.others)
+
+
+def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:
+    """What each candidate draws of the same eight samples, as a picture."""
+    module = generator.module
+    assert isinstance(module, Chain)
+    state = {key: value for key, value in module.state_dict().items() if key != PLAN}
+    tiles = []
+    with torch.no_grad():
+        for plan in plans:
+            network = build(plan, state)
+            latents = with_classes(parse_latents(plan.latent)(range(DRAWN)), plan.classes)
+            drawn = replace(generator, module=network, output_range=network.output_range)(latents)
+            tiles.append((drawn.permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype("uint8"))
+    side = max(tile.shape[1] for tile in tiles)
+    pixels = np.concatenate([np.stack([_fitted(image, side) for image in tile]) for tile in tiles])
+    path = Path("runs") / f"{safe_name(generator.name)}-candidates.png"
+    path.parent.mkdir(exist_ok=True)
+    sheet(pixels, [reading(plan) for plan in plans], [f"sample {number}" for number in range(DRAWN)]).save(path)
+    return path
+
+
+def _fitted(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
 
 
 def _row(number: int | None, seen: LayerShape | None, name: str, kind: str) -> tuple[object, ...]:

@@ -22,8 +22,12 @@ class ModelSpec:
         model: a name from `dissect models`, a checkpoint file, `diffusers:ID-or-folder`, or code of your own:
             `package.module:Name` or `file.py:Name`, a function or class that makes the network, or the network itself.
         weights: a checkpoint to load into what that code makes, or into a decoder of diffusers; every key must fit.
+        entry: which network of a checkpoint that holds several, by its name there; None takes the likeliest that fits.
         args: arguments of that function or class, as `nz=100`.
-        latent: `normal:128` or `normal:128x1x1`, what an own network takes; None tries what its layers suggest.
+        assumed: of a plain chain that its weights do not tell wholly, what is chosen, as --as says it:
+            `act=relu,latent=uniform,side=64,output=tanh`, or a whole plan.
+        latent: `normal:128`, `normal:128x1x1`, `uniform:100`, `uniform:100,0,1`, `sphere:512` or `bernoulli:100`, what
+            an own network or a plain chain takes; None tries what its layers, or its norms, suggest.
         inputs: folder of images, for generators that take images; a decoder takes what its encoder makes of them.
         crop, resize: of these images, see `FolderImages`.
         input_range: what is black and what is white in them for the network; None is (-1, 1), or what is known of it.
@@ -38,7 +42,9 @@ class ModelSpec:
 
     model: str
     weights: str | None = None
+    entry: str | None = None
     args: tuple[str, ...] = ()
+    assumed: str | None = None
     latent: str | None = None
     inputs: str | None = None
     crop: bool = False
@@ -104,7 +110,7 @@ class ModelSpec:
         """What is given beside the model, as words of a command line."""
         words: list[str] = []
         for name, value in asdict(self).items():
-            option = f"--{name.replace('_', '-')}"
+            option = "--as" if name == "assumed" else f"--{name.replace('_', '-')}"
             if name == "args":
                 words += [word for one in value for word in ("--arg", one)]
             elif value is True:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import UsageError
 from .folders import holds
-from .generators.base import NormalLatents
+from .generators.latents import DrawnLatents
 from .generators.sources import Encoded, FolderImages
 from .models import Model, identity, open_generator, usable_device
 from .progress import Progress
@@ -59,7 +59,7 @@ def check_seams(
             raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
     device = usable_device(device)
     generator = open_generator(model, seed, device, quiet)
-    if isinstance(generator.source, NormalLatents):
+    if isinstance(generator.source, DrawnLatents):
         raise UsageError(
             f"--tiles {tiles} needs images that go in, and {generator.name} has none; give them by --inputs."
         )

@@ -21,7 +21,8 @@ from torch import nn
 from .. import segmenters
 from ..segmenters.base import Segmenter
 from .generators.architecture import Architecture
-from .generators.base import Generator, NormalLatents
+from .generators.base import Generator
+from .generators.latents import DrawnLatents
 from .generators.sources import ClassLatents
 
 MOST = 8  # at once: each needs memory for a batch
@@ -49,7 +50,7 @@ def _ours(generator: Generator, segmenter: Segmenter) -> bool:
     """
     return (
         isinstance(generator.module, Architecture)
-        and isinstance(generator.source, (NormalLatents, ClassLatents))
+        and isinstance(generator.source, (DrawnLatents, ClassLatents))
         and type(segmenter).__module__.startswith(segmenters.__name__)
         and not any(one._forward_hooks or one._forward_pre_hooks for one in generator.module.modules())
     )

@@ -120,10 +120,10 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 _MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or code: file.py:Name."
 _WEIGHTS = click.option("--weights", help="Checkpoint for code of your own, or a repaired one for diffusers:….")
 _OPENED = _options(
+    click.option("--entry", metavar="NAME", help="Which network of a checkpoint that holds several."),
     click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="Of your code's function or class."),
-    click.option(
-        "--latent", help="Latent of your code, e.g. normal:128 or normal:128x1x1.  [default: found by trying]"
-    ),
+    click.option("--latent", help="normal:128, uniform:100, sphere:512, …: what it takes.  [default: found by trying]"),
+    click.option("--as", "assumed", metavar="CHOICE", help="What the weights of a plain chain do not tell: act=relu,…"),
     click.option("--inputs", metavar="FOLDER", help="Images for generators that take images, and for decoders."),
     click.option("--crop", is_flag=True, help="Cut these images to the smallest one, whatever is lost."),
     click.option("--resize", type=int, metavar="SIDE", help="Or resize and cut them to squares."),

@@ -46,12 +46,17 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
     facts = Table.grid(padding=(0, 2))
     for fact, value in (
         ("Recognised", found.recognised),
+        ("Assumed", "; ".join(found.assumed)),
         ("Latents", found.latents),
         ("Images", f"{found.image[1]}×{found.image[0]} pixels"),
         ("Output", f"{found.output[0]:g} to {found.output[1]:g}; {found.values[0]:.3g} to {found.values[1]:.3g} here"),
         ("Parameters", f"{found.parameters:,}"),
+        ("Batch norms", found.fingerprint),
+        ("Better", f"with --latent {found.better} it would reproduce them" if found.better else ""),
         ("Cite", found.citation or "–"),
     ):
+        if not value:
+            continue
         facts.add_row(f"[dim]{fact}[/]", escape(value))
     console.print(f"[bold]{escape(found.name)}[/]")
     console.print(facts)
@@ -66,6 +71,8 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
         console.print(
             f"[yellow]Run several times in a pass, so not to be dissected: {escape(named)}[/]", soft_wrap=True
         )
+    if found.candidates:
+        _show_candidates(found)
     wanted = found.layers[found.layers.suggested]
     if len(wanted):
         middle = wanted.iloc[len(wanted) // 2].layer
@@ -75,6 +82,16 @@ def show_inspection(found: Inspection, spec: ModelSpec) -> None:
             "" if found.segmenter else " --segmenter …  (see dissect segmenters)"
         )
         console.print(f"Go on: dissect run --model {escape(shlex.quote(spec.model) + given)}", soft_wrap=True)
+
+
+def _show_candidates(found: Inspection) -> None:
+    """What may be meant as well, and where to look."""
+    console = Console(highlight=False)
+    shown = table("Candidates: nothing in the file tells these apart", "--as*", "latents*")
+    for choice, latents in found.candidates.items():
+        shown.add_row(escape(choice), escape(latents))
+    console.print(shown)
+    console.print(f"What each draws: {escape(str(found.sheet))}. The first is shown above.", soft_wrap=True)
 
 
 def show_explored(found: Explored) -> None:

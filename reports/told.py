@@ -247,7 +247,7 @@ def comparison(found: Comparison, out: Path | None, quiet: bool) -> Told:
 def inspection(found: Inspection, spec: ModelSpec, quiet: bool) -> Told:
     if not quiet:
         console_models.show_inspection(found, spec)
-    return {**vars(found), "layers": console.records(found.layers)}
+    return {**vars(found), "layers": console.records(found.layers), "norms": console.records(found.norms)}
 
 
 def explored(found: Explored, quiet: bool) -> Told:

@@ -183,8 +183,9 @@ def test_empty_layers_and_flat_weights_are_refused(state: dict[str, Tensor]) -> 
 
 def test_an_unknown_family_lists_keys_and_what_was_tried(tmp_path: Path) -> None:
     torch.save({"net.0.weight": torch.zeros(2, 2), "net.1.bias": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(DissectError, match=r"net\.0\.weight.*Tried .*progan: no key is like layer1\.conv\.weight"):
+    with pytest.raises(DissectError, match=r"train\.py:Generator --weights .*other\.pth.*net\.0\.weight") as caught:
         open_checkpoint(tmp_path / "other.pth")
+    assert "progan: no key is like layer1.conv.weight" in str(caught.value.__cause__)  # as --debug shows
 
 
 class MakesAFolder:
@@ -205,10 +206,14 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, save: str, s
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps({"state_dict": MakesAFolder(trap)}))
-    with pytest.raises(DissectError, match="is refused") as caught:
-        load_state_dict(file)
-    assert save == "pickle" or "mkdir" in str(caught.value)  # what it would have called, where that can be told
-    assert "\n" not in str(caught.value)
+    if save == "torch":  # the tensors beside it can be had
+        assert set(load_state_dict(file)) == set(state) - {"layer1.wscale.b"}
+        with pytest.raises(DissectError, match=r"layer1\.wscale\.b is missing"):
+            open_checkpoint(file)
+    else:
+        with pytest.raises(DissectError, match="is refused.*mkdir") as caught:
+            load_state_dict(file)
+        assert "\n" not in str(caught.value)
     assert not trap.exists()
     torch.load(file, weights_only=False) if save == "torch" else pickle.loads(file.read_bytes())
     assert trap.exists()  # so the trap was a real one
@@ -243,8 +248,8 @@ def test_missing_files_and_folders_are_usage_errors(tmp_path: Path) -> None:
     [
         ([torch.zeros(1)], "holds a list"),
         (torch.zeros(1), "holds a Tensor"),
-        ({"epoch": 3}, r"'epoch' \(int\)"),
-        ({0: torch.zeros(1)}, r"0 \(Tensor\)"),
+        ({"epoch": 3}, "holds a dict, and no tensors that have names"),
+        ({0: torch.zeros(1)}, "no tensors that have names"),
         ({}, "no tensors"),
         ({"state_dict": {}}, "no tensors"),
     ],
@@ -283,7 +288,7 @@ def test_own_weights_are_found_where_scripts_put_them(tmp_path: Path, saved: Cal
 
 
 def test_several_networks_are_named(tmp_path: Path) -> None:
-    torch.save({"a": {"x": torch.zeros(2)}, "b": {"y": torch.zeros(2)}, "epoch": 1}, tmp_path / "two.pth")
+    torch.save({name: {"x": torch.zeros(2), "y": torch.zeros(2)} for name in "ab"} | {"epoch": 1}, tmp_path / "two.pth")
     with pytest.raises(DissectError, match=r"holds several networks \(a, b\)"):
         load_state_dict(tmp_path / "two.pth")
 

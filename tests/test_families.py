@@ -139,7 +139,7 @@ def test_what_nobody_knows_is_told_family_by_family(tmp_path: Path) -> None:
     with pytest.raises(DissectError) as caught:
         load_generator(kept(tmp_path, state))
     said = str(caught.value)
-    assert "layer0.strange, layer1.strange, layer2.strange, layer3.strange and 5 more" in said
+    assert "layer0.strange, layer1.strange, layer2.strange and 6 more" in said
     for family in ("progan", "dcgan", "stylegan", "stylegan2", "biggan", "biggan_deep", "pix2pix", "spandrel"):
         assert f" {family}: " in said
     assert "\n" not in said

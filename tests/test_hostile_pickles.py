@@ -153,7 +153,7 @@ def test_the_payloads_of_these_tests_do_run_in_plain_pickle(written: Callable[..
         ("copyreg", "add_extension"),
         ("operator", "attrgetter"),
         ("ganatomy.dissect.generators.pickles", "read_networks"),
-        ("ganatomy.dissect.generators.pickles", "_Made"),
+        ("ganatomy.dissect.generators.inert_pickles", "Record"),
         ("a\nb", "\x1b[31mred\ud800"),
     ],
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,44 +25,12 @@ class LatentSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class NormalLatents:
-    """Independent N(0, 1) numbers of the given shape, from a counter-based generator keyed by (seed, index)."""
-
-    shape: tuple[int, ...]
-    seed: int = 0
-
-    def __call__(self, indices: Sequence[int]) -> Tensor:
-        rows = [
-            np.random.Generator(np.random.Philox(key=[self.seed, index])).standard_normal(self.shape, np.float32)
-            for index in indices
-        ]
-        return torch.from_numpy(np.stack(rows))
-
-    def seeded(self, seed: int) -> NormalLatents:
-        return replace(self, seed=seed)
-
-    def __str__(self) -> str:
-        return "normal:" + "x".join(map(str, self.shape))
-
-    @classmethod
-    def parse(cls, text: str) -> NormalLatents:
-        """`normal:512` or `normal:512x1x1`.
-
-        Raises:
-            UsageError: anything else.
-        """
-        found = re.fullmatch(r"normal:([1-9]\d*(?:x[1-9]\d*)*)", text)
-        if not found:
-            raise UsageError(f"--latent {text!r} is not understood; write normal:512, or normal:512x1x1 for a map.")
-        return cls(tuple(int(size) for size in found[1].split("x")))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where a generator's weights came from. What is not known is None."""
 
     file: str | None = None
+    entry: str | None = None  # of the file, where it holds more than the network
     url: str | None = None
     sha256: str | None = None
     licence: str | None = None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import re
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,12 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError, one_line
+from .architecture import some
 from .dcgan import refit
+from .entries import Entry, entries, fitting, folded, prefixed, unwrapped
+from .file_kinds import RESAVE, is_safetensors, other_kind
 from .kept_edits import take_kept
-
-# entries under which training scripts keep a generator's weights; averaged ones first
-WRAPPERS = ("g_ema", "G_ema", "g_running", "params_ema", "state_dict", "generator", "netG", "params", "G", "g")
-BESIDE = ("latent_avg",)  # tensors of the generator that stand beside them
+from .pickles import is_release, read_networks
+from .torch_files import read_inert
 
 
 def sha256(path: Path | str) -> str:
@@ -39,85 +38,58 @@ def sha256(path: Path | str) -> str:
 
 
 def load_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a file of `torch.save`, on the CPU.
-
-    Pickles are opened only as far as they hold tensors and plain containers; nothing in them is ever called. Of what a
-    training script saved, the generator's entry is taken: by its usual names, or as the only one that holds weights.
+    """The tensors of a checkpoint that holds one network, on the CPU.
 
     Raises:
         UsageError: there is no such file.
-        DissectError: the file is damaged, or holds something else than named tensors.
+        DissectError: the file is damaged, or holds no named tensors, or several networks.
     """
-    return _usual_entry(_read(Path(path)), Path(path))
+    found = read_entries(Path(path))
+    if len(found) > 1:
+        raise DissectError(
+            f"{path} holds several networks ({_names(found)}); write the one that is meant alone with "
+            "torch.save(module.state_dict(), path)."
+        )
+    return unwrapped(found[0].state)
 
 
-def _usual_entry(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """The weights in what a file holds, see `load_state_dict`."""
-    inner = next((content[wrapper] for wrapper in WRAPPERS if isinstance(content.get(wrapper), Mapping)), content)
-    if not inner:
-        raise DissectError(f"{path} holds no tensors; write the weights with torch.save(module.state_dict(), path).")
-    if inner is content and not all(isinstance(value, Tensor) for value in content.values()):
-        inside = {name: value for name, value in _state_dicts(content).items() if name}
-        if len(inside) > 1:
-            raise DissectError(
-                f"{path} holds several networks ({', '.join(inside)}); write the generator's weights alone with "
-                "torch.save(module.state_dict(), path)."
-            )
-        inner = next(iter(inside.values()), content)
-    state: dict[str, Tensor] = {}
-    for key, value in inner.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise DissectError(
-                f"{path} is not a state dict: its entry {key!r} ({type(value).__name__}) is not a tensor with a name; "
-                "write the generator's weights alone with torch.save(module.state_dict(), path)."
-            )
-        if value.is_complex() or value.is_meta or value.layout != torch.strided:
-            raise DissectError(
-                f"{path}: {key} is a complex, sparse or empty tensor; plain ones of real numbers are read."
-            )
-        state[key] = value
-    wrapped = all(key.startswith("module.") for key in state)  # by DataParallel
-    beside = {key: content[key] for key in BESIDE if inner is not content and isinstance(content.get(key), Tensor)}
-    return {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()} | beside
+def read_entries(path: Path) -> list[Entry]:
+    """The state dicts in a checkpoint, those that are likelier a generator's first.
 
-
-def _read(path: Path) -> Mapping[Any, Any]:
-    """What a checkpoint file holds.
+    Read are files of `torch.save`, .safetensors, and NVIDIA's release files. No code of theirs is run.
 
     Raises:
         UsageError: there is no such file.
-        DissectError: it cannot be read, or holds no mapping.
+        DissectError: it cannot be read, is something else than a checkpoint, or holds no named tensors.
     """
+    content = _read(path)
+    found = entries(content)
+    if not found:
+        raise DissectError(f"{path} holds a {type(content).__name__}, and no tensors that have names; {RESAVE}.")
+    return found
+
+
+def _read(path: Path) -> object:
     if not path.exists():
         raise UsageError(f"There is no file {path}; give the path of a checkpoint (.pth, .pt, .ckpt or .safetensors).")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the path of a checkpoint file inside it.")
     try:
-        content: object = load_file(path) if path.suffix.lower() == ".safetensors" else _load_pickle(path)
+        if other := other_kind(path):
+            raise DissectError(f"{path} is {other[0]}; {other[1]}.")
+        if is_safetensors(path):
+            return load_file(path)
+        if is_release(path):
+            return {name: network.state for name, network in read_networks(path).items()}
+        return _read_torch(path)
     except OSError as error:
         raise DissectError(f"{path} cannot be read ({error.strerror or error}).") from error
     except SafetensorError as error:
         raise DissectError(f"{path} is no intact safetensors file ({one_line(error)}); fetch it again.") from error
-    if not isinstance(content, Mapping):
-        raise DissectError(
-            f"{path} holds a {type(content).__name__}, not a state dict; write one with "
-            "torch.save(module.state_dict(), path)."
-        )
-    return content
 
 
-def _state_dicts(content: Mapping[Any, Any], name: str = "") -> dict[str, Mapping[str, Tensor]]:
-    """The mappings inside a mapping, or it itself, that hold tensors only, by their entries: `model.netG`."""
-    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
-        return {name: content}
-    found: dict[str, Mapping[str, Tensor]] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            found |= _state_dicts(value, f"{name}.{key}".removeprefix("."))
-    return found
-
-
-def _load_pickle(path: Path) -> object:
+def _read_torch(path: Path) -> object:
+    """What torch.save wrote; what its own safe reader refuses, such as whole modules, by the inert one."""
     try:
         with warnings.catch_warnings():  # about the pickle's protocol: what matters comes as an exception
             warnings.simplefilter("ignore")
@@ -125,30 +97,45 @@ def _load_pickle(path: Path) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it refers to {named[1]}" if named else "it holds more than tensors, or is damaged"
-        raise DissectError(
-            f"{path} is refused: {what}, and opening such a pickle could run code. Write the weights alone with "
-            "torch.save(module.state_dict(), path), or as .safetensors."
-        ) from error
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except pickle.UnpicklingError:
+        pass  # it holds more than tensors, or is damaged
+    except Exception as error:  # a damaged file can raise nearly anything
         raise DissectError(
             f"{path} is damaged or no PyTorch checkpoint ({one_line(error)}); fetch or save it again."
         ) from error
+    try:
+        return read_inert(path)
+    except Exception as error:  # likewise
+        raise DissectError(
+            f"{path} is damaged, or a pickle that torch.save did not write ({one_line(error)}); {RESAVE}."
+        ) from error
 
 
-def load_weights(module: nn.Module, path: Path | str) -> None:
+def load_weights(module: nn.Module, path: Path | str, entry: str | None = None) -> str:
     """Load a checkpoint into a module whose architecture is known; every key must fit.
 
     Of what a training script saved, the entry is taken whose keys are the module's, perhaps behind a prefix such as
-    `module.` or `netG.`. Upsampling layers that a repair replaced are replaced in the module too, see `dcgan.refit`.
+    `module.` or `netG.`: an averaged one first, then one that is called as generators are. Upsampling layers that a
+    repair replaced are replaced in the module too, see `dcgan.refit`.
+
+    Args:
+        entry: which entry of the file is meant, by its name.
+
+    Returns:
+        The name of the entry that was taken; empty if the file is nothing else.
 
     Raises:
-        DissectError: the file cannot be opened, or a key is missing, extra or misshapen.
+        UsageError: there is no such file or entry.
+        DissectError: the file cannot be opened, or a key is missing, extra or misshapen, or several entries fit.
     """
-    content = _read(Path(path))
-    state = _fitting(content, set(module.state_dict()), Path(path)) or _usual_entry(content, Path(path))
+    path = Path(path)
+    keys = set(module.state_dict())
+    there = read_entries(path)
+    if entry is not None:
+        there = [named_entry(there, entry, path)]
+    fits = fitting(there, lambda part: next((one for one in _spellings(part.state) if set(one) == keys), None))
+    taken = likeliest([part for part, _ in fits], path) if fits else there[0]
+    state = dict(next((state for part, state in fits if part is taken), unwrapped(taken.state)))
     kept = take_kept(state)
     refit(module, state)
     try:
@@ -156,32 +143,45 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     except RuntimeError as error:
         raise DissectError(f"The weights {path} do not fit the module ({one_line(error)}).") from error
     kept.attach(module)
+    return taken.name
 
 
-def _fitting(content: Mapping[Any, Any], keys: set[str], path: Path) -> dict[str, Tensor] | None:
-    """The state dict in a file that has just these keys, perhaps all behind one prefix; None if none has.
-
-    Of several, the averaged one is taken where an entry is called so, see `WRAPPERS`.
+def named_entry(found: Iterable[Entry], name: str, path: Path) -> Entry:
+    """The entry that is called so, or its part under that prefix.
 
     Raises:
-        DissectError: several fit, and none is called as an averaged or a usual one is.
+        UsageError: there is none.
     """
-    found: dict[str, dict[str, Tensor]] = {}
-    for entry, state in _state_dicts(content).items():
-        for prefix in sorted({prefix for key in state for prefix in _prefixes(key)}):
-            mine = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            if set(mine) == keys:
-                found[f"{entry}.{prefix}".strip(".")] = mine
-    usual = [name for wrapper in WRAPPERS for name in found if wrapper in name.split(".")]
-    if len(found) > 1 and not usual:
+    found = list(found)
+    parts = [part for one in found for part in prefixed(one)]
+    exact = next((part for part in parts if part.name == name), None)
+    if exact is None:
+        raise UsageError(f"--entry {name}: {path} has no such entry; there are {_names(found)}.")
+    return exact
+
+
+def likeliest(fits: list[Entry], path: Path) -> Entry:
+    """Of entries that fit, an averaged one before one that is called as generators are, before others.
+
+    Raises:
+        DissectError: several are as likely.
+    """
+    best = min(one.rank for one in fits)
+    first = list({one.name: one for one in fits if one.rank == best}.values())
+    if len(first) > 1:
         raise DissectError(
-            f"{path} holds several networks that fit ({', '.join(found)}); write the one that is meant alone with "
-            "torch.save(module.state_dict(), path)."
+            f"{path} holds several networks that fit ({_names(first)}); choose one by --entry {first[0].name}."
         )
-    return found[usual[0]] if usual else next(iter(found.values()), None)
+    return first[0]
 
 
-def _prefixes(key: str) -> list[str]:
-    """`a.b.weight` -> "", "a.", "a.b."."""
-    parts = key.split(".")
-    return [".".join([*parts[:count], ""]) if count else "" for count in range(len(parts))]
+def _spellings(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """As the file has it, without what wrappers put into the names, and with norms of weights worked in."""
+    yield state
+    plain = unwrapped(state)
+    yield plain
+    yield folded(plain)
+
+
+def _names(found: Iterable[Entry]) -> str:
+    return some((one.name or "the file itself" for one in found), 12)

@@ -218,6 +218,7 @@ def infer(state: Mapping[str, Tensor]) -> DCGAN:
             tensor.shape[2] != tensor.shape[3]
             or not tensor.numel()
             or (place == 0 and (resize or tensor.shape[2] != 4))
+            or (place > 0 and not resize and tensor.shape[2] < STRIDE)
         ):
             raise DissectError(
                 f"key main.{place}.weight has shape {shape(tensor)}; expected {'4×4' if place == 0 else 'square'} "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,9 +15,11 @@ from ...hooks.factory import call_factory, parse_arguments
 from ...hooks.layers import layer_shapes
 from ...hooks.tap import Tap
 from ..model_spec import ModelSpec
-from .base import Generator, LatentSource, NormalLatents
+from .base import Generator, LatentSource
 from .checkpoints import load_weights, sha256
-from .sources import FolderImages, NoiseImages
+from .labels import embedding_of, give_labels, needed_inputs
+from .latents import DrawnLatents, NormalLatents, parse_latents
+from .sources import ClassLatents, FolderImages, NoiseImages
 
 LOOKED_AT, FEW = 8, 2  # samples by which an output range is measured; of networks that take images
 USED = 2 / 3  # of its output range that a generator uses at least
@@ -36,19 +39,23 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
         UsageError: there is no such module or name, or an option does not fit.
         DissectError: the user's code failed or returned something else, or the weights do not fit.
     """
-    for option in ("label", "truncation", "noise"):
+    for option in ("truncation", "noise", "assumed"):
         if getattr(spec, option) is not None:
             raise UsageError(
-                f"--{option} does not go with code of your own; let a function return a Generator that does it."
+                f"--{option.replace('assumed', 'as')} does not go with code of your own; let a function return a "
+                "Generator that does it."
             )
     if spec.latent is not None and spec.inputs is not None:
         raise UsageError("--latent and --inputs exclude each other: a model takes latents or images.")
     if spec.latent is not None and spec.input_range is not None:
         raise UsageError("--input-range is about images that go in, and --latent says that latents do; leave one out.")
+    if spec.entry is not None and spec.weights is None:
+        raise UsageError(f"--entry {spec.entry} is of a checkpoint; name it by --weights.")
+    entry = None
     made = call_factory(spec.model, parse_arguments(spec.args))
     if isinstance(made, nn.Module):
         if spec.weights is not None:
-            load_weights(made, spec.weights)
+            entry = load_weights(made, spec.weights, spec.entry)
         elif type(made).__name__ == spec.model.rpartition(":")[2] and any(True for _ in made.parameters()):
             warnings.warn(
                 f"{spec.model} is a class, and no --weights are given: its weights are what its code sets: random "
@@ -59,7 +66,7 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
         source = folder_images(spec) if spec.inputs is not None else _latents(made, spec, placeholder)
         generator = as_generator(made, source=source, output_range=spec.output_range, name=_name(spec))
     elif isinstance(made, Generator):
-        for option in ("latent", "inputs", "output_range", "input_range"):
+        for option in ("latent", "label", "inputs", "output_range", "input_range"):
             if getattr(spec, option) is not None:
                 raise UsageError(
                     f"--{option.replace('_', '-')} does not go with --model {spec.model}: its Generator brings its "
@@ -67,7 +74,7 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
                 )
         generator = made
         if spec.weights is not None:
-            load_weights(generator.module, spec.weights)
+            entry = load_weights(generator.module, spec.weights, spec.entry)
     else:
         raise DissectError(
             f"Model {spec.model} made an object of type {type(made).__name__}; needed is a torch.nn.Module or a "
@@ -76,7 +83,7 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
     generator = replace(generator, spec=spec)
     if spec.weights is None:
         return generator
-    known = replace(generator.provenance, file=spec.weights, sha256=sha256(spec.weights), url=None)
+    known = replace(generator.provenance, file=spec.weights, entry=entry or None, sha256=sha256(spec.weights), url=None)
     return replace(generator, provenance=known)
 
 
@@ -132,22 +139,31 @@ def folder_images(
     )
 
 
-def fitting_latents(module: nn.Module, latent: str | None = None) -> NormalLatents:
+def fitting_latents(module: nn.Module, latent: str | None = None, label: int | None = None) -> LatentSource:
     """Latents on which a module returns images, found by trying: of the size z as (N, z), then as (N, z, 1, 1).
 
+    A module whose forward also takes labels gets them by a hook: of every class alike if it has one embedding of
+    classes, else the class that is asked for.
+
     Args:
-        latent: `normal:z` says the size, `normal:zx1x1` the whole shape; None takes the sizes that the module's first
-            layers take in.
+        latent: `normal:z` says the size, `normal:zx1x1` the whole shape, see `parse_latents`; None takes normal ones of
+            the sizes that the module's first layers take in.
+        label: the class to draw, of a module whose forward takes labels.
 
     Raises:
         UsageError: the module returns no images on any; the message says why.
     """
+    needed = needed_inputs(module)
+    if len(needed) == 2:
+        return _labelled(module, needed, latent, label)
+    if label is not None:
+        raise UsageError(f"--label {label}: {type(module).__name__} takes no labels; leave it out.")
     failures: list[str] = []
-    for shape in _shapes(module, latent):
-        trouble = _trouble(module, NormalLatents(shape)([0, 1]))
+    for source in _sources(module, latent):
+        trouble = _trouble(module, source([0, 1]))
         if not trouble:
-            return NormalLatents(shape)
-        failures.append(f"{'×'.join(map(str, ('N', *shape)))}: {trouble}")
+            return source
+        failures.append(f"{'×'.join(map(str, ('N', *source.shape)))}: {trouble}")
     if latent is None and not _trouble(module, torch.zeros(2, 3, 64, 64)):
         raise UsageError("The network takes images; give them by --inputs FOLDER.")
     asked = (
@@ -156,13 +172,45 @@ def fitting_latents(module: nn.Module, latent: str | None = None) -> NormalLaten
     tried = f" ({'; '.join(failures)})" if failures else ""
     raise UsageError(
         f"{asked}{tried}. Say what it takes, such as --latent normal:128 or normal:128x1x1, or give images by --inputs "
-        "FOLDER; a network that takes more, such as a class, needs a function that wraps it."
+        "FOLDER; a network that takes more needs a function that wraps it."
+    )
+
+
+def _labelled(module: nn.Module, needed: Sequence[str], latent: str | None, label: int | None) -> LatentSource:
+    embedding = embedding_of(module)
+    takes = f"{type(module).__name__}.forward takes {' and '.join(needed)}"
+    if embedding is None and label is None:
+        raise UsageError(
+            f"{takes}: say which class to draw, e.g. --label 3. If labels are no numbers of classes, give a function "
+            "that returns a module with one input, which adds them."
+        )
+    if embedding is not None and label is not None and not 0 <= label < embedding.num_embeddings:
+        raise UsageError(f"--label {label}: it has classes 0 to {embedding.num_embeddings - 1}.")
+    failures: list[str] = []
+    for source in _sources(module, latent, embedding.embedding_dim if embedding is not None else 0):
+        if embedding is None:
+            beside = torch.full((2,), int(label or 0))
+            trouble = _trouble(module, source([0, 1]), beside)
+            if not trouble:
+                give_labels(module, shape=source.shape, label=label)
+                return source
+        else:
+            trouble = _trouble(module, source([0, 1]), torch.tensor([0, embedding.num_embeddings - 1]))
+            if not trouble:
+                classes = embedding.num_embeddings
+                give_labels(module, shape=source.shape, classes=classes)
+                flat = source.shaped((math.prod(source.shape),))
+                return ClassLatents(flat.shape[0], classes, label, law=flat)
+        failures.append(f"{'×'.join(map(str, ('N', *source.shape)))}: {trouble}")
+    raise UsageError(
+        f"{takes}, and fails on labels by number ({'; '.join(failures)}). Say what the first one is, such as --latent "
+        "normal:100, or give a function that returns a module with one input, which adds the labels."
     )
 
 
 def _latents(module: nn.Module, spec: ModelSpec, placeholder: bool) -> LatentSource:
     try:
-        return fitting_latents(module, spec.latent)
+        return fitting_latents(module, spec.latent, spec.label)
     except UsageError:
         noise = NoiseImages(value_range=spec.input_range or SIGNED)
         if not placeholder or spec.latent is not None or _trouble(module, noise([0])):
@@ -170,10 +218,13 @@ def _latents(module: nn.Module, spec: ModelSpec, placeholder: bool) -> LatentSou
         return noise
 
 
-def _shapes(module: nn.Module, latent: str | None) -> Iterator[tuple[int, ...]]:
+def _sources(module: nn.Module, latent: str | None, beside: int = 0) -> Iterator[DrawnLatents]:
+    """Latents to try; `beside`: numbers that a class's embedding adds to them."""
     if latent is not None:
-        shape = NormalLatents.parse(latent).shape
-        yield from (shape,) if len(shape) > 1 else (shape, (*shape, 1, 1))
+        source = parse_latents(latent)
+        yield source
+        if len(source.shape) == 1:
+            yield source.shaped((*source.shape, 1, 1))
         return
     sizes: list[int] = []
     for layer in module.modules():
@@ -181,18 +232,20 @@ def _shapes(module: nn.Module, latent: str | None) -> Iterator[tuple[int, ...]]:
             size = getattr(layer, attribute, None)
             if isinstance(size, int) and size not in (*sizes, *IMAGES):
                 sizes.append(size)
-    for size in sizes[:2]:
-        yield from ((size,), (size, 1, 1))
+    smaller = [size - beside for size in sizes[:2] if beside and size > beside]
+    for size in (*smaller, *sizes[:2]):
+        yield NormalLatents((size,))
+        yield NormalLatents((size, 1, 1))
 
 
-def _trouble(module: nn.Module, latents: Tensor) -> str:
-    """Why a module returns no images on these latents (2, …); empty if it does."""
+def _trouble(module: nn.Module, latents: Tensor, labels: Tensor | None = None) -> str:
+    """Why a module returns no images on these latents (2, …), and labels; empty if it does."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            out = module(latents.to(device))
+            out = module(latents.to(device), *(() if labels is None else (labels.to(device),)))
     except Exception as error:  # whatever the user's network raises
         return one_line(error)[:160]
     finally:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from ...hooks.errors import DissectError, UsageError, one_line
+from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ..model_spec import DIFFUSERS, ModelSpec
 from . import biggan, biggan_deep, dcgan, pix2pix, progan, stylegan, stylegan2
 from .architecture import Architecture, some
-from .base import Generator, LatentSource, NormalLatents, Provenance
-from .checkpoints import load_state_dict, load_weights, sha256
+from .base import Generator, LatentSource, Provenance
+from .batch_statistics import fingerprint_of
+from .chains.network import Chain
+from .chains.rebuild import rebuild
+from .chains.search import reading
+from .checkpoints import likeliest, load_weights, named_entry, read_entries, sha256
 from .diffusers_models import SUBFOLDERS, Decoder, open_diffusers
+from .entries import DRAWS, Entry, fitting, unwrapped
 from .factory import folder_images
 from .kept_edits import take_kept
-from .pickles import read_networks
+from .latents import NormalLatents, parse_latents
+from .pickles import is_release, read_networks
 from .sources import ClassLatents, Encoded, NoiseImages
 from .spandrel_models import INNER, open_spandrel
 from .style_based import NOISES, StyleBased
 
-ZIP = b"PK\x03\x04"  # how files of torch.save begin
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # and old ones
 FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
     "progan": progan.infer,
     "dcgan": dcgan.infer,
@@ -32,6 +39,15 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
     "biggan_deep": biggan_deep.infer,
     "pix2pix": pix2pix.infer,
 }
+
+KNOWN_ELSEWHERE = {
+    r"synthesis\.L\d+_\d+_\d+\.": "It is a StyleGAN3, which is not supported yet.",
+    r"(?:.*\.)?transformer\.|.*\.attn\.": "It is a transformer, which is not supported.",
+}
+CHECKED = 128  # samples on which a DCGAN's norms are checked
+LEAST_LIKELY = 3  # rank of entries that are called as discriminators are
+PLAIN = "plain chain"
+NOTHING_ALIKE = "no key is like"  # how the families begin to say so
 
 
 def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, placeholder: bool = False) -> Generator:
@@ -43,19 +59,26 @@ def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, p
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(str(spec))
     path = file or Path(spec.model)
-    state = read_release(path) if _is_release(path) else load_state_dict(path)
-    kept = take_kept(state)
-    module = recognised(state, path)
-    kept.attach(module)
+    found = recognised(path, spec, known=file is not None)
+    module = found.module
+    kept = spec
+    if isinstance(module, Chain):
+        _check_decided(module, path, spec, placeholder)
+        kept = replace(spec, assumed=module.plan.text(), latent=None)  # so that it is the same when it is opened again
+    elif spec.assumed is not None or spec.latent is not None:
+        option = "--as" if spec.assumed is not None else "--latent"
+        raise UsageError(f"{option} does not go with {path}, a {module.family} whose weights tell all; leave it out.")
     return Generator(
         module=module,
         name=path.stem,
         source=source_of(module, spec, placeholder=placeholder),
         layers=module.layers,
         output_range=spec.output_range or module.output_range,
-        provenance=Provenance(file=str(path), sha256=sha256(path), citation=module.citation),
-        spec=spec,
-        recognised=f"{module.family}: all {len(state)} tensors, such as {some(state, 2)}, have its names and shapes",
+        provenance=Provenance(
+            file=str(path), entry=found.entry.name or None, sha256=sha256(path), citation=module.citation
+        ),
+        spec=kept,
+        recognised=found.said,
     )
 
 
@@ -69,7 +92,7 @@ def open_decoder(spec: ModelSpec) -> Generator:
     name = spec.model.removeprefix(DIFFUSERS)
     module = open_diffusers(name)
     if spec.weights is not None:  # of a repair
-        load_weights(module, spec.weights)
+        load_weights(module, spec.weights, spec.entry)
     return Generator(
         module=module,
         name=_decoder_name(name),
@@ -88,56 +111,181 @@ def _decoder_name(name: str) -> str:
     return path.parent.name if path.name in SUBFOLDERS else path.name
 
 
-def _is_release(path: Path) -> bool:
-    """Whether a .pkl is NVIDIA's, rather than a file of `torch.save` of that name."""
-    if path.suffix.lower() != ".pkl" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(len(LEGACY))
-    return not start.startswith(ZIP) and start != LEGACY
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """A network that was recognised by its weights.
+
+    Attributes:
+        module: the network, with its weights.
+        entry: where in the file they are.
+        others: entries that fit too.
+    """
+
+    module: Architecture
+    entry: Entry
+    others: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The family and why, in words."""
+        state = self.entry.state
+        found = f"{self.module.family}: all {len(state)} tensors, such as {some(state, 2)}, have its names and shapes"
+        if isinstance(self.module, Chain):
+            found = f"{self.module.family}, rebuilt from {len(state)} tensors, such as {some(state, 2)}"
+        others = f" (others that fit: {', '.join(self.others)}; choose by --entry)" if self.others else ""
+        return f"{found}; taken from the entry {self.entry.name}{others}" if self.entry.name else f"{found}{others}"
 
 
-def read_release(path: Path) -> dict[str, Tensor]:
+def recognised(path: Path, spec: ModelSpec, *, known: bool = False) -> Recognised:
+    """The network that a checkpoint's weights belong to.
+
+    Of several that fit, an averaged one is taken before one that is called as generators are, before others.
+
+    Args:
+        path: the file.
+        spec: which entry of the file is meant; None takes the likeliest of those that fit. And what is assumed of a
+            plain chain.
+        known: the file is one of ours, which needs no check by its norms.
+
+    Raises:
+        UsageError: there is no such file or entry.
+        DissectError: none is of a family known, or several are as likely.
+    """
+    there = _release_entries(path) or read_entries(path)
+    if spec.entry is not None:
+        there = [named_entry(there, spec.entry, path)]
+    misfits: dict[str, dict[str, str]] = {}
+    names = {one.name for one in there}
+    fits = fitting(there, lambda part: _of_a_family(part, misfits if part.name in names else {}))
+    if not fits or (not known and any(_doubtful(module) for _, module in fits)):
+        fits = fitting(there, lambda part: _chain(part, spec, misfits, part.name in names)) or fits
+    if not fits:
+        raise _unknown(path, there, misfits)
+    best = likeliest([part for part, _ in fits], path)
+    return Recognised(
+        module=next(module for part, module in fits if part is best),
+        entry=best,
+        others=tuple(part.name or "the file itself" for part, _ in fits if part is not best),
+    )
+
+
+def _release_entries(path: Path) -> list[Entry]:
     """The averaged generator of one of NVIDIA's release files, as a state dict that says all there is to it.
 
     Raises:
         DissectError: it is refused, damaged, holds no generator, or one with options that are not known here.
     """
+    if not path.is_file() or not is_release(path):
+        return []
     networks = read_networks(path)
-    found = networks.get("G_ema") or networks.get("G")
-    if found is None:
+    name = next((one for one in ("G_ema", "G") if one in networks), None)
+    if name is None:
         raise DissectError(f"{path} holds no G_ema and no G; it has {some(networks, 4) or 'no network'}.")
     try:
-        return stylegan2.completed(dict(found.state), found.options)
+        completed = stylegan2.completed(dict(networks[name].state), networks[name].options)
     except DissectError as error:
         raise DissectError(f"{path} cannot be used: {error}") from error
+    return [Entry(name=name, state=completed)]
 
 
-def recognised(state: Mapping[str, Tensor], path: Path | str) -> Architecture:
-    """The network that these weights belong to.
-
-    Raises:
-        DissectError: it is none of the families known; the message says why each does not fit.
-    """
-    misfits: dict[str, str] = {}
+def _of_a_family(entry: Entry, misfits: dict[str, dict[str, str]]) -> Architecture | None:
+    """The network of an entry with what a repair kept beside it; None if no family fits, with the reasons by family."""
+    state = unwrapped(entry.state)
+    reasons = misfits.setdefault(entry.name, {})
+    kept = take_kept(state)
+    module: Architecture | None = None
     for family, infer in FAMILIES.items():
         try:
-            return infer(state)
+            module = infer(state)
+            break
         except DissectError as error:
-            misfits[family] = str(error)
+            reasons[family] = str(error)
         except Exception as error:  # whatever sizes that make no sense lead to
-            misfits[family] = f"its tensors make no network ({one_line(error)})."
+            reasons[family] = f"its tensors make no network ({one_line(error)})."
+    if module is None and entry.rank < LEAST_LIKELY:
+        try:
+            ours = all(key.startswith(f"{INNER}.") for key in state)  # as we save it
+            module = open_spandrel({key.removeprefix(f"{INNER}.") if ours else key: one for key, one in state.items()})
+        except DissectError as error:
+            reasons["spandrel"] = str(error)
+    if module is not None:
+        kept.attach(module)
+    return module
+
+
+def _doubtful(module: Architecture) -> bool:
+    """Whether a DCGAN, whose strides and latents are not in its file, contradicts what its batch norms remember."""
+    if not isinstance(module, dcgan.DCGAN):
+        return False
+    found = fingerprint_of(module, module, NormalLatents((module.latent,)), samples=CHECKED)
+    return found.reproduced is False
+
+
+def _chain(entry: Entry, spec: ModelSpec, misfits: dict[str, dict[str, str]], whole: bool) -> Chain | None:
+    """The plain chain of an entry; None if it makes none. Of parts, only those are tried that are called generators."""
+    if entry.rank == LEAST_LIKELY or not (whole or DRAWS.search(entry.name.lower())):
+        return None
+    state = unwrapped(entry.state)
+    kept = take_kept(state)
     try:
-        ours = all(key.startswith(f"{INNER}.") for key in state)  # as we save it
-        return open_spandrel({key.removeprefix(f"{INNER}.") if ours else key: value for key, value in state.items()})
+        module = rebuild(state, spec.assumed, spec.latent)
+    except UsageError:
+        raise
     except DissectError as error:
-        misfits["spandrel"] = str(error)
-    near = sorted(misfits, key=lambda name: (name == "spandrel", misfits[name].startswith("no key is like")))
-    raise DissectError(
-        f"{path} is no generator that can be recognised by its weights. The file's first keys: {some(state, 4)}. Tried "
-        + " ".join(f"{family}: {misfits[family]}" for family in near)
-        + " For another architecture give your code as the model, --model file.py:Name, and this file as --weights."
+        misfits.setdefault(entry.name, {})[PLAIN] = str(error)
+        return None
+    kept.attach(module)
+    return module
+
+
+def _check_decided(module: Chain, path: Path, spec: ModelSpec, placeholder: bool) -> None:
+    """Say what is assumed of a plain chain; refuse one of which nothing in the file speaks for any reading.
+
+    Raises:
+        UsageError: it has no batch norms to decide, and nothing is chosen by --as.
+    """
+    found = module.found
+    if found is None or placeholder:
+        return
+    if not found.agreements and found.others and spec.assumed is None:
+        raise UsageError(
+            f"{path} is a plain chain without batch norms that could tell its activations and latents. Look at what "
+            f"the candidates draw (dissect inspect --model {path}), and choose, e.g. --as {reading(module.plan)}."
+        )
+    others = " or ".join(reading(plan) for plan in found.others[:4])
+    warnings.warn(
+        f"{path} was rebuilt from its weights; nothing in it tells {'; '.join(module.plan.assumed)}."
+        + (f" As well may fit: --as {others}." if others else ""),
+        DissectWarning,
+        stacklevel=4,
     )
+
+
+def _unknown(path: Path, there: list[Entry], misfits: dict[str, dict[str, str]]) -> DissectError:
+    """What is said of a file in which no family fits: what would work, and what it is like; all reasons behind it."""
+    first = there[0]
+    reasons = misfits.get(first.name, {})
+    alike = [
+        name for name in reasons if not reasons[name].startswith(NOTHING_ALIKE) and name not in ("spandrel", PLAIN)
+    ]
+    near = alike[0] if alike else PLAIN if PLAIN in reasons else None
+    like = f" It is like a {near}, but {reasons[near].rstrip('.')}." if near else ""
+    named = other_family(first.state)
+    which = named or f"No known family fits the keys ({some(first.state, 3)})."
+    error = DissectError(
+        f"{path} is no generator that its weights tell. Give the class that wrote it: dissect inspect --model "
+        f"train.py:Generator --weights {path} --latent normal:100. {which}{like}"
+    )
+    error.__cause__ = DissectError(" ".join(f"{family}: {reason}" for family, reason in reasons.items()))
+    return error
+
+
+def other_family(state: Mapping[str, Tensor]) -> str:
+    """What is said of weights whose layout is known, and cannot be opened; empty if it is not known."""
+    for spelt, said in KNOWN_ELSEWHERE.items():
+        if any(re.match(spelt, key) for key in state):
+            return said
+    return ""
 
 
 def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = False) -> LatentSource:
@@ -169,6 +317,9 @@ def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = Fals
             )
         if isinstance(module, (StyleBased, biggan_deep.BigGANDeep)):
             module.truncation = spec.truncation
+    if isinstance(module, Chain):
+        law = parse_latents(module.plan.latent)
+        return ClassLatents(module.latent, module.classes, spec.label, law=law) if module.classes else law
     if isinstance(module, StyleBased) and spec.noise is not None:
         if spec.noise not in NOISES:
             raise UsageError(f"--noise {spec.noise!r} is not known; there are {', '.join(NOISES)}.")

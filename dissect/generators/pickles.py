@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import re
 import struct
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
 
 import torch
 from torch import Tensor
 
 from ...hooks.errors import DissectError, one_line
+from .inert_pickles import InertReader, Record, RefusedName, check_opcodes, entries_of, is_layer, tensors_of
+from .torch_files import LEGACY
 
 NETWORKS = ("G", "D", "G_ema")
 
-_DICTS = ("collections.OrderedDict", "dnnlib.util.EasyDict")
 _PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 _SCALARS = {"b1": "<?", "f2": "<e", "f4": "<f", "f8": "<d", "i4": "<i", "i8": "<q"}  # numpy's codes and struct's
 _NUMPY = {"multiarray": ("_reconstruct", "scalar"), "numeric": ("_frombuffer",)}
@@ -41,7 +39,6 @@ _ADMITTED = {
     "numpy": ("dtype", "ndarray"),
     **{f"numpy.{core}.{part}": names for core in ("core", "_core") for part, names in _NUMPY.items()},
 }
-_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how a legacy file of torch.save begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,37 +56,20 @@ class Persistent:
     state: dict[str, Tensor]
 
 
-class _Refused(Exception):
-    """The file refers to this name."""
+class _Reader(InertReader):
+    def admits(self, module: str, name: str) -> bool:
+        return name in _ADMITTED.get(module, ()) or is_layer(module, name)
 
 
-class _Made:
-    """What calling a name of the file makes: a record of what it was given, whatever that is."""
+def is_release(path: Path) -> bool:
+    """Whether it is a pickle that torch.save did not write, as NVIDIA's files are.
 
-    __slots__ = ("args", "entries", "state")
-    source: str
-    args: tuple[object, ...]
-    entries: dict[object, object]
-    state: object
-
-    def __new__(cls, *args: object) -> Self:
-        made = super().__new__(cls)
-        made.args, made.entries, made.state = args, {}, None
-        return made
-
-    def __setitem__(self, key: object, value: object) -> None:
-        self.entries[key] = value
-
-    def __setstate__(self, state: object) -> None:  # without it pickle would set attributes, of the class too
-        self.state = state
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str, /) -> type[_Made]:
-        layer = re.fullmatch(r"torch\.nn\.modules\.[a-z0-9_]+", module) and name.isidentifier()
-        if name not in _ADMITTED.get(module, ()) and not layer:
-            raise _Refused(f"{module}.{name}")
-        return type("_Made", (_Made,), {"source": f"{module}.{name}"})  # anew for every file
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(LEGACY))
+    return start[:1] == b"\x80" and start != LEGACY
 
 
 def read_networks(path: Path) -> dict[str, Persistent]:
@@ -101,16 +81,16 @@ def read_networks(path: Path) -> dict[str, Persistent]:
     """
     try:
         with path.open("rb") as file:
-            _check_opcodes(file)
-            content = _entries(_Reader(file).load())
+            check_opcodes(file)
+            content = entries_of(_Reader(file).load())
         networks = {
             key: _network(made)
             for key in NETWORKS
-            if isinstance(made := content.get(key), _Made) and made.source == _PERSISTENT
+            if isinstance(made := content.get(key), Record) and made.source == _PERSISTENT
         }
     except OSError as error:
         raise DissectError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except _Refused as error:
+    except RefusedName as error:
         name = ascii(str(error)[:100])[1:-1]  # no line breaks, no control characters
         if name == "dnnlib.tflib.network.Network":
             raise DissectError(
@@ -130,65 +110,27 @@ def read_networks(path: Path) -> dict[str, Persistent]:
     return networks
 
 
-def _check_opcodes(file: BinaryIO) -> None:
-    """Refuse what pickle does without asking the reader.
-
-    An extension code that this process has met before stands for its object, and find_class never hears of it. And a
-    memo index makes room for all smaller ones, so one that is damaged could ask for tens of gigabytes.
-    """
-    for opcode, value, place in pickletools.genops(file):
-        match opcode.name, value, place:
-            case "EXT1" | "EXT2" | "EXT4", code, _:
-                raise _Refused(f"extension {code}")
-            case "PUT" | "BINPUT" | "LONG_BINPUT", int(index), int(passed) if index > passed:
-                raise ValueError(f"memo index {index} after {passed} bytes")
-    file.seek(0)
-
-
-def _network(made: _Made) -> Persistent:
-    match _entries(made.args[0])["class_name"], _plain(_contents(made)["_init_kwargs"], "_init_kwargs"):
+def _network(made: Record) -> Persistent:
+    match entries_of(made.args[0])["class_name"], _plain(_contents(made)["_init_kwargs"], "_init_kwargs"):
         case str(class_name), dict(options):
-            return Persistent(class_name=class_name, options=options, state=dict(_tensors(made)))
+            return Persistent(
+                class_name=class_name, options=options, state=dict(tensors_of(_contents(made), _tensor, _contents))
+            )
     raise TypeError("the name or the options of a class are missing")
 
 
 def _contents(module: object) -> dict[object, object]:
     """The `__dict__` of a module: what a persistent one was called with, what was set in one of torch.nn."""
-    if not isinstance(module, _Made):
+    if not isinstance(module, Record):
         raise TypeError(f"a {type(module).__name__} stands in a module's place")
-    return _entries(_entries(module.args[0])["state"] if module.source == _PERSISTENT else module.state)
-
-
-def _entries(value: object) -> dict[object, object]:
-    """The entries of a dict of any class."""
-    if isinstance(value, _Made) and value.source in _DICTS:
-        return value.entries
-    if not isinstance(value, dict):
-        raise TypeError(f"a {getattr(value, 'source', type(value).__name__)} stands in a dict's place")
-    return value
-
-
-def _tensors(module: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The state dict of a module, in the order of torch."""
-    inside = _contents(module)
-    passing = inside.get("_non_persistent_buffers_set", ())  # protocol 3 has no sets of its own
-    passing = passing.args[0] if isinstance(passing, _Made) else passing
-    if not isinstance(passing, (set, list, tuple)):
-        raise TypeError("the names of the non-persistent buffers are missing")
-    buffers = {name: value for name, value in _entries(inside["_buffers"]).items() if name not in passing}
-    for name, value in (_entries(inside["_parameters"]) | buffers).items():
-        if value is not None:
-            yield f"{prefix}{name}", _tensor(value)
-    for name, child in _entries(inside["_modules"]).items():
-        if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.")
+    return entries_of(entries_of(module.args[0])["state"] if module.source == _PERSISTENT else module.state)
 
 
 def _tensor(value: object) -> Tensor:
     match value:
-        case _Made(source="torch._utils._rebuild_parameter", args=(data, *_)):
+        case Record(source="torch._utils._rebuild_parameter", args=(data, *_)):
             return _tensor(data)
-        case _Made(source="torch._utils._rebuild_tensor_v2", args=(data, int(start), tuple(size), tuple(steps), *_)):
+        case Record(source="torch._utils._rebuild_tensor_v2", args=(data, int(start), tuple(size), tuple(steps), *_)):
             # as_strided checks the bounds; set_ with a size would enlarge a storage that is too small for it
             return _storage(data).as_strided(size, steps, start)
     raise TypeError(f"a {getattr(value, 'source', type(value).__name__)} stands in a tensor's place")
@@ -197,14 +139,14 @@ def _tensor(value: object) -> Tensor:
 def _storage(value: object) -> Tensor:
     """A storage as a tensor of one axis: a file of torch.save inside the file."""
     match value:
-        case _Made(source="torch.storage._load_from_bytes", args=(bytes(data),)) if data.startswith(_LEGACY):
+        case Record(source="torch.storage._load_from_bytes", args=(bytes(data),)) if data.startswith(LEGACY):
             try:
                 with warnings.catch_warnings():  # about the pickle's protocol: what matters comes as an exception
                     warnings.simplefilter("ignore")
                     storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 if named := re.search(r"GLOBAL (\S+)", str(error)):
-                    raise _Refused(named[1]) from error
+                    raise RefusedName(named[1]) from error
                 raise TypeError("the numbers of a tensor are no storage") from error  # torch's own advice is unsafe
             if isinstance(storage, torch.TypedStorage):
                 return torch.empty(0, dtype=storage.dtype).set_(storage)
@@ -218,11 +160,11 @@ def _plain(value: object, place: str) -> object:
             return value
         case list() | tuple():
             return type(value)(_plain(item, place) for item in value)
-        case dict() | _Made(source="collections.OrderedDict" | "dnnlib.util.EasyDict"):
-            return {str(key): _plain(item, f"{place}[{key!r}]") for key, item in _entries(value).items()}
-        case _Made(
+        case dict() | Record(source="collections.OrderedDict" | "dnnlib.util.EasyDict"):
+            return {str(key): _plain(item, f"{place}[{key!r}]") for key, item in entries_of(value).items()}
+        case Record(
             source="numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar",
-            args=(_Made(source="numpy.dtype", args=(str(code), *_)), bytes(data)),
+            args=(Record(source="numpy.dtype", args=(str(code), *_)), bytes(data)),
         ) if code in _SCALARS:
             return struct.unpack(_SCALARS[code], data)[0]
     raise TypeError(f"{place} is a {getattr(value, 'source', type(value).__name__)}, not a plain value")

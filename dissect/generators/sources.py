@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...hooks.errors import DissectWarning, UsageError
 from ..images.reader import FALLEN, image_size, list_images, read_image
+from .latents import DrawnLatents
 
 CUT = 2.0  # standard deviations beyond which truncated latents do not go (Brock et al. 2019, section 3.1)
 
@@ -32,6 +33,7 @@ class ClassLatents:
         label: the class of every sample; None draws each class as often.
         truncation: ψ of the truncated normal (Brock et al. 2019): numbers within ±2, times ψ. None does not truncate.
         seed: of latents and classes.
+        law: of the latents, if they are not normal.
     """
 
     size: int
@@ -39,6 +41,7 @@ class ClassLatents:
     label: int | None = None
     truncation: float | None = None
     seed: int = 0
+    law: DrawnLatents | None = None
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         found = np.zeros((len(indices), self.size + self.classes), np.float32)
@@ -50,6 +53,8 @@ class ClassLatents:
         return torch.from_numpy(found)
 
     def _numbers(self, random: np.random.Generator) -> NDArray[np.floating]:
+        if self.law is not None:
+            return self.law.row(random)
         if self.truncation is None:
             return random.standard_normal(self.size, np.float32)
         share = random.uniform(ndtr(-CUT), ndtr(CUT), self.size)
@@ -61,7 +66,7 @@ class ClassLatents:
     def __str__(self) -> str:
         label = "all" if self.label is None else self.label
         cut = "" if self.truncation is None else f" truncated at {self.truncation:g}"
-        return f"normal:{self.size}{cut} and class {label} of {self.classes}"
+        return f"{self.law or f'normal:{self.size}'}{cut} and class {label} of {self.classes}"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ EMBEDDED = "progan_scenes"  # the model that needs no network
 SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".safetensors")
 PUBLIC_LATENT = 512  # of the public progressive GANs
 WIDTHS = {256: (512, 512, 512, 256, 128, 64, 32), 1024: (512, 512, 512, 512, 256, 128, 64, 32, 16)}
+SPELT = {"args": "arg", "assumed": "as"}  # fields of a ModelSpec, as options of the command
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 18
 
@@ -315,11 +316,11 @@ def load_generator(
     spec = spec if row else spec.from_anywhere()
     decoder = spec.model.startswith(DIFFUSERS)
     if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
-        for option in ("latent", "args") if decoder else ("weights", "latent", "args"):
+        for option in ("latent", "assumed", "args") if decoder else ("weights", "args"):
             if getattr(spec, option):
                 raise UsageError(
-                    f"--{option.replace('args', 'arg')} does not go with --model {spec.model}, which needs none; leave "
-                    "it out, or give code of your own (file.py:Name) as the model."
+                    f"--{SPELT.get(option, option)} does not go with --model {spec.model}, which needs none; leave it "
+                    "out, or give code of your own (file.py:Name) as the model."
                 )
         file = fetch(row, quiet=quiet) if row else None
         generator = open_decoder(spec) if decoder else open_checkpoint(spec, file, placeholder=placeholder)

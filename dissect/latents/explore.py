@@ -20,13 +20,13 @@ from safetensors.torch import save
 
 from ...hooks.errors import UsageError
 from ..folders import holds, written
+from ..images.contact_sheet import film
 from ..models import Model, identity, open_generator, usable_device
 from ..progress import Progress
 from ..resources import BATCH, at_work
 from ..run_folder import command, now
 from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from .kinds import KINDS, Asked
-from .sheets import film
 from .space import open_space
 
 FILMS = ("webp", "gif")

@@ -23,8 +23,9 @@ from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
 from ..features import Features, count_reference, open_features
 from ..folders import difference, digest
-from ..generators.base import Generator, NormalLatents
+from ..generators.base import Generator
 from ..generators.factory import as_generator
+from ..generators.latents import parse_latents
 from ..inspection import inspect
 from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
 from ..resources import BATCH, at_work
@@ -107,7 +108,7 @@ class Watch:
         self.folder, self.samples, self.seed = Path(folder), samples, seed
         self.skipped: list[dict[str, str]] = []  # checkpoint and why
         if latent is not None:
-            NormalLatents.parse(latent)  # says at once what is wrong with it
+            parse_latents(latent)  # says at once what is wrong with it
         self._latent = latent
         self._output_range, self._page = output_range, page
         self._reference, self._segmenter, self._layer = reference, segmenter, layer

@@ -1,0 +1,175 @@
+"""Batch norms as a fingerprint: whether a network, on its latents, reproduces what they remember of its training.
+
+A batch norm keeps a running mean and variance of what reached it. The network that was trained, fed with the latents of
+its training, comes to nearly the same; another activation, stride, padding or distribution of latents does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+FLOOR = 1e-5  # added to variances, as batch norm itself does: units that are always off agree
+MOST = 10.0  # of a unit; a single one that hardly varies shall not decide
+GOOD_MEAN, GOOD_DEVIATION = 0.15, 0.15  # on average over the norms, at most
+BATCH = 32  # samples
+WORST = 0.4  # of one norm, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How well what reaches a batch norm agrees with what it remembers.
+
+    Attributes:
+        layer: its name.
+        mean: |measured mean − running mean| in running standard deviations, averaged over units.
+        deviation: |log(measured standard deviation / running standard deviation)|, averaged over units.
+        units: the sum of the two for each unit, (U,).
+    """
+
+    layer: str
+    mean: float
+    deviation: float
+    units: Tensor = field(repr=False, compare=False)
+
+    @property
+    def off(self) -> float:
+        return self.mean + self.deviation
+
+
+def agreement(layer: str, mean: Tensor, variance: Tensor, norm: nn.Module) -> Agreement:
+    """Of a measured mean and variance (U,) with a batch norm's."""
+    kept_mean, kept_variance = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
+    shift = (mean.double() - kept_mean).abs() / (kept_variance + FLOOR).sqrt()
+    ratio = ((variance.double() + FLOOR) / (kept_variance + FLOOR)).log().abs() / 2
+    shift, ratio = (one.nan_to_num(MOST).clamp(max=MOST) for one in (shift, ratio))
+    return Agreement(layer=layer, mean=float(shift.mean()), deviation=float(ratio.mean()), units=shift + ratio)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, U) or (N, U, h, w) -> mean and variance of each unit, (U,)."""
+    flat = x.transpose(0, 1).flatten(1)
+    return flat.mean(1), flat.var(1, correction=0)
+
+
+def norms_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The batch norms of a network that keep statistics, by their names."""
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and part.running_mean is not None and part.running_var is not None
+    }
+
+
+def taken(norms: Mapping[str, nn.Module]) -> bool:
+    """Whether the statistics of any of these norms were ever taken: those that all begin with are 0 and 1."""
+    buffers = [dict(norm.named_buffers(recurse=False)) for norm in norms.values()]
+    return any(bool(one["running_mean"].any()) or bool((one["running_var"] != 1).any()) for one in buffers)
+
+
+@torch.no_grad()
+def measure(module: nn.Module, run: Callable[[Tensor], object], batches: Iterable[Tensor]) -> list[Agreement]:
+    """The agreement of every batch norm of a network, in the order in which they run.
+
+    Args:
+        module: in eval mode.
+        run: latents -> whatever; runs the module.
+        batches: the latents.
+    """
+    norms = norms_of(module)
+    sums: dict[str, list[Tensor]] = {}
+    counts: dict[str, int] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def add(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            flat = inputs[0].detach().transpose(0, 1).flatten(1).double()
+            new = [flat.sum(1), flat.square().sum(1)]
+            sums[name] = [old + one for old, one in zip(sums[name], new, strict=True)] if name in sums else new
+            counts[name] = counts.get(name, 0) + flat.shape[1]
+
+        return add
+
+    handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
+    try:
+        for batch in batches:
+            run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = []
+    for name, (total, squares) in sums.items():
+        mean = total / counts[name]
+        found.append(agreement(name, mean, (squares / counts[name] - mean.square()).clamp(min=0), norms[name]))
+    return found
+
+
+def reproduces(agreements: Iterable[Agreement]) -> bool:
+    """Whether all norms together, and each by itself, agree well enough."""
+    found = list(agreements)
+    return (
+        bool(found)
+        and sum(one.mean for one in found) / len(found) <= GOOD_MEAN
+        and sum(one.deviation for one in found) / len(found) <= GOOD_DEVIATION
+        and max(max(one.mean, one.deviation) for one in found) <= WORST
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What the batch norms of a network say of it and its latents.
+
+    Attributes:
+        agreements: of each norm; none where there are no norms, or their statistics were never taken.
+        norms: how many there are.
+        samples: on how many latents it was measured.
+    """
+
+    agreements: tuple[Agreement, ...]
+    norms: int
+    samples: int
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether the network reproduces its training statistics; None where nothing can be said."""
+        return reproduces(self.agreements) if self.agreements else None
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if not self.norms:
+            return "no batch norms with statistics, which could tell whether network and latents are those of training"
+        if not self.agreements:
+            return "the batch norms' statistics were never taken: the network is untrained, or keeps none"
+        worst = max(self.agreements, key=lambda one: max(one.mean, one.deviation))
+        said = (
+            f"means off by up to {max(one.mean for one in self.agreements):.2g} standard deviations, deviations by a "
+            f"factor of up to {max(one.deviation for one in self.agreements):.2g} (e-folds), {self.samples} samples"
+        )
+        if self.reproduced:
+            return f"reproduces its training statistics ({said})"
+        return (
+            f"does not reproduce its training statistics ({said}; worst at {worst.layer}): probably other latents, "
+            "another activation or another normalisation than in training"
+        )
+
+
+def fingerprint_of(
+    module: nn.Module, run: Callable[[Tensor], object], draw: Callable[[range], Tensor], samples: int = 256
+) -> Fingerprint:
+    """How far a network reproduces its training statistics.
+
+    Args:
+        module: in eval mode.
+        run: latents -> whatever; runs the module.
+        draw: numbers of samples -> their latents.
+        samples: how many are drawn.
+    """
+    norms = norms_of(module)
+    if not norms or not taken(norms):
+        return Fingerprint(agreements=(), norms=len(norms), samples=0)
+    batches = (draw(range(start, min(start + BATCH, samples))) for start in range(0, samples, BATCH))
+    return Fingerprint(agreements=tuple(measure(module, run, batches)), norms=len(norms), samples=samples)

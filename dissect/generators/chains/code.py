@@ -1,0 +1,143 @@
+"""A rebuilt network as Python that one can keep."""
+
+from __future__ import annotations
+
+from .plan import Plan, Step
+from .search import grown
+
+LABELS = '''
+
+class Labels(nn.Module):
+    """(N, latent + classes), a latent and a class as one-hot -> what the first layer takes."""
+
+    def __init__(self, classes, how, embedded):
+        super().__init__()
+        self.classes, self.how = classes, how
+        if embedded:
+            self.weight = nn.Parameter(torch.empty(classes, embedded))
+
+    def forward(self, x):
+        latents, labels = x[:, : -self.classes], x[:, -self.classes :]
+        if hasattr(self, "weight"):
+            labels = labels @ self.weight
+        if self.how == "times":
+            return latents * labels
+        return torch.cat([labels, latents] if self.how == "before" else [latents, labels], 1)
+'''
+MODULE = '''"""The generator of {file}, rebuilt from its weights by ganatomy.
+
+Layers have the names that they have in the file, so that its weights fit:
+
+    dissect inspect --model {name}:Generator --weights {file} --latent {latent}
+{assumed}"""
+
+import torch
+from torch import nn
+{labels}
+
+class Generator(nn.Module):
+    """latents (N, {size}) -> images (N, {channels}, {side}, {side}) in {values}."""
+
+    def __init__(self):
+        super().__init__()
+        layers = {{
+{layers}
+        }}
+        self.order = list(layers)
+        for name, layer in layers.items():
+            *above, last = name.split(".")
+            place = self
+            for part in above:
+                if part not in place._modules:
+                    place.add_module(part, nn.Module())
+                place = place.get_submodule(part)
+            place.add_module(last, layer)
+
+    def forward(self, latents):
+        x = latents.flatten(1)
+        for name in self.order:
+            x = self.get_submodule(name)(x)
+        return x
+'''
+
+
+def as_python(plan: Plan, names: list[str], *, file: str, name: str, values: str) -> str:
+    """The text of a module with a class `Generator`.
+
+    Args:
+        plan: of the network.
+        names: of its layers, one a step.
+        file: with the weights.
+        name: of the module's own file.
+        values: the range of the output, in words.
+    """
+    size = int(plan.latent.partition(":")[2].split(",")[0].split("x")[0]) + plan.classes
+    side, channels, lines = 1, 1, []
+    for layer, one in zip(names, plan.steps, strict=True):
+        side = grown(one, side)
+        channels = _channels(one, channels)
+        lines.append(
+            f'            "{layer}": {_call(one)},' + (f"  # {channels}×{side}×{side}" if one.get("map") else "")
+        )
+    assumed = "".join(f"\n{line[0].upper()}{line[1:]}." for line in plan.assumed)
+    latent = plan.latent if not plan.classes else f"normal:{size}"
+    return MODULE.format(
+        file=file,
+        name=name,
+        latent=latent,
+        assumed=f"\nAssumed, since nothing in the file tells:{assumed}\n" if assumed else "",
+        labels=LABELS if plan.classes else "",
+        size=size,
+        channels=channels,
+        side=side,
+        values=values,
+        layers="\n".join(lines),
+    )
+
+
+def _channels(one: Step, before: int) -> int:
+    if one.kind in ("conv", "transposed", "linear"):
+        return int(one["units"][1])
+    if one.kind == "view":
+        return int(one["shape"][0])
+    if one.kind == "shuffle":
+        return before // int(one["factor"]) ** 2
+    return before // 2 if one.kind == "glu" else before
+
+
+def _call(one: Step) -> str:
+    match one.kind:
+        case "linear":
+            return f"nn.Linear({one['units'][0]}, {one['units'][1]}, bias={one['bias']})"
+        case "conv":
+            border = "" if one.get("border", "zeros") == "zeros" else f", padding_mode={one['border']!r}"
+            return (
+                f"nn.Conv2d({one['units'][0]}, {one['units'][1]}, {one['kernel']}, padding={one['padding']}{border}, "
+                f"bias={one['bias']})"
+            )
+        case "transposed":
+            return (
+                f"nn.ConvTranspose2d({one['units'][0]}, {one['units'][1]}, {one['kernel']}, stride={one['stride']}, "
+                f"padding={one['padding']}, output_padding={one['output_padding']}, bias={one['bias']})"
+            )
+        case "norm":
+            axes = 2 if one["map"] else 1
+            affine = "" if one["affine"] else ", affine=False"
+            return f"nn.BatchNorm{axes}d({one['units']}, eps={one['eps']:g}{affine})"
+        case "prelu":
+            return f"nn.PReLU({one['units']})"
+        case "label":
+            return f"Labels({one['classes']}, {one['how']!r}, {one['embedded']})"
+        case "view":
+            return f"nn.Unflatten(1, {tuple(one['shape'])})"
+        case "flatten":
+            return "nn.Flatten()"
+        case "upsample":
+            return f"nn.Upsample(scale_factor=2.0, mode={one['mode']!r})"
+        case "shuffle":
+            return f"nn.PixelShuffle({one['factor']})"
+        case "glu":
+            return "nn.GLU(1)"
+    name, _, slope = str(one["which"]).partition(":")
+    kind = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "sigmoid": "Sigmoid", "silu": "SiLU"}
+    return f"nn.{kind.get(name, name.upper())}({slope})"

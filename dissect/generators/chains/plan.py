@@ -1,0 +1,100 @@
+"""What a plain network is: its latents and its steps, as plain values that can be kept, compared and written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ....hooks.errors import DissectError
+
+ACTIVATIONS = (  # by the word of --as; those that are usual in generators first
+    "relu",
+    "leaky_relu:0.2",
+    "leaky_relu:0.01",
+    "leaky_relu:0.1",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "tanh",
+    "sigmoid",
+)
+OUTPUTS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-1.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a network.
+
+    Attributes:
+        kind: linear, conv, transposed, norm, prelu; act, view, flatten, upsample, shuffle, glu; or label.
+        name: of the layer in the state dict; empty for a step without parameters.
+        settings: what the state dict does not say: stride, padding, eps, which activation, ….
+    """
+
+    kind: str
+    name: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def __getitem__(self, setting: str) -> Any:
+        return dict(self.settings)[setting]
+
+    def get(self, setting: str, default: Any = None) -> Any:
+        return dict(self.settings).get(setting, default)
+
+
+def step(kind: str, name: str = "", **settings: Any) -> Step:
+    """A step with these settings."""
+    return Step(kind, name, tuple((key, _plain(value)) for key, value in settings.items()))
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A plain network.
+
+    Attributes:
+        latent: what goes in, as --latent says it; behind it, where there are classes, the class as one-hot.
+        classes: how many there are; 0 without.
+        steps: in order; the last one gives images (N, 1 or 3, H, W).
+        assumed: what nothing in the file speaks for or against, in words.
+    """
+
+    latent: str
+    classes: int = 0
+    steps: tuple[Step, ...]
+    assumed: tuple[str, ...] = field(default=())
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def read(cls, text: str) -> Plan:
+        """Out of `text`.
+
+        Raises:
+            DissectError: it is none.
+        """
+        try:
+            kept = json.loads(text)
+            steps = tuple(
+                Step(str(kind), str(name), tuple((str(key), _plain(value)) for key, value in settings))
+                for kind, name, settings in ((one["kind"], one["name"], one["settings"]) for one in kept["steps"])
+            )
+            return cls(
+                latent=str(kept["latent"]),
+                classes=int(kept["classes"]),
+                steps=steps,
+                assumed=tuple(map(str, kept["assumed"])),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DissectError("the plan of the network in the file is damaged; save it again.") from error
+
+    def activations(self) -> list[str]:
+        """The words of the hidden activations, each once."""
+        return list(dict.fromkeys(one["which"] for one in self.steps[:-1] if one.kind == "act"))

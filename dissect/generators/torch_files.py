@@ -1,0 +1,210 @@
+"""Files of `torch.save` that hold more than tensors and plain containers, read without running anything from them.
+
+Training scripts save whole modules, options of any class and numbers of numpy beside the weights. PyTorch's own safe
+reader refuses such files as a whole. Here all that is no tensor stays an inert record (see `inert_pickles`), so that
+the tensors can be had.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from .inert_pickles import DICTS, InertReader, Record, check_opcodes, tensors_of
+
+LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how files begin that PyTorch wrote before 1.6
+MOST_CONTAINERS = 20_000  # that are looked into; repeated references could make a small file endless
+DEEPEST = 12
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+Storage = Callable[[str, torch.dtype, int], Tensor]  # key, dtype, length -> the numbers, on one axis
+
+
+class _Listed(Record):
+    """A record of what may be a list of any class."""
+
+    __slots__ = ("items",)
+    items: list[object]
+
+    def append(self, value: object) -> None:
+        if not hasattr(self, "items"):
+            self.items = []
+        self.items.append(value)
+
+
+class _Reader(InertReader):
+    record = _Listed
+
+    def persistent_load(self, pid: Any, /) -> Record | type[Record]:
+        match pid:
+            case ("module", type() as named, *_) if issubclass(named, Record):  # a class beside its source text
+                return named
+        return type("Record", (Record,), {"source": "persistent"})(*pid)
+
+
+def read_inert(path: Path) -> object:
+    """What the file holds: dicts, lists, tensors, plain values; whole modules as their state dicts; the rest as None.
+
+    Raises:
+        OSError: it cannot be read.
+        Exception: nearly anything, where the file is damaged or not of `torch.save`.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(LEGACY))
+        file.seek(0)
+        return _legacy(file) if start == LEGACY else _zipped(file)
+
+
+def _zipped(file: BinaryIO) -> object:
+    with zipfile.ZipFile(file) as archive:
+        members = {name.partition("/")[2]: name for name in archive.namelist()}
+        whole = file.seek(0, io.SEEK_END)
+
+        def member(name: str) -> bytes:
+            info = archive.getinfo(members[name])
+            if info.file_size > whole:  # torch.save compresses nothing, so a packed one may be any size
+                raise ValueError(f"{name} is larger than the whole file")
+            return archive.read(info)
+
+        if "byteorder" in members and member("byteorder") != b"little":
+            raise ValueError("its numbers are not little-endian")
+
+        def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
+            return _numbers(member(f"data/{key}"), dtype, length)
+
+        return _Meaning(storage).of(_loaded(io.BytesIO(member("data.pkl"))))
+
+
+def _legacy(file: BinaryIO) -> object:
+    """Three pickles about the format, the content, the keys of its storages, then their numbers."""
+    for _ in range(3):
+        _loaded(file)
+    content = _loaded(file)
+    keys = _loaded(file)
+    if not isinstance(keys, list):
+        raise TypeError("the list of storages is missing")
+    places: dict[str, int] = {}
+    sizes = {str(one.args[2]): _dtype(one.args[1]).itemsize for one in _storages(content)}
+    for key in keys:
+        places[key] = file.tell()
+        (length,) = struct.unpack("<q", file.read(8))
+        file.seek(length * sizes[key], io.SEEK_CUR)
+
+    def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
+        file.seek(places[key])
+        (kept,) = struct.unpack("<q", file.read(8))
+        return _numbers(file.read(kept * dtype.itemsize), dtype, min(length, kept))
+
+    return _Meaning(storage).of(content)
+
+
+def _loaded(file: BinaryIO) -> Any:
+    check_opcodes(file)
+    return _Reader(file).load()
+
+
+def _numbers(raw: bytes, dtype: torch.dtype, length: int) -> Tensor:
+    if not length:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(raw), dtype=dtype, count=length)
+
+
+def _storages(content: object) -> Iterator[Record]:
+    """All records of storages inside, whatever they are in."""
+    waiting, known = [content], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in known:
+            continue
+        known.add(id(one))
+        if isinstance(one, Record):
+            if one.source == "persistent":
+                yield one
+            waiting += [*one.args, *one.entries.values(), *getattr(one, "items", ()), one.state]
+        elif isinstance(one, Mapping):
+            waiting += one.values()
+        elif isinstance(one, list | tuple | set):
+            waiting += one
+
+
+def _dtype(kind: object) -> torch.dtype:
+    """Of a storage's class, itself a record."""
+    return DTYPES[getattr(kind, "source", "").rpartition(".")[2]]
+
+
+class _Meaning:
+    """Turns records into what they mean, see `read_inert`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.numbers: dict[str, Tensor] = {}
+        self.left = MOST_CONTAINERS
+
+    def of(self, value: object, depth: int = 0) -> object:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        self.left -= 1
+        if self.left < 0 or depth > DEEPEST:
+            return None
+        if isinstance(value, list | tuple):
+            return [self.of(item, depth + 1) for item in islice(value, MOST_CONTAINERS)]
+        if isinstance(value, dict):
+            return {key: self.of(item, depth + 1) for key, item in value.items() if isinstance(key, str | int)}
+        if not isinstance(value, Record):
+            return None
+        if value.source in DICTS:
+            return self.of(value.entries, depth)
+        if value.source.startswith("torch._utils._rebuild"):
+            return self.tensor(value)
+        if isinstance(value.state, dict) and "_parameters" in value.state:
+            return dict(tensors_of(value.state, self.tensor, _inside))
+        if value.entries:  # a dict of another class
+            return self.of(value.entries, depth)
+        return self.of(getattr(value, "items", None), depth)
+
+    def tensor(self, value: object) -> Tensor:
+        match value:
+            case Record(source="torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state"):
+                return self.tensor(value.args[0])
+            case Record(
+                source="torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor",
+                args=(Record(source="persistent", args=storage), int(start), tuple(size), tuple(steps), *_),
+            ):
+                return self._view(storage, start, size, steps)
+        raise TypeError(f"a {getattr(value, 'source', type(value).__name__)} stands in a tensor's place")
+
+    def _view(self, storage: tuple[object, ...], start: int, size: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
+        match storage:
+            case ("storage", kind, str(key), _, int(length), *_):
+                if key not in self.numbers:
+                    self.numbers[key] = self.storage(key, _dtype(kind), length)
+                found = self.numbers[key].as_strided(size, steps, start)  # which checks the bounds
+                if found.numel() > max(1, self.numbers[key].numel()):  # it repeats numbers, and could be any size
+                    raise ValueError("a tensor is larger than its numbers")
+                return found
+        raise TypeError("the numbers of a tensor are no storage")
+
+
+def _inside(module: object) -> dict[object, object]:
+    if not isinstance(module, Record) or not isinstance(module.state, dict):
+        raise TypeError("something else stands in a module's place")
+    return module.state
