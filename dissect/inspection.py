@@ -16,20 +16,18 @@ from ..hooks.errors import DissectError, UsageError
 from ..hooks.layers import LayerShape
 from .generators.architecture import Architecture
 from .generators.base import Generator
-from .generators.batch_statistics import Fingerprint, fingerprint_of, norms_of
 from .generators.chains.code import as_python
 from .generators.chains.network import PLAN, Chain, build
 from .generators.chains.plan import Plan
-from .generators.chains.rebuild import KINDS
 from .generators.chains.search import reading, with_classes
-from .generators.latents import DrawnLatents, parse_latents
-from .generators.sources import FolderImages, NoiseImages
+from .generators.latents import parse_latents
+from .generators.sources import NoiseImages
 from .generators.zoo import MODELS
 from .images.contact_sheet import sheet
 from .models import Model, dissectable, open_generator, shapes_of, usable_device
 from .store import safe_name
+from .subjects.fingerprint import better_latents, fingerprint
 
-SAMPLES = 256  # on which batch norms are compared with what they remember
 DRAWN = 8  # samples of each candidate
 SUGGESTED = 3  # layers
 COARSEST, FINEST = 8, 4  # side of a suggested layer's map at least, and how many times coarser than the image at least
@@ -127,27 +125,6 @@ def inspect(
         parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
         layers=table.assign(suggested=_suggested(table, min(image))),
     )
-
-
-def fingerprint(generator: Generator, samples: int = SAMPLES) -> Fingerprint:
-    """How far the generator reproduces, on its latents, what its batch norms remember of its training."""
-    if isinstance(generator.source, NoiseImages):  # which stand in for images that were not given
-        return Fingerprint(agreements=(), norms=len(norms_of(generator.module)), samples=0)
-    if isinstance(generator.source, FolderImages):
-        samples = min(samples, len(generator.source.files))
-    return fingerprint_of(generator.module, generator.output, lambda part: generator.latents(list(part)), samples)
-
-
-def better_latents(generator: Generator) -> str | None:
-    """The latents of another distribution under which a network reproduces its training statistics, if any do."""
-    source = generator.source
-    if not isinstance(source, DrawnLatents):
-        return None
-    for kind in KINDS.values():
-        other = kind.shaped(source.shape)
-        if other != source and fingerprint(replace(generator, source=other)).reproduced:
-            return str(other)
-    return None
 
 
 def write_code(generator: Generator, path: Path) -> None:

@@ -21,7 +21,7 @@ from .entries import Entry, entries, fitting, folded, prefixed, unwrapped
 from .file_kinds import RESAVE, is_safetensors, other_kind
 from .kept_edits import take_kept
 from .pickles import is_release, read_networks
-from .torch_files import read_inert
+from .torch_files import read_inert, read_plain
 
 
 def sha256(path: Path | str) -> str:
@@ -80,12 +80,26 @@ def _read(path: Path) -> object:
         if is_safetensors(path):
             return load_file(path)
         if is_release(path):
-            return {name: network.state for name, network in read_networks(path).items()}
+            return _read_pickle(path)
         return _read_torch(path)
     except OSError as error:
         raise DissectError(f"{path} cannot be read ({error.strerror or error}).") from error
     except SafetensorError as error:
         raise DissectError(f"{path} is no intact safetensors file ({one_line(error)}); fetch it again.") from error
+
+
+def _read_pickle(path: Path) -> object:
+    """The networks of one of NVIDIA's release files, else the tensors in a pickle of another kind."""
+    try:
+        return {name: network.state for name, network in read_networks(path).items()}
+    except DissectError as refused:
+        try:
+            content = read_plain(path)
+        except Exception:  # a damaged or hostile pickle can raise nearly anything
+            raise refused from None
+        if not entries(content):
+            raise
+        return content
 
 
 def _read_torch(path: Path) -> object:

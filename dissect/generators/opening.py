@@ -177,7 +177,10 @@ def _release_entries(path: Path) -> list[Entry]:
     """
     if not path.is_file() or not is_release(path):
         return []
-    networks = read_networks(path)
+    try:
+        networks = read_networks(path)
+    except DissectError:
+        return []  # a pickle of another kind, or damaged: told where all files are read
     name = next((one for one in ("G_ema", "G") if one in networks), None)
     if name is None:
         raise DissectError(f"{path} holds no G_ema and no G; it has {some(networks, 4) or 'no network'}.")

@@ -8,20 +8,15 @@ afterwards, and the source stays a text that nobody looks at.
 
 from __future__ import annotations
 
-import io
-import pickle
-import re
 import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ...hooks.errors import DissectError, one_line
 from .inert_pickles import InertReader, Record, RefusedName, check_opcodes, entries_of, is_layer, tensors_of
-from .torch_files import LEGACY
+from .torch_files import LEGACY, inner_storage
 
 NETWORKS = ("G", "D", "G_ema")
 
@@ -140,16 +135,7 @@ def _storage(value: object) -> Tensor:
     """A storage as a tensor of one axis: a file of torch.save inside the file."""
     match value:
         case Record(source="torch.storage._load_from_bytes", args=(bytes(data),)) if data.startswith(LEGACY):
-            try:
-                with warnings.catch_warnings():  # about the pickle's protocol: what matters comes as an exception
-                    warnings.simplefilter("ignore")
-                    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError as error:
-                if named := re.search(r"GLOBAL (\S+)", str(error)):
-                    raise RefusedName(named[1]) from error
-                raise TypeError("the numbers of a tensor are no storage") from error  # torch's own advice is unsafe
-            if isinstance(storage, torch.TypedStorage):
-                return torch.empty(0, dtype=storage.dtype).set_(storage)
+            return inner_storage(data)
     raise TypeError("the numbers of a tensor are no storage")
 
 

@@ -8,7 +8,10 @@ the tensors can be had.
 from __future__ import annotations
 
 import io
+import pickle
+import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -18,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from .inert_pickles import DICTS, InertReader, Record, check_opcodes, tensors_of
+from .inert_pickles import DICTS, InertReader, Record, RefusedName, check_opcodes, tensors_of
 
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how files begin that PyTorch wrote before 1.6
 MOST_CONTAINERS = 20_000  # that are looked into; repeated references could make a small file endless
@@ -72,6 +75,36 @@ def read_inert(path: Path) -> object:
         start = file.read(len(LEGACY))
         file.seek(0)
         return _legacy(file) if start == LEGACY else _zipped(file)
+
+
+def read_plain(path: Path) -> object:
+    """The same of a pickle that torch.save did not write, such as `pickle.dump(module, file)`."""
+    with path.open("rb") as file:
+        return _Meaning(_no_storage).of(_loaded(file))
+
+
+def _no_storage(_key: str, _dtype: torch.dtype, _length: int) -> Tensor:
+    raise TypeError("the numbers of a tensor are missing")
+
+
+def inner_storage(data: bytes) -> Tensor:
+    """The storage in a file of torch.save that is part of a pickle, as a tensor of one axis.
+
+    Raises:
+        RefusedName: it refers to this name.
+        TypeError: it is no storage.
+    """
+    try:
+        with warnings.catch_warnings():  # about the pickle's protocol: what matters comes as an exception
+            warnings.simplefilter("ignore")
+            storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise RefusedName(named[1]) from error
+        raise TypeError("the numbers of a tensor are no storage") from error  # torch's own advice is unsafe
+    if not isinstance(storage, torch.TypedStorage):
+        raise TypeError("the numbers of a tensor are no storage")
+    return torch.empty(0, dtype=storage.dtype).set_(storage)
 
 
 def _zipped(file: BinaryIO) -> object:
@@ -190,6 +223,17 @@ class _Meaning:
                 args=(Record(source="persistent", args=storage), int(start), tuple(size), tuple(steps), *_),
             ):
                 return self._view(storage, start, size, steps)
+            case Record(
+                source="torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor",
+                args=(
+                    Record(source="torch.storage._load_from_bytes", args=(bytes(data),)),
+                    int(start),
+                    tuple(size),
+                    tuple(steps),
+                    *_,
+                ),
+            ):
+                return _viewed(inner_storage(data), start, size, steps)
         raise TypeError(f"a {getattr(value, 'source', type(value).__name__)} stands in a tensor's place")
 
     def _view(self, storage: tuple[object, ...], start: int, size: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
@@ -197,11 +241,15 @@ class _Meaning:
             case ("storage", kind, str(key), _, int(length), *_):
                 if key not in self.numbers:
                     self.numbers[key] = self.storage(key, _dtype(kind), length)
-                found = self.numbers[key].as_strided(size, steps, start)  # which checks the bounds
-                if found.numel() > max(1, self.numbers[key].numel()):  # it repeats numbers, and could be any size
-                    raise ValueError("a tensor is larger than its numbers")
-                return found
+                return _viewed(self.numbers[key], start, size, steps)
         raise TypeError("the numbers of a tensor are no storage")
+
+
+def _viewed(numbers: Tensor, start: int, size: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
+    found = numbers.as_strided(size, steps, start)  # which checks the bounds
+    if found.numel() > max(1, numbers.numel()):  # it repeats numbers, and could be any size
+        raise ValueError("a tensor is larger than its numbers")
+    return found
 
 
 def _inside(module: object) -> dict[object, object]:

@@ -35,6 +35,7 @@ LATENTS = (100, 128, 64, 62, 50, 32, 16, 20, 256, 512, 10)  # usual sizes
 SHORT = (2, 3, 4, 5, 8)  # of the latents of autoencoders
 NEAR = 0.12  # a hypothesis that is off by this much more than the best one is not kept
 RIVALS = ("relu", "leaky_relu:0.2", "leaky_relu:0.01")  # that are measured at the end, beside those that came out
+FEW, SAME = 8, 0.01  # images; by which they differ on average at most, of [-1, 1]
 FINAL, BATCH = 512, 64  # samples of that
 COMMON = 8  # of the activations, that are always tried
 OPEN = 400  # hypotheses between two norms

@@ -1,0 +1,34 @@
+"""Whether a generator, on its latents, reproduces what its batch norms remember of its training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..generators.base import Generator
+from ..generators.batch_statistics import Fingerprint, fingerprint_of, norms_of
+from ..generators.chains.rebuild import KINDS
+from ..generators.latents import DrawnLatents
+from ..generators.sources import FolderImages, NoiseImages
+
+SAMPLES = 256  # on which it is measured
+
+
+def fingerprint(generator: Generator, samples: int = SAMPLES) -> Fingerprint:
+    """How far the generator reproduces, on its latents, what its batch norms remember of its training."""
+    if isinstance(generator.source, NoiseImages):  # which stand in for images that were not given
+        return Fingerprint(agreements=(), norms=len(norms_of(generator.module)), samples=0)
+    if isinstance(generator.source, FolderImages):
+        samples = min(samples, len(generator.source.files))
+    return fingerprint_of(generator.module, generator.output, lambda part: generator.latents(list(part)), samples)
+
+
+def better_latents(generator: Generator) -> str | None:
+    """The latents of another distribution under which a network reproduces its training statistics, if any do."""
+    source = generator.source
+    if not isinstance(source, DrawnLatents):
+        return None
+    for kind in KINDS.values():
+        other = kind.shaped(source.shape)
+        if other != source and fingerprint(replace(generator, source=other)).reproduced:
+            return str(other)
+    return None
