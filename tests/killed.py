@@ -19,7 +19,7 @@ import torch
 
 from ganatomy import dissect
 from ganatomy.cli import main
-from ganatomy.dissect.generators.base import Generator, NormalLatents
+from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.tests.conftest import ColourSegmenter, Painter
 

@@ -89,7 +89,7 @@ def test_tables_on_stderr_and_the_path_on_stdout(dissect: Callable[..., Result])
         (["run", "--model", "mine:nett", "--layer", "4"], "Did you mean net"),
         (["run", "--model", "mine:net", "--layer", "4"], "No segmenter belongs to mine.net"),
         (["run", "--model", "mine.py", "--layer", "4"], "name the class or function too, e.g. mine.py:Generator"),
-        (["run", *MINE, "--latent", "uniform:3"], "--latent 'uniform:3' is not understood"),
+        (["run", *MINE, "--latent", "uniform:x"], "--latent 'uniform:x' is not understood"),
         (["run", *MINE, "--significance", "very"], "--significance 'very' is not known; there are off, fast, full"),
         (["run", *MINE, "--control", "shuffled"], "--control 'shuffled' is not known; there are rotation, untrained"),
         (["run", *MINE, "--basis", "ica"], "--basis 'ica' is not known; there are units, pca, nmf, or a .safetensors"),

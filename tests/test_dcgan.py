@@ -92,7 +92,6 @@ def test_half_precision_and_files_without_batch_counts_load_as_float() -> None:
         ("main.0.weight", torch.ones(16, 64, 3, 3), "expected 4×4"),
         ("main.12.weight", torch.ones(8, 4, 4, 4), "4 channels; expected 3"),
         ("main.99.bias", torch.ones(3), "main.99.bias is not of this architecture"),
-        ("main.0.weight", None, "no key is like main.0.weight|main.3.*expected main.0"),
     ],
 )
 def test_what_does_not_fit_is_named(key: str, value: Tensor | None, said: str, tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_what_does_not_fit_is_named(key: str, value: Tensor | None, said: str, t
     else:
         state[key] = value
     torch.save(state, tmp_path / "g.pth")
-    with pytest.raises(DissectError, match=f"Tried .*dcgan: .*({said})"):
+    with pytest.raises(DissectError, match=f"It is like a dcgan, but .*({said})"):
         open_checkpoint(tmp_path / "g.pth")
 
 

@@ -17,10 +17,9 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from ganatomy import dissect
-from ganatomy.dissect import bases
+from ganatomy.dissect import Generator, NormalLatents, bases
 from ganatomy.dissect.bases import Basis, non_negative, principal, random_rotation, sample_pixels
 from ganatomy.dissect.controls import untrained
-from ganatomy.dissect.generators.base import Generator, NormalLatents
 from ganatomy.dissect.store import Dissection
 from ganatomy.hooks.errors import DissectError, UsageError
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ganatomy import dissect
-from ganatomy.dissect.generators.base import Generator, NormalLatents
+from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.hooks.errors import DissectError
 from ganatomy.reports import figures
 from ganatomy.reports.pages import write_report

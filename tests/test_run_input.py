@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor, nn
 
 from ganatomy import dissect
-from ganatomy.dissect.generators.base import Generator, NormalLatents
+from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter, Go, Painter

@@ -13,8 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from ganatomy.dissect import seams
-from ganatomy.dissect.generators.base import Generator, NormalLatents
+from ganatomy.dissect import Generator, NormalLatents, seams
 from ganatomy.dissect.seams import (
     Seams,
     both_lines,

@@ -226,7 +226,10 @@ def _doubtful(module: Architecture) -> bool:
 
 def _chain(entry: Entry, spec: ModelSpec, misfits: dict[str, dict[str, str]], whole: bool) -> Chain | None:
     """The plain chain of an entry; None if it makes none. Of parts, only those are tried that are called generators."""
-    if entry.rank == LEAST_LIKELY or not (whole or DRAWS.search(entry.name.lower())):
+    last = entry.name.rpartition(".")[2].lower()
+    heads = {key.partition(".")[0].lower() for key in entry.state}
+    several = len(heads) > 1 and any(DRAWS.search(head) for head in heads)  # a network that draws, and another
+    if entry.rank == LEAST_LIKELY or several or not (whole or DRAWS.search(last)):
         return None
     state = unwrapped(entry.state)
     kept = take_kept(state)

@@ -316,7 +316,8 @@ def load_generator(
     spec = spec if row else spec.from_anywhere()
     decoder = spec.model.startswith(DIFFUSERS)
     if row or decoder or Path(spec.model).exists() or spec.model.lower().endswith(SUFFIXES):
-        for option in ("latent", "assumed", "args") if decoder else ("weights", "args"):
+        needless = ("weights", "latent", "assumed", "entry", "args") if row else ("weights", "args")
+        for option in ("latent", "assumed", "args") if decoder else needless:
             if getattr(spec, option):
                 raise UsageError(
                     f"--{SPELT.get(option, option)} does not go with --model {spec.model}, which needs none; leave it "

@@ -7,6 +7,7 @@ remembers. As each norm settles what lies before it, the search goes from norm t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -24,8 +25,8 @@ from .plan import ACTIVATIONS, Plan, Step, step
 
 SAMPLES, SIEVE = 1024, 8  # latents, and how many times fewer a first sieve takes
 POSITIONS = 16384  # of a map in all samples together; more say no more
-LEAST = {32: 128, 64: 64, 1 << 20: 24}  # samples, of maps up to that side
-SIEVED, BEAM = 10, 3  # hypotheses that are tried on all samples; that are kept at each norm
+LEAST = {16: 512, 32: 256, 64: 128, 1 << 20: 48}  # samples, of maps up to that side
+SIEVED, BEAM, OF_A_KIND = 12, 6, 2  # hypotheses that are tried on all samples; that are kept at each norm
 SIDES = (64, 32, 28, 128, 256, 48, 96, 512)  # of images, the likelier ones first
 LARGEST = 1024
 IMAGES = (1, 3, 4)  # channels
@@ -39,7 +40,7 @@ FEW, SAME = 8, 0.01  # images; by which they differ on average at most, of [-1, 
 FINAL, BATCH = 512, 64  # samples of that
 COMMON = 8  # of the activations, that are always tried
 OPEN = 400  # hypotheses between two norms
-ENOUGH = 0.06  # a hypothesis that is off by less at a norm needs no rivals of unusual kinds
+ENOUGH = 0.15  # a hypothesis that is off by less at a norm needs no rivals of unusual kinds
 UNEXPLAINED = 0.25
 TOLD_APART = 3.0  # standard errors, over units, by which one hypothesis must be nearer than another
 
@@ -111,8 +112,8 @@ def search(state: Mapping[str, Tensor], parts: Sequence[Part], wanted: Wanted) -
     Raises:
         DissectError: they make none, or none that draws images of latents.
     """
-    if not parts:
-        raise DissectError("it has no layers.")
+    if sum(part.kind in ("linear", "conv") for part in parts) < 2:
+        raise DissectError("it has fewer than two layers.")
     reasons: list[str] = []
     orders = [list(parts), interleaved(parts)]
     for order in orders[: 1 if orders[0] == orders[1] else 2]:
@@ -150,34 +151,45 @@ class _Search:
     def through(self, beam: list[Hypothesis], stretch: range) -> list[Hypothesis]:
         """Through the layers up to a norm, or to the end.
 
-        Ways of unusual kinds are looked at where the usual ones come to nothing, or not near enough.
+        Before a norm, every activation is tried with the usual strides and paddings, the most usual activations with
+        every stride and padding, and all with all, and before norms too, only where nothing came near enough.
 
         Raises:
-            DissectError: a layer cannot follow on what is before it.
+            DissectError: a layer cannot follow on what is before it, or no hypothesis comes near what a norm remembers.
         """
-        judged = self.taken and self.parts[stretch[-1]].kind == "norm"
-        for thorough in (False, True) if judged else (True,):
-            here = beam
-            for place in stretch:
-                part = self.parts[place]
-                longer = [way for one in here for way in self.extended(one, place, thorough)]
-                if not longer and thorough:
-                    shapes = sorted({"×".join(map(str, one.shape)) for one in here})
-                    raise DissectError(
-                        f"{part.name} ({part.kind}) cannot follow on what is before it ({', '.join(shapes[:4])})."
-                    )
-                if not judged or part.kind != "norm":
-                    here = sorted(longer, key=lambda one: one.off + one.unusual / 100)[:OPEN]
-                else:
-                    here = self.judged(longer, part) if longer else []
-            if here and not (judged and min(one.agreements[-1].off for one in here) > ENOUGH):
-                break
-        nearest = min(max(one.agreements[-1].mean, one.agreements[-1].deviation) for one in here) if judged else 0.0
+        if not (self.taken and self.parts[stretch[-1]].kind == "norm"):
+            return self.along(beam, stretch, everything=True)
+        here = self.along(beam, stretch, everything=False)
+        if not here or min(one.agreements[-1].off for one in here) > ENOUGH:
+            here = self.along(beam, stretch, everything=True)
+        part = self.parts[stretch[-1]]
+        if not here:
+            raise DissectError(f"{part.name} ({part.kind}) cannot follow on what is before it.")
+        nearest = min(max(one.agreements[-1].mean, one.agreements[-1].deviation) for one in here)
         if nearest > WORST:
             raise DissectError(
-                f"no latents, strides and activations that are tried reproduce what {self.parts[stretch[-1]].name} "
-                f"remembers of the training (nearest: off by {nearest:.2g} standard deviations)."
+                f"no latents, strides and activations that are tried reproduce what {part.name} remembers of the "
+                f"training (nearest: off by {nearest:.2g} standard deviations)."
             )
+        return here
+
+    def along(self, beam: list[Hypothesis], stretch: range, *, everything: bool) -> list[Hypothesis]:
+        """Through the layers of a stretch, one after another; nothing if one cannot follow before a norm."""
+        here = beam
+        for place in stretch:
+            part = self.parts[place]
+            longer = [way for one in here for way in self.extended(one, place, everything)]
+            if not longer:
+                if self.taken and self.parts[stretch[-1]].kind == "norm":
+                    return []
+                shapes = sorted({"×".join(map(str, one.shape)) for one in here})
+                raise DissectError(
+                    f"{part.name} ({part.kind}) cannot follow on what is before it ({', '.join(shapes[:4])})."
+                )
+            if self.taken and part.kind == "norm":
+                here = self.judged(longer, part)
+            else:
+                here = sorted(longer, key=lambda one: one.off + one.unusual / 100)[:OPEN]
         return here
 
     # where it begins
@@ -227,16 +239,16 @@ class _Search:
 
     # one layer more
 
-    def extended(self, before: Hypothesis, place: int, thorough: bool) -> Iterator[Hypothesis]:
-        """All ways from what is there through the next layer; of unusual kinds too, if it is to be thorough."""
+    def extended(self, before: Hypothesis, place: int, everything: bool) -> Iterator[Hypothesis]:
+        """All ways from what is there through the next layer, of unusual kinds too, if it is to be everything."""
         part = self.parts[place]
-        for which, unusual in self.activations(before, place, thorough):
+        for which, unusual in self.activations(before, place, everything):
             here = before if which is None else before.then(_act(which, before.shape), unusual=unusual)
             here = here if which is not None else replace(here, unusual=here.unusual + unusual)
             if part.kind == "linear":
                 yield from _linear(here, part)
             elif part.kind == "conv":
-                yield from _convolution(here, part, thorough)
+                yield from _convolution(here, part, everything or which in (None, *RIVALS[:2]))
             elif part.kind == "norm":
                 for way in _normed(here, part):
                     yield way if self.taken else way.then(self._norm(part, way.shape, EPSILONS[0]))
@@ -244,7 +256,7 @@ class _Search:
                 units = part.weight.numel()
                 yield here.then(step("prelu", part.name, units=units, map=len(here.shape) == 3))
 
-    def activations(self, before: Hypothesis, place: int, thorough: bool) -> list[tuple[str | None, float]]:
+    def activations(self, before: Hypothesis, place: int, everything: bool) -> list[tuple[str | None, float]]:
         """Activations that may stand before a layer, None among them, and how unusual each is there."""
         part = self.parts[place]
         last = self.parts[place - 1] if place else None
@@ -256,15 +268,12 @@ class _Search:
         elif used and (any(one.kind == "act" for one in before.pending) or not self._norm_from(place)):
             those = [used]  # nothing tells two apart between two norms, or behind the last
         else:
-            those = ACTIVATIONS if thorough else ACTIVATIONS[:COMMON]
+            those = ACTIVATIONS if everything else ACTIVATIONS[:COMMON]
         rank = {which: number / 10 + (2 if used not in (None, which) else 0) for number, which in enumerate(those)}
         between = gap(last, part)
         if part.kind == "norm":
-            return (
-                [(None, 0.0)]
-                if not thorough
-                else [(None, 0.0), *((which, 1 + unusual) for which, unusual in rank.items())]
-            )
+            ahead = [(which, 1 + unusual) for which, unusual in rank.items()] if everything else []
+            return [(None, 0.0), *ahead]
         nothing = 0.0 if between == 0 else 3.0
         return [(None, nothing), *((which, unusual + (2 if between == 0 else 0)) for which, unusual in rank.items())]
 
@@ -285,9 +294,14 @@ class _Search:
             for one in hypotheses
         ]
         tried.sort(key=lambda one: one.off + one.unusual / 100)
-        kept = [one for one in tried if one.off <= 1.5 * tried[0].off + NEAR][:BEAM]
-        after = []
-        for one in kept:
+        near = [one for one in tried if one.off <= 1.5 * tried[0].off + NEAR]
+        of_a_kind = Counter[tuple[Step, ...]]()  # that differ in activations alone, which say less than geometry
+        after: list[Hypothesis] = []
+        for one in near:
+            kind = tuple(old for old in one.steps + one.pending if old.kind not in ("act", "norm"))
+            of_a_kind[kind] += 1
+            if of_a_kind[kind] > OF_A_KIND or len(after) >= BEAM * len(EPSILONS):
+                continue
             x = self.run(one, 1, memo)
             before = next((old["eps"] for old in reversed(one.steps) if old.kind == "norm"), EPSILONS[0])
             for eps in EPSILONS:
@@ -538,7 +552,7 @@ def _shuffled(here: Hypothesis, factor: int) -> Hypothesis:
     return here.then(step("shuffle", factor=factor, map=True), shape=shape)
 
 
-def _convolution(here: Hypothesis, part: Part, thorough: bool) -> Iterator[Hypothesis]:
+def _convolution(here: Hypothesis, part: Part, every: bool) -> Iterator[Hypothesis]:
     kernel = int(part.weight.shape[2])
     for kind, units, out in part.directions():
         for there in _with_units(here, units):
@@ -546,7 +560,7 @@ def _convolution(here: Hypothesis, part: Part, thorough: bool) -> Iterator[Hypot
             ways = _transposed(there.shape[1], kernel) if kind == "transposed" else _conv(there.shape[1], kernel)
             before = [one.settings for one in here.steps + here.pending if one.kind == kind]
             for steps, geometry, unusual in ways:
-                if unusual >= RARE - 1 and not thorough:
+                if unusual >= RARE - 1 and not every:
                     continue
                 layer = step(kind, part.name, **settings, **geometry)
                 side = there.shape[1]
@@ -576,7 +590,7 @@ USUAL = {  # stride, padding and output padding of transposed convolutions, by k
     1: ((1, 0, 0),),
     2: ((2, 0, 0),),
     3: ((2, 1, 1), (1, 1, 0), (2, 1, 0), (2, 0, 0), (1, 0, 0)),
-    4: ((2, 1, 0), (1, 0, 0), (2, 2, 0), (1, 1, 0)),
+    4: ((2, 1, 0), (2, 0, 0), (1, 0, 0), (2, 2, 0), (1, 1, 0)),
     5: ((2, 2, 1), (2, 2, 0), (1, 2, 0), (1, 0, 0), (2, 1, 0)),
     6: ((2, 2, 0), (1, 0, 0)),
     7: ((2, 3, 1), (1, 3, 0), (1, 0, 0)),
