@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import pairwise, product
 from math import isqrt
 
 import torch
@@ -356,7 +356,8 @@ class _Search:
         for one in alike[1:OPEN]:
             if one.unusual < best.unusual + RARE:
                 plan = self.plan(one)
-                others.setdefault(reading(plan), plan)
+                if side_of(plan) in (side_of(own), *SIDES):
+                    others.setdefault(reading(plan), plan)
         others.pop(reading(own), None)
         return Found(
             plan=own,
@@ -382,8 +383,9 @@ class _Search:
     def plan(self, one: Hypothesis) -> Plan:
         """The network of a hypothesis, with the output that its values speak for."""
         x = self.run(one, 1, {})
-        outside = float((x.abs() > 1.1).double().mean())
-        word = self.wanted.output or ("linear" if outside < LINEAR else "tanh")
+        sizes = x.abs()
+        within = float((sizes > 1.1).double().mean()) < LINEAR and float((sizes > 0.9).double().mean()) > LINEAR
+        word = self.wanted.output or ("linear" if within else "tanh")
         steps = one.steps + one.pending
         if word != "linear":
             steps = (*steps, step("act", which=word, map=True))
@@ -391,7 +393,7 @@ class _Search:
 
 
 MOST_OTHERS = 11
-LINEAR = 0.002  # share of values outside [-1.1, 1.1] from which on an activation must follow
+LINEAR = 0.002  # share of values beyond ±1.1 from which on an activation must follow, and beyond ±0.9 for none to
 
 
 def refined(found: Found, state: Mapping[str, Tensor], wanted: Wanted) -> Found:
@@ -558,7 +560,12 @@ def _convolution(here: Hypothesis, part: Part, every: bool) -> Iterator[Hypothes
         for there in _with_units(here, units):
             settings = {"units": [units, out], "kernel": kernel, "bias": "bias" in part.tensors, "map": True}
             ways = _transposed(there.shape[1], kernel) if kind == "transposed" else _conv(there.shape[1], kernel)
-            before = [one.settings for one in here.steps + here.pending if one.kind == kind]
+            steps_before = here.steps + here.pending
+            before = [
+                one.settings
+                for last, one in pairwise(steps_before)
+                if one.kind == kind and not (last.kind == "view" and last["shape"][1] == 1)  # where no stride matters
+            ]
             for steps, geometry, unusual in ways:
                 if unusual >= RARE - 1 and not every:
                     continue
