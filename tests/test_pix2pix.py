@@ -248,7 +248,7 @@ def put(key: str, *size: int) -> Callable[[State], object]:
         (put("model.1.weight", 0, 3, 7, 7), r"model.1.weight has shape \(0, 3, 7, 7\); expected"),
         (put("model.4.weight", 8, 4, 4, 4), r"model.4.weight has shape \(8, 4, 4, 4\), expected \(8, 4, 3, 3\)"),
         (put("model.19.weight", 4, 4, 7, 7), "puts out 4 channels; expected 3, or 1"),
-        (put("model.2.weight", 4), "key model.2.weight is not of this architecture"),
+        (put("model.2.weight", 4), r"key model.2.bias is missing"),
         (put("model.99.bias", 4), "key model.99.bias is not of this architecture"),
     ],
 )
@@ -280,3 +280,25 @@ def test_what_does_not_fit_a_unet_is_named(change: Callable[[State], object], sa
     change(state)
     with pytest.raises(DissectError, match=said):
         infer(state)
+
+
+def test_instance_norms_may_have_weights_and_blocks_any_name() -> None:
+    """As scripts write it that are not the authors': `model.10.block.1`, and `InstanceNorm2d(affine=True)`."""
+    torch.manual_seed(0)
+    plain = resnet_state(3, 3, 4, 2, batch=False, dropout=False)
+    network = infer(plain)
+    norms = [name for name, part in network.named_modules() if isinstance(part, torch.nn.InstanceNorm2d)]
+    sizes = {name: network.get_submodule(name).num_features for name in norms}
+    affine = {f"{name}.{key}": torch.randn(size) for name, size in sizes.items() for key in ("weight", "bias")}
+    state = {key.replace("conv_block", "block"): value for key, value in (plain | affine).items()}
+    found = infer(state)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+
+    def scaled(name: str) -> Callable[..., Tensor]:
+        weight, bias = (affine[f"{name}.{key}"][:, None, None] for key in ("weight", "bias"))
+        return lambda _part, _inputs, out: out * weight + bias
+
+    for name in norms:
+        network.get_submodule(name).register_forward_hook(scaled(name))
+    with torch.no_grad():
+        torch.testing.assert_close(found(images), network(images), atol=1e-5, rtol=1e-4)

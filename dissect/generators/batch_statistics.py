@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import exp
 
 import torch
 from torch import Tensor, nn
@@ -146,8 +147,8 @@ class Fingerprint:
             return "the batch norms' statistics were never taken: the network is untrained, or keeps none"
         worst = max(self.agreements, key=lambda one: max(one.mean, one.deviation))
         said = (
-            f"means off by up to {max(one.mean for one in self.agreements):.2g} standard deviations, deviations by a "
-            f"factor of up to {max(one.deviation for one in self.agreements):.2g} (e-folds), {self.samples} samples"
+            f"means off by up to {max(one.mean for one in self.agreements):.2g} standard deviations, standard "
+            f"deviations by up to {exp(max(one.deviation for one in self.agreements)) - 1:.0%}, {self.samples} samples"
         )
         if self.reproduced:
             return f"reproduces its training statistics ({said})"

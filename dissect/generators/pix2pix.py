@@ -24,23 +24,25 @@ from .architecture import Architecture, filled, shape
 SLOPE = 0.2  # of the leaky ReLU
 BLOCKS_FROM = 10  # place of the ResNet's first residual block
 MOST_DOWNS = 12  # a U-Net for 4096×4096; more is a mistake
+OF_A_BLOCK = re.compile(r"^model\.(\d{1,4})\.[a-z_]{1,32}\.(\d{1,2}\.\w+)$")  # keys of a residual block's layers
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def norm(width: int, *, batch: bool) -> nn.Module:
-    return nn.BatchNorm2d(width) if batch else nn.InstanceNorm2d(width)
+def norm(width: int, *, batch: bool, affine: bool = False) -> nn.Module:
+    return nn.BatchNorm2d(width) if batch else nn.InstanceNorm2d(width, affine=affine)
 
 
 class ResnetBlock(nn.Module):
     """x + two 3×3 convolutions of it, each with reflected borders and a norm, the first with a ReLU."""
 
-    def __init__(self, width: int, *, batch: bool, dropout: bool) -> None:
+    def __init__(self, width: int, *, batch: bool, dropout: bool, affine: bool) -> None:
         super().__init__()
+        kind = {"batch": batch, "affine": affine}
         parts: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=not batch)]
-        parts += [norm(width, batch=batch), nn.ReLU()]
+        parts += [norm(width, **kind), nn.ReLU()]
         if dropout:
             parts.append(nn.Dropout(0.5))
-        parts += [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=not batch), norm(width, batch=batch)]
+        parts += [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=not batch), norm(width, **kind)]
         self.conv_block = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,6 +61,7 @@ class ResnetGenerator(Architecture):
         blocks: how many residual blocks there are.
         batch: batch norm instead of instance norm.
         dropout: whether the residual blocks have one; it shifts their keys.
+        affine: whether instance norms have weights.
     """
 
     family = "CycleGAN/pix2pix ResNet"
@@ -69,17 +72,20 @@ class ResnetGenerator(Architecture):
     )
     multiple = 4
 
-    def __init__(self, inputs: int, outputs: int, width: int, blocks: int, *, batch: bool, dropout: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, width: int, blocks: int, *, batch: bool, dropout: bool, affine: bool = False
+    ) -> None:
         super().__init__()
         self.inputs = inputs
+        kind = {"batch": batch, "affine": affine}
         parts: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(inputs, width, 7, bias=not batch)]
-        parts += [norm(width, batch=batch), nn.ReLU()]
+        parts += [norm(width, **kind), nn.ReLU()]
         for wide in (width, 2 * width):
-            parts += [nn.Conv2d(wide, 2 * wide, 3, 2, 1, bias=not batch), norm(2 * wide, batch=batch), nn.ReLU()]
-        parts += [ResnetBlock(4 * width, batch=batch, dropout=dropout) for _ in range(blocks)]
+            parts += [nn.Conv2d(wide, 2 * wide, 3, 2, 1, bias=not batch), norm(2 * wide, **kind), nn.ReLU()]
+        parts += [ResnetBlock(4 * width, dropout=dropout, **kind) for _ in range(blocks)]
         for wide in (2 * width, width):
             parts.append(nn.ConvTranspose2d(2 * wide, wide, 3, 2, 1, output_padding=1, bias=not batch))
-            parts += [norm(wide, batch=batch), nn.ReLU()]
+            parts += [norm(wide, **kind), nn.ReLU()]
         self.model = nn.Sequential(*parts, nn.ReflectionPad2d(3), nn.Conv2d(width, outputs, 7), nn.Tanh())
 
     @property
@@ -172,8 +178,9 @@ def infer(state: Mapping[str, Tensor]) -> ResnetGenerator | UnetGenerator:
     """The CycleGAN or pix2pix generator these weights belong to, in eval mode, with its own float32 copy of them.
 
     `model.1.weight` is a ResNet's first convolution, `model.model.0.weight` a U-Net's. Whether that one has a bias
-    tells instance norm from batch norm. Old files (PyTorch before 0.4) hold statistics of instance norms, which nothing
-    uses; they are dropped, as the original does.
+    tells instance norm from batch norm; instance norms may have weights. What a residual block calls its layers does
+    not matter (`model.10.block.1.weight`). Old files (PyTorch before 0.4) hold statistics of instance norms, which
+    nothing uses; they are dropped, as the original does.
 
     Raises:
         DissectError: a key is missing, extra or misshapen, the network has anti-aliasing filters, or it is none of
@@ -185,6 +192,7 @@ def infer(state: Mapping[str, Tensor]) -> ResnetGenerator | UnetGenerator:
                 f"key {key} is an anti-aliasing filter; only generators without (no_antialias, no_antialias_up) "
                 "are known."
             )
+    state = {OF_A_BLOCK.sub(r"model.\1.conv_block.\2", key): tensor for key, tensor in state.items()}
     first = "model.model.0" if "model.model.0.weight" in state else "model.1"
     if f"{first}.weight" not in state:
         raise DissectError("no key is like model.1.weight (ResNet) or model.model.0.weight (U-Net).")
@@ -206,7 +214,8 @@ def resnet(state: Mapping[str, Tensor], inputs: int, width: int, batch: bool) ->
     second = f"model.{BLOCKS_FROM}.conv_block.{{}}.weight"  # key of a block's second convolution
     dropout = second.format(5) not in state and second.format(6) in state
     outputs = axes(state, f"model.{BLOCKS_FROM + blocks + 7}.weight")[0]
-    return ResnetGenerator(inputs, channels(outputs), width, blocks, batch=batch, dropout=dropout)
+    affine = not batch and "model.2.weight" in state
+    return ResnetGenerator(inputs, channels(outputs), width, blocks, batch=batch, dropout=dropout, affine=affine)
 
 
 def unet(state: Mapping[str, Tensor], inputs: int, width: int, batch: bool) -> UnetGenerator:

