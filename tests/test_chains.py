@@ -20,7 +20,7 @@ from ganatomy.dissect.generators.chains.network import Chain, activation, build
 from ganatomy.dissect.generators.chains.parts import gap, interleaved, parts_of
 from ganatomy.dissect.generators.chains.plan import ACTIVATIONS, Plan
 from ganatomy.dissect.generators.chains.rebuild import rebuild, wanted
-from ganatomy.dissect.generators.chains.search import reading
+from ganatomy.dissect.generators.chains.search import output_of, reading
 from ganatomy.dissect.generators.latents import parse_latents
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 
@@ -306,6 +306,18 @@ def test_a_decoder_beside_its_encoder_and_a_generator_beside_its_judge(tmp_path:
     with pytest.warns(DissectWarning):
         found = load_generator(str(tmp_path / "both.pth"))
     assert found.provenance.entry == "_generator"
+
+
+def test_the_output_is_settled_by_the_values() -> None:
+    torch.manual_seed(0)
+    filling = torch.rand(4, 3, 16, 16) * 2 - 1
+    assert output_of(filling) == "linear"
+    # pixels of photographs, normal around grey with a deviation of a quarter, behind each activation
+    pixels = (0.5 + 0.25 * torch.randn(8, 3, 32, 32)).clamp(0.02, 0.98)
+    assert output_of(torch.logit(pixels)) == "sigmoid"
+    assert output_of(torch.atanh(2 * pixels - 1)) == "tanh"
+    assert output_of(torch.logit(pixels[:, :1])) == "tanh"  # grey digits say nothing: the usual one
+    assert output_of(torch.where(pixels > 0.5, 9.0, -9.0)) == "tanh"
 
 
 def test_parts_and_their_order() -> None:

@@ -246,7 +246,7 @@ def test_missing_embedded_weights_are_said(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_catalogue_hangs_together(cache: Path) -> None:
-    assert len(zoo.MODELS) == 11
+    assert len(zoo.MODELS) == 13
     for name, model in zoo.MODELS.items():
         assert model.name == name
         if model.url:

@@ -121,7 +121,7 @@ def search(state: Mapping[str, Tensor], parts: Sequence[Part], wanted: Wanted) -
             return refined(_Search(state, order, wanted).found(), state, wanted)
         except DissectError as error:
             reasons.append(str(error))
-    raise DissectError(reasons[0])
+    raise DissectError(reasons[-1])
 
 
 Memo = dict[tuple[DrawnLatents, int, tuple[Step, ...], tuple[Step, ...]], Tensor]  # what pending steps gave
@@ -382,10 +382,7 @@ class _Search:
 
     def plan(self, one: Hypothesis) -> Plan:
         """The network of a hypothesis, with the output that its values speak for."""
-        x = self.run(one, 1, {})
-        sizes = x.abs()
-        within = float((sizes > 1.1).double().mean()) < LINEAR and float((sizes > 0.9).double().mean()) > LINEAR
-        word = self.wanted.output or ("linear" if within else "tanh")
+        word = self.wanted.output or output_of(self.run(one, 1, {}))
         steps = one.steps + one.pending
         if word != "linear":
             steps = (*steps, step("act", which=word, map=True))
@@ -393,6 +390,8 @@ class _Search:
 
 
 MOST_OTHERS = 11
+SATURATED, FEW_SATURATED = 6.0, 0.03  # size of values, and their share: with fewer, contrast can be seen
+CONTRAST = 0.25  # standard deviation of the pixels of photographs, in [0, 1]
 LINEAR = 0.002  # share of values beyond ±1.1 from which on an activation must follow, and beyond ±0.9 for none to
 
 
@@ -461,6 +460,21 @@ def samples_for(shape: tuple[int, ...]) -> int:
         return SAMPLES
     side = shape[1]
     return max(next(least for most, least in LEAST.items() if side <= most), min(SAMPLES, POSITIONS // side**2))
+
+
+def output_of(x: Tensor) -> str:
+    """What most likely follows on the last layer's values (N, C, H, W): `linear`, `sigmoid` or `tanh`.
+
+    Values that fill [-1, 1] and stay inside need no activation. Sigmoid and tanh draw the same but for the contrast: of
+    colour images that are not saturated the one is taken with which pixels vary as in photographs, else tanh.
+    """
+    sizes = x.abs()
+    if float((sizes > 1.1).double().mean()) < LINEAR < float((sizes > 0.9).double().mean()):
+        return "linear"
+    if x.shape[1] == 3 and float((sizes > SATURATED).double().mean()) < FEW_SATURATED:
+        by_tanh, by_sigmoid = float(torch.sigmoid(2 * x).std()), float(torch.sigmoid(x).std())
+        return "sigmoid" if abs(by_sigmoid - CONTRAST) < abs(by_tanh - CONTRAST) else "tanh"
+    return "tanh"
 
 
 def reading(plan: Plan) -> str:
