@@ -240,6 +240,35 @@ def test_options_of_other_architectures_are_refused(released: State, options: di
         stylegan2.completed(dict(released), options)
 
 
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"channel_base": 32768, "conv_clamp": 0.5}, 0.5),  # the code of 2021: at the top level
+        ({"channel_base": 32768, "mapping_kwargs": {"num_layers": 2}}, 256),  # its default
+        ({"channel_base": 32768, "conv_clamp": None}, None),
+        ({"synthesis_kwargs": {"channel_base": 32768}}, None),  # the code of 2020
+    ],
+)
+def test_a_limit_is_found_where_either_code_puts_it(
+    options: dict[str, object], limit: float | None, released: State
+) -> None:
+    found = stylegan2.completed(dict(released), options).get("synthesis.conv_clamp")
+    assert (None if found is None else float(found)) == limit
+
+
+def test_four_channels_are_drawn_over_white(released: State, latents: Tensor) -> None:
+    wide = {
+        key: torch.cat([value, value[:1] * 3]) if ".torgb." in key and "affine" not in key else value
+        for key, value in released.items()
+    }
+    plain, module = stylegan2.infer(released), stylegan2.infer(wide)
+    with torch.no_grad():
+        colours, found = plain(latents), module(latents)
+    opaque = ((colours[:, :1] * 3 + 1) / 2).clamp(0, 1)
+    assert found.shape == colours.shape
+    torch.testing.assert_close(found, colours * opaque + (1 - opaque), atol=1e-5, rtol=1e-4)
+
+
 def test_a_file_without_noise_gets_one_that_stays(released: State, latents: Tensor) -> None:
     bare = {key: value for key, value in ported(released).items() if not key.startswith("noises.")}
     first, again = stylegan2.infer(bare), stylegan2.infer(bare)
@@ -263,7 +292,7 @@ Change = Callable[[State], object]
         (lambda s: s.update({"extra": torch.zeros(9)}), "extra is not of this architecture"),
         (lambda s: s.pop("synthesis.b8.conv1.bias"), "resolutions are 4, 16; expected 4, 8, 16"),
         (lambda s: s.pop("synthesis.b4.const"), "no key is like synthesis.b4.const"),
-        (lambda s: s.update({"synthesis.b16.torgb.weight": torch.zeros(4, 4, 1, 1)}), "it draws 4 channels"),
+        (lambda s: s.update({"synthesis.b16.torgb.weight": torch.zeros(5, 4, 1, 1)}), "it draws 5 channels"),
     ],
 )
 def test_what_is_wrong_is_named(released: State, change: Change, said: str) -> None:
@@ -335,7 +364,7 @@ def first_draws(state: State, latents: Tensor, noises: list[Tensor]) -> Tensor:
                 if n == 2:
                     x = F.conv2d(x[None], weight(f"{name}.conv2.conv"), state[f"{name}.conv2.conv.bias"], padding=1)[0]
                 strength = state[f"{name}.noise{n}.weight_orig"] * math.sqrt(2 / len(x))
-                x = x + strength[0] * noises[2 * level + n - 1][0]
+                x = x + strength[0] * noises[level][0]  # one map for both layers of a level
                 x = adain(f"{name}.adain{n}", torch.where(x > 0, x, 0.2 * x), w)
         x = F.conv2d(x[None], weight("generator.to_rgb.2.conv"), state["generator.to_rgb.2.conv.bias"])[0]
         images.append(x)
@@ -346,7 +375,7 @@ def test_the_first_stylegan_draws_as_defined(first: State, latents: Tensor, tmp_
     torch.save({"g_running": first, "generator": {"x": torch.zeros(1)}}, tmp_path / "first.model")
     module = load_generator(str(tmp_path / "first.model")).module
     assert isinstance(module, stylegan.StyleGAN)
-    noises = [stylegan.fixed_noise(number, 4 << number // 2)[0] for number in range(6)]
+    noises = [stylegan.fixed_noise(level, 4 << level)[0] for level in range(3)]
     with torch.no_grad():
         images = module(latents)
     assert images.shape == (3, 3, 16, 16)  # not 32: the last level was never trained

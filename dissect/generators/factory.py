@@ -91,6 +91,7 @@ def as_generator(
     module: nn.Module,
     *,
     latent: str | None = None,
+    label: int | None = None,
     source: LatentSource | None = None,
     output_range: tuple[float, float] | None = None,
     name: str | None = None,
@@ -98,8 +99,10 @@ def as_generator(
     """A plain module as a Generator.
 
     Args:
-        module: latents -> images (N, 3 or 1, H, W).
-        latent: `normal:128` or `normal:128x1x1`; None tries what the layers of the module suggest.
+        module: latents -> images (N, 3 or 1, H, W); or latents and labels, int64 (N,), see `fitting_latents`.
+        latent: `normal:128`, `normal:128x1x1`, `uniform:100`, …, see `parse_latents`; None tries normal ones of the
+            sizes that the layers of the module suggest.
+        label: the class to draw, of a module that takes labels; None draws all, if it has one embedding of classes.
         source: the latents themselves, instead.
         output_range: what is black and what is white in the output; None takes that of a last `nn.Tanh` or
             `nn.Sigmoid`, or measures it, see `measured_range`.
@@ -110,7 +113,7 @@ def as_generator(
         DissectError: the module failed, or returned something else than images.
     """
     module.eval()
-    source = source or fitting_latents(module, latent)
+    source = source or fitting_latents(module, latent, label)
     generator = Generator(
         module=module, name=name or type(module).__name__, source=source, output_range=output_range or SIGNED
     )

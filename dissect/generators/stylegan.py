@@ -198,16 +198,16 @@ class StyleGAN(StyleBased):
     def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
         x = styles
         for level in range(self.levels):
-            numbers = (2 * level, 2 * level + 1)
-            first, second = (self._noise(latents, number, 4 << level).to(styles) for number in numbers)
-            x = self.generator.progression[level](x, (styles[:, numbers[0]], styles[:, numbers[1]]), (first, second))
+            noise = self._noise(latents, level, 4 << level).to(styles)  # the port draws one for both layers
+            pair = (styles[:, 2 * level], styles[:, 2 * level + 1])
+            x = self.generator.progression[level](x, pair, (noise, noise))
         images: Tensor = self.generator.to_rgb[self.levels - 1](x)
         return images
 
-    def _noise(self, latents: Tensor | None, number: int, side: int) -> Tensor:
+    def _noise(self, latents: Tensor | None, level: int, side: int) -> Tensor:
         if self.noise == "drawn" and latents is not None:
-            return drawn_noise(latents, number, side)
-        return fixed_noise(number, side)
+            return drawn_noise(latents, level, side)
+        return fixed_noise(level, side)
 
 
 def infer(state: Mapping[str, Tensor]) -> StyleGAN:

@@ -22,6 +22,9 @@ from .style_based import StyleBased, drawn_noise, fixed_noise, probes
 MAPPING_RATE = 0.01  # learning-rate factor of the mapping network; both layouts keep their weights divided by it
 GAIN = math.sqrt(2)  # of the leaky ReLU
 EPSILON = 1e-8
+COLOURS = 3
+CLAMP = 256.0  # of NVIDIA's later code for this network, where a file does not say another
+LATER = ("channel_base", "channel_max", "fused_modconv_default", "num_fp16_res")  # its options, at the top level
 
 
 class Linear(nn.Module):
@@ -158,7 +161,7 @@ class StyleGAN2(StyleBased):
         latent: length of the latent.
         mapping: widths of the mapping network's layers; the last is W, the length of a style.
         widths: number of units of each resolution from 4×4 up; R = 4 · 2^(len(widths) - 1).
-        channels: of the image.
+        channels: of the image; of four the last is how opaque the colours are, and they are drawn over white.
         classes: how many there are, as one-hot behind the latent; 0 without.
         embedded: length of the class's embedding.
         averaged: whether the state holds the mean style.
@@ -222,12 +225,18 @@ class StyleGAN2(StyleBased):
             block = self.synthesis.get_submodule(f"b{side}")
             x, image = block(x, image, w, styles[:, 2 * level + 1], noises, self.synthesis.conv_clamp)
         assert image is not None
-        return image
+        return over_white(image) if image.shape[1] == COLOURS + 1 else image
 
     def _noises(self, latents: Tensor | None) -> Iterator[Tensor | None]:
         for number in range(2 * len(self.sides) - 1):
             side = self.sides[(number + 1) // 2]
             yield None if latents is None else drawn_noise(latents, number, side)
+
+
+def over_white(images: Tensor) -> Tensor:
+    """Colours and how opaque they are, (N, 4, H, W) in [-1, 1] -> what is seen before white, (N, 3, H, W)."""
+    opaque = ((images[:, COLOURS:] + 1) / 2).clamp(0, 1)
+    return images[:, :COLOURS] * opaque + (1 - opaque)
 
 
 def clamped(x: Tensor, limit: Tensor | None) -> Tensor:
@@ -283,8 +292,8 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     if "mapping.embed.weight" in state:
         embedded, classes = _wanted(state, "mapping.embed.weight", 2).shape
     channels = _wanted(state, f"synthesis.b{sides[-1]}.torgb.weight", 4).shape[0]
-    if channels not in (1, 3):
-        raise DissectError(f"it draws {channels} channels; expected 3, or 1 for grey images.")
+    if channels not in (1, COLOURS, COLOURS + 1):
+        raise DissectError(f"it draws {channels} channels; expected 3, 4 with opacity, or 1 for grey images.")
     averaged = "mapping.w_avg" in state
     with torch.device("meta"):
         module = StyleGAN2(
@@ -306,9 +315,13 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
 def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[str, Tensor]:
     """A release file's weights, changed and added to such that they say what its options say.
 
+    The code of 2021 and later has the synthesis network's options at the top level, and clamps to ±256 unless told.
+
     Raises:
         DissectError: an option that would need another architecture.
     """
+    if "synthesis_kwargs" not in options and any(name in options for name in (*LATER, "conv_clamp")):
+        options = {**options, "synthesis_kwargs": {"conv_clamp": CLAMP, **options}}
     parts = {name: options.get(f"{name}_kwargs") for name in ("mapping", "synthesis")}
     mapping, synthesis = (dict(part) if isinstance(part, Mapping) else {} for part in parts.values())
     for given, known in (
