@@ -2,10 +2,10 @@
 
     python -m tests.bench_chains --count 40
 
-Each is trained as a GAN on drawn scenes, then opened, and its images are compared with those of the module that wrote it,
-on the same latents. `right` draws the same to 1 % of the range; `same but for the contrast` has another output activation
-(tanh for sigmoid); `wrong` draws something else and was taken as reproducing its statistics, of which there must be none;
-`refused` was not opened, and `asked` was opened only as one of several candidates.
+Each is trained as a GAN on drawn scenes, then opened, and its images are compared with those of the module that wrote
+it, on the same latents. `right` draws the same to 1 % of the range; `same but for the contrast` has another output
+activation (tanh for sigmoid); `wrong` draws something else and was taken as reproducing its statistics, of which there
+must be none; `refused` was not opened, and `asked` was opened only as one of several candidates.
 """
 
 from __future__ import annotations
