@@ -41,7 +41,7 @@ FINAL, BATCH = 512, 64  # samples of that
 COMMON = 8  # of the activations, that are always tried
 OPEN = 400  # hypotheses between two norms
 ENOUGH = 0.15  # a hypothesis that is off by less at a norm needs no rivals of unusual kinds
-UNEXPLAINED = 0.25
+UNEXPLAINED = 0.35
 TOLD_APART = 3.0  # standard errors, over units, by which one hypothesis must be nearer than another
 
 
@@ -515,7 +515,7 @@ def grown(one: Step, side: int) -> int:
 def _nearer(one: Hypothesis | Found, other: Hypothesis | Found) -> bool:
     """Whether one comes nearer to what the norms remember than another, beyond what may be chance.
 
-    Units are compared in pairs: the mean difference must be more than 3 of its standard errors, and more than a quarter
+    Units are compared in pairs: the mean difference must be more than 3 of its standard errors, and more than a third
     of what one itself leaves unexplained. The latter since running statistics lag behind the weights of a training,
     which shifts many units alike.
     """
@@ -626,6 +626,7 @@ def _transposed(side: int, kernel: int) -> list[Way]:
     usual = USUAL.get(kernel, ())
     every = product(range(1, 5), range(min(kernel, 4)), range(2))
     rest = [one for one in every if one not in usual and one[2] < one[0] and one[1] < kernel]
+    rest = [one for one in rest if not (one[2] and one[1] > kernel // 2)]  # nobody cuts a border off and adds one
     ways: list[Way] = [((), _geometry(*one), number / 2) for number, one in enumerate(usual)]
     ways += [((), _geometry(*one), RARE + (1.0 if one[0] < 3 and not one[2] else 4.0)) for one in rest]
     if kernel % 2:
