@@ -177,8 +177,12 @@ def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:
     side = max(tile.shape[1] for tile in tiles)
     pixels = np.concatenate([np.stack([_fitted(image, side) for image in tile]) for tile in tiles])
     path = Path("runs") / f"{safe_name(generator.name)}-candidates.png"
-    path.parent.mkdir(exist_ok=True)
-    sheet(pixels, [reading(plan) for plan in plans], [f"sample {number}" for number in range(DRAWN)]).save(path)
+    drawn_on = sheet(pixels, [reading(plan) for plan in plans], [f"sample {number}" for number in range(DRAWN)])
+    try:
+        path.parent.mkdir(exist_ok=True)
+        drawn_on.save(path)
+    except OSError as error:
+        raise DissectError(f"{path} cannot be written ({error.strerror or error}); go to another folder.") from error
     return path
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator
 from ganatomy.dissect.generators.batch_statistics import agreement, measure, reproduces
+from ganatomy.dissect.generators.chains.code import as_python
 from ganatomy.dissect.generators.chains.network import Chain, activation, build
 from ganatomy.dissect.generators.chains.parts import gap, interleaved, parts_of
 from ganatomy.dissect.generators.chains.plan import ACTIVATIONS, Plan
 from ganatomy.dissect.generators.chains.rebuild import rebuild, wanted
 from ganatomy.dissect.generators.chains.search import output_of, reading
 from ganatomy.dissect.generators.latents import parse_latents
+from ganatomy.dissect.generators.sources import NoiseImages
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 
 from .conftest import ColourSegmenter
@@ -413,3 +416,124 @@ def test_building_checks_the_weights() -> None:
     with pytest.raises(DissectError, match=r"key 0\.bias is missing"):
         build(plan, state)
     assert parse_latents(plan.latent).kind == "uniform"
+
+
+# what files that nobody vouches for must not do
+
+
+def test_names_of_layers_are_no_code(tmp_path: Path) -> None:
+    state = leaky().state_dict()
+    odd = {key.replace("1.", '1": __import__("os").abort(), "', 1): value for key, value in state.items()}
+    with pytest.raises(DissectError, match="is no name of a layer"):
+        rebuild(odd)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: kept["steps"][1]["settings"].__setitem__(2, ["bias", "__import__('os').abort()"]),
+        lambda kept: kept["steps"].clear(),
+        lambda kept: kept["steps"][1]["settings"].clear(),
+        lambda kept: kept.update(latent="evil"),
+        lambda kept: kept["steps"].extend([{"kind": "upsample", "name": "", "settings": [["mode", "nearest"]]}] * 30),
+        lambda kept: kept["steps"][1].update(kind="exec"),
+        lambda kept: kept["steps"][1]["settings"].append(["kernel", 10**12]),
+    ],
+)
+def test_damaged_and_hostile_plans_are_one_line(change: Callable[[Any], object], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = rebuild(leaky().state_dict())
+    kept = json.loads(found.plan.text())
+    change(kept)
+    state = found.state_dict()
+    state["ganatomy_plan"] = torch.frombuffer(bytearray(json.dumps(kept).encode()), dtype=torch.uint8)
+    torch.save(state, tmp_path / "g.pth")
+    with pytest.raises(DissectError) as caught:
+        load_generator(str(tmp_path / "g.pth"))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+class Beside(nn.Module):
+    """Nothing of it is a judge: the part that is called `gen` is no network of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(LATENT, 256)
+        self.gen = nn.Sequential(
+            nn.ConvTranspose2d(16, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.ConvTranspose2d(12, 1, 4, 2, 1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.gen(self.fc(z).view(-1, 16, 4, 4))
+
+
+class Layers(nn.Module):
+    """Names that modules have another use for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(LATENT, 12 * 16), nn.Unflatten(1, (12, 4, 4)), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.ConvTranspose2d(12, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.ConvTranspose2d(8, 1, 4, 2, 1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+@pytest.mark.parametrize("make", [Beside, Layers])
+def test_heads_of_any_name_belong_to_the_network(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = trained(make(), gaussian)
+    torch.save(network.state_dict(), tmp_path / "g.pth")
+    with pytest.warns(DissectWarning):
+        found = load_generator(str(tmp_path / "g.pth"))
+    z = gaussian(3)
+    with torch.no_grad():
+        torch.testing.assert_close(found.module(z), network(z), atol=2e-5, rtol=1e-4)
+    torch.save(found.module.state_dict(), tmp_path / "saved.pth")
+    again = load_generator(str(tmp_path / "saved.pth"))
+    with torch.no_grad():
+        torch.testing.assert_close(again.module(z), network(z), atol=2e-5, rtol=1e-4)
+
+
+def test_choices_that_contradict_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = trained(leaky(), gaussian)
+    with pytest.raises(UsageError, match=r"--latent normal:13: 0, the first layer, takes 12 or 24 numbers"):
+        rebuild(network.state_dict(), None, "normal:13")
+    with pytest.raises(UsageError, match="say the same; leave one out"):
+        rebuild(network.state_dict(), "latent=uniform", "normal:12")
+    found = rebuild(network.state_dict())
+    with pytest.raises(UsageError, match="saved with its plan"):
+        rebuild(found.state_dict(), "act=elu")
+    with pytest.raises(UsageError, match="which says it"):
+        rebuild(network.state_dict(), found.plan.text(), "normal:12")
+
+
+def test_the_python_of_a_conditional_network_takes_labels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = trained(Labelled(), with_class)
+    found = rebuild(network.state_dict())
+    text = as_python(found.plan, found.order, file="g.pth", name="mine.py", values="[-1, 1]")
+    scope: dict[str, Any] = {}
+    exec(compile(text, "mine.py", "exec"), scope)  # our own text, of our own weights
+    own = scope["Generator"]().eval()
+    own.load_state_dict(network.state_dict())
+    z, labels = gaussian(4), torch.tensor([0, 3, 4, 1])
+    with torch.no_grad():
+        wanted = network(torch.cat([z, torch.eye(5)[labels]], 1))
+        torch.testing.assert_close(own(z, labels), wanted, atol=2e-5, rtol=1e-4)
+    source = dissect.as_generator(own, latent=f"normal:{LATENT}").source
+    assert str(source) == "normal:12 and class all of 5"
+
+
+def test_images_that_are_not_given_are_no_verdict() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 3, padding=1))
+    for _ in range(3):
+        network(torch.rand(2, 3, 8, 8))
+    generator = dissect.Generator(module=network, name="n", source=NoiseImages(side=16))
+    assert "it takes images; give them by --inputs" in dissect.inspect(generator).fingerprint

@@ -180,6 +180,42 @@ def test_hostile_archives_end_in_an_error(tmp_path: Path) -> None:
         load_state_dict(tmp_path / "wide.pth")
 
 
+def test_references_that_repeat_cost_what_they_hold_once(tmp_path: Path) -> None:
+    numbers = dict.fromkeys(map(str, range(20_000)), 1)
+    (tmp_path / "wide.pkl").write_bytes(pickle.dumps({"odd": Path(), "many": [numbers] * 5000}))
+    read = torch_files.read_plain(tmp_path / "wide.pkl")
+    assert isinstance(read, dict)
+    assert read["many"][0] is read["many"][-1]
+    whole = Net()
+    for _ in range(60):
+        outer = Net()
+        outer.left = outer.right = whole  # twice the same child, on every level
+        whole = outer
+    (tmp_path / "deep.pkl").write_bytes(pickle.dumps(whole))
+    with pytest.raises(ValueError, match=r"too many modules|without end"):
+        torch_files.read_plain(tmp_path / "deep.pkl")
+
+
+def test_packed_archives_and_repeated_numbers_are_not_opened(tmp_path: Path, network: ProGAN) -> None:
+    torch.save(network.state_dict(), tmp_path / "g.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "g.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(DissectError, match="is packed"):
+        load_state_dict(tmp_path / "packed.pth")
+    torch.save({"a": torch.zeros(1).expand(30_000, 30_000), "b": torch.ones(2), "c": torch.ones(2)}, tmp_path / "w.pth")
+    assert set(load_state_dict(tmp_path / "w.pth")) == {"b", "c"}
+
+
+def test_what_is_beside_the_weights_may_be_of_any_kind(tmp_path: Path, network: ProGAN) -> None:
+    odd = {"sparse": torch.eye(3).to_sparse(), "complex": torch.ones(2, dtype=torch.complex64), "path": Path()}
+    torch.save({"netG": network.state_dict(), "more": odd}, tmp_path / "g.pth")
+    assert set(load_generator(str(tmp_path / "g.pth")).module.state_dict()) == set(network.state_dict())
+
+
 def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     endless: dict[str, Any] = {}
     endless["again"] = [endless] * 1000
@@ -193,7 +229,7 @@ def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = [1]
     for _ in range(40):  # two to the power of forty paths
         shared = [shared, shared]
-    monkeypatch.setattr(torch_files, "MOST_CONTAINERS", 1000)
+    monkeypatch.setattr(torch_files, "MOST_ITEMS", 1000)
     meaning = torch_files._Meaning(torch_files._no_storage)
     meaning.of(shared)
     assert meaning.left < 1000

@@ -32,6 +32,8 @@ from ganatomy.hooks.errors import UsageError
         ("uniform:4,0,1", UniformLatents((4,), low=0, high=1)),
         ("uniform:4,-0.5,2e-1", UniformLatents((4,), low=-0.5, high=0.2)),
         ("sphere:4", SphereLatents((4,))),
+        ("sphere:4,22.627416997969522", SphereLatents((4,), radius=512**0.5)),
+        ("uniform:4,0,1e+20", UniformLatents((4,), low=0, high=1e20)),
         ("sphere:4x1x1,2.5", SphereLatents((4, 1, 1), radius=2.5)),
         ("bernoulli:4", BernoulliLatents((4,))),
         ("bernoulli:4,0.25", BernoulliLatents((4,), share=0.25)),
@@ -143,7 +145,12 @@ def test_labels_without_an_embedding_are_asked_for(tmp_path: Path) -> None:
     found = load_generator(ModelSpec(model, latent="normal:6x1x1", label=3, output_range=(0, 1)))
     with torch.no_grad():
         assert torch.all(found.output(found.latents([0, 1])) == 3 / 8)
-    assert str(found.source) == "normal:6x1x1"
+    assert str(found.source) == "normal:6x1x1 and class 3"  # so that another class is another run
+    module = found.module
+    other = as_generator(module, latent="normal:6x1x1", label=5, output_range=(0, 1))
+    with torch.no_grad():
+        assert torch.all(other.output(other.latents([0])) == 5 / 8)  # the hook is replaced
+    assert len(module._forward_pre_hooks) == 1
 
 
 def test_labels_that_do_not_fit_are_said() -> None:

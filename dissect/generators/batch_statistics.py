@@ -127,11 +127,13 @@ class Fingerprint:
         agreements: of each norm; none where there are no norms, or their statistics were never taken.
         norms: how many there are.
         samples: on how many latents it was measured.
+        unmeasured: why it was not, in words; empty if it was.
     """
 
     agreements: tuple[Agreement, ...]
     norms: int
     samples: int
+    unmeasured: str = ""
 
     @property
     def reproduced(self) -> bool | None:
@@ -142,7 +144,9 @@ class Fingerprint:
     def verdict(self) -> str:
         """In words."""
         if not self.norms:
-            return "no batch norms with statistics, which could tell whether network and latents are those of training"
+            return "no batch norms of PyTorch with statistics, which could tell whether latents are those of training"
+        if self.unmeasured:
+            return f"not compared with what they remember of the training: {self.unmeasured}"
         if not self.agreements:
             return "the batch norms' statistics were never taken: the network is untrained, or keeps none"
         worst = max(self.agreements, key=lambda one: max(one.mean, one.deviation))

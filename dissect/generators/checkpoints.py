@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import warnings
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from .architecture import some
+from .chains.network import PLAN
 from .dcgan import refit
 from .entries import Entry, entries, fitting, folded, prefixed, unwrapped
 from .file_kinds import RESAVE, is_safetensors, other_kind
 from .kept_edits import take_kept
 from .pickles import is_release, read_networks
-from .torch_files import read_inert, read_plain
+from .torch_files import check_packing, read_inert, read_plain
 
 
 def sha256(path: Path | str) -> str:
@@ -107,6 +109,7 @@ def _read_torch(path: Path) -> object:
     try:
         with warnings.catch_warnings():  # about the pickle's protocol: what matters comes as an exception
             warnings.simplefilter("ignore")
+            check_packing(path)
             with torch.serialization.safe_globals([Namespace]):  # training scripts keep their options beside
                 return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -192,9 +195,10 @@ def likeliest(fits: list[Entry], path: Path) -> Entry:
 def _spellings(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
     """As the file has it, without what wrappers put into the names, and with norms of weights worked in."""
     yield state
-    plain = unwrapped(state)
+    plain = {key: value for key, value in unwrapped(state).items() if key != PLAN}
     yield plain
-    yield folded(plain)
+    with contextlib.suppress(RuntimeError, IndexError, ValueError):  # of sizes that make no sense
+        yield folded(plain)
 
 
 def _names(found: Iterable[Entry]) -> str:

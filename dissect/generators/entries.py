@@ -71,7 +71,7 @@ def entries(content: object) -> list[Entry]:
             state = {key: one for key, one in value.items() if isinstance(key, str) and _usable(one)}
             if len(state) > 1 or (state and not name):
                 found.append(Entry(name=name, state=state))
-            inside = [(str(key), one) for key, one in value.items()]
+            inside = [(str(key), one) for key, one in value.items() if isinstance(key, str) or _small(key)]
         elif isinstance(value, list | tuple):
             inside = [(str(place), one) for place, one in enumerate(value)]
         else:
@@ -173,7 +173,14 @@ def _residual(weight: Tensor, u: Tensor, v: Tensor, axis: int) -> float:
 
 
 def _usable(value: object) -> bool:
-    return isinstance(value, Tensor) and not value.is_complex() and not value.is_meta and value.layout == torch.strided
+    """Whether it is a plain tensor of real numbers, all of which the file holds: repeated ones could be of any size."""
+    if not isinstance(value, Tensor) or value.is_complex() or value.is_meta or value.layout != torch.strided:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def _small(key: object) -> bool:
+    return isinstance(key, int) and abs(key) < 10**9
 
 
 def _with_what_is_beside(entry: Entry, content: object) -> Entry:

@@ -17,9 +17,9 @@ from ...hooks.tap import Tap
 from ..model_spec import ModelSpec
 from .base import Generator, LatentSource
 from .checkpoints import load_weights, sha256
-from .labels import embedding_of, give_labels, needed_inputs
+from .labels import GivesLabels, embedding_of, give_labels, inputs_of
 from .latents import DrawnLatents, NormalLatents, parse_latents
-from .sources import ClassLatents, FolderImages, NoiseImages
+from .sources import ClassLatents, FolderImages, Labelled, NoiseImages
 
 LOOKED_AT, FEW = 8, 2  # samples by which an output range is measured; of networks that take images
 USED = 2 / 3  # of its output range that a generator uses at least
@@ -47,6 +47,8 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
             )
     if spec.latent is not None and spec.inputs is not None:
         raise UsageError("--latent and --inputs exclude each other: a model takes latents or images.")
+    if spec.label is not None and spec.inputs is not None:
+        raise UsageError("--label and --inputs exclude each other: a model of your own takes images, or a class.")
     if spec.latent is not None and spec.input_range is not None:
         raise UsageError("--input-range is about images that go in, and --latent says that latents do; leave one out.")
     if spec.entry is not None and spec.weights is None:
@@ -156,9 +158,9 @@ def fitting_latents(module: nn.Module, latent: str | None = None, label: int | N
     Raises:
         UsageError: the module returns no images on any; the message says why.
     """
-    needed = needed_inputs(module)
-    if len(needed) == 2:
-        return _labelled(module, needed, latent, label)
+    needed, possible = inputs_of(module), inputs_of(module, needed=False)
+    if len(needed) == 2 or (label is not None and len(needed) == 1 and len(possible) == 2):
+        return _labelled(module, possible[:2], latent, label)
     if label is not None:
         raise UsageError(f"--label {label}: {type(module).__name__} takes no labels; leave it out.")
     failures: list[str] = []
@@ -195,13 +197,13 @@ def _labelled(module: nn.Module, needed: Sequence[str], latent: str | None, labe
             beside = torch.full((2,), int(label or 0))
             trouble = _trouble(module, source([0, 1]), beside)
             if not trouble:
-                give_labels(module, shape=source.shape, label=label)
-                return source
+                give_labels(module, GivesLabels(shape=source.shape, label=int(label or 0)))
+                return Labelled(source, int(label or 0))
         else:
             trouble = _trouble(module, source([0, 1]), torch.tensor([0, embedding.num_embeddings - 1]))
             if not trouble:
                 classes = embedding.num_embeddings
-                give_labels(module, shape=source.shape, classes=classes)
+                give_labels(module, GivesLabels(shape=source.shape, classes=classes))
                 flat = source.shaped((math.prod(source.shape),))
                 return ClassLatents(flat.shape[0], classes, label, law=flat)
         failures.append(f"{'×'.join(map(str, ('N', *source.shape)))}: {trouble}")

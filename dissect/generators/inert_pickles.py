@@ -14,6 +14,7 @@ from typing import BinaryIO, Self
 
 from torch import Tensor
 
+DEEPEST = 40  # modules in modules
 DICTS = ("collections.OrderedDict", "collections.defaultdict", "dnnlib.util.EasyDict")
 LAYER = r"torch\.nn\.modules\.[a-z0-9_]+"  # where the classes of torch.nn are
 
@@ -108,6 +109,8 @@ def tensors_of(
     Raises:
         TypeError, KeyError: it is no module.
     """
+    if prefix.count(".") > DEEPEST:
+        raise ValueError("modules in modules without end")
     passing = contents.get("_non_persistent_buffers_set", ())  # protocol 3 has no sets of its own
     passing = passing.args[0] if isinstance(passing, Record) else passing
     if not isinstance(passing, (set, list, tuple)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,16 @@ from torch import Tensor, nn
 MOST_CLASSES = 1000
 
 
-def needed_inputs(module: nn.Module) -> list[str]:
-    """The names of what a network's forward must be given."""
+def inputs_of(module: nn.Module, *, needed: bool = True) -> list[str]:
+    """The names of what a network's forward must be given, or can be."""
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return []
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in parameters if one.kind in plain and one.default is inspect.Parameter.empty]
+    return [
+        one.name for one in parameters if one.kind in plain and (one.default is inspect.Parameter.empty or not needed)
+    ]
 
 
 def embedding_of(module: nn.Module) -> nn.Embedding | None:
@@ -29,22 +31,32 @@ def embedding_of(module: nn.Module) -> nn.Embedding | None:
     return found[0] if len(found) == 1 else None
 
 
-def give_labels(module: nn.Module, *, shape: tuple[int, ...], classes: int = 0, label: int | None = None) -> None:
-    """Let a network be called with one input: its labels, int64 (N,), are added by a hook.
+@dataclass(frozen=True, kw_only=True)
+class GivesLabels:
+    """A hook that lets a network be called with its latents alone, and adds the labels, int64 (N,).
 
-    Args:
+    Attributes:
         shape: of a latent.
         classes: how many there are, if the input has the class as one-hot behind the flattened latent.
         label: else the class of every sample.
     """
 
-    def split(x: Tensor) -> tuple[Tensor, Tensor]:
-        if classes:
-            return x[:, :-classes].reshape(len(x), *shape), x[:, -classes:].argmax(1)
-        return x, torch.full((len(x),), int(label or 0), device=x.device)
+    shape: tuple[int, ...]
+    classes: int = 0
+    label: int = 0
 
-    module.register_forward_pre_hook(_when_alone(split))
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
+        if len(inputs) != 1:
+            return None  # as its author calls it
+        (x,) = inputs
+        if self.classes:
+            return x[:, : -self.classes].reshape(len(x), *self.shape), x[:, -self.classes :].argmax(1)
+        return x, torch.full((len(x),), self.label, device=x.device)
 
 
-def _when_alone(split: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...]], object]:
-    return lambda _module, inputs: split(inputs[0]) if len(inputs) == 1 else None
+def give_labels(module: nn.Module, labels: GivesLabels) -> None:
+    """Register the hook, in the place of an earlier one."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, GivesLabels):
+            del module._forward_pre_hooks[key]
+    module.register_forward_pre_hook(labels)

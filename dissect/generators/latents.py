@@ -50,7 +50,9 @@ class DrawnLatents:
         return replace(self, shape=shape)
 
     def __str__(self) -> str:
-        return f"{self.kind}:{'x'.join(map(str, self.shape))}" + "".join(f",{number:g}" for number in self.numbers())
+        return f"{self.kind}:{'x'.join(map(str, self.shape))}" + "".join(
+            f",{number!r}".removesuffix(".0") for number in self.numbers()
+        )
 
 
 class NormalLatents(DrawnLatents):
@@ -113,7 +115,7 @@ def parse_latents(text: str) -> DrawnLatents:
     Raises:
         UsageError: anything else.
     """
-    number = r"-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?"
+    number = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
     found = re.fullmatch(rf"(\w+):([1-9]\d*(?:x[1-9]\d*)*)((?:,{number})*)", text.replace(" ", ""))
     if found:
         shape = tuple(int(size) for size in found[2].split("x"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from .chains.rebuild import rebuild
 from .chains.search import reading
 from .checkpoints import likeliest, load_weights, named_entry, read_entries, sha256
 from .diffusers_models import SUBFOLDERS, Decoder, open_diffusers
-from .entries import DRAWS, Entry, fitting, unwrapped
+from .entries import DRAWS, JUDGES, Entry, fitting, unwrapped
 from .factory import folder_images
 from .kept_edits import take_kept
 from .latents import NormalLatents, parse_latents
@@ -65,9 +67,9 @@ def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, p
     if isinstance(module, Chain):
         _check_decided(module, path, spec, placeholder)
         kept = replace(spec, assumed=module.plan.text(), latent=None)  # so that it is the same when it is opened again
-    elif spec.assumed is not None or spec.latent is not None:
+    elif spec.assumed is not None or (spec.latent is not None and not isinstance(module, dcgan.DCGAN)):
         option = "--as" if spec.assumed is not None else "--latent"
-        raise UsageError(f"{option} does not go with {path}, a {module.family} whose weights tell all; leave it out.")
+        raise UsageError(f"{option} goes with plain chains; {path} is a {module.family} and does without.")
     return Generator(
         module=module,
         name=path.stem,
@@ -90,6 +92,8 @@ def open_decoder(spec: ModelSpec) -> Generator:
         DissectError: it cannot be fetched or read.
     """
     name = spec.model.removeprefix(DIFFUSERS)
+    if spec.entry is not None and spec.weights is None:
+        raise UsageError(f"--entry {spec.entry} is of a checkpoint; name it by --weights.")
     module = open_diffusers(name)
     if spec.weights is not None:  # of a repair
         load_weights(module, spec.weights, spec.entry)
@@ -157,8 +161,19 @@ def recognised(path: Path, spec: ModelSpec, *, known: bool = False) -> Recognise
     misfits: dict[str, dict[str, str]] = {}
     names = {one.name for one in there}
     fits = fitting(there, lambda part: _of_a_family(part, misfits if part.name in names else {}))
-    if not fits or (not known and any(_doubtful(module) for _, module in fits)):
-        fits = fitting(there, lambda part: _chain(part, spec, misfits, part.name in names)) or fits
+    beside = {one.name for one in there if _beside_a_judge(one)}
+
+    def chain(part: Entry) -> Chain | None:
+        above, _, last = part.name.rpartition(".")
+        whole = part.name in names and part.name not in beside
+        if part.rank == LEAST_LIKELY or not (whole or (above in beside and DRAWS.search(last.lower()))):
+            return None
+        return _chain(part, spec, misfits.setdefault(part.name if whole else above, {}))
+
+    if not fits:
+        fits = fitting(there, chain)
+    elif not known:
+        fits = [(part, (_doubtful(module) and _chain(part, spec, {})) or module) for part, module in fits]
     if not fits:
         raise _unknown(path, there, misfits)
     best = likeliest([part for part, _ in fits], path)
@@ -170,7 +185,7 @@ def recognised(path: Path, spec: ModelSpec, *, known: bool = False) -> Recognise
 
 
 def _release_entries(path: Path) -> list[Entry]:
-    """The averaged generator of one of NVIDIA's release files, as a state dict that says all there is to it.
+    """The generators of one of NVIDIA's release files, as state dicts that say all there is to them.
 
     Raises:
         DissectError: it is refused, damaged, holds no generator, or one with options that are not known here.
@@ -181,14 +196,16 @@ def _release_entries(path: Path) -> list[Entry]:
         networks = read_networks(path)
     except DissectError:
         return []  # a pickle of another kind, or damaged: told where all files are read
-    name = next((one for one in ("G_ema", "G") if one in networks), None)
-    if name is None:
+    found = {name: network for name, network in networks.items() if name in ("G_ema", "G")}
+    if not found:
         raise DissectError(f"{path} holds no G_ema and no G; it has {some(networks, 4) or 'no network'}.")
     try:
-        completed = stylegan2.completed(dict(networks[name].state), networks[name].options)
+        return [
+            Entry(name=name, state=stylegan2.completed(dict(network.state), network.options))
+            for name, network in found.items()
+        ]
     except DissectError as error:
         raise DissectError(f"{path} cannot be used: {error}") from error
-    return [Entry(name=name, state=completed)]
 
 
 def _of_a_family(entry: Entry, misfits: dict[str, dict[str, str]]) -> Architecture | None:
@@ -224,23 +241,27 @@ def _doubtful(module: Architecture) -> bool:
     return found.reproduced is False
 
 
-def _chain(entry: Entry, spec: ModelSpec, misfits: dict[str, dict[str, str]], whole: bool) -> Chain | None:
-    """The plain chain of an entry; None if it makes none. Of parts, only those are tried that are called generators."""
-    last = entry.name.rpartition(".")[2].lower()
+def _beside_a_judge(entry: Entry) -> bool:
+    """Whether a state dict has a network that draws and one that judges images, or encodes them, side by side."""
     heads = {key.partition(".")[0].lower() for key in entry.state}
-    several = len(heads) > 1 and any(DRAWS.search(head) for head in heads)  # a network that draws, and another
-    if entry.rank == LEAST_LIKELY or several or not (whole or DRAWS.search(last)):
-        return None
+    return any(DRAWS.search(head) for head in heads) and any(JUDGES.search(head) for head in heads)
+
+
+def _chain(entry: Entry, spec: ModelSpec, reasons: dict[str, str]) -> Chain | None:
+    """The plain chain of an entry; None if it makes none, with the reason."""
     state = unwrapped(entry.state)
-    kept = take_kept(state)
     try:
+        kept = take_kept(state)
         module = rebuild(state, spec.assumed, spec.latent)
+        kept.attach(module)
     except UsageError:
         raise
     except DissectError as error:
-        misfits.setdefault(entry.name, {})[PLAIN] = str(error)
+        reasons[PLAIN] = str(error)
         return None
-    kept.attach(module)
+    except Exception as error:  # whatever sizes that make no sense lead to
+        reasons[PLAIN] = f"its tensors make no network ({one_line(error)})."
+        return None
     return module
 
 
@@ -280,7 +301,7 @@ def _unknown(path: Path, there: list[Entry], misfits: dict[str, dict[str, str]])
     which = named or f"No known family fits the keys ({some(first.state, 3)})."
     error = DissectError(
         f"{path} is no generator that its weights tell. Give the class that wrote it: dissect inspect --model "
-        f"train.py:Generator --weights {path} --latent normal:100. {which}{like}"
+        f"train.py:Generator --weights {shlex.quote(str(path))} --latent normal:100. {which}{like}"
     )
     error.__cause__ = DissectError(" ".join(f"{family}: {reason}" for family, reason in reasons.items()))
     return error
@@ -326,6 +347,11 @@ def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = Fals
     if isinstance(module, Chain):
         law = parse_latents(module.plan.latent)
         return ClassLatents(module.latent, module.classes, spec.label, law=law) if module.classes else law
+    if isinstance(module, dcgan.DCGAN) and spec.latent is not None:
+        asked = parse_latents(spec.latent)
+        if asked.shape[0] != module.latent or math.prod(asked.shape) != module.latent:
+            raise UsageError(f"--latent {spec.latent}: {spec.model} takes {module.latent} numbers.")
+        return asked
     if isinstance(module, StyleBased) and spec.noise is not None:
         if spec.noise not in NOISES:
             raise UsageError(f"--noise {spec.noise!r} is not known; there are {', '.join(NOISES)}.")

@@ -185,6 +185,27 @@ class FolderImages:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """Latents of a network that gets one class for all samples, so that another class is another source."""
+
+    latents: DrawnLatents
+    label: int
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        return self.latents(indices)
+
+    @property
+    def seed(self) -> int:
+        return self.latents.seed
+
+    def seeded(self, seed: int) -> Labelled:
+        return replace(self, latents=self.latents.seeded(seed))
+
+    def __str__(self) -> str:
+        return f"{self.latents} and class {self.label}"
+
+
+@dataclass(frozen=True)
 class NoiseImages:
     """Uniform noise in the place of images that are not given, (N, channels, side, side), to see a network's shapes."""
 

@@ -13,10 +13,9 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from torch import Tensor
 from .inert_pickles import DICTS, InertReader, Record, RefusedName, check_opcodes, tensors_of
 
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how files begin that PyTorch wrote before 1.6
-MOST_CONTAINERS = 20_000  # that are looked into; repeated references could make a small file endless
+MOST_ITEMS = 200_000  # of containers that are looked at; repeated references could make a small file endless
 DEEPEST = 12
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -39,6 +38,7 @@ DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+Item = TypeVar("Item")
 Storage = Callable[[str, torch.dtype, int], Tensor]  # key, dtype, length -> the numbers, on one axis
 
 
@@ -105,6 +105,20 @@ def inner_storage(data: bytes) -> Tensor:
     if not isinstance(storage, torch.TypedStorage):
         raise TypeError("the numbers of a tensor are no storage")
     return torch.empty(0, dtype=storage.dtype).set_(storage)
+
+
+def check_packing(path: Path) -> None:
+    """Refuse archives with packed members, which torch.save never writes, and which could unpack to any size.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{info.filename} is packed")
 
 
 def _zipped(file: BinaryIO) -> object:
@@ -190,29 +204,56 @@ class _Meaning:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.numbers: dict[str, Tensor] = {}
-        self.left = MOST_CONTAINERS
+        self.left = MOST_ITEMS
+        self.known: dict[int, object] = {}  # what objects mean, by their identity; the pickle holds on to them
 
     def of(self, value: object, depth: int = 0) -> object:
+        """None for what has no meaning here, and where the budget is spent; each object once."""
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        self.left -= 1
-        if self.left < 0 or depth > DEEPEST:
-            return None
+        if id(value) not in self.known:
+            self.left -= 1
+            self.known[id(value)] = None  # should it hold itself
+            self.known[id(value)] = self._of(value, depth) if self.left >= 0 and depth <= DEEPEST else None
+        return self.known[id(value)]
+
+    def _of(self, value: object, depth: int) -> object:
         if isinstance(value, list | tuple):
-            return [self.of(item, depth + 1) for item in islice(value, MOST_CONTAINERS)]
+            return [self.of(item, depth + 1) for item in self._some(value)]
         if isinstance(value, dict):
-            return {key: self.of(item, depth + 1) for key, item in value.items() if isinstance(key, str | int)}
+            pairs = ((key, item) for key, item in self._some(value.items()) if isinstance(key, str | int))
+            return {key: self.of(item, depth + 1) for key, item in pairs}
         if not isinstance(value, Record):
             return None
         if value.source in DICTS:
-            return self.of(value.entries, depth)
-        if value.source.startswith("torch._utils._rebuild"):
-            return self.tensor(value)
-        if isinstance(value.state, dict) and "_parameters" in value.state:
-            return dict(tensors_of(value.state, self.tensor, _inside))
+            return self._of(value.entries, depth)
+        try:
+            if value.source.startswith("torch._utils._rebuild"):
+                return self.tensor(value)
+            if isinstance(value.state, dict) and "_parameters" in value.state:
+                return dict(tensors_of(value.state, self.tensor, self._inside))
+        except (TypeError, KeyError):  # of a kind that is not read, such as sparse ones
+            return None
         if value.entries:  # a dict of another class
-            return self.of(value.entries, depth)
+            return self._of(value.entries, depth)
         return self.of(getattr(value, "items", None), depth)
+
+    def _some(self, items: Iterable[Item]) -> Iterator[Item]:
+        """As many as the budget allows."""
+        for item in items:
+            self.left -= 1
+            if self.left < 0:
+                return
+            yield item
+
+    def _inside(self, module: object) -> dict[object, object]:
+        """The `__dict__` of a module inside a module."""
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it has too many modules")
+        if not isinstance(module, Record) or not isinstance(module.state, dict):
+            raise TypeError("something else stands in a module's place")
+        return module.state
 
     def tensor(self, value: object) -> Tensor:
         match value:
@@ -250,9 +291,3 @@ def _viewed(numbers: Tensor, start: int, size: tuple[int, ...], steps: tuple[int
     if found.numel() > max(1, numbers.numel()):  # it repeats numbers, and could be any size
         raise ValueError("a tensor is larger than its numbers")
     return found
-
-
-def _inside(module: object) -> dict[object, object]:
-    if not isinstance(module, Record) or not isinstance(module.state, dict):
-        raise TypeError("something else stands in a module's place")
-    return module.state

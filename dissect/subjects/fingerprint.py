@@ -8,18 +8,24 @@ from ..generators.base import Generator
 from ..generators.batch_statistics import Fingerprint, fingerprint_of, norms_of
 from ..generators.chains.rebuild import KINDS
 from ..generators.latents import DrawnLatents
-from ..generators.sources import FolderImages, NoiseImages
+from ..generators.sources import Encoded, FolderImages, NoiseImages
 
 SAMPLES = 256  # on which it is measured
 
 
 def fingerprint(generator: Generator, samples: int = SAMPLES) -> Fingerprint:
     """How far the generator reproduces, on its latents, what its batch norms remember of its training."""
-    if isinstance(generator.source, NoiseImages):  # which stand in for images that were not given
-        return Fingerprint(agreements=(), norms=len(norms_of(generator.module)), samples=0)
-    if isinstance(generator.source, FolderImages):
-        samples = min(samples, len(generator.source.files))
-    return fingerprint_of(generator.module, generator.output, lambda part: generator.latents(list(part)), samples)
+    norms = len(norms_of(generator.module))
+    source = generator.source.images if isinstance(generator.source, Encoded) else generator.source
+    if norms and isinstance(source, NoiseImages):
+        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured="it takes images; give them by --inputs")
+    if isinstance(source, FolderImages):
+        samples = min(samples, len(source.files))
+    try:
+        return fingerprint_of(generator.module, generator.output, lambda part: generator.latents(list(part)), samples)
+    except (IndexError, KeyError, ValueError):  # of a source of the user's own, which may have few latents
+        said = f"its source has no latents 0 to {samples - 1}"
+        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured=said)
 
 
 def better_latents(generator: Generator) -> str | None:

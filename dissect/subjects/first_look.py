@@ -20,7 +20,7 @@ from ..models import dissectable, shapes_of
 from .fingerprint import fingerprint
 
 FIRST = 4  # samples
-LOOKED_AT = 64  # samples on which batch norms are compared with what they remember
+FEWEST, LOOKED_AT = 16, 64  # samples on which batch norms are compared with what they remember
 BUILT_IN = ("scenes", "hub", "torchvision")  # how the names of our own segmenters begin
 WHOLE = 1 - 1e-9
 ONE_CLASS = 0.98  # share of the pixels of each of the first samples that is suspicious if it has the same label
@@ -65,15 +65,17 @@ def first_look(generator: Generator, segmenter: Segmenter, layers: Sequence[str]
         labels.append(segment(segmenter, image))
         low, high = min(low, float(out.min())), max(high, float(out.max()))
     check_single(generator, layers)
-    warn_of_statistics(generator)
+    warn_of_statistics(generator, samples)
     _warn_of_one_class(torch.cat(labels), segmenter)
     if not isinstance(generator.module, Architecture):
         warn_of_range(generator, low, high, len(labels))
 
 
-def warn_of_statistics(generator: Generator) -> None:
+def warn_of_statistics(generator: Generator, samples: int) -> None:
     """Warn where a network does not reproduce, on its latents, what its batch norms remember of the training."""
-    found = fingerprint(generator, LOOKED_AT)
+    if samples < FEWEST:
+        return
+    found = fingerprint(generator, min(samples, LOOKED_AT))
     if found.reproduced is False:
         warnings.warn(
             f"{generator.name} {found.verdict}. See dissect inspect, which tries other latents.",

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from ..latents import parse_latents
+from .network import grown
 from .plan import Plan, Step
-from .search import grown
 
-LABELS = '''
+JOINED = """
+        latents, labels = x[:, : -self.classes], x[:, -self.classes :]{embedded}
+        if self.how == "times":
+            return latents * labels
+        return torch.cat([labels, latents] if self.how == "before" else [latents, labels], 1)
+"""
+EMBEDDED = '''
+
+class Labels(nn.Embedding):
+    """(N, latent + classes), a latent and a class as one-hot -> what the first layer takes."""
+
+    def __init__(self, classes, how, embedded):
+        super().__init__(classes, embedded)
+        self.classes, self.how = classes, how
+
+    def forward(self, x):''' + JOINED.format(embedded="\n        labels = labels @ self.weight")
+ONE_HOT = '''
 
 class Labels(nn.Module):
     """(N, latent + classes), a latent and a class as one-hot -> what the first layer takes."""
@@ -13,17 +30,8 @@ class Labels(nn.Module):
     def __init__(self, classes, how, embedded):
         super().__init__()
         self.classes, self.how = classes, how
-        if embedded:
-            self.weight = nn.Parameter(torch.empty(classes, embedded))
 
-    def forward(self, x):
-        latents, labels = x[:, : -self.classes], x[:, -self.classes :]
-        if hasattr(self, "weight"):
-            labels = labels @ self.weight
-        if self.how == "times":
-            return latents * labels
-        return torch.cat([labels, latents] if self.how == "before" else [latents, labels], 1)
-'''
+    def forward(self, x):''' + JOINED.format(embedded="")
 MODULE = '''"""The generator of {file}, rebuilt from its weights by ganatomy.
 
 Layers have the names that they have in the file, so that its weights fit:
@@ -36,14 +44,14 @@ from torch import nn
 {labels}
 
 class Generator(nn.Module):
-    """latents (N, {size}) -> images (N, {channels}, {side}, {side}) in {values}."""
+    """latents (N, {size}){beside} -> images (N, {channels}, {side}, {side}) in {values}."""
 
     def __init__(self):
         super().__init__()
         layers = {{
 {layers}
         }}
-        self.order = list(layers)
+        self._order = list(layers)
         for name, layer in layers.items():
             *above, last = name.split(".")
             place = self
@@ -53,9 +61,9 @@ class Generator(nn.Module):
                 place = place.get_submodule(part)
             place.add_module(last, layer)
 
-    def forward(self, latents):
-        x = latents.flatten(1)
-        for name in self.order:
+    def forward(self, latents{argument}):
+        x = latents.flatten(1){joined}
+        for name in self._order:
             x = self.get_submodule(name)(x)
         return x
 '''
@@ -71,7 +79,7 @@ def as_python(plan: Plan, names: list[str], *, file: str, name: str, values: str
         name: of the module's own file.
         values: the range of the output, in words.
     """
-    size = int(plan.latent.partition(":")[2].split(",")[0].split("x")[0]) + plan.classes
+    size = parse_latents(plan.latent).shape[0]
     side, channels, lines = 1, 1, []
     for layer, one in zip(names, plan.steps, strict=True):
         side = grown(one, side)
@@ -80,19 +88,28 @@ def as_python(plan: Plan, names: list[str], *, file: str, name: str, values: str
             f'            "{layer}": {_call(one)},' + (f"  # {channels}×{side}×{side}" if one.get("map") else "")
         )
     assumed = "".join(f"\n{line[0].upper()}{line[1:]}." for line in plan.assumed)
-    latent = plan.latent if not plan.classes else f"normal:{size}"
+    one_hot = f"nn.functional.one_hot(labels, {plan.classes}).float()"
+    label = next((one for one in plan.steps if one.kind == "label"), None)
     return MODULE.format(
-        file=file,
-        name=name,
-        latent=latent,
-        assumed=f"\nAssumed, since nothing in the file tells:{assumed}\n" if assumed else "",
-        labels=LABELS if plan.classes else "",
+        file=_quoted(file),
+        name=_quoted(name),
+        latent=plan.latent,
+        assumed=f"\nAssumed, since nothing in the file tells:{_quoted(assumed)}\n" if assumed else "",
+        labels="" if label is None else EMBEDDED if label["embedded"] else ONE_HOT,
         size=size,
+        beside=f", labels (N,) from 0 to {plan.classes - 1}" if plan.classes else "",
+        argument=", labels" if plan.classes else "",
+        joined=f"\n        x = torch.cat([x, {one_hot}], 1)" if plan.classes else "",
         channels=channels,
         side=side,
         values=values,
         layers="\n".join(lines),
     )
+
+
+def _quoted(text: str) -> str:
+    """Without what would end a docstring: names come out of files that nobody vouches for."""
+    return text.replace("\\", "/").replace('"', "'")
 
 
 def _channels(one: Step, before: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ....hooks.errors import DissectError
+from ....hooks.errors import DissectError, one_line
 from ..architecture import Architecture, filled
 from ..dcgan import refit
 from ..latents import parse_latents
@@ -17,6 +17,8 @@ from .plan import ACTIVATIONS, OUTPUTS, Plan, Step
 if TYPE_CHECKING:
     from .search import Found
 
+LARGEST = 1024  # side of images
+TAKEN = ("plan", "order", "latent", "classes", "found", "output_range")  # attributes of a chain itself
 PLAN = "ganatomy_plan"  # a tensor of a saved network: the plan's text, as bytes
 
 
@@ -67,7 +69,8 @@ class Chain(Architecture):
         self.output_range = OUTPUTS[_output(plan)]
         self.order: list[str] = []
         for place, one in enumerate(plan.steps):
-            name = one.name or self._free_name(one, plan.steps[place + 1].name if place + 1 < len(plan.steps) else "")
+            after = plan.steps[place + 1].name if place + 1 < len(plan.steps) else ""
+            name = own_name(one.name) if one.name else self._free_name(one, own_name(after))
             self._put(name, layer_of(one))
             self.order.append(name)
 
@@ -76,17 +79,19 @@ class Chain(Architecture):
         place: nn.Module = self
         for part in above:
             if part not in place._modules:
+                if place is not self and hasattr(Container, part):
+                    raise DissectError(f"a layer cannot be called {name}.")
                 place.add_module(part, Container())
             place = place.get_submodule(part)
-        if last in place._modules:
-            raise DissectError(f"two layers are called {name}.")
+        if last in place._modules or hasattr(Container, last):
+            raise DissectError(f"a layer cannot be called {name}.")
         place.add_module(last, layer)
 
     def _free_name(self, one: Step, after: str) -> str:
         before = self.order[-1] if self.order else ""
         (above, _, first), (other, _, second) = before.rpartition("."), after.rpartition(".")
-        room = not after or (above == other and second.isdecimal() and int(first or 0) + 1 < int(second))
-        if first.isdecimal() and room:
+        numbered = first.isdecimal() and (not after or (above == other and second.isdecimal()))
+        if numbered and (not after or int(first) + 1 < int(second)):
             name = f"{above}.{int(first) + 1}".strip(".")
         else:
             name = f"{before or 'input'}_{one.get('which', one.kind).partition(':')[0]}".replace(".", "_")
@@ -123,11 +128,51 @@ def build(plan: Plan, state: Mapping[str, Tensor]) -> Chain:
     Raises:
         DissectError: a key is missing, extra or misshapen, or the plan makes no sense.
     """
-    module = Chain(plan)
+    try:
+        if side_of(plan) > LARGEST:
+            raise ValueError(f"its images have sides of more than {LARGEST} pixels")
+        module = Chain(plan)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise DissectError(f"the plan of the network makes no sense ({one_line(error)}).") from error
+    names = {one.name for one in plan.steps if one.name}
+    state = {_own_key(key, names): tensor for key, tensor in state.items()}
     refit(module, state)
     filled(module, state)
     module.register_buffer(PLAN, torch.frombuffer(bytearray(plan.text().encode()), dtype=torch.uint8))
     return module
+
+
+def own_name(name: str) -> str:
+    """A layer's name in the network: that of the file, but for first parts that a module has another use for."""
+    first, dot, rest = name.partition(".")
+    return f"{first}_{dot}{rest}" if first and (hasattr(Chain, first) or first in TAKEN) else name
+
+
+def _own_key(key: str, names: set[str]) -> str:
+    layer, _, last = key.rpartition(".")
+    inner = layer.removesuffix(".conv")  # of a layer that a repair replaced, see `dcgan.refit`
+    return f"{own_name(layer)}.{last}" if {layer, inner} & names else key
+
+
+def side_of(plan: Plan) -> int:
+    """Of the images, in pixels."""
+    side = 1
+    for one in plan.steps:
+        side = grown(one, side)
+    return side
+
+
+def grown(one: Step, side: int) -> int:
+    """The side of a map after a step."""
+    if one.kind == "view":
+        return int(one["shape"][1])
+    if one.kind == "transposed":
+        return int((side - 1) * one["stride"] - 2 * one["padding"] + one["kernel"] + one["output_padding"])
+    if one.kind == "conv":
+        return int(side + 2 * one["padding"] - one["kernel"] + 1)
+    if one.kind == "upsample":
+        return 2 * side
+    return side * int(one["factor"]) if one.kind == "shuffle" else side
 
 
 def kept_plan(state: dict[str, Tensor]) -> Plan | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ....hooks.errors import DissectError
 
 EMBEDDING = re.compile(r"emb|label|class", re.IGNORECASE)
+NAME = re.compile(r"(?:[\w\-]{1,64}(?:\.[\w\-]{1,64}){0,9})?")
 MOST_CLASSES = 1000
 MOST_PARTS = 80
 
@@ -57,6 +58,9 @@ def parts_of(state: Mapping[str, Tensor]) -> list[Part]:
     for key, tensor in state.items():
         name, _, last = key.rpartition(".")
         layers.setdefault(name, {})[last] = tensor
+    for name in layers:
+        if not NAME.fullmatch(name):
+            raise DissectError(f"{name[:40]!r} is no name of a layer.")
     if len(layers) > MOST_PARTS:
         raise DissectError(f"it has {len(layers)} layers; a plain chain of at most {MOST_PARTS} is looked for.")
     return [_part(name, tensors) for name, tensors in layers.items()]

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ....hooks.errors import DissectError
+from ....hooks.errors import DissectError, UsageError
+from ..latents import parse_latents
 
 ACTIVATIONS = (  # by the word of --as; those that are usual in generators first
     "relu",
@@ -20,6 +21,26 @@ ACTIVATIONS = (  # by the word of --as; those that are usual in generators first
     "tanh",
     "sigmoid",
 )
+MOST_STEPS, LARGEST_NUMBER = 400, 1 << 20
+SETTINGS: dict[str, Any] = {  # of steps: a kind of number, or the words that are allowed
+    "units": int,
+    "kernel": int,
+    "stride": int,
+    "padding": int,
+    "output_padding": int,
+    "factor": int,
+    "shape": int,
+    "classes": int,
+    "embedded": int,
+    "eps": float,
+    "bias": bool,
+    "affine": bool,
+    "map": bool,
+    "border": ("zeros", "reflect", "replicate", "circular"),
+    "mode": ("nearest", "bilinear"),
+    "how": ("before", "after", "times"),
+    "which": ACTIVATIONS,
+}
 OUTPUTS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "linear": (-1.0, 1.0)}
 
 
@@ -82,19 +103,46 @@ class Plan:
         """
         try:
             kept = json.loads(text)
-            steps = tuple(
-                Step(str(kind), str(name), tuple((str(key), _plain(value)) for key, value in settings))
-                for kind, name, settings in ((one["kind"], one["name"], one["settings"]) for one in kept["steps"])
-            )
+            steps = tuple(_checked(one["kind"], one["name"], dict(one["settings"])) for one in kept["steps"])
+            if not 1 <= len(steps) <= MOST_STEPS or parse_latents(kept["latent"]).shape != (
+                parse_latents(kept["latent"]).shape[0],
+            ):
+                raise ValueError("no steps, or other latents than rows of numbers")
             return cls(
-                latent=str(kept["latent"]),
+                latent=kept["latent"],
                 classes=int(kept["classes"]),
                 steps=steps,
                 assumed=tuple(map(str, kept["assumed"])),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
             raise DissectError("the plan of the network in the file is damaged; save it again.") from error
 
     def activations(self) -> list[str]:
         """The words of the hidden activations, each once."""
         return list(dict.fromkeys(one["which"] for one in self.steps[:-1] if one.kind == "act"))
+
+
+def _checked(kind: object, name: object, settings: dict[str, Any]) -> Step:
+    """A step out of a file, whose settings are of the kinds and sizes that such a step has.
+
+    Raises:
+        ValueError, TypeError, KeyError: they are not.
+    """
+    if not isinstance(name, str) or not isinstance(kind, str) or set(settings) - set(SETTINGS):
+        raise TypeError("a step of no known kind")
+    for setting, value in settings.items():
+        wanted = SETTINGS[setting]
+        fits = value in wanted if isinstance(wanted, tuple) else _of(value, wanted)
+        if not fits:
+            raise ValueError(f"{setting} is {value!r}")
+    return Step(kind, name, tuple((setting, _plain(value)) for setting, value in settings.items()))
+
+
+def _of(value: object, wanted: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return wanted is int and 1 <= len(value) <= 3 and all(_of(one, int) for one in value)
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if wanted is float:
+        return isinstance(value, float) and 0 <= value <= 1
+    return isinstance(value, int) and 0 <= value <= LARGEST_NUMBER

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ....hooks.errors import UsageError
-from ..batch_statistics import Fingerprint
+from ....hooks.errors import DissectError, UsageError
 from ..entries import folded
 from ..latents import DrawnLatents, NormalLatents, SphereLatents, UniformLatents, parse_latents
 from .network import Chain, build, kept_plan
 from .parts import parts_of
 from .plan import ACTIVATIONS, OUTPUTS, Plan
-from .search import FINAL, Found, Wanted, search
+from .search import Found, Wanted, search
 
 KINDS: dict[str, DrawnLatents] = {  # by the word of --as; of any size
     "normal": NormalLatents((0,)),
@@ -46,8 +45,16 @@ def rebuild(state: Mapping[str, Tensor], chosen: str | None = None, latent: str 
     """
     state = dict(state)
     plan = kept_plan(state)
-    if plan is None and chosen is not None and chosen.startswith("{"):
-        plan = Plan.read(chosen)
+    told = chosen is not None and chosen.startswith("{")
+    if plan is not None and (latent is not None or (chosen is not None and not told)):
+        raise UsageError("--as and --latent do not go with a network that was saved with its plan; leave them out.")
+    if plan is None and chosen is not None and told:
+        if latent is not None:
+            raise UsageError("--latent does not go with a whole plan as --as, which says it; leave one out.")
+        try:
+            plan = Plan.read(chosen)
+        except DissectError as error:
+            raise UsageError(f"--as {chosen[:40]}… is no plan; there are {WORDS}.") from error
     state = folded(state)
     if plan is not None:
         return build(plan, state)
@@ -71,8 +78,10 @@ def wanted(chosen: str | None, latent: str | None = None) -> Wanted:
                 continue
             case "act" if value in ACTIVATIONS:
                 asked = replace(asked, activation=value)
+            case "latent" if latent is not None:
+                raise UsageError(f"--as {word} and --latent {latent} say the same; leave one out.")
             case "latent" if value in KINDS:
-                asked = replace(asked, latent=KINDS[value] if asked.latent is None else asked.latent)
+                asked = replace(asked, latent=KINDS[value])
             case "side" if value.isdecimal() and int(value) > 0:
                 asked = replace(asked, side=int(value))
             case "output" if value in OUTPUTS:
@@ -80,11 +89,6 @@ def wanted(chosen: str | None, latent: str | None = None) -> Wanted:
             case _:
                 raise UsageError(f"--as {chosen}: {word!r} is not understood; there are {WORDS}.")
     return asked
-
-
-def fingerprint(found: Found) -> Fingerprint:
-    """What the norms say of a network that was found."""
-    return Fingerprint(agreements=found.agreements, norms=found.norms, samples=FINAL)
 
 
 def assumed(found: Found) -> tuple[str, ...]:

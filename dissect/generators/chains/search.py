@@ -16,10 +16,10 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from ....hooks.errors import DissectError
+from ....hooks.errors import DissectError, UsageError
 from ..batch_statistics import WORST, Agreement, agreement, measure, moments
 from ..latents import DrawnLatents, NormalLatents, SphereLatents, UniformLatents, parse_latents
-from .network import build, with_weights
+from .network import LARGEST, build, grown, side_of, with_weights
 from .parts import Part, gap, interleaved
 from .plan import ACTIVATIONS, Plan, Step, step
 
@@ -28,12 +28,12 @@ POSITIONS = 16384  # of a map in all samples together; more say no more
 LEAST = {16: 512, 32: 256, 64: 128, 1 << 20: 48}  # samples, of maps up to that side
 SIEVED, BEAM, OF_A_KIND = 12, 6, 2  # hypotheses that are tried on all samples; that are kept at each norm
 SIDES = (64, 32, 28, 128, 256, 48, 96, 512)  # of images, the likelier ones first
-LARGEST = 1024
 IMAGES = (1, 3, 4)  # channels
 EPSILONS = (1e-5, 0.8)  # of batch norm: PyTorch's, and what a widely copied script gives by a slip
 CLASSES = (10, 2, 26, 47, 100)  # that are given as one-hot
 LATENTS = (100, 128, 64, 62, 50, 32, 16, 20, 256, 512, 10)  # usual sizes
 SHORT = (2, 3, 4, 5, 8)  # of the latents of autoencoders
+MOST_HELD = 1 << 27  # numbers, 512 MiB
 NEAR = 0.12  # a hypothesis that is off by this much more than the best one is not kept
 RIVALS = ("relu", "leaky_relu:0.2", "leaky_relu:0.01")  # that are measured at the end, beside those that came out
 FEW, SAME = 8, 0.01  # images; by which they differ on average at most, of [-1, 1]
@@ -119,9 +119,11 @@ def search(state: Mapping[str, Tensor], parts: Sequence[Part], wanted: Wanted) -
     for order in orders[: 1 if orders[0] == orders[1] else 2]:
         try:
             return refined(_Search(state, order, wanted).found(), state, wanted)
+        except UsageError:
+            raise
         except DissectError as error:
             reasons.append(str(error))
-    raise DissectError(reasons[-1])
+    raise DissectError(next((reason for reason in reasons if "cannot follow" not in reason), reasons[0]))
 
 
 Memo = dict[tuple[DrawnLatents, int, tuple[Step, ...], tuple[Step, ...]], Tensor]  # what pending steps gave
@@ -137,6 +139,7 @@ class _Search:
             bool(part.tensors["running_mean"].any()) or bool((part.tensors["running_var"] != 1).any())
             for part in self.norms
         )
+        self.held = 0  # numbers in what pending steps gave
         self.reached: dict[tuple[DrawnLatents, int, tuple[Step, ...]], Tensor] = {}  # what steps gave
 
     def found(self) -> Found:
@@ -205,10 +208,21 @@ class _Search:
             sizes = {units for kind, units, _ in directions if kind == "transposed" or units not in IMAGES}
             if any(kind == "conv" and units in IMAGES for kind, units, _ in directions):
                 raise DissectError(f"{first.name} takes images; only chains that begin with latents are rebuilt.")
+        asked = self.wanted.latent
+        if asked is not None and asked.shape[0] and not self._takes(asked.shape[0], embeddings, sizes):
+            raise UsageError(
+                f"--latent {asked}: {first.name}, the first layer, takes {' or '.join(map(str, sorted(sizes)))} numbers"
+                f"{' with the class' if embeddings else ''}."
+            )
         for size in sizes:
             for number, (source, classes, label) in enumerate(self._inputs(embeddings, size)):
                 beginning = Hypothesis(source=source, classes=classes, shape=(size,), unusual=number / 2)
                 yield beginning if label is None else beginning.then(label)
+
+    def _takes(self, latent: int, embeddings: Sequence[Part], sizes: set[int]) -> bool:
+        """Whether a latent of this size, with a class or without, is what the first layer takes."""
+        beside = {0, *CLASSES, *(int(one.weight.shape[1]) for one in embeddings)}
+        return any(size - latent in beside for size in sizes)
 
     def _inputs(self, embeddings: Sequence[Part], size: int) -> Iterator[tuple[DrawnLatents, int, Step | None]]:
         forms: list[tuple[int, int, Step | None]] = []  # size of the latent, classes, how they are joined
@@ -327,9 +341,15 @@ class _Search:
         x = x[: max(1, min(len(x), samples_for(one.shape)) // fewer)]
         for count in range(len(one.pending)):
             key = (one.source, one.classes, one.steps, one.pending[: count + 1])
-            if key not in memo or len(memo[key]) < len(x):
-                memo[key] = with_weights(one.pending[count], self.state)(x)
-            x = memo[key][: len(x)]
+            if key in memo and len(memo[key]) >= len(x):
+                x = memo[key][: len(x)]
+                continue
+            x = with_weights(one.pending[count], self.state)(x)
+            self.held += x.numel()
+            if self.held > MOST_HELD:  # what others began is forgotten, and computed anew where it is needed
+                memo.clear()
+                self.held = x.numel()
+            memo[key] = x
         return x
 
     def _there(self, one: Hypothesis) -> Tensor:
@@ -481,35 +501,15 @@ def reading(plan: Plan) -> str:
     """What tells a plan from others in few words, as --as takes them."""
     last = plan.steps[-1]
     latent = parse_latents(plan.latent)
-    zero = isinstance(latent, UniformLatents) and latent.low == 0
+    told = {"normal": (), "uniform": (), "sphere": ()}
+    zero = isinstance(latent, UniformLatents) and latent.numbers() == (0, 1)
     words = {
-        "latent": f"{latent.kind}{'01' if zero else ''}",
+        "latent": "uniform01" if zero else latent.kind if latent.numbers() == told.get(latent.kind) else "",
         "act": next(iter(plan.activations()), ""),
         "side": str(side_of(plan)),
         "output": last["which"] if last.kind == "act" else "linear",
     }
     return ",".join(f"{key}={value}" for key, value in words.items() if value)
-
-
-def side_of(plan: Plan) -> int:
-    """Of the images, in pixels."""
-    side = 1
-    for one in plan.steps:
-        side = grown(one, side)
-    return side
-
-
-def grown(one: Step, side: int) -> int:
-    """The side of a map after a step."""
-    if one.kind == "view":
-        return int(one["shape"][1])
-    if one.kind == "transposed":
-        return int((side - 1) * one["stride"] - 2 * one["padding"] + one["kernel"] + one["output_padding"])
-    if one.kind == "conv":
-        return int(side + 2 * one["padding"] - one["kernel"] + 1)
-    if one.kind == "upsample":
-        return 2 * side
-    return side * int(one["factor"]) if one.kind == "shuffle" else side
 
 
 def _nearer(one: Hypothesis | Found, other: Hypothesis | Found) -> bool:
