@@ -23,7 +23,6 @@ from .generators.chains.search import reading, with_classes
 from .generators.latents import parse_latents
 from .generators.sources import NoiseImages
 from .generators.zoo import MODELS
-from .images.contact_sheet import sheet
 from .models import Model, dissectable, open_generator, shapes_of, usable_device
 from .store import safe_name
 from .subjects.fingerprint import better_latents, fingerprint
@@ -164,6 +163,8 @@ def _candidates(generator: Generator) -> tuple[Plan, ...]:
 
 def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:
     """What each candidate draws of the same eight samples, as a picture."""
+    from .images.contact_sheet import sheet  # which needs matplotlib's fonts
+
     module = generator.module
     assert isinstance(module, Chain)
     state = {key: value for key, value in module.state_dict().items() if key != PLAN}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
+import re
 import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,8 +115,9 @@ def _read_torch(path: Path) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except pickle.UnpicklingError:
-        pass  # it holds more than tensors, or is damaged
+    except pickle.UnpicklingError as error:  # it holds more than tensors, or is damaged
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it refers to {named[1]}" if named else "it holds more than tensors"
     except Exception as error:  # a damaged file can raise nearly anything
         raise DissectError(
             f"{path} is damaged or no PyTorch checkpoint ({one_line(error)}); fetch or save it again."
@@ -124,7 +126,7 @@ def _read_torch(path: Path) -> object:
         return read_inert(path)
     except Exception as error:  # likewise
         raise DissectError(
-            f"{path} is damaged, or a pickle that torch.save did not write ({one_line(error)}); {RESAVE}."
+            f"{path} is refused: {what}, and without that it cannot be read ({one_line(error)}); {RESAVE}."
         ) from error
 
 

@@ -15,6 +15,7 @@ BESIDE = ("latent_avg",)  # tensors of a generator that stand beside its state d
 WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into the names
 PARAMETRIZED = {"original0": "_g", "original1": "_v", "original": "_orig", "0._u": "_u", "0._v": "_v"}
 DEEPEST, MOST_LOOKED_AT, MOST = 10, 20_000, 256  # levels, containers, state dicts: the search ends in any file
+MOST_REPEATED = 1 << 28  # bytes of a tensor that repeats numbers
 MOST_PREFIXES = 64  # of one state dict
 AVERAGED = re.compile(r"(?<![a-z])(ema|smooth|running|avg|averaged?|shadow|swa)(?![a-z])")
 DRAWS = re.compile(r"(?<![a-z])(g|gen|generator|netg|netgen|decoder|dec|synthesis)(?![a-z])")
@@ -173,10 +174,10 @@ def _residual(weight: Tensor, u: Tensor, v: Tensor, axis: int) -> float:
 
 
 def _usable(value: object) -> bool:
-    """Whether it is a plain tensor of real numbers, all of which the file holds: repeated ones could be of any size."""
+    """Whether it is a plain tensor of real numbers; repeated ones, which the file holds once, could be of any size."""
     if not isinstance(value, Tensor) or value.is_complex() or value.is_meta or value.layout != torch.strided:
         return False
-    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    return value.numel() * value.element_size() <= max(value.untyped_storage().nbytes(), MOST_REPEATED)
 
 
 def _small(key: object) -> bool:
