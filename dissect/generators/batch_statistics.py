@@ -101,21 +101,21 @@ def measure(module: nn.Module, run: Callable[[Tensor], object], batches: Iterabl
     finally:
         for handle in handles:
             handle.remove()
-    found = []
+    agreements = []
     for name, (total, squares) in sums.items():
         mean = total / counts[name]
-        found.append(agreement(name, mean, (squares / counts[name] - mean.square()).clamp(min=0), norms[name]))
-    return found
+        agreements.append(agreement(name, mean, (squares / counts[name] - mean.square()).clamp(min=0), norms[name]))
+    return agreements
 
 
 def reproduces(agreements: Iterable[Agreement]) -> bool:
     """Whether all norms together, and each by itself, agree well enough."""
-    found = list(agreements)
+    norms = list(agreements)
     return (
-        bool(found)
-        and sum(one.mean for one in found) / len(found) <= GOOD_MEAN
-        and sum(one.deviation for one in found) / len(found) <= GOOD_DEVIATION
-        and max(max(one.mean, one.deviation) for one in found) <= WORST
+        bool(norms)
+        and sum(one.mean for one in norms) / len(norms) <= GOOD_MEAN
+        and sum(one.deviation for one in norms) / len(norms) <= GOOD_DEVIATION
+        and max(max(one.mean, one.deviation) for one in norms) <= WORST
     )
 
 

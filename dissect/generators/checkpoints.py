@@ -47,13 +47,13 @@ def load_state_dict(path: Path | str) -> dict[str, Tensor]:
         UsageError: there is no such file.
         DissectError: the file is damaged, or holds no named tensors, or several networks.
     """
-    found = read_entries(Path(path))
-    if len(found) > 1:
+    there = read_entries(Path(path))
+    if len(there) > 1:
         raise DissectError(
-            f"{path} holds several networks ({_names(found)}); write the one that is meant alone with "
+            f"{path} holds several networks ({_names(there)}); write the one that is meant alone with "
             "torch.save(module.state_dict(), path)."
         )
-    return unwrapped(found[0].state)
+    return unwrapped(there[0].state)
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -66,10 +66,10 @@ def read_entries(path: Path) -> list[Entry]:
         DissectError: it cannot be read, is something else than a checkpoint, or holds no named tensors.
     """
     content = _read(path)
-    found = entries(content)
-    if not found:
+    there = entries(content)
+    if not there:
         raise DissectError(f"{path} holds a {type(content).__name__}, and no tensors that have names; {RESAVE}.")
-    return found
+    return there
 
 
 def _read(path: Path) -> object:
@@ -165,17 +165,17 @@ def load_weights(module: nn.Module, path: Path | str, entry: str | None = None) 
     return taken.name
 
 
-def named_entry(found: Iterable[Entry], name: str, path: Path) -> Entry:
+def named_entry(there: Iterable[Entry], name: str, path: Path) -> Entry:
     """The entry that is called so, or its part under that prefix.
 
     Raises:
         UsageError: there is none.
     """
-    found = list(found)
-    parts = [part for one in found for part in prefixed(one)]
+    there = list(there)
+    parts = [part for one in there for part in prefixed(one)]
     exact = next((part for part in parts if part.name == name), None)
     if exact is None:
-        raise UsageError(f"--entry {name}: {path} has no such entry; there are {_names(found)}.")
+        raise UsageError(f"--entry {name}: {path} has no such entry; there are {_names(there)}.")
     return exact
 
 

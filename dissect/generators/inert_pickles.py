@@ -33,9 +33,9 @@ class Record:
     state: object
 
     def __new__(cls, *args: object) -> Self:
-        made = super().__new__(cls)
-        made.args, made.entries, made.state = args, {}, None
-        return made
+        record = super().__new__(cls)
+        record.args, record.entries, record.state = args, {}, None
+        return record
 
     def __setitem__(self, key: object, value: object) -> None:
         self.entries[key] = value

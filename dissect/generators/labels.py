@@ -25,10 +25,10 @@ def inputs_of(module: nn.Module, *, needed: bool = True) -> list[str]:
 
 def embedding_of(module: nn.Module) -> nn.Embedding | None:
     """The one embedding of a network, which is that of its classes; None if it has none, or several."""
-    found = [
+    embeddings = [
         part for part in module.modules() if isinstance(part, nn.Embedding) and part.num_embeddings <= MOST_CLASSES
     ]
-    return found[0] if len(found) == 1 else None
+    return embeddings[0] if len(embeddings) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)

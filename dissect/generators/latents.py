@@ -116,10 +116,10 @@ def parse_latents(text: str) -> DrawnLatents:
         UsageError: anything else.
     """
     number = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
-    found = re.fullmatch(rf"(\w+):([1-9]\d*(?:x[1-9]\d*)*)((?:,{number})*)", text.replace(" ", ""))
-    if found:
-        shape = tuple(int(size) for size in found[2].split("x"))
-        match found[1], [float(one) for one in found[3].split(",")[1:]]:
+    spelt = re.fullmatch(rf"(\w+):([1-9]\d*(?:x[1-9]\d*)*)((?:,{number})*)", text.replace(" ", ""))
+    if spelt:
+        shape = tuple(int(size) for size in spelt[2].split("x"))
+        match spelt[1], [float(one) for one in spelt[3].split(",")[1:]]:
             case "normal", []:
                 return NormalLatents(shape)
             case "uniform", []:

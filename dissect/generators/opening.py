@@ -237,8 +237,8 @@ def _doubtful(module: Architecture) -> bool:
     """Whether a DCGAN, whose strides and latents are not in its file, contradicts what its batch norms remember."""
     if not isinstance(module, dcgan.DCGAN):
         return False
-    found = fingerprint_of(module, module, NormalLatents((module.latent,)), samples=CHECKED)
-    return found.reproduced is False
+    fingerprint = fingerprint_of(module, module, NormalLatents((module.latent,)), samples=CHECKED)
+    return fingerprint.reproduced is False
 
 
 def _beside_a_judge(entry: Entry) -> bool:

@@ -287,7 +287,7 @@ class _Meaning:
 
 
 def _viewed(numbers: Tensor, start: int, size: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
-    found = numbers.as_strided(size, steps, start)  # which checks the bounds
-    if found.numel() > max(1, numbers.numel()):  # it repeats numbers, and could be any size
+    view = numbers.as_strided(size, steps, start)  # which checks the bounds
+    if view.numel() > max(1, numbers.numel()):  # it repeats numbers, and could be any size
         raise ValueError("a tensor is larger than its numbers")
-    return found
+    return view

@@ -75,10 +75,10 @@ def warn_of_statistics(generator: Generator, samples: int) -> None:
     """Warn where a network does not reproduce, on its latents, what its batch norms remember of the training."""
     if samples < FEWEST:
         return
-    found = fingerprint(generator, min(samples, LOOKED_AT))
-    if found.reproduced is False:
+    norms = fingerprint(generator, min(samples, LOOKED_AT))
+    if norms.reproduced is False:
         warnings.warn(
-            f"{generator.name} {found.verdict}. See dissect inspect, which tries other latents.",
+            f"{generator.name} {norms.verdict}. See dissect inspect, which tries other latents.",
             DissectWarning,
             stacklevel=3,
         )

@@ -103,11 +103,11 @@ class Chain(Architecture):
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers worth dissecting: on a map, each hidden activation, and what none follows."""
-        found = []
+        names = []
         for name, one, after in zip(self.order, self.plan.steps, self.plan.steps[1:], strict=False):
             if one.get("map") and (one.kind in ("act", "prelu", "glu") or after.kind in WEIGHTED):
-                found.append(name)
-        return tuple(found)
+                names.append(name)
+        return tuple(names)
 
     def settings(self) -> dict[str, object]:
         return {"plan": self.plan.text()}

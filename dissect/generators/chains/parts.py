@@ -37,15 +37,15 @@ class Part:
 
     @property
     def units(self) -> int:
-        """Of a norm or linear layer: how many it puts out."""
+        """Of a norm or linear layer: how many come out."""
         return int(self.tensors["running_mean" if self.kind == "norm" else "weight"].shape[0])
 
     def directions(self) -> list[tuple[str, int, int]]:
         """Of a convolution: whether it may be transposed or not, each with the units that go in and come out."""
         first, second = self.weight.shape[:2]
         bias = self.tensors.get("bias")
-        found = [("transposed", first, second), ("conv", second, first)]
-        return [one for one in found if bias is None or bias.shape == (one[2],)]
+        readings = [("transposed", first, second), ("conv", second, first)]
+        return [one for one in readings if bias is None or bias.shape == (one[2],)]
 
 
 def parts_of(state: Mapping[str, Tensor]) -> list[Part]:

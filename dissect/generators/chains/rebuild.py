@@ -45,10 +45,10 @@ def rebuild(state: Mapping[str, Tensor], chosen: str | None = None, latent: str 
     """
     state = dict(state)
     plan = kept_plan(state)
-    told = chosen is not None and chosen.startswith("{")
-    if plan is not None and (latent is not None or (chosen is not None and not told)):
+    whole = chosen is not None and chosen.startswith("{")
+    if plan is not None and (latent is not None or (chosen is not None and not whole)):
         raise UsageError("--as and --latent do not go with a network that was saved with its plan; leave them out.")
-    if plan is None and chosen is not None and told:
+    if plan is None and chosen is not None and whole:
         if latent is not None:
             raise UsageError("--latent does not go with a whole plan as --as, which says it; leave one out.")
         try:
@@ -70,25 +70,25 @@ def wanted(chosen: str | None, latent: str | None = None) -> Wanted:
     Raises:
         UsageError: it cannot be read.
     """
-    asked = Wanted(latent=None if latent is None else parse_latents(latent))
+    choice = Wanted(latent=None if latent is None else parse_latents(latent))
     for word in (chosen or "").split(","):
         key, _, value = word.strip().partition("=")
         match key:
             case "":
                 continue
             case "act" if value in ACTIVATIONS:
-                asked = replace(asked, activation=value)
+                choice = replace(choice, activation=value)
             case "latent" if latent is not None:
                 raise UsageError(f"--as {word} and --latent {latent} say the same; leave one out.")
             case "latent" if value in KINDS:
-                asked = replace(asked, latent=KINDS[value])
+                choice = replace(choice, latent=KINDS[value])
             case "side" if value.isdecimal() and int(value) > 0:
-                asked = replace(asked, side=int(value))
+                choice = replace(choice, side=int(value))
             case "output" if value in OUTPUTS:
-                asked = replace(asked, output=value)
+                choice = replace(choice, output=value)
             case _:
                 raise UsageError(f"--as {chosen}: {word!r} is not understood; there are {WORDS}.")
-    return asked
+    return choice
 
 
 def assumed(found: Found) -> tuple[str, ...]:

@@ -208,11 +208,11 @@ class _Search:
             sizes = {units for kind, units, _ in directions if kind == "transposed" or units not in IMAGES}
             if any(kind == "conv" and units in IMAGES for kind, units, _ in directions):
                 raise DissectError(f"{first.name} takes images; only chains that begin with latents are rebuilt.")
-        asked = self.wanted.latent
-        if asked is not None and asked.shape[0] and not self._takes(asked.shape[0], embeddings, sizes):
+        wanted = self.wanted.latent
+        if wanted is not None and wanted.shape[0] and not self._takes(wanted.shape[0], embeddings, sizes):
             raise UsageError(
-                f"--latent {asked}: {first.name}, the first layer, takes {' or '.join(map(str, sorted(sizes)))} numbers"
-                f"{' with the class' if embeddings else ''}."
+                f"--latent {wanted}: {first.name}, the first layer, takes "
+                f"{' or '.join(map(str, sorted(sizes)))} numbers{' with the class' if embeddings else ''}."
             )
         for size in sizes:
             for number, (source, classes, label) in enumerate(self._inputs(embeddings, size)):
@@ -437,9 +437,9 @@ def refined(found: Found, state: Mapping[str, Tensor], wanted: Wanted) -> Found:
     alike = [one for one in measured if not _nearer(best, one)]
     alike.sort(key=lambda one: min((ACTIVATIONS.index(which) for which in one.plan.activations()), default=0))
     alike.sort(key=lambda one: (len(one.plan.activations()), one.plan != _with_usual_epsilon(one.plan)))
-    told = {reading(one.plan) for one in alike}
+    readings = {reading(one.plan) for one in alike}
     others = [
-        plan for plan in found.others if plan.activations() == alike[0].plan.activations() or reading(plan) in told
+        plan for plan in found.others if plan.activations() == alike[0].plan.activations() or reading(plan) in readings
     ]
     return replace(alike[0], others=tuple(others))
 
@@ -501,10 +501,10 @@ def reading(plan: Plan) -> str:
     """What tells a plan from others in few words, as --as takes them."""
     last = plan.steps[-1]
     latent = parse_latents(plan.latent)
-    told = {"normal": (), "uniform": (), "sphere": ()}
+    usual = {"normal": (), "uniform": (), "sphere": ()}
     zero = isinstance(latent, UniformLatents) and latent.numbers() == (0, 1)
     words = {
-        "latent": "uniform01" if zero else latent.kind if latent.numbers() == told.get(latent.kind) else "",
+        "latent": "uniform01" if zero else latent.kind if latent.numbers() == usual.get(latent.kind) else "",
         "act": next(iter(plan.activations()), ""),
         "side": str(side_of(plan)),
         "output": last["which"] if last.kind == "act" else "linear",
@@ -621,8 +621,8 @@ USUAL = {  # stride, padding and output padding of transposed convolutions, by k
 def _transposed(side: int, kernel: int) -> list[Way]:
     """Strides, paddings and output paddings that make no map smaller."""
     if side == 1:
-        found = [(1, padding, 0) for padding in range((kernel + 1) // 2)]
-        return [((), _geometry(*one), number) for number, one in enumerate(found)]
+        geometries = [(1, padding, 0) for padding in range((kernel + 1) // 2)]
+        return [((), _geometry(*one), number) for number, one in enumerate(geometries)]
     usual = USUAL.get(kernel, ())
     every = product(range(1, 5), range(min(kernel, 4)), range(2))
     rest = [one for one in every if one not in usual and one[2] < one[0] and one[1] < kernel]
