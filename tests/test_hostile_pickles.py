@@ -328,7 +328,7 @@ def test_a_network_of_other_parts_is_damaged(parts: dict[str, bytes], tmp_path: 
 def test_a_module_within_itself_is_damaged(tmp_path: Path) -> None:
     modules = pickle.EMPTY_DICT + pickle.MEMOIZE
     loop = network(_modules=modules) + b"0" + pickle.BINGET + b"\0" + text("a") + network(_modules=b"h\0")
-    with pytest.raises(DissectError, match=r"is damaged.*RecursionError"):
+    with pytest.raises(DissectError, match=r"is damaged.*without end"):
         read_networks(hostile(tmp_path / "network.pkl", other=loop + pickle.SETITEM, G=network(_modules=b"h\0")))
 
 
