@@ -309,7 +309,7 @@ def test_what_is_wrong_is_named(released: State, change: Change, said: str) -> N
         ({"noise": "loud"}, "there are fixed, drawn"),
         ({"label": 2}, "--label goes with class-conditional generators"),
         ({"inputs": "photos"}, "--inputs goes with generators that take images"),
-        ({"latent": "normal:3"}, "--latent does not go with"),
+        ({"latent": "normal:3"}, "--latent goes with plain chains"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
