@@ -591,6 +591,8 @@ def _convolution(here: Hypothesis, part: Part, every: bool) -> Iterator[Hypothes
                     again = any(set(layer.settings[1:]) <= set(settings) for settings in before)
                     alike = not before or dict(before[-1])["padding"] == geometry["padding"]
                     other = unusual + (0 if alike else 1)
+                    if steps and out in IMAGES:  # the layer that makes the image is rarely the one that enlarges
+                        again, other = False, other + 2
                     yield there.then(*steps, layer, shape=(out, side, side), unusual=0.0 if again else other)
 
 
