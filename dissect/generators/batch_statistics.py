@@ -66,10 +66,9 @@ def norms_of(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def taken(norms: Mapping[str, nn.Module]) -> bool:
-    """Whether the statistics of any of these norms were ever taken: those that all begin with are 0 and 1."""
-    buffers = [dict(norm.named_buffers(recurse=False)) for norm in norms.values()]
-    return any(bool(one["running_mean"].any()) or bool((one["running_var"] != 1).any()) for one in buffers)
+def taken(norms: Iterable[Mapping[str, Tensor]]) -> bool:
+    """Whether the statistics of any of these norms, by their names, were ever taken: all begin with 0 and 1."""
+    return any(bool(one["running_mean"].any()) or bool((one["running_var"] != 1).any()) for one in norms)
 
 
 @torch.no_grad()
@@ -174,7 +173,7 @@ def fingerprint_of(
         samples: how many are drawn.
     """
     norms = norms_of(module)
-    if not norms or not taken(norms):
+    if not taken(dict(norm.named_buffers(recurse=False)) for norm in norms.values()):
         return Fingerprint(agreements=(), norms=len(norms), samples=0)
     batches = (draw(range(start, min(start + BATCH, samples))) for start in range(0, samples, BATCH))
     return Fingerprint(agreements=tuple(measure(module, run, batches)), norms=len(norms), samples=samples)

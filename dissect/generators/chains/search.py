@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ....hooks.errors import DissectError, UsageError
-from ..batch_statistics import WORST, Agreement, agreement, measure, moments
+from ..batch_statistics import WORST, Agreement, agreement, measure, moments, taken
 from ..latents import DrawnLatents, NormalLatents, SphereLatents, UniformLatents, parse_latents
 from .network import LARGEST, build, grown, side_of, with_weights
 from .parts import Part, gap, interleaved
@@ -135,10 +135,7 @@ class _Search:
     def __init__(self, state: Mapping[str, Tensor], parts: Sequence[Part], wanted: Wanted) -> None:
         self.state, self.parts, self.wanted = state, parts, wanted
         self.norms = [part for part in parts if part.kind == "norm"]
-        self.taken = any(
-            bool(part.tensors["running_mean"].any()) or bool((part.tensors["running_var"] != 1).any())
-            for part in self.norms
-        )
+        self.taken = taken(part.tensors for part in self.norms)
         self.held = 0  # numbers in what pending steps gave
         self.reached: dict[tuple[DrawnLatents, int, tuple[Step, ...]], Tensor] = {}  # what steps gave
 
@@ -257,8 +254,7 @@ class _Search:
         """All ways from what is there through the next layer, of unusual kinds too, if it is to be everything."""
         part = self.parts[place]
         for which, unusual in self.activations(before, place, everything):
-            here = before if which is None else before.then(_act(which, before.shape), unusual=unusual)
-            here = here if which is not None else replace(here, unusual=here.unusual + unusual)
+            here = before.then(*(() if which is None else (_act(which, before.shape),)), unusual=unusual)
             if part.kind == "linear":
                 yield from _linear(here, part)
             elif part.kind == "conv":
@@ -303,10 +299,7 @@ class _Search:
             few = [(self.tried(one, part, SIEVE, memo).off, one) for one in hypotheses]
             few.sort(key=lambda pair: pair[0] + pair[1].off + pair[1].unusual / 100)
             hypotheses, memo = [one for _, one in few[:SIEVED]], {}
-        tried = [
-            replace(one, agreements=(*one.agreements, self.tried(one, part, 1, memo)), unusual=one.unusual)
-            for one in hypotheses
-        ]
+        tried = [replace(one, agreements=(*one.agreements, self.tried(one, part, 1, memo))) for one in hypotheses]
         tried.sort(key=lambda one: one.off + one.unusual / 100)
         near = [one for one in tried if one.off <= 1.5 * tried[0].off + NEAR]
         of_a_kind = Counter[tuple[Step, ...]]()  # that differ in activations alone, which say less than geometry
@@ -371,11 +364,12 @@ class _Search:
         ends.sort(key=lambda one: (one.off, one.unusual))
         alike = [one for one in ends if not _nearer(ends[0], one)]
         alike.sort(key=lambda one: one.unusual)
-        best, own = alike[0], self.plan(alike[0])
+        memo: Memo = {}  # what they have in common is run once
+        best, own = alike[0], self.plan(alike[0], memo)
         others: dict[str, Plan] = {}
         for one in alike[1:OPEN]:
             if one.unusual < best.unusual + RARE:
-                plan = self.plan(one)
+                plan = self.plan(one, memo)
                 if side_of(plan) in (side_of(own), *SIDES):
                     others.setdefault(reading(plan), plan)
         others.pop(reading(own), None)
@@ -400,9 +394,9 @@ class _Search:
             return None
         return replace(one, unusual=one.unusual + _oddness(side))
 
-    def plan(self, one: Hypothesis) -> Plan:
+    def plan(self, one: Hypothesis, memo: Memo) -> Plan:
         """The network of a hypothesis, with the output that its values speak for."""
-        word = self.wanted.output or output_of(self.run(one, 1, {}))
+        word = self.wanted.output or output_of(self.run(one, 1, memo))
         steps = one.steps + one.pending
         if word != "linear":
             steps = (*steps, step("act", which=word, map=True))
