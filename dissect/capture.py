@@ -20,7 +20,7 @@ from ..segmenters import check_labels, check_range, check_shape, segment
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from .generators.base import Generator, finite
-from .resources import BATCH, at_work
+from .resources import at_work, usual_batch
 from .side_by_side import pairs, side_by_side
 from .spool import Spool
 
@@ -134,7 +134,7 @@ def capture(
         OSError: a shard could not be written; those before it stay.
     """
     networks = pairs(generator, segmenter, math.prod(plan.image))
-    batch = batch or BATCH.get(generator.device.type, 16)
+    batch = batch or usual_batch(generator.device, plan.image)
     with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
         waiting: list[_Shard] = []  # one at most, drawn but not read yet: a GPU works on the next one meanwhile
         written: Future[None] | None = None

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import grid as gr
-from . import levels as lv
 from .maps import Maps, pieces, whole
+from .resources import TOGETHER
 from .scores import Floats, Labels, iou_of, iqr_of
 from .significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
 from .spool import SHARD
@@ -35,7 +35,6 @@ from .tally import Steps, Tally, in_blocks
 
 UNITS_AT_ONCE = 32
 PAIRED = 32  # images whose regions and class maps are paired with each other
-PIECE = 2**19  # pixels, or counters, worked on together: they fit the processor's cache
 CANDIDATES = 8  # best classes of a unit, any of which may come first
 RIVALS = 5  # of them that are told of
 MAP = 32  # side of the maps of where units fire, at most
@@ -84,7 +83,7 @@ def examine_layer(
     - rival_…: the same interval and position IoU for its five best classes, from every `stride`-th row and column.
     """
     parts = in_blocks(
-        lambda block: _examine_block(maps, block, tally, labels, rule, how, seed), len(maps), UNITS_AT_ONCE, advance
+        lambda block: _examine_block(maps, block, tally, labels, rule, how, seed), maps, UNITS_AT_ONCE, advance
     )
     return Evidence(
         **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Evidence)}
@@ -95,36 +94,39 @@ def examine_layer(
 def _examine_block(
     maps: Maps, block: slice, tally: Tally, labels: Labels, rule: str, how: Thoroughness, seed: int
 ) -> Steps[Evidence]:
-    grid = maps.plan.grid
-    scale = lv.Scale(tally.scale.low[block], tally.scale.high[block])
+    grid, device = maps.plan.grid, maps.device
+    scale, codes = tally.scale.of(block, device), tally.codes[block].to(device)
     label, level = labels.label[block], labels.level[block]
     classes, own = np.unique(label, return_inverse=True)  # only classes that label a unit here are looked at
-    least = tally.codes[block][torch.arange(len(label)), torch.from_numpy(level)] + 1.0  # step of the region
+    least = codes[torch.arange(len(label)), torch.from_numpy(level)] + 1.0  # step of the region
     spool = maps.spool
     scored_of = (len(spool.indices(shard)[1::2]) for shard in (0, spool.shards[-1]))
     sizes = sorted({some.stop - some.start for size in scored_of for some in pieces(size, PAIRED)})
-    pairs = {size: torch.zeros(len(label), size, size, dtype=torch.float64) for size in sizes}
-    sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64)  # |M ∩ C|, |M|, |C|: plain, then bootstrapped
-    regions, places = torch.zeros(len(label), grid**2), torch.zeros(len(classes), grid**2)
-    ballot = _Candidates(tally.codes[block], labels, block, grid, how.stride, CANDIDATES)
-    rivals = _Candidates(tally.codes[block], labels, block, grid, how.stride, RIVALS)
+    pairs = {size: torch.zeros(len(label), size, size, dtype=torch.float64, device=device) for size in sizes}
+    # |M ∩ C|, |M|, |C|: plain, then bootstrapped
+    sums = torch.zeros(3, 1 + ROUNDS, len(label), dtype=torch.float64, device=device)
+    regions = torch.zeros(len(label), grid**2, device=device)
+    places = torch.zeros(len(classes), grid**2, device=device)
+    ballot = _Candidates(codes, labels, block, grid, how.stride, CANDIDATES)
+    rivals = _Candidates(codes, labels, block, grid, how.stride, RIVALS)
 
-    at_once = max(1, PIECE // (SHARD // 2 * grid**2))
-    buffer = torch.empty(at_once * SHARD // 2 * grid**2)  # reused: touching fresh memory costs more than the work
+    at_once = max(1, TOGETHER[device.type] // (SHARD // 2 * grid**2))
+    # reused: touching fresh memory costs more than the work
+    buffer = torch.empty(at_once * SHARD // 2 * grid**2, device=device)
     members = [torch.from_numpy(np.flatnonzero(own == number)) for number in range(len(classes))]
     alike = [some for units in members for some in units.split(at_once)]  # of one class
     for shard in spool.here:
         steps, names = scale.measure(whole(maps.read(shard, block))), maps.labels(shard).transpose(2, 3).float()
-        ballot.add(steps[::2], names[::2], _bootstrapped(len(names[::2]), seed, 2 * shard))
+        ballot.add(steps[::2], names[::2], _bootstrapped(len(names[::2]), seed, 2 * shard, device))
 
         scored = names[1::2]
         size = len(scored)
         if not size:
             continue
-        weights = _bootstrapped(size, seed, 2 * shard + 1)
+        weights = _bootstrapped(size, seed, 2 * shard + 1, device)
         rivals.add(steps[1::2], scored, weights, places=True)
-        maps_of_classes = _occupied(scored.flatten(2), torch.from_numpy(classes))  # (C', n, g²)
-        area, inside = torch.zeros(2, len(label), size)
+        maps_of_classes = _occupied(scored.flatten(2), torch.from_numpy(classes).to(device))  # (C', n, g²)
+        area, inside = torch.zeros(2, len(label), size, device=device)
         for some in alike:
             near = steps[1::2, some].transpose(0, 1)
             near = gr.upsample_turned(near, grid, out=buffer[: len(some) * size * grid**2])  # (u, n, g, g)
@@ -141,6 +143,10 @@ def _examine_block(
             sums[row] += weights @ image.T
     yield *pairs.values(), sums, regions, places, *ballot.sums(), *rivals.sums()
     scored_images = spool.samples // 2
+    pairs = {size: matrix.cpu() for size, matrix in pairs.items()}
+    sums, regions, places = sums.cpu(), regions.cpu(), places.cpu()
+    ballot.to_cpu()
+    rivals.to_cpu()
 
     @torch.inference_mode()
     def evidence() -> Evidence:
@@ -183,47 +189,51 @@ class _Candidates:
     """
 
     def __init__(self, codes: Tensor, labels: Labels, block: slice, grid: int, stride: int, number: int) -> None:
-        best = torch.from_numpy(labels.ranking[block, :number])  # (U, T)
-        level = torch.from_numpy(labels.class_level[block]).gather(1, best)
+        device = codes.device
+        best = torch.from_numpy(labels.ranking[block, :number]).to(device)  # (U, T)
+        level = torch.from_numpy(labels.class_level[block]).to(device).gather(1, best)
         order = level.argsort(1)
         self.least = codes.gather(1, level.gather(1, order)) + 1.0  # (U, T) steps of the regions, ascending
         place = order.argsort(1)[:, None]  # of a candidate's level among them
-        self.within = (torch.arange(best.shape[1] + 1)[:, None] > place).float()  # (U, T + 1, T)
+        self.within = (torch.arange(best.shape[1] + 1, device=device)[:, None] > place).float()  # (U, T + 1, T)
         self.best, self.classes = best, labels.class_level.shape[1]
         self.grid, self.stride = grid, stride
-        self.inside = torch.zeros(1 + ROUNDS, *best.shape, dtype=torch.float64)  # plain, then bootstrapped
+        self.inside = torch.zeros(1 + ROUNDS, *best.shape, dtype=torch.float64, device=device)  # plain, bootstrapped
         self.area = torch.zeros_like(self.inside)
-        self.present = torch.zeros(1 + ROUNDS, self.classes, dtype=torch.float64)
-        self.pixels = torch.zeros(1 + ROUNDS, 1, 1, dtype=torch.float64)
+        self.present = self.inside.new_zeros(1 + ROUNDS, self.classes)
+        self.pixels = self.inside.new_zeros(1 + ROUNDS, 1, 1)
         side = -(-grid // stride)
-        self.regions = torch.zeros(*best.shape, side**2)  # in how many images each pixel lies above the level
-        self.places = torch.zeros(self.classes, side**2)  # and in how many it is of the class
-        self.images = torch.zeros((), dtype=torch.float64)
+        # in how many images each pixel lies above the level, and in how many it is of the class
+        self.regions = torch.zeros(*best.shape, side**2, device=device)
+        self.places = torch.zeros(self.classes, side**2, device=device)
+        self.images = self.inside.new_zeros(())
 
     def add(self, steps: Tensor, names: Tensor, weights: Tensor, *, places: bool = False) -> None:
         """steps (n, U, h, w) of some images, names (n, P, g, g) float, -1 for unlabelled, weights (1 + ROUNDS, n).
 
         Mean maps, from which position IoU comes, are summed only with `places`.
         """
-        size, (units, candidates) = len(steps), self.best.shape
+        size, (units, candidates), device = len(steps), self.best.shape, steps.device
         names = names[:, :, :: self.stride, :: self.stride].flatten(2)  # (n, P, pixels)
         names = torch.where(names < 0, self.classes, names)
         pixels, cells = names.shape[2], (self.classes + 1) * (candidates + 1)
-        start = (torch.arange(size)[:, None, None] * (self.classes + 1) + names).int() * (candidates + 1)
-        inside, area = torch.zeros(2, size, units, candidates)
-        for piece in pieces(units, max(1, PIECE // (size * max(cells, pixels)))):
+        image = torch.arange(size, device=device)[:, None, None]
+        start = (image * (self.classes + 1) + names).int() * (candidates + 1)
+        inside, area = torch.zeros(2, size, units, candidates, device=device)
+        for piece in pieces(units, max(1, TOGETHER[device.type] // (size * max(cells, pixels)))):
             near = gr.upsample_turned(steps[:, piece].transpose(0, 1), self.grid, self.stride).flatten(2)
-            reached, inner = torch.zeros(near.shape), torch.empty(near.shape)  # (u, n, pixels)
+            reached, inner = torch.zeros_like(near), torch.empty_like(near)  # (u, n, pixels)
             for least in self.least[piece].T:  # in floats: truth values are far slower to come by
                 reached += torch.ge(near, least[:, None, None], out=inner)
             width, within = len(near), self.within[piece]
-            codes = torch.empty(near.shape, dtype=torch.int32)
+            codes = torch.empty(near.shape, dtype=torch.int32, device=device)
             if places:
-                each = torch.arange(width * pixels, dtype=torch.int32).view(-1, 1, pixels) * (candidates + 1)
+                each = torch.arange(width * pixels, dtype=torch.int32, device=device).view(-1, 1, pixels)
+                each *= candidates + 1
                 codes.copy_(reached).add_(each)
                 counted = torch.bincount(codes.flatten(), minlength=width * pixels * (candidates + 1))
                 self.regions[piece] += (counted.float().view(width, pixels, -1) @ within).transpose(1, 2)
-            units_apart = torch.arange(width, dtype=torch.int32)[:, None, None] * (size * cells)
+            units_apart = torch.arange(width, dtype=torch.int32, device=device)[:, None, None] * (size * cells)
             rows = self.best[piece, None, None].expand(-1, size, -1, -1)  # (u, n, 1, T)
             for plane in range(names.shape[1]):
                 codes.copy_(reached).add_(start[:, plane]).add_(units_apart)
@@ -232,7 +242,7 @@ class _Candidates:
                 inside[:, piece] += found.gather(2, rows)[:, :, 0].transpose(0, 1)
                 if plane == 0:  # each pixel once, whatever its classes
                     area[:, piece] = found.sum(2).transpose(0, 1)
-        here = _occupied(names, torch.arange(self.classes))  # (C, n, pixels)
+        here = _occupied(names, torch.arange(self.classes, device=device))  # (C, n, pixels)
         self.images += size
         if places:
             self.places += here.sum(1)
@@ -244,6 +254,12 @@ class _Candidates:
     def sums(self) -> tuple[Tensor, ...]:
         """All that has been added up."""
         return self.inside, self.area, self.present, self.pixels, self.regions, self.places, self.images
+
+    def to_cpu(self) -> None:
+        """Bring all that has been added up, and what is needed to read it, to the CPU."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.cpu())
 
     def votes(self, rule: str) -> Floats:
         """(U, C) share of the replicates in which a class has the highest score; none has where all score nothing."""
@@ -267,15 +283,18 @@ class _Candidates:
 
 
 @lru_cache(maxsize=64)  # blocks of units take the same shards one after the other
-def _bootstrapped(images: int, seed: int, block: int) -> Tensor:
+def _bootstrapped(images: int, seed: int, block: int, device: torch.device) -> Tensor:
     """(1 + ROUNDS, images) float32, first ones: on grids up to 256, a shard's pixels add up exactly, below 2^24."""
-    return torch.cat([torch.ones(1, images), torch.from_numpy(poisson_bootstrap(images, seed, block)).float()])
+    drawn = torch.from_numpy(poisson_bootstrap(images, seed, block)).float()
+    return torch.cat([torch.ones(1, images), drawn]).to(device)
 
 
 def _occupied(names: Tensor, classes: Tensor) -> Tensor:
     """names (n, P, pixels) float, classes (C,) -> (C, n, pixels) float: 1 where a class is, in any plane, else 0."""
     number = classes.float()[:, None, None]
-    first, *others = (torch.eq(plane, number, out=torch.empty(len(classes), *plane.shape)) for plane in names.unbind(1))
+    first, *others = (
+        torch.eq(plane, number, out=plane.new_empty(len(classes), *plane.shape)) for plane in names.unbind(1)
+    )
     for other in others:
         torch.maximum(first, other, out=first)
     return first

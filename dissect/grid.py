@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CPU = torch.device("cpu")
+
 
 @cache
-def bilinear_weights(size: int, grid: int) -> Tensor:
+def bilinear_weights(size: int, grid: int, device: torch.device = CPU) -> Tensor:
     """(grid, size) float32: row i holds the weights of the source pixels under target pixel i.
 
     Bilinear with half-pixel centres, clamped at the border (`align_corners=False`), for grid ≥ size.
@@ -22,13 +24,13 @@ def bilinear_weights(size: int, grid: int) -> Tensor:
     rows = torch.arange(grid)
     weights[rows, low] += 1 - (place - low)
     weights[rows, high] += place - low
-    return weights.float()
+    return weights.float().to(device)
 
 
 def upsample(x: Tensor, grid: int) -> Tensor:
     """featuremaps (…, h, w), h and w ≤ grid -> (…, grid, grid): two small matrix products."""
-    rows = bilinear_weights(x.shape[-2], grid).to(x)
-    columns = bilinear_weights(x.shape[-1], grid).to(x)
+    rows = bilinear_weights(x.shape[-2], grid, x.device).to(x)
+    columns = bilinear_weights(x.shape[-1], grid, x.device).to(x)
     return rows @ (x @ columns.T)
 
 
@@ -38,10 +40,10 @@ def upsample_turned(x: Tensor, grid: int, stride: int = 1, out: Tensor | None = 
     Both products are large and their results contiguous. With a stride, only every stride-th row and column.
     """
     count, units, height, width = x.shape
-    columns = x.reshape(-1, width) @ bilinear_weights(width, grid)[::stride].T
+    columns = x.reshape(-1, width) @ bilinear_weights(width, grid, x.device)[::stride].T
     side = columns.shape[1]
     columns = columns.view(-1, height, side).transpose(1, 2).reshape(-1, height)
-    rows = bilinear_weights(height, grid)[::stride].T
+    rows = bilinear_weights(height, grid, x.device)[::stride].T
     turned = torch.mm(columns, rows, out=None if out is None else out.view(-1, side))
     return turned.view(count, units, side, side)
 

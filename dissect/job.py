@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
 from . import ranks
@@ -17,6 +19,7 @@ from .capture import Plan, capture
 from .generators.base import Generator
 from .models import dissectable, identity, segmenter_fingerprint
 from .progress import Progress
+from .resources import scoring_device
 from .run_folder import command, kept_run, new_run, now, writing
 from .scoring import ALREADY, finish
 from .spool import SHARD, Spool
@@ -96,13 +99,19 @@ class Job:
                 found = Dissection.load(folder)
             elif shared and ranks.first(lambda: shared.has_features(len(self.plan.shapes))):
                 shared.divide()
-                found = finish(folder, info | {"shared_spool": True, **ALREADY}, shared, self.basis, progress)
+                already = info | {"shared_spool": True, **ALREADY}
+                found = finish(folder, already, shared, self.basis, progress, self._scored_on())
             else:
-                seen = self._capture(own, info, progress)
-                found = finish(folder, info | {"keep_spool": keep_spool} | seen, own, self.basis, progress)
+                seen = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
+                found = finish(folder, seen, own, self.basis, progress, self._scored_on())
             if self.control and not keep_spool:  # nothing else will need them
                 ranks.first(own.drop_features)
         return found
+
+    def _scored_on(self) -> torch.device:
+        """The same kind of device in every process, so that they work on blocks of the same size."""
+        device = scoring_device(self.generator.device)
+        return device if all(kind == "cuda" for kind in ranks.joined(device.type)) else torch.device("cpu")
 
     def perform_shard(self, folder: Path, shard: tuple[int, int]) -> Dissection:
         """Capture shard k of n, counted from 1, into a locked folder of its own, to be merged; its tables are empty.

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +36,10 @@ class Scale:
     low: Tensor
     high: Tensor
 
+    def of(self, block: slice, device: torch.device) -> Scale:
+        """That of some of the units."""
+        return Scale(self.low[block].to(device), self.high[block].to(device))
+
     @property
     def _steps(self) -> Tensor:
         spread = self.high - self.low
@@ -54,16 +58,28 @@ class Scale:
         return self.low[:, None] + torch.where(steps > 0, (codes + 0.5) / steps, 0.0)
 
 
-_VALUES = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).float()  # of every float16
-_FINITE = _VALUES.isfinite()
-_VALUES = _VALUES.nan_to_num(torch.inf, torch.inf, -torch.inf)
-_ASCENDING = _VALUES.argsort(stable=True)
-_ZERO = 2**15  # the place of +0.0
+@dataclass(frozen=True, kw_only=True)
+class _Float16:
+    """Every float16 in the order of its bits: values (65536,) float32, whether finite, and their order by size."""
+
+    values: Tensor
+    finite: Tensor
+    ascending: Tensor
+
+    ZERO = 2**15  # the place of +0.0
+
+
+@cache
+def _float16(device: torch.device) -> _Float16:
+    values = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).float()
+    known = values.nan_to_num(torch.inf, torch.inf, -torch.inf)
+    ascending = known.argsort(stable=True)
+    return _Float16(values=known.to(device), finite=values.isfinite().to(device), ascending=ascending.to(device))
 
 
 def float16_codes(features: Tensor) -> Tensor:
     """featuremaps (N, U, h, w) float16 -> flat int32: which float16 it is, unit u's from u · 65,536 on."""
-    start = torch.arange(features.shape[1], dtype=torch.int32) * 2**16 + 2**15
+    start = torch.arange(features.shape[1], dtype=torch.int32, device=features.device) * 2**16 + 2**15
     return (features.view(torch.int16).int() + start[:, None, None]).flatten()
 
 
@@ -74,9 +90,10 @@ def float16_histogram(codes: Sequence[Tensor], units: int) -> Tensor:
 
 def broken_as_zero(histogram: Tensor) -> tuple[Tensor, Tensor]:
     """histogram (U, 65536) -> the same with infinities and NaNs counted as zeros, and which units have none, (U,)."""
-    broken = histogram[:, ~_FINITE].sum(1)
-    histogram = histogram * _FINITE
-    histogram[:, _ZERO] += broken
+    finite = _float16(histogram.device).finite
+    broken = histogram[:, ~finite].sum(1)
+    histogram = histogram * finite
+    histogram[:, _Float16.ZERO] += broken
     return histogram, broken == 0
 
 
@@ -85,20 +102,20 @@ def step_range(histogram: Tensor) -> tuple[Scale, Scale]:
 
     The grid smooths: its levels lie within the featuremaps' 10 % and 99.95 % quantiles, almost always.
     """
-    below = torch.from_numpy(histogram[:, _ASCENDING].numpy().cumsum(1))  # NumPy is faster at it
+    every = _float16(histogram.device)
+    below = _running(histogram[:, every.ascending])
     total = int(below[0, -1])
-    ranks = torch.tensor([0, int(0.1 * (total - 1)), math.ceil(0.9995 * (total - 1)), total - 1])
-    places = torch.searchsorted(below, ranks.expand(len(below), -1).contiguous(), right=True)
-    least, low, high, greatest = _VALUES[_ASCENDING][places].unbind(1)
+    ranks = [0, int(0.1 * (total - 1)), math.ceil(0.9995 * (total - 1)), total - 1]
+    least, low, high, greatest = every.values[every.ascending][_places(below, ranks)].unbind(1)
     narrow = high > low
     return Scale(torch.where(narrow, low, least), torch.where(narrow, high, greatest)), Scale(least, greatest)
 
 
 def binned(histogram: Tensor, whole: Scale) -> Tensor:
     """histogram (U, 65536) -> (U, 64) int64 in bins of equal width over a unit's whole range, its ends included."""
-    spread = (whole.high - whole.low)[:, None]
-    place = ((_VALUES - whole.low[:, None]) / spread * BINS).nan_to_num(0).clamp(0, BINS - 1).long()
-    return torch.zeros(len(histogram), BINS, dtype=torch.int64).scatter_add_(1, place, histogram)
+    spread, values = (whole.high - whole.low)[:, None], _float16(histogram.device).values
+    place = ((values - whole.low[:, None]) / spread * BINS).nan_to_num(0).clamp(0, BINS - 1).long()
+    return histogram.new_zeros(len(histogram), BINS).scatter_add_(1, place, histogram)
 
 
 def quantile_codes(histogram: Tensor, shares: Sequence[float]) -> Tensor:
@@ -108,14 +125,24 @@ def quantile_codes(histogram: Tensor, shares: Sequence[float]) -> Tensor:
     statistic of rank ⌊(1 − q)(n − 1)⌋, hence one that occurred. At most about q of the pixels lie above it.
     """
     total = int(histogram[0].sum())
-    ranks = torch.tensor([math.floor((1 - q) * (total - 1) + 1e-9) for q in shares])
-    return torch.searchsorted(histogram.cumsum(1), ranks.expand(len(histogram), -1).contiguous(), right=True)
+    return _places(histogram.cumsum(1), [math.floor((1 - q) * (total - 1) + 1e-9) for q in shares])
 
 
 def counts_above(counts: Tensor, codes: Tensor) -> Tensor:
     """counts (U, G, 4096) by code, codes (U, K) -> (U, G, K): how many lie strictly above each."""
-    found = torch.empty(*counts.shape[:2], codes.shape[1], dtype=torch.int64)
-    for unit, code, above in zip(counts.numpy(), codes.numpy(), found.numpy(), strict=True):
-        below = unit.cumsum(-1)
-        np.subtract(below[:, -1:], below[:, code], out=above)
+    found = counts.new_empty(*counts.shape[:2], codes.shape[1])
+    for unit, code, above in zip(counts, codes, found, strict=True):
+        below = _running(unit)
+        torch.sub(below[:, -1:], below[:, code], out=above)
     return found
+
+
+def _running(counts: Tensor) -> Tensor:
+    """counts (…, n) -> their sums up to each."""
+    return counts.cumsum(-1) if counts.is_cuda else torch.from_numpy(counts.numpy().cumsum(-1))  # faster on a CPU
+
+
+def _places(below: Tensor, ranks: Sequence[int]) -> Tensor:
+    """below (U, n), how many lie up to each step -> (U, R) the steps at which the ranks, from 0, are reached."""
+    wanted = torch.tensor(ranks, device=below.device).expand(len(below), -1).contiguous()
+    return torch.searchsorted(below, wanted, right=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import grid as gr
 from . import ranks
 from .capture import Plan
 from .spool import Spool
@@ -24,13 +26,14 @@ SAMPLES_AT_ONCE = 16  # whose units are all in memory to be summed
 class Maps:
     """Featuremaps to score. With `directions` (K, U), K maps, each a weighted sum of the layer's U units.
 
-    In a sum, activations that are not finite count as zeros.
+    In a sum, activations that are not finite count as zeros. `device` is where they are read to.
     """
 
     spool: Spool
     plan: Plan
     layer: str
     directions: Tensor | None = None
+    device: torch.device = gr.CPU
 
     def __len__(self) -> int:
         """How many there are a sample."""
@@ -45,10 +48,10 @@ class Maps:
         """(n, units of the block, h, w) float16, as spooled; a copy."""
         stored = self._stored(shard)
         if self.directions is None:
-            return torch.from_numpy(np.array(stored[:, block]))
-        weights = self.directions[block]
+            return self._here(stored[:, block])
+        weights = self.directions[block].to(self.device)
         parts = [
-            torch.einsum("ku,nuhw->nkhw", weights, whole(torch.from_numpy(np.array(stored[some])))).half()
+            torch.einsum("ku,nuhw->nkhw", weights, whole(self._here(stored[some]))).half()
             for some in pieces(len(stored), SAMPLES_AT_ONCE)
         ]
         return torch.cat(parts)
@@ -57,10 +60,10 @@ class Maps:
         """(n, h, w) float32: of each row of a shard one unit."""
         stored = self._stored(shard)
         if self.directions is None:
-            return torch.from_numpy(np.array(stored[rows, units])).float()
+            return self._here(stored[rows, units]).float()
         parts = [
             torch.einsum(
-                "nu,nuhw->nhw", self.directions[units[some]], whole(torch.from_numpy(stored[rows[some]]))
+                "nu,nuhw->nhw", self.directions[units[some]].to(self.device), whole(self._here(stored[rows[some]]))
             ).half()
             for some in pieces(len(rows), SAMPLES_AT_ONCE)
         ]
@@ -68,7 +71,11 @@ class Maps:
 
     def labels(self, shard: int) -> Tensor:
         """(n, P, g, g) int16, -1 for unlabelled; a copy."""
-        return torch.from_numpy(np.array(self.spool.read(shard, "labels")))
+        return self._here(self.spool.read(shard, "labels"))
+
+    def _here(self, stored: NDArray[Any]) -> Tensor:
+        """A copy of what is stored."""
+        return torch.from_numpy(np.array(stored)).to(self.device)
 
     def _stored(self, shard: int) -> NDArray[np.float16]:
         return self.spool.read(shard, self.plan.array(self.layer))
@@ -85,7 +92,7 @@ def _signature(maps: Maps, block: slice) -> NDArray[np.float16]:
     first = whole(maps.read(0, block)[:SIGNED])  # (n, u, h, w)
     cells = F.adaptive_avg_pool2d(first, (min(CELLS, first.shape[2]), min(CELLS, first.shape[3])))
     apart = cells.transpose(0, 1).flatten(2)  # (u, n, cells)
-    return (apart / apart.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().numpy()
+    return (apart / apart.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().cpu().numpy()
 
 
 def whole(features: Tensor) -> Tensor:

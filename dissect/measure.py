@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..hooks.edit import replace_softly
+from ..segmenters import check_range, check_shape
 from . import ranks
+from .generators.base import finite
 from .resources import at_work
 from .subject import Subject
 
 Floats = NDArray[np.float64]
+
+AFTER = "after the change; take other units or another value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +96,10 @@ def measure(
         DissectError: a network failed, or put out numbers that are not finite.
     """
     count, classes = len(samples), len(subject.segmenter.vocabulary)
-    after = np.zeros((len(variants), count, classes + 1))
-    changed, on_target = np.zeros((2, len(variants), count))
-    before = np.zeros((count, classes + 1))
+    # on the networks' device: a GPU is waited for once a batch of samples, not once a batch of images
+    before = torch.zeros(count, classes + 1, dtype=torch.float64, device=subject.generator.device)
+    after = before.new_zeros(len(variants), *before.shape)
+    changed, on_target = before.new_zeros(2, len(variants), count)
     cells = []
     with at_work(), torch.inference_mode():
         for rows, batch in subject.batches(samples):
@@ -105,36 +110,52 @@ def measure(
             subject.generator.check_finite(images, batch, "before any change")
             before[rows] = shares(labels, classes)
             cells.append(at_centres(labels, subject.shape[1:]).cpu().numpy())
+            fine, extremes = [], []
             at_once = max(1, subject.batch // len(batch))
             for start in range(0, len(variants), at_once):
                 some = slice(start, min(start + at_once, len(variants)))
                 with subject.pace():
                     edited = variants.apply(x, donated, some, rows)
                     repeats = len(edited) // len(batch)
-                    images, new = subject.see(edited, latents.repeat(repeats, *[1] * (latents.ndim - 1)))
-                    subject.generator.check_finite(images, batch, "after the change; take other units or another value")
+                    many = latents.repeat(repeats, *[1] * (latents.ndim - 1))
+                    images, new = subject.see(edited, many, check_shape)
+                    fine.append(finite(images))
+                    extremes.append(torch.stack(new.aminmax()))
                     size = (repeats, len(batch))
                     after[some, rows] = shares(new, classes).view(*size, -1)
                     old = labels.repeat(repeats, 1, 1, 1)
                     differs = old != new
-                    changed[some, rows] = differs.any(1).float().mean((1, 2)).view(size).cpu()
+                    changed[some, rows] = differs.any(1).float().mean((1, 2)).view(size).double()
                     if target is not None:
                         differs &= (old == target) | (new == target)
-                        on_target[some, rows] = differs.any(1).float().mean((1, 2)).view(size).cpu()
+                        on_target[some, rows] = differs.any(1).float().mean((1, 2)).view(size).double()
                 advance(len(edited))
-    ranks.total(*map(torch.from_numpy, (before, after, changed, on_target)))  # each row is zero in all but one process
-    cells = ranks.in_order(cells)
-    return Areas(before=before, after=after, changed=changed, on_target=on_target, cells=np.concatenate(cells))
+            if fine:
+                subject.generator.raise_unless_finite(torch.cat(fine), batch, AFTER)
+                low, high = torch.stack(extremes).unbind(1)
+                check_range(int(low.min()), int(high.max()), subject.segmenter)
+    ranks.total(before, after, changed, on_target)  # each row is zero in all but one process
+    return Areas(
+        before=before.cpu().numpy(),
+        after=after.cpu().numpy(),
+        changed=changed.cpu().numpy(),
+        on_target=on_target.cpu().numpy(),
+        cells=np.concatenate(ranks.in_order(cells)),
+    )
 
 
 def shares(labels: Tensor, classes: int) -> Tensor:
-    """labels (N, P, H, W) -> (N, C + 1) float64, on the CPU: shares of pixels; last, of those unlabelled in plane 0."""
+    """labels (N, P, H, W) -> (N, C + 1) float64, there: shares of pixels; last, of those unlabelled in plane 0.
+
+    Labels that are no classes count nowhere.
+    """
     number, _, height, width = labels.shape
-    codes = torch.where(labels < 0, classes, labels)
-    codes[:, 1:][labels[:, 1:] < 0] = classes + 1  # unlabelled pixels of other planes count nowhere
-    codes = codes + torch.arange(number, device=labels.device)[:, None, None, None] * (classes + 2)
-    counts = torch.bincount(codes.flatten(), minlength=number * (classes + 2)).view(number, -1)
-    return counts[:, : classes + 1].cpu().double() / (height * width)
+    unlabelled = torch.full_like(labels, classes + 1)  # of other planes: they count nowhere, either
+    unlabelled[:, 0] = classes
+    codes = torch.where(labels < 0, unlabelled, labels.clamp(max=classes + 1)).flatten(1)
+    counts = torch.zeros(number, classes + 2, dtype=torch.float64, device=labels.device)
+    counts.scatter_add_(1, codes, torch.ones((), dtype=torch.float64, device=labels.device).expand_as(codes))
+    return counts[:, : classes + 1] / (height * width)
 
 
 def at_centres(labels: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -112,12 +112,15 @@ def in_order(found: Sequence[T]) -> list[T]:
 
 
 def total(*tensors: Tensor) -> None:
-    """Add up, in place, what every process has; tensors on the CPU, of the same shapes everywhere."""
+    """Add up, in place, what every process has; tensors of the same shapes everywhere."""
     if size() > 1:
         import torch.distributed as dist
 
         for tensor in tensors:
-            _together(partial(dist.all_reduce, tensor))
+            shared = tensor.cpu()  # itself, unless it lies on a GPU: what is exchanged lies on the CPU
+            _together(partial(dist.all_reduce, shared))
+            if shared is not tensor:
+                tensor.copy_(shared)
 
 
 def apart(tensor: Tensor) -> Tensor:

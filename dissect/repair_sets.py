@@ -69,7 +69,7 @@ def draw_sets(
             images = draw(numbers)
             features[name].append(reference.standard(extract(images)))
             if segmenter is not None:
-                areas[name].append(shares(segment(segmenter, images), len(segmenter.vocabulary)).numpy())
+                areas[name].append(shares(segment(segmenter, images), len(segmenter.vocabulary)).cpu().numpy())
             advance(len(numbers))
     return Drawn(
         features={name: torch.cat(ranks.in_order(parts)) for name, parts in features.items()},

@@ -30,7 +30,7 @@ from .progress import Progress
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs import Repair, save
-from .resources import BATCH, at_work
+from .resources import at_work, usual_batch
 from .run_folder import command, now
 from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
@@ -154,7 +154,7 @@ def repair(
             segmenter=segmenter,
             search=search,
             strength=float(strength),
-            batch=batch_size or BATCH.get(generator.device.type, 16),
+            batch=batch_size or usual_batch(generator.device),
             progress=progress,
         )
         edits, table, values, means = work.choose(chosen, layers, top, value, one_by_one)

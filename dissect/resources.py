@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
 import torch
 
-BATCH = {"cuda": 64, "cpu": 16}
+BATCH = {"cuda": 64, "cpu": 16}  # samples, where nothing is known of their images
+GPU_PIXELS, GPU_MOST = 2**21, 512  # pixels that keep a GPU busy (an H100 is fastest so); samples at once, at most
+
+TOGETHER = {"cpu": 2**19, "cuda": 2**25}  # numbers that fit a processor's cache, or keep a GPU busy
+ROOM = 4 * 2**30  # bytes of a GPU's memory that scoring may take
 
 # Parameters of glibc's mallopt, from its malloc.h; USUAL is what holds otherwise once large blocks have come and gone
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 KEEP = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}
 USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
+
+
+def usual_batch(device: torch.device, image: Sequence[int] | None = None) -> int:
+    """How many samples at once, for images of so many pixels (height, width), where the user names no number.
+
+    On a GPU as many as keep it busy: a batch of small images is over before the next one has been asked for.
+    """
+    if device.type != "cuda" or image is None:
+        return BATCH.get(device.type, BATCH["cpu"])
+    return max(BATCH["cuda"], min(GPU_MOST, GPU_PIXELS // math.prod(image)))
+
+
+def scoring_device(device: torch.device) -> torch.device:
+    """Where units are scored: on the GPU that drew the images, where it has memory for that; else on the CPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(device)
+        if free >= ROOM:
+            return device
+    return torch.device("cpu")
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Matrix products of float32 in full, whatever the user has set: sums of whole numbers are exact then."""
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(usual)
+
 
 _within = 0  # how many `at_work` deep
 

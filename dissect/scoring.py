@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from ..segmenters.base import Vocabulary
+from . import grid as gr
 from . import ranks
 from .bases import Basis
 from .capture import Plan
@@ -31,10 +33,18 @@ from .unit_table import class_table, judge, unit_table
 ALREADY: dict[str, Any] = {"seconds": {"capture": 0.0}, "captured_now": 0}  # in run.json where nothing was captured
 
 
-def finish(folder: Path, info: dict[str, Any], spool: Spool, basis: Basis, progress: Progress) -> Dissection:
+def finish(
+    folder: Path,
+    info: dict[str, Any],
+    spool: Spool,
+    basis: Basis,
+    progress: Progress,
+    device: torch.device = gr.CPU,
+) -> Dissection:
     """Score and test what is in the spool, write the tables, and say in run.json that the run is complete.
 
     `info` is run.json so far; several processes each look at their own shards, and the first one writes.
+    `device` is where pixels are counted.
 
     Raises:
         DissectError: the spool is damaged.
@@ -52,7 +62,7 @@ def finish(folder: Path, info: dict[str, Any], spool: Spool, basis: Basis, progr
     with progress.task(f"{control}score {basis.noun}s", total) as advance:
         for layer in plan.shapes:
             maps = Maps(spool=spool, plan=plan, layer=layer)
-            maps = replace(maps, directions=basis.directions(maps, seed))
+            maps = replace(maps, directions=basis.directions(maps, seed), device=device)
             tally = tally_layer(maps, len(names), shares, advance)
             found[layer] = maps, tally, ranks.first(partial(label_units, tally.choose, tally.score, rule, fixed))
     clock.append(time.perf_counter())

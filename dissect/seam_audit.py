@@ -14,7 +14,7 @@ from .generators.latents import DrawnLatents
 from .generators.sources import Encoded, FolderImages
 from .models import Model, identity, open_generator, usable_device
 from .progress import Progress
-from .resources import BATCH, at_work
+from .resources import at_work, usual_batch
 from .run_folder import command, now
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
@@ -75,7 +75,7 @@ def check_seams(
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-seams")
     if holds(folder, "seams.json", config, "give another --out"):
         return SeamCheck.load(folder)
-    batch = batch_size or BATCH.get(generator.device.type, 16)
+    batch = batch_size or usual_batch(generator.device)
     with Progress(quiet) as progress, at_work(), progress.task("run tiles", samples) as advance:
         found = measure_seams(generator, range(samples), tiles, batch=batch, advance=advance)
     verdict, sentence = judged(found)

@@ -98,12 +98,12 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """An .npz file, lightly compressed, the same bytes for the same arrays."""
 
     def write(file: IO[bytes]) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for name, array in arrays.items():
-                entry = zipfile.ZipInfo(f"{name}.npy")
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                with archive.open(entry, "w", force_zip64=True) as part:
-                    np.lib.format.write_array(part, _compact(np.asanyarray(array)), allow_pickle=False)
+                part = io.BytesIO()
+                np.lib.format.write_array(part, _compact(np.asanyarray(array)), allow_pickle=False)
+                entry = zipfile.ZipInfo(f"{name}.npy")  # of no date
+                archive.writestr(entry, part.getbuffer(), zipfile.ZIP_DEFLATED, compresslevel=1)
 
     write_atomic(path, write)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from ..hooks.above import Above
 from ..hooks.errors import DissectError, NetworkError, UsageError, out_of_memory, running
 from ..hooks.tap import Tap
-from ..segmenters import segment
+from ..segmenters import check_labels, segment
 from ..segmenters.base import Segmenter
 from . import ranks
 from .generators.base import Generator
-from .resources import BATCH, Threads
+from .resources import Threads, usual_batch
 from .subjects.first_look import SAME, check_repeatable, check_single
 
 
@@ -46,15 +46,15 @@ class Subject:
             maps = tap[layer]
             if maps.ndim != 4:
                 raise UsageError(f"Layer {layer!r} puts out {tuple(maps.shape)}; needed is (N, units, height, width).")
+            images = generator(latents)
             subject = cls(
                 generator=generator,
                 segmenter=segmenter,
                 layer=layer,
                 shape=(maps.shape[1], maps.shape[2], maps.shape[3]),
                 above=Above(generator.module, layer, latents),
-                batch=batch or BATCH.get(generator.device.type, 16),
+                batch=batch or usual_batch(generator.device, images.shape[2:]),
             )
-            images = generator(latents)
             check_repeatable(generator, images, generator(latents))
             check_single(generator, [layer])
             if not torch.allclose(subject.draw(maps, latents), images, atol=SAME, equal_nan=True):
@@ -91,15 +91,17 @@ class Subject:
         return self.generator.to_images(self.above(featuremaps, latents))
 
     @torch.inference_mode()
-    def see(self, featuremaps: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The images (n, 3, H, W) drawn from these featuremaps, and their labels (n, P, H, W).
+    def see(
+        self, featuremaps: Tensor, latents: Tensor, check: Callable[[Tensor, Tensor, Segmenter], None] = check_labels
+    ) -> tuple[Tensor, Tensor]:
+        """The images (n, 3, H, W) drawn from these featuremaps, and their labels (n, P, H, W), which pass `check`.
 
         Raises:
             DissectError: a network failed.
         """
         with failing("these samples"):
             images = self.draw(featuremaps, latents)
-            labels = segment(self.segmenter, images)
+            labels = segment(self.segmenter, images, check)
         return images, labels
 
     @contextmanager

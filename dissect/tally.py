@@ -17,13 +17,13 @@ from . import grid as gr
 from . import levels as lv
 from . import ranks
 from .maps import Maps, pieces, whole
-from .resources import at_work
+from .resources import TOGETHER, at_work, exact_products
 from .scores import Counts
 from .spool import SHARD, Spool
 
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
-BLOCK_CELLS = 2**22  # counters of a block of units
-PIECE_PIXELS = 2**19  # of a shard, counted together
+BLOCK_CELLS = {"cpu": 2**22, "cuda": 2**24}  # counters of a block of units
+ON_GPU = 2  # blocks side by side: while a GPU counts one, another is being read or finished
 MOST_SHARDS = 4  # counted together, where classes are many
 SURVEY_VALUES = 2**22  # float16 values counted together
 TOP = 12  # most-activating samples kept a unit
@@ -52,8 +52,9 @@ class Tally:
 
 def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Callable[[int], None]) -> Tally:
     """Tally a layer, several unit blocks at a time, one processor each. `advance` is told of units done."""
-    at_once = max(1, min(UNITS_AT_ONCE, BLOCK_CELLS // (2 * (classes + 1) * lv.STEPS)))
-    parts = in_blocks(lambda block: _tally_block(maps, block, classes, shares), len(maps), at_once, advance)
+    cells = BLOCK_CELLS[maps.device.type]
+    at_once = max(1, min(UNITS_AT_ONCE, cells // (2 * (classes + 1) * lv.STEPS)))
+    parts = in_blocks(lambda block: _tally_block(maps, block, classes, shares), maps, at_once, advance)
     _starts.cache_clear()
     return Tally(
         level=np.concatenate([part.level for part in parts]),
@@ -70,20 +71,21 @@ def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Call
 
 
 def in_blocks(
-    work: Callable[[slice], Steps[Result]], units: int, at_once: int, advance: Callable[[int], None]
+    work: Callable[[slice], Steps[Result]], maps: Maps, at_once: int, advance: Callable[[int], None]
 ) -> list[Result]:
-    """What is made of each block of units, in order; blocks run side by side, one processor each.
+    """What is made of each block of units, in order; blocks run side by side, one processor each, or two on a GPU.
 
     `work` looks at the shards of this process, yields what is to be summed over all processes, and goes on with the
     sums. What it returns is called in one of the processes, which tells the others.
     """
-    blocks = list(pieces(units, at_once))
+    blocks = list(pieces(len(maps), at_once))
     done: list[Result] = []
-    pool = ThreadPoolExecutor(max_workers=ranks.processors())
-    with at_work():
+    workers = ranks.processors() if maps.device.type == "cpu" else ON_GPU
+    pool = ThreadPoolExecutor(max_workers=workers)
+    with at_work(), exact_products():
         try:
-            alone = ranks.size() == 1
-            results = pool.map(_at_once, map(work, blocks)) if alone else _together(list(map(work, blocks)), pool)
+            steps = map(work, blocks)
+            results = pool.map(_at_once, steps) if ranks.size() == 1 else _together(list(steps), workers, pool)
             for block, result in zip(blocks, results, strict=True):
                 done.append(result)
                 advance(block.stop - block.start)
@@ -101,9 +103,9 @@ def _at_once(steps: Steps[Result]) -> Result:
             return end()
 
 
-def _together(blocks: Sequence[Steps[Result]], pool: ThreadPoolExecutor) -> Iterator[Result]:
+def _together(blocks: Sequence[Steps[Result]], workers: int, pool: ThreadPoolExecutor) -> Iterator[Result]:
     """The results of the blocks, some at a time; sums are taken in the same order in every process."""
-    for some in pieces(len(blocks), min(ranks.joined(ranks.processors()))):
+    for some in pieces(len(blocks), min(ranks.joined(workers))):
         group = blocks[some]
         ends: list[Callable[[], Result] | None] = [None] * len(group)
         while waiting := [number for number, end in enumerate(ends) if end is None]:
@@ -155,7 +157,8 @@ def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]
     inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)
     class_area = joint[0].sum(-1)  # (2, C + 1)
     yield inside, class_area  # far less than `joint` itself
-    area = lv.counts_above(every, codes).numpy()
+    area = lv.counts_above(every, codes).cpu().numpy()
+    inside, class_area = inside.cpu(), class_area.cpu()
     choose, score = (
         Counts(
             intersection=inside[:, half, :classes].numpy(),
@@ -165,17 +168,18 @@ def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]
         )
         for half in (0, 1)
     )
+    constant = (full.low == full.high).cpu().numpy()
     return lambda: Tally(
-        level=(scale.activation(codes) * maps.scale).numpy(),
-        scale=scale,
-        codes=codes,
+        level=(scale.activation(codes) * maps.scale).cpu().numpy(),
+        scale=scale.of(slice(None), gr.CPU),
+        codes=codes.cpu(),
         choose=choose,
         score=score,
-        state=np.where(~survey.finite.numpy(), NOT_FINITE, np.where((full.low == full.high).numpy(), CONSTANT, OK)),
-        histogram=lv.binned(survey.histogram, full).numpy(),
-        span=(torch.stack([full.low, full.high], 1) * maps.scale).numpy(),
-        top=survey.top.numpy(),
-        peak=(survey.peak * maps.scale).numpy(),
+        state=np.where(~survey.finite.cpu().numpy(), NOT_FINITE, np.where(constant, CONSTANT, OK)),
+        histogram=lv.binned(survey.histogram, full).cpu().numpy(),
+        span=(torch.stack([full.low, full.high], 1) * maps.scale).cpu().numpy(),
+        top=survey.top.cpu().numpy(),
+        peak=(survey.peak * maps.scale).cpu().numpy(),
     )
 
 
@@ -189,10 +193,11 @@ class _Survey:
 
 def _survey(maps: Maps, block: slice) -> Generator[Sequence[Tensor], None, _Survey]:
     """Which values the featuremaps take, and the most-activating samples."""
-    units = block.stop - block.start
-    histogram = torch.zeros(units, 2**16, dtype=torch.int64)
+    units, device = block.stop - block.start, maps.device
+    histogram = torch.zeros(units, 2**16, dtype=torch.int64, device=device)
     number = min(TOP, maps.spool.samples)
-    top, peak = torch.zeros(units, number, dtype=torch.int64), torch.full((units, number), -torch.inf)
+    top = torch.zeros(units, number, dtype=torch.int64, device=device)
+    peak = torch.full((units, number), -torch.inf, device=device)
     waiting: list[Tensor] = []
     for shard in maps.spool.here:
         raw = maps.read(shard, block)
@@ -200,7 +205,7 @@ def _survey(maps: Maps, block: slice) -> Generator[Sequence[Tensor], None, _Surv
         if shard == maps.spool.here[-1] or sum(map(len, waiting)) > SURVEY_VALUES:
             histogram += lv.float16_histogram(waiting, units)
             waiting.clear()
-        indices = torch.tensor(maps.spool.indices(shard)).expand(units, -1)
+        indices = torch.tensor(maps.spool.indices(shard), device=device).expand(units, -1)
         top, peak = _highest(torch.cat([top, indices], 1), torch.cat([peak, whole(raw).amax((2, 3)).T], 1), number)
     tops, peaks = ranks.apart(top), ranks.apart(peak)
     yield histogram, tops, peaks
@@ -219,18 +224,19 @@ def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tenso
 
 def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
     """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane."""
-    units, grid, spool = block.stop - block.start, maps.plan.grid, maps.spool
-    joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64)
+    units, grid, device = block.stop - block.start, maps.plan.grid, maps.device
+    joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64, device=device)
 
     # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
     pixels = SHARD * grid**2
-    at_once = max(1, PIECE_PIXELS // pixels)
+    at_once = max(1, TOGETHER[device.type] // pixels)
     several = min(MOST_SHARDS, -(-joint[0].numel() // (at_once * pixels)))  # or adding up would outweigh counting
-    real, truncated = torch.empty(at_once * pixels), torch.empty(several * at_once * pixels, dtype=torch.int32)
-    for some in pieces(len(spool.here), several):
-        shards = tuple(spool.here[some])
+    real = torch.empty(at_once * pixels, device=device)
+    truncated = torch.empty(several * at_once * pixels, dtype=torch.int32, device=device)
+    for some in pieces(len(maps.spool.here), several):
+        shards = tuple(maps.spool.here[some])
         steps = [scale.measure(whole(maps.read(shard, block))) for shard in shards]
-        here, planes = _starts(spool, shards, classes)
+        here, planes = _starts(maps.spool, shards, classes, device)
         samples, stride = sum(map(len, steps)), 2 * len(here) * lv.STEPS
         for piece in pieces(units, at_once):
             width = piece.stop - piece.start
@@ -239,7 +245,7 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
                 near = gr.upsample_turned(one[:, piece], grid, out=real[: part.numel()]).clamp_(0, lv.STEPS - 1)
                 part.copy_(near)
             if width > 1:
-                codes += torch.arange(width, dtype=torch.int32)[:, None, None] * stride
+                codes += torch.arange(width, dtype=torch.int32, device=device)[:, None, None] * stride
             for plane, starts in enumerate(planes):
                 codes += starts if plane == 0 else starts - planes[plane - 1]
                 counted = torch.bincount(codes.flatten(), minlength=width * stride)
@@ -248,16 +254,16 @@ def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)  # blocks of units take the same shards one after the other
-def _starts(spool: Spool, shards: tuple[int, ...], classes: int) -> tuple[Tensor, list[Tensor]]:
+def _starts(spool: Spool, shards: tuple[int, ...], classes: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
     """The classes that some shards have, of many often few, and per label plane (n, 1, g, g) int32, columns before
     rows: where the codes of the pixel's half and class begin, if only these are counted.
     """
     stored = [torch.from_numpy(np.array(spool.read(shard, "labels"))) for shard in shards]
-    labels = torch.cat(stored).transpose(2, 3).long()  # (n, P, g, g)
+    labels = torch.cat(stored).to(device).transpose(2, 3).long()  # (n, P, g, g)
     labels = torch.where(labels < 0, classes, labels)
     here = torch.bincount(labels.flatten(), minlength=classes + 1).nonzero()[:, 0]
-    place = torch.zeros(classes + 1, dtype=torch.int32)
-    place[here] = torch.arange(len(here), dtype=torch.int32) * lv.STEPS
+    place = torch.zeros(classes + 1, dtype=torch.int32, device=device)
+    place[here] = torch.arange(len(here), dtype=torch.int32, device=device) * lv.STEPS
     starts = place[labels.transpose(0, 1)].contiguous()  # the index is not, and hands that on
     starts[:, 1::2] += len(here) * lv.STEPS  # every shard but the last has an even number of samples
     return here, list(starts[:, :, None])
@@ -278,12 +284,12 @@ def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]
     """Where each unit exceeds its threshold in its top samples: (U, T, g, ⌈g / 8⌉) bits, packed along x."""
     grid = maps.plan.grid
     masks = np.zeros((*top.shape, grid, -(-grid // 8)), np.uint8)
-    scaled = torch.from_numpy(threshold / maps.scale)[:, None, None]
+    scaled = torch.from_numpy(threshold / maps.scale).to(maps.device)[:, None, None]
     for shard in maps.spool.here:
         unit, place = np.nonzero(top // SHARD == shard)
         if len(unit):
             chosen = maps.pick(shard, top[unit, place] - maps.spool.indices(shard).start, unit)
             above = gr.upsample(chosen, grid) > scaled[unit]
-            masks[unit, place] = np.packbits(above.numpy(), axis=-1)
+            masks[unit, place] = np.packbits(above.cpu().numpy(), axis=-1)
     ranks.total(torch.from_numpy(masks))
     return masks

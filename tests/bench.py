@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
@@ -42,6 +42,7 @@ from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.resources import BATCH, Threads, at_work
 from ganatomy.dissect.subject import Subject
+from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.pages import write_report
 from ganatomy.reports.watch import write_watch
 from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
@@ -49,7 +50,7 @@ from ganatomy.segmenters import Segmenter, Vocabulary, load_segmenter
 CASES = {"scenes": "layer4", "wide": "layer6", "large": "layer4"}
 EVERY = [*CASES, "scan", "ablate", "report", "watch", "memory"]
 LARGE = 96  # samples, at most, of the case `large` on a CPU
-BATCHES = {"cpu": (2, 4, 8, 16, 32), "cuda": (32, 64, 128, 256)}  # tried for the floor
+BATCHES = {"cpu": (2, 4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}  # tried for the floor
 MODES = ("off", "fast", "full")  # tests of labels
 SCANNED = 64  # samples
 
@@ -116,14 +117,33 @@ def dissected(
     return time.perf_counter() - started, found
 
 
+def once(
+    model: Generator, segmenter: Segmenter, case: str, samples: int, folder: Path, mode: str
+) -> tuple[float, Dissection]:
+    """A run in one of `MODES`, or in bfloat16 without a test."""
+    if mode == "bfloat16":
+        return dissected(model, segmenter, case, samples, folder, "off", mode)
+    return dissected(model, segmenter, case, samples, folder, mode)
+
+
+def best_batch(model: Generator, segmenter: Segmenter, samples: int) -> int:
+    """The batch size in which so many samples pass both networks fastest, after a warm-up."""
+    floor(model, segmenter, samples)
+    sizes = [size for size in BATCHES[model.device.type] if size <= max(samples, BATCHES[model.device.type][0])]
+    return min(sizes, key=lambda size: min(floor(model, segmenter, samples, size) for _ in range(2)))
+
+
 def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, object]:
     """One line of results."""
     model, segmenter = generator(case, device), namer(case, device)
     threads = torch.get_num_threads()
     samples = min(samples, LARGE) if case == "large" and device == "cpu" else samples
     some = min(samples // 4, 128 if device == "cpu" else 512)
-    floor(model, segmenter, some)  # a warm-up
-    batch = min(BATCHES[device], key=lambda size: min(floor(model, segmenter, some, size) for _ in range(2)))
+    batch = best_batch(model, segmenter, some)
+    with suppress(UsageError), tempfile.TemporaryDirectory() as folder:  # a GPU loads what it needs at its first use
+        for mode in MODES if device == "cpu" else (*MODES[:2], "bfloat16"):
+            once(model, segmenter, case, min(some, 256), Path(folder) / mode, mode)
+    refused: dict[str, str] = {}
     taken: dict[str, list[float]] = {name: [] for name in ("plain", "floor", *MODES, "report", "bfloat16")}
     for _ in range(rounds):
         torch.set_num_threads(threads)
@@ -132,25 +152,23 @@ def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, obje
         taken["floor"].append(floor(model, segmenter, samples, batch))
         for mode in MODES if device == "cpu" else (*MODES[:2], "bfloat16"):
             torch.set_num_threads(threads)
-            lower = mode == "bfloat16"
             with tempfile.TemporaryDirectory() as folder:
-                seconds, found = dissected(
-                    model,
-                    segmenter,
-                    case,
-                    samples,
-                    Path(folder) / "run",
-                    "off" if lower else mode,
-                    mode if lower else "float32",
-                )
+                try:
+                    seconds, found = once(model, segmenter, case, samples, Path(folder) / "run", mode)
+                except UsageError as error:
+                    refused[mode] = str(error)
+                    continue
                 taken[mode].append(seconds)
+                stages = found.info["seconds"]
                 if mode == "fast":
                     started = time.perf_counter()
                     write_report(found)
                     taken["report"].append(seconds + time.perf_counter() - started)
     taken = {name: seconds for name, seconds in taken.items() if seconds}
 
-    def ratio(above: str, below: str) -> float:
+    def ratio(above: str, below: str) -> float | None:
+        if above not in taken:
+            return None
         return round(statistics.median(a / b for a, b in zip(taken[above], taken[below], strict=True)), 3)
 
     return {
@@ -160,6 +178,8 @@ def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, obje
         "rounds": rounds,
         "floor_batch": batch,
         **{f"{name}_s": round(statistics.median(seconds), 2) for name, seconds in taken.items()},
+        "stages_s": stages,
+        **({"refused": refused} if refused else {}),
         "tables_over_floor": ratio("off", "floor"),
         "fast_over_floor": ratio("fast", "floor"),
         "fast_over_off": ratio("fast", "off"),
@@ -187,13 +207,13 @@ def scan(device: str, case: str = "wide", parts: int = 4) -> dict[str, object]:
     model, segmenter = generator(case, device), load_segmenter("scenes", device)
     subject = Subject.open(model, segmenter, CASES[case])
     units = subject.shape[0]
-    floor(model, segmenter, SCANNED, BATCH[device])  # a warm-up
-    plain, seconds = [floor(model, segmenter, SCANNED, BATCH[device])], 0.0
+    batch = best_batch(model, segmenter, SCANNED)
+    plain, seconds = [floor(model, segmenter, SCANNED, batch)], 0.0
     for some in torch.eye(units).chunk(parts):
         started = time.perf_counter()
         measure(subject, range(SCANNED), Variants(weight=some[:, None], value=torch.zeros(units)))
         seconds += time.perf_counter() - started
-        plain += [floor(model, segmenter, SCANNED, BATCH[device]) for _ in range(2)]
+        plain += [floor(model, segmenter, SCANNED, batch) for _ in range(2)]
     middle = statistics.median(plain)
     return {
         "case": f"scan {case}",
@@ -212,7 +232,8 @@ def ablated(device: str, case: str = "wide", samples: int = 256) -> dict[str, ob
     model, segmenter = generator(case, device), load_segmenter("scenes", device)
     with tempfile.TemporaryDirectory() as folder:
         _, found = dissected(model, segmenter, case, samples, Path(folder) / "run", "off")
-        plain = min(floor(model, segmenter, samples, 64) for _ in range(3))
+        batch = best_batch(model, segmenter, samples)
+        plain = min(floor(model, segmenter, samples, batch) for _ in range(3))
         started = time.perf_counter()
         effects = ablate(
             found,

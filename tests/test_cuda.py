@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,35 @@ import pytest
 import torch
 
 from ganatomy import dissect
+from ganatomy.dissect.capture import Plan
+from ganatomy.dissect.evidence import THOROUGHNESS, examine_layer
 from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.levels import level_shares
+from ganatomy.dissect.maps import Maps
 from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, draw_pool
 from ganatomy.dissect.recipes.train_generator import Recipe, Training
+from ganatomy.dissect.scores import label_units
+from ganatomy.dissect.tally import tally_layer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 MODEL = "progan_scenes"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _float32() -> Iterator[None]:
+    """Convolutions in full float32: what TF32 changes is another question."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dissect.Dissection]:
     place = tmp_path_factory.mktemp("devices")
     return {
-        device: dissect.run(MODEL, layers=4, samples=300, device=device, out=place / device, quiet=True)
+        device: dissect.run(
+            MODEL, layers=4, samples=300, device=device, out=place / device, keep_spool=True, quiet=True
+        )
         for device in ("cpu", "cuda")
     }
 
@@ -34,6 +50,30 @@ def test_tables_agree(runs: dict[str, dissect.Dissection]) -> None:
     same = here.label == there.label
     assert np.allclose(here.iou[same], there.iou[same], atol=0.01, equal_nan=True)
     assert np.allclose(runs["cpu"].classes.share, runs["cuda"].classes.share, atol=0.002)
+
+
+def test_a_gpu_counts_as_a_cpu_does(runs: dict[str, dissect.Dissection]) -> None:
+    """The same spool, scored on both: pixels on the edge of a step may fall to either side."""
+    run = runs["cpu"]
+    plan = Plan.of(run.info)
+    shares = level_shares(0.01)
+    both = []
+    for device in ("cpu", "cuda"):
+        maps = Maps(spool=run.spool, plan=plan, layer=next(iter(plan.shapes)), device=torch.device(device))
+        tally = tally_layer(maps, len(run.classes), shares, lambda _: None)
+        labels = label_units(tally.choose, tally.score, "iqr", shares.index(0.01))
+        both.append((tally, labels, examine_layer(maps, tally, labels, "iqr", THOROUGHNESS["fast"], 0, lambda _: None)))
+    (tally, labels, seen), (tally_too, labels_too, seen_too) = both
+    assert np.array_equal(tally.histogram, tally_too.histogram)
+    assert np.array_equal(tally.top, tally_too.top)
+    assert np.allclose(tally.level, tally_too.level, atol=1e-3 * np.ptp(tally.level))
+    assert (labels.label == labels_too.label).mean() > 0.99
+    same = labels.label == labels_too.label
+    for name in ("low", "high", "position_iou", "rival_low", "rival_high"):
+        one, other = getattr(seen, name)[same], getattr(seen_too, name)[same]
+        assert np.allclose(one, other, atol=0.01, equal_nan=True), name
+    assert np.allclose(seen.p_value[same], seen_too.p_value[same], atol=0.02)
+    assert np.allclose(seen.votes[same], seen_too.votes[same], atol=0.1)
 
 
 def test_interventions_agree(runs: dict[str, dissect.Dissection]) -> None:

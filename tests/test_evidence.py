@@ -285,7 +285,7 @@ def test_how_units_are_taken_together_does_not_matter(
     whole = examine(world, tally, rule).evidence
     for units, pixels in ((1, 2**19), (3, 1), (32, 1)):
         monkeypatch.setattr(ev, "UNITS_AT_ONCE", units)
-        monkeypatch.setattr(ev, "PIECE", pixels)
+        monkeypatch.setitem(ev.TOGETHER, "cpu", pixels)
         parts = examine(world, tally, rule).evidence
         assert all(same(whole, parts, field.name) for field in fields(Evidence))
 

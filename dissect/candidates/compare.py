@@ -24,7 +24,7 @@ from ..generators.factory import as_generator
 from ..model_spec import ModelSpec
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..progress import Progress
-from ..resources import BATCH, at_work
+from ..resources import at_work, usual_batch
 from ..run_folder import command, now
 from ..store import SCHEMA
 from .critic import critic_fitness
@@ -116,7 +116,7 @@ def fitness(
         for candidate, name in zip(opened, names, strict=True):
             generator = open_generator(candidate, seed, device, quiet)
             generator.latents([samples - 1])  # there may not be so many
-            batch = batch_size or BATCH.get(generator.device.type, 16)
+            batch = batch_size or usual_batch(generator.device)
             with progress.task(f"generate: {name[-30:]}", samples) as advance:
                 try:
                     seen = look(drawn(generator, samples, batch), extract, None, device, advance)

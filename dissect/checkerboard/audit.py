@@ -26,7 +26,7 @@ from ..generators.base import Generator
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..pictures import SIDE
 from ..progress import Progress
-from ..resources import BATCH, at_work
+from ..resources import at_work, usual_batch
 from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from .gradient import gradient_side
@@ -93,7 +93,7 @@ def checkup(
     }
     if holds(folder, "checkup.json", config, "give another --out, or name the folder itself"):
         return Checkup.load(folder)
-    batch = batch_size or BATCH.get(generator.device.type, 16)
+    batch = batch_size or usual_batch(generator.device)
     sites = upsamplings(generator)
     numbers = range(samples)
     with torch.inference_mode():

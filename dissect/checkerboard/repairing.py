@@ -27,7 +27,7 @@ from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
 from ..repairs import Repair, save
-from ..resources import BATCH, at_work
+from ..resources import at_work, usual_batch
 from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from .audit import checkup, reference_spectrum
@@ -124,7 +124,7 @@ def repair(
     if segmenter is None and named is not None:
         segmenter = named
     judge = load_segmenter(segmenter, device) if isinstance(segmenter, str) else segmenter
-    batch = batch_size or BATCH.get(original.device.type, 16)
+    batch = batch_size or usual_batch(original.device)
     seen = range(found.info["samples"])
     image = (int(found.info["image"][0]), int(found.info["image"][1]))
     with Progress(quiet) as progress, at_work():

@@ -17,7 +17,7 @@ from ..features import count_reference, open_features, reference_images
 from ..folders import digest, holds
 from ..models import Model, dissectable, identity, open_models, reference_of, segmenter_fingerprint, usable_device
 from ..progress import Progress
-from ..resources import BATCH, at_work
+from ..resources import at_work, usual_batch
 from ..run_folder import command, now
 from ..store import SCHEMA, safe_name
 from . import classes as cl
@@ -85,7 +85,7 @@ def audit(
     }
     if holds(folder, "diversity.json", config, "give another --out"):
         return Diversity.load(folder)
-    batch = batch_size or BATCH.get(generator.device.type, 16)
+    batch = batch_size or usual_batch(generator.device)
     names = namer.vocabulary.names
     with Progress(quiet) as progress, at_work(), torch.inference_mode():
         with progress.task("generate", samples, spread=True) as advance:

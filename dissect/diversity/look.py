@@ -38,7 +38,7 @@ class Look:
         """images (n, 3, H, W) in [0, 1] and their labels (n, P, H, W), or none, where no class is asked for."""
         return cls(
             features=extract(images).cpu().double(),
-            shares=np.empty((len(images), 0)) if labels is None else shares(labels, classes)[:, :-1].numpy(),
+            shares=np.empty((len(images), 0)) if labels is None else shares(labels, classes)[:, :-1].cpu().numpy(),
             pictures=thumbnails(images, SHOWN).cpu().numpy(),
         )
 

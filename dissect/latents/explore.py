@@ -23,7 +23,7 @@ from ..folders import holds, written
 from ..images.contact_sheet import film
 from ..models import Model, identity, open_generator, usable_device
 from ..progress import Progress
-from ..resources import BATCH, at_work
+from ..resources import at_work, usual_batch
 from ..run_folder import command, now
 from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from .kinds import KINDS, Asked
@@ -97,7 +97,7 @@ def explore(
         raise UsageError(f"--seed {seed}, --batch-size {batch_size}: whole numbers from 0 and from 1 up are needed.")
     device = usable_device(device)
     generator = open_generator(model, seed, device, quiet)
-    space = open_space(generator, asked.space, batch_size or BATCH.get(generator.device.type, 16))
+    space = open_space(generator, asked.space, batch_size or usual_batch(generator.device))
     with torch.inference_mode():
         plan = make(space, asked, seed)
     config = {

@@ -219,4 +219,4 @@ def summary(shares: Sequence[float], scales: Sequence[float], p: Floats, table: 
 
 def _areas(space: Space, points: Tensor, segmenter: Segmenter, classes: int) -> Floats:
     images = space.images(points).to(space.generator.device)
-    return shares(segment(segmenter, images), classes).numpy()
+    return shares(segment(segmenter, images), classes).cpu().numpy()

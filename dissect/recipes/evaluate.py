@@ -25,6 +25,7 @@ from ..diversity import audit
 from ..effects import UNLABELLED, Effects
 from ..generators.base import Generator
 from ..generators.zoo import load_generator
+from ..models import usable_device
 from ..scenes.render import render
 from ..store import Dissection
 from .train_segmenter import HELD_OUT, accuracy
@@ -54,7 +55,7 @@ def class_shares(generator: Generator, segmenter: ScenesSegmenter) -> pd.DataFra
     return pd.DataFrame(
         {
             "renders, exact": shares(torch.from_numpy(labels).long()),
-            "renders, segmented": shares(segmenter(torch.from_numpy(images))),
+            "renders, segmented": shares(segmenter(torch.from_numpy(images).to(generator.device))),
             "generated, segmented": shares(segmented(generator, segmenter, UNSEEN)),
         }
     )
@@ -115,19 +116,21 @@ def table(frame: pd.DataFrame, form: str) -> str:
 @click.option("--layer", help="In which tree units are ablated; the others are only dissected.")
 @click.option("--doors", default="layer7", show_default=True, help="In which door units are switched on.")
 @click.option("--scanned", default=16, show_default=True, help="Samples on which each unit is ablated alone.")
+@click.option("--device", default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/card"), show_default=True)
-def main(model: str, samples: int, layer: str | None, doors: str, scanned: int, out: Path) -> None:
+def main(model: str, samples: int, layer: str | None, doors: str, scanned: int, device: str, out: Path) -> None:
     """Measure and print."""
-    generator = load_generator(model)
-    segmenter = ScenesSegmenter()
-    models: dict[str, Any] = {"generator": generator, "segmenter": segmenter}
+    device = usable_device(device)
+    generator = load_generator(model, device=device)
+    segmenter = ScenesSegmenter(device)
+    models: dict[str, Any] = {"generator": generator, "segmenter": segmenter, "device": device}
     for spoilt in (False, True):
-        scores = accuracy(segmenter.network, spoilt=spoilt)
+        scores = accuracy(segmenter.network, spoilt=spoilt, device=device)
         print(
             "spoilt renders:" if spoilt else "clean renders:", {k: round(v, 4) for k, v in scores.items()}, flush=True
         )
     print("\n" + table(class_shares(generator, segmenter), "{:.2%}"), flush=True)
-    diversity = audit(model, samples=samples, out=out / "diversity")
+    diversity = audit(model, samples=samples, device=device, out=out / "diversity")
     whole = diversity.whole.set_index("metric")[["value", "low", "high", "zero", "alarm"]]
     print(f"\n{diversity.info['sentence']}\n\n" + table(whole.astype({"alarm": str}), "{:.3g}"), flush=True)
     classes = diversity.classes.set_index("class")[["presence", "real_presence", "share", "real_share", "verdict"]]
@@ -138,6 +141,7 @@ def main(model: str, samples: int, layer: str | None, doors: str, scanned: int, 
         segmenter=segmenter,
         samples=samples,
         controls=CONTROLS,
+        device=device,
         out=out / "run",
     )
     print("\n" + table(labelled(found), "{:.4g}"), flush=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...segmenters.base import Segmenter
-from ..capture import Plan, forward, probe, to_spool
+from ..capture import forward, probe, to_spool
 from ..checkerboard.spectrum import Spectrum, peaks
 from ..checkerboard.upsampling import periods_of, upsamplings
 from ..diversity import classes as cl
@@ -29,6 +29,7 @@ from ..fidelity import FEW_ROUNDS, halves
 from ..generators.base import Generator
 from ..levels import level_shares
 from ..maps import Maps
+from ..resources import scoring_device
 from ..scores import label_units
 from ..spool import Spool
 from ..tally import tally_layer
@@ -155,21 +156,21 @@ def see(
             if generator.device.type == "cuda":
                 torch.cuda.synchronize(generator.device)  # the last copies are still on their way
             spool.write(shard, {name: torch.cat([one[name] for one in parts]).numpy() for name in parts[0]})
-        units = _units(spool, plan, layer, segmenter)
+        spooled = Maps(spool=spool, plan=plan, layer=layer, device=scoring_device(generator.device))
+        units = _units(spooled, segmenter)
     return Seen(
         look=Look.joined(looks), spectrum=spectrum, periods=periods_of(upsamplings(generator), plan.image), units=units
     )
 
 
-def _units(spool: Spool, plan: Plan, layer: str, segmenter: Segmenter) -> pd.DataFrame:
+def _units(maps: Maps, segmenter: Segmenter) -> pd.DataFrame:
     """The units' labels, by the rule and the test of `dissect.run`."""
-    maps = Maps(spool=spool, plan=plan, layer=layer)
     shares = level_shares(QUANTILE)
     fixed = shares.index(QUANTILE)
     tally = tally_layer(maps, len(segmenter.vocabulary), shares, lambda _: None)
     labels = label_units(tally.choose, tally.score, "iqr", fixed)
     evidence = examine_layer(maps, tally, labels, "iqr", THOROUGHNESS["fast"], 0, lambda _: None)
-    return judge(unit_table(layer, tally, labels, evidence, segmenter.vocabulary, "iqr", fixed), tested=True)
+    return judge(unit_table(maps.layer, tally, labels, evidence, segmenter.vocabulary, "iqr", fixed), tested=True)
 
 
 def line(seen: Seen, real: Real | None, names: tuple[str, ...], seed: int) -> dict[str, Any]:

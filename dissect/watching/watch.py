@@ -28,7 +28,7 @@ from ..generators.factory import as_generator
 from ..generators.latents import parse_latents
 from ..inspection import inspect
 from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
-from ..resources import BATCH, at_work
+from ..resources import at_work, usual_batch
 from ..run_folder import LOCK, command, locked, now
 from ..store import SCHEMA, write_atomic
 from .alarms import alarms
@@ -223,7 +223,7 @@ class Watch:
             extract=open_features(None, device),
             device=device,
             layer=layer_name(generator, layer),
-            batch=self._batch or BATCH.get(generator.device.type, 16),
+            batch=self._batch or usual_batch(generator.device),
             reference=reference_of(generator, self._reference),
         )
 
