@@ -119,7 +119,7 @@ def test_recipes_train(tmp_path: Path, graphs: bool, evolving: bool) -> None:
         graphs=graphs,
         seed=1,
     )
-    training = Training(ProGAN(8, (16, 16, 16, 8)), (16, 16, 16, 8), (8, 16, 16, 16), recipe, pool)
+    training = Training(ProGAN(8, (16, 16, 16, 8)), (8, 16, 16, 16), recipe, pool)
     for done in (0.1, 0.6, 0.95):
         before = [parameter.detach().clone() for parameter in training.g.parameters()]
         for _ in range(18):

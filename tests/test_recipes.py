@@ -15,11 +15,11 @@ from ganatomy.dissect import load_generator
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.recipes import train_segmenter
 from ganatomy.dissect.recipes.evolution import DIVERSITY_WEIGHT, MUTATIONS, evolve, fitness
-from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, chunk_files, draw_pool
+from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, chunk_files, claim, draw_pool, drawing
 from ganatomy.dissect.recipes.train_generator import START, Discriminator, Growing, Recipe, Training, growth, train
 from ganatomy.dissect.scenes.canvas import LABEL
 from ganatomy.dissect.scenes.render import RARE, render
-from ganatomy.hooks.errors import DissectError
+from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.segmenters.scenes import CLASSES
 
 SIDE, WIDTHS, DOWN = 32, (8, 8, 8, 4), (4, 8, 8, 8)
@@ -85,7 +85,7 @@ def test_a_doubling_fades_in() -> None:
     """At 0 the images are those of half the size, enlarged; at 1 with all doublings, those of the whole network."""
     torch.manual_seed(0)
     whole = ProGAN(6, WIDTHS)
-    growing, latents = Growing(whole, WIDTHS), torch.randn(3, 6)
+    growing, latents = Growing(whole), torch.randn(3, 6)
     one, zero = torch.ones(()), torch.zeros(())
     small = growing(latents, 2, one)
     assert small.shape == (3, 3, 16, 16)
@@ -100,7 +100,7 @@ def test_a_doubling_fades_in() -> None:
 def test_a_training_by_the_clock_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     """A resumed training neither starts to grow anew nor takes its whole time again."""
     recipe = Recipe(**{**vars(RECIPE), "images": 10**6, "minutes": 0.05})  # 3 seconds
-    stopped = Training(ProGAN(6, WIDTHS), WIDTHS, DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
+    stopped = Training(ProGAN(6, WIDTHS), DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
     stopped.pool.grow()
     stopped.step(0.9)
     stopped.spent = 2.7
@@ -112,7 +112,7 @@ def test_a_training_by_the_clock_goes_on_where_it_was(folder: Path, tmp_path: Pa
             super().step(done)
             sizes.append(self.doublings)
 
-    resumed = Watched(ProGAN(6, WIDTHS), WIDTHS, DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
+    resumed = Watched(ProGAN(6, WIDTHS), DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
     train(resumed, tmp_path)
     assert set(sizes) == {3}
     assert 3 <= resumed.spent < 2.7 + 1.5
@@ -178,7 +178,7 @@ def test_the_fittest_of_three_children_takes_the_place(seed: int) -> None:
 def test_a_training_resumes_and_leaves_a_checkpoint(folder: Path, tmp_path: Path, evolving: bool) -> None:
     def go(images: int) -> Training:
         recipe = Recipe(**{**vars(RECIPE), "images": images, "evolve": evolving})
-        training = Training(ProGAN(6, WIDTHS), WIDTHS, DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
+        training = Training(ProGAN(6, WIDTHS), DOWN, recipe, ScenePool(folder, 2 * CHUNK, device="cpu"))
         train(training, tmp_path)
         return training
 
@@ -244,6 +244,19 @@ def test_nobody_waits_for_scenes_that_never_come(folder: Path, tmp_path: Path) -
         empty.wait(SIDE)
     with pytest.raises(DissectError, match="have 32 pixels a side; 64 are needed"):
         ScenePool(folder, CHUNK, device="cpu").wait(64)
+
+
+def test_scenes_of_another_seed_are_not_taken(folder: Path, tmp_path: Path) -> None:
+    claim(folder, side=SIDE, seed=1)
+    with pytest.raises(UsageError, match=f"scenes of seed 1, {SIDE} pixels; needed are those of seed 2"):
+        claim(folder, side=SIDE, seed=2)
+    (tmp_path / "images-0000.npy").touch()
+    with (
+        pytest.raises(UsageError, match="does not say of which seed"),
+        drawing(tmp_path, CHUNK, side=SIDE, seed=1, processes=1, device="cpu"),
+    ):
+        pass
+    assert not (tmp_path / "scenes.json").exists()
 
 
 def test_spoilt_scenes_keep_their_labels(pool: ScenePool) -> None:

@@ -11,10 +11,36 @@ import pytest
 import torch
 
 from ganatomy.dissect import resources
-from ganatomy.dissect.resources import at_work
+from ganatomy.dissect.resources import at_work, exact_products, usual_batch
 
 MODERATE, LARGE = 2**21, 2**24  # float32 values: 8 MiB, which glibc keeps by itself, and 64 MiB, which it does not
 PAGES = LARGE * 4 // resource.getpagesize()
+
+
+@pytest.mark.parametrize(
+    ("device", "image", "batch"),
+    [
+        ("cpu", (64, 64), 16),
+        ("cpu", None, 16),
+        ("cuda", None, 64),
+        ("cuda", (64, 64), 512),
+        ("cuda", (32, 32), 512),
+        ("cuda", (128, 128), 128),
+        ("cuda", (1024, 1024), 64),
+    ],
+)
+def test_small_images_come_many_at_once_on_a_gpu(device: str, image: tuple[int, int] | None, batch: int) -> None:
+    assert usual_batch(torch.device(device), image) == batch
+
+
+def test_products_are_exact_for_a_while_only() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with exact_products():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def first_touches(size: int = LARGE) -> int:

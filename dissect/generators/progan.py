@@ -83,7 +83,7 @@ class ProGAN(Architecture):
 
     def __init__(self, latent: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.latent = latent
+        self.latent, self.widths = latent, widths
         self.resolution = 4 * 2 ** (len(widths) - 1)
         before = latent
         for level, width in enumerate(widths):

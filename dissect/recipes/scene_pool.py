@@ -3,7 +3,8 @@
     python -m ganatomy.dissect.recipes.scene_pool --out training/scenes --count 300000 --processes 16
 
 The folder holds `images-0000.npy` (500, 3, S, S) and `labels-0000.npy` (500, S, S), uint8, for scenes 0 to 499 of a
-seed, and so on. A training may start as soon as the first are there: a `ScenePool` takes in the others as they come.
+seed, and so on; `scenes.json` says of which seed and size. A training may start as soon as the first are there: a
+`ScenePool` takes in the others as they come.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...hooks.errors import DissectError
+from ...hooks.errors import DissectError, UsageError
 from ..scenes.canvas import LABEL
 from ..scenes.render import RARE, render
+from ..store import read_json, write_json
 
 CHUNK = 500  # scenes a file
 LEAST = 10 * CHUNK  # scenes with which a training starts
@@ -47,9 +49,27 @@ def chunk_files(folder: Path, number: int) -> tuple[Path, Path]:
     return folder / f"images-{number:04d}.npy", folder / f"labels-{number:04d}.npy"
 
 
+def claim(folder: Path, *, side: int, seed: int) -> None:
+    """Make the folder one of scenes of this size and seed.
+
+    Raises:
+        UsageError: it is one of others, or does not say of which; nothing is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, wanted = folder / "scenes.json", {"side": side, "seed": seed}
+    if not file.exists() and not any(folder.glob("images-*.npy")):
+        write_json(file, wanted)
+    kept = read_json(file, ("side", "seed")) if file.exists() else {}
+    if kept != wanted:
+        known = f" of seed {kept['seed']}, {kept['side']} pixels" if kept else ", and does not say of which seed"
+        raise UsageError(
+            f"{folder} holds scenes{known}; needed are those of seed {seed}, {side} pixels. Give another folder."
+        )
+
+
 def draw_pool(folder: Path, count: int, *, side: int, seed: int, processes: int) -> None:
     """Draw the first `count` scenes of a seed; chunks that are there stay."""
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, side=side, seed=seed)
     work = partial(draw_chunk, folder, side, seed)
     numbers = range(-(-count // CHUNK))
     if processes == 1:
@@ -153,6 +173,7 @@ def drawing(
     folder: Path, count: int, *, side: int, seed: int, processes: int, device: str, labels: bool = False
 ) -> Iterator[ScenePool]:
     """A pool that grows: while open, `draw_pool` draws into the folder beside."""
+    claim(folder, side=side, seed=seed)
     work = {"side": side, "seed": seed, "processes": processes}
     artist = multiprocessing.get_context("spawn").Process(target=draw_pool, args=(folder, count), kwargs=work)
     artist.start()

@@ -105,10 +105,10 @@ class Discriminator(nn.Module):
 class Growing(nn.Module):
     """A progressive GAN with the outputs that it has on the way: latents -> images of 4 · 2^doublings pixels."""
 
-    def __init__(self, whole: ProGAN, widths: tuple[int, ...]) -> None:
+    def __init__(self, whole: ProGAN) -> None:
         super().__init__()
         self.whole = whole
-        self.early = nn.ModuleList(ToRGB(width) for width in widths[:-1])
+        self.early = nn.ModuleList(ToRGB(width) for width in whole.widths[:-1])
 
     def forward(self, latents: Tensor, doublings: int, fade: Tensor | None) -> Tensor:
         *blocks, output = self.whole.children()
@@ -187,7 +187,6 @@ class Training:
     def __init__(
         self,
         g: ProGAN | DCGAN,
-        widths: tuple[int, ...],
         discriminator: tuple[int, ...],
         recipe: Recipe,
         pool: ScenePool,
@@ -197,7 +196,7 @@ class Training:
         self.lower = partial(torch.autocast, device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False)
         self.latent, self.side, self.last = g.latent, g.resolution, g.resolution.bit_length() - 3
         self.grows = isinstance(g, ProGAN)
-        self.g = (Growing(g, widths) if isinstance(g, ProGAN) else g).to(device).to(memory_format=torch.channels_last)
+        self.g = (Growing(g) if isinstance(g, ProGAN) else g).to(device).to(memory_format=torch.channels_last)
         self.d = Discriminator(discriminator).to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.g).requires_grad_(False).eval()
         self.g_adam, self.d_adam = (self._adam(m) for m in (self.g, self.d))
@@ -441,20 +440,18 @@ def main(
     torch.manual_seed(options["seed"])
     g: ProGAN | DCGAN
     if architecture == "progan":
-        widths = widths or (256, 256, 256, 256, 64, 32)
-        g = ProGAN(latent, widths)
+        g = ProGAN(latent, widths or (256, 256, 256, 256, 64, 32))
     else:
-        widths = widths or (192, 128, 64, 32)
         # the resizing twin has kernels of 3 throughout: those of 4, transposed, with their taps tied
         kernels = (3,) * len(kernels) if resize else kernels
-        g = DCGAN(latent, widths, kernels, resize=(resize,) * len(kernels))
+        g = DCGAN(latent, widths or (192, 128, 64, 32), kernels, resize=(resize,) * len(kernels))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = pool or out / "scenes"
     usual = tuple(min(256, 32 * 2**level) for level in range(g.resolution.bit_length() - 2))
     seed: int = options["seed"]
     drawn = drawing(folder, scenes, side=g.resolution, seed=seed, processes=processes, device=device)
     with drawn as growing:
-        train(Training(g, widths, discriminator or usual, Recipe(**options), growing), out)
+        train(Training(g, discriminator or usual, Recipe(**options), growing), out)
 
 
 if __name__ == "__main__":
