@@ -5,7 +5,8 @@
 Each is trained as a GAN on drawn scenes, then opened, and its images are compared with those of the module that wrote
 it, on the same latents. `right` draws the same to 1 % of the range; `same but for the contrast` has another output
 activation (tanh for sigmoid); `wrong` draws something else and was taken as reproducing its statistics, of which there
-must be none; `refused` was not opened, and `asked` was opened only as one of several candidates.
+must be none; `refused` was not opened, and `asked` was opened only as one of several candidates, or draws images of
+an unusual size.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganatomy.dissect.generators.batch_statistics import reproduces
 from ganatomy.dissect.generators.chains.rebuild import rebuild
 from ganatomy.dissect.generators.chains.search import reading
 from ganatomy.dissect.generators.latents import DrawnLatents, parse_latents
@@ -134,7 +134,7 @@ def verdict(one: Wild, state: dict[str, Tensor]) -> tuple[str, str]:
     latents = one.source(range(100_000, 100_064))
     wanted, drawn = one.network(latents), found(latents)
     said = reading(found.plan)
-    supported = found.found is not None and reproduces(found.found.agreements)
+    supported = found.found is not None and bool(found.found.agreements) and not found.found.doubt
     if wanted.shape == drawn.shape:
         low = -1.0 if one.output == "tanh" else 0.0
         black = found.output_range[0]

@@ -201,6 +201,21 @@ def test_without_norms_candidates_are_drawn_and_one_is_chosen(tmp_path: Path, mo
         torch.testing.assert_close(asked.module(z), network(z[:, :, None, None]), atol=1e-5, rtol=1e-4)
 
 
+def test_images_of_an_unusual_size_are_asked_about(tmp_path: Path) -> None:
+    network = sequential(
+        nn.ConvTranspose2d(LATENT, 24, 7), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.ConvTranspose2d(24, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.ConvTranspose2d(16, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 1, 3, padding=1), nn.Tanh(),
+    )  # fmt: skip
+    torch.save(trained(network, gaussian).state_dict(), tmp_path / "g.pth")
+    with pytest.raises(UsageError, match=r"draws images of an unusual size, 25×25 pixels.*--as latent=normal"):
+        load_generator(str(tmp_path / "g.pth"))
+    with pytest.warns(DissectWarning, match="was rebuilt"):
+        chosen = load_generator(ModelSpec(str(tmp_path / "g.pth"), assumed="side=25"))
+    z = chosen.latents([0, 1])
+    assert torch.allclose(chosen.module(z), network(z), atol=1e-5)
+
+
 def test_untrained_statistics_decide_nothing() -> None:
     with pytest.raises(DissectError, match=r"no images of side 48"):
         rebuild(leaky().state_dict(), "side=48")

@@ -266,18 +266,19 @@ def _chain(entry: Entry, spec: ModelSpec, reasons: dict[str, str]) -> Chain | No
 
 
 def _check_decided(module: Chain, path: Path, spec: ModelSpec, placeholder: bool) -> None:
-    """Say what is assumed of a plain chain; refuse one of which nothing in the file speaks for any reading.
+    """Say what is assumed of a plain chain; refuse one that is in doubt.
 
     Raises:
-        UsageError: it has no batch norms to decide, and nothing is chosen by --as.
+        UsageError: what its batch norms tell does not decide, and nothing is chosen by --as.
     """
     found = module.found
     if found is None or placeholder:
         return
-    if not found.agreements and found.others and spec.assumed is None:
+    if found.doubt and spec.assumed is None:
+        choices = dict.fromkeys(reading(plan) for plan in (module.plan, *found.others))
         raise UsageError(
-            f"{path} is a plain chain without batch norms that could tell its activations and latents. Look at what "
-            f"the candidates draw (dissect inspect --model {path}), and choose, e.g. --as {reading(module.plan)}."
+            f"{path} is a plain chain that {found.doubt}. Look at what the candidates draw (dissect inspect --model "
+            f"{path}), and choose, e.g. {' or '.join(f'--as {one}' for one in list(choices)[:3])}."
         )
     others = " or ".join(reading(plan) for plan in found.others[:4])
     warnings.warn(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ....hooks.errors import DissectError, UsageError
-from ..batch_statistics import WORST, Agreement, agreement, measure, moments, taken
+from ..batch_statistics import WORST, Agreement, agreement, measure, moments, reproduces, taken
 from ..latents import DrawnLatents, NormalLatents, SphereLatents, UniformLatents, parse_latents
 from .network import LARGEST, build, grown, side_of, with_weights
 from .parts import Part, gap, interleaved
@@ -42,6 +42,7 @@ COMMON = 8  # of the activations, that are always tried
 OPEN = 400  # hypotheses between two norms
 ENOUGH = 0.15  # a hypothesis that is off by less at a norm needs no rivals of unusual kinds
 UNEXPLAINED = 0.35
+ROUGH = 0.12  # standard deviations by which one norm is off; of published networks rebuilt rightly at most 0.11
 TOLD_APART = 3.0  # standard errors, over units, by which one hypothesis must be nearer than another
 
 
@@ -97,12 +98,33 @@ class Found:
         agreements: of each norm; none where there are no norms, or their statistics were never taken.
         norms: how many there are.
         others: other plans that nothing in the file speaks against.
+        settled: whether no other strides and paddings before the last norm come as near.
     """
 
     plan: Plan
     agreements: tuple[Agreement, ...]
     norms: int = 0
     others: tuple[Plan, ...] = field(default=())
+    settled: bool = True
+
+    @property
+    def doubt(self) -> str:
+        """Why it needs to be confirmed, in words that go on from "it is a chain that"; empty if it does not."""
+        side = side_of(self.plan)
+        if not self.agreements:
+            return "has no batch norms that could tell its activations and latents" if self.others else ""
+        if not reproduces(self.agreements):
+            return "does not reproduce what its batch norms remember, in any reading that was tried"
+        if (worst := max(max(one.mean, one.deviation) for one in self.agreements)) > ROUGH:
+            return (
+                f"reproduces what its batch norms remember only roughly, off by up to {worst:.2g} standard deviations, "
+                "which does not settle strides and paddings"
+            )
+        if not self.settled:
+            return "reproduces what its batch norms remember about as well with other strides and paddings"
+        if not usual_side(side):
+            return f"draws images of an unusual size, {side}×{side} pixels, as far as its batch norms tell"
+        return ""
 
 
 @torch.no_grad()
@@ -367,17 +389,18 @@ class _Search:
         memo: Memo = {}  # what they have in common is run once
         best, own = alike[0], self.plan(alike[0], memo)
         others: dict[str, Plan] = {}
-        for one in alike[1:OPEN]:
-            if one.unusual < best.unusual + RARE:
-                plan = self.plan(one, memo)
-                if side_of(plan) in (side_of(own), *SIDES):
-                    others.setdefault(reading(plan), plan)
+        likely = [one for one in alike[1:OPEN] if one.unusual < best.unusual + RARE]
+        for one in likely:
+            plan = self.plan(one, memo)
+            if side_of(plan) in (side_of(own), *SIDES):
+                others.setdefault(reading(plan), plan)
         others.pop(reading(own), None)
         return Found(
             plan=own,
             agreements=best.agreements,
             norms=len(self.norms),
             others=tuple(others.values())[:MOST_OTHERS],
+            settled=all(_geometry_before(one) == _geometry_before(best) for one in likely),
         )
 
     def ended(self, one: Hypothesis) -> Hypothesis | None:
@@ -519,6 +542,16 @@ def _nearer(one: Hypothesis | Found, other: Hypothesis | Found) -> bool:
     left = torch.cat([agreement.units for agreement in one.agreements]).mean()
     error = gains.std() / len(gains) ** 0.5
     return float(gains.mean()) > max(TOLD_APART * float(error), UNEXPLAINED * float(left), 1e-4)
+
+
+def usual_side(side: int) -> bool:
+    """Whether people draw images of such a size: 28, or 8 or a multiple of 16 pixels."""
+    return side in (8, 28) or side % 16 == 0
+
+
+def _geometry_before(one: Hypothesis) -> tuple[Step, ...]:
+    """What was run before the last norm, but for norms and activations."""
+    return tuple(step for step in one.steps if step.kind not in ("act", "norm"))
 
 
 def _oddness(side: int) -> float:
