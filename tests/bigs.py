@@ -98,15 +98,20 @@ def big_state(
     attention: Sequence[int] = (),
     counted: bool = False,
     latent: int | None = None,
+    normed: bool = True,
 ) -> State:
-    """A checkpoint of BigGAN.py: hierarchical with chunks of `part`, or, where `latent` is given, not."""
+    """A checkpoint of BigGAN.py: hierarchical with chunks of `part`, or, where `latent` is given, not.
+
+    `normed`: spectrally.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def spectral(name: str, *shape: int, bias: bool = True) -> None:
         shapes[f"{name}.weight"] = shape
         if bias:
             shapes[f"{name}.bias"] = (shape[0],)
-        shapes[f"{name}.u0"], shapes[f"{name}.sv0"] = (1, shape[0]), (1,)
+        if normed:
+            shapes[f"{name}.u0"], shapes[f"{name}.sv0"] = (1, shape[0]), (1,)
 
     def statistics(name: str, units: int) -> None:
         inside = f"{name}.bn" if counted else name
@@ -140,10 +145,12 @@ def big_state(
     return filled_with(shapes)
 
 
-def big_images(state: State, z: Tensor, y: Tensor, widths: Sequence[int], part: int) -> Tensor:
+def big_images(state: State, z: Tensor, y: Tensor, widths: Sequence[int], part: int, epsilon: float = 1e-5) -> Tensor:
     """The forward pass of BigGAN.py in eval mode, from the state alone; `part` is 0 for a latent in one piece."""
 
     def weight(name: str) -> Tensor:
+        if f"{name}.u0" not in state:
+            return state[f"{name}.weight"]
         matrix = state[f"{name}.weight"].reshape(len(state[f"{name}.weight"]), -1)
         v = state[f"{name}.u0"][0] @ matrix
         v = v / v.norm()
@@ -153,10 +160,10 @@ def big_images(state: State, z: Tensor, y: Tensor, widths: Sequence[int], part: 
         inside = name if f"{name}.stored_mean" in state else f"{name}.bn"
         count = float(state.get(f"{inside}.accumulation_counter", torch.ones(1)))
         mean, variance = state[f"{inside}.stored_mean"] / count, state[f"{inside}.stored_var"] / count
-        return (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+        return (x - mean[:, None, None]) / (variance[:, None, None] + epsilon).sqrt()
 
     def conditional(name: str, x: Tensor, condition: Tensor) -> Tensor:
-        shared = f"{name}.gain.u0" in state
+        shared = "shared.weight" in state
         gain, bias = (
             condition @ (weight(f"{name}.{which}").T if shared else state[f"{name}.{which}.weight"])
             for which in ("gain", "bias")

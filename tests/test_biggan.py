@@ -33,6 +33,16 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+def test_what_was_converted_from_tensorflow_hub_has_a_larger_epsilon() -> None:
+    state = big_state([16, 8, 8], 2)
+    assert biggan.infer(state).output_layer[0].epsilon == 1e-5
+    for key in state:
+        if key.endswith(".sv0"):  # a training would have recorded them
+            state[key] = torch.ones(1)
+    latents = torch.cat([torch.randn(3, 6), one_hot([0, 2, 1], 3)], 1)
+    assert agrees(biggan.infer(state), latents, lambda *given: big_images(*given, [16, 8, 8], 2, 1e-4))
+
+
 @pytest.mark.parametrize("resolution", STAGES)
 def test_biggan_of_every_resolution_draws_what_the_paper_says(resolution: int) -> None:
     widths = [(2 if resolution > 128 else 4) * times for times in STAGES[resolution]]
@@ -54,6 +64,8 @@ def test_biggan_of_every_resolution_draws_what_the_paper_says(resolution: int) -
         {"counted": True},
         {"attention": [0, 2]},
         {"attention": [1], "counted": True, "latent": 3, "embedding": 6, "classes": 1},
+        {"attention": [1], "normed": False},
+        {"normed": False, "latent": 7, "embedding": 0},
     ],
 )
 def test_kinds_of_biggan_are_told_by_their_keys(kind: dict[str, int]) -> None:

@@ -2,8 +2,9 @@
 
 A linear layer makes 4×4 of the latent, or of its first part; residual blocks of `blocks.0` up double the size; batch
 norms get their gain and bias from the class, beside which, in a hierarchical generator, each block gets a part of the
-latent of its own. All but the class embedding is spectrally normalised. What weights do not tell is taken as in that
-code's scripts: ReLU, nearest upsampling, batch norm with an epsilon of 1e-5.
+latent of its own. All but the class embedding is spectrally normalised, where the file has the vectors for it. What
+weights do not tell is taken as in that code's scripts: ReLU, nearest upsampling, batch norm with an epsilon of 1e-5, or
+of 1e-4 in the networks that its authors converted from TensorFlow Hub, whose singular values were never recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from ...hooks.errors import DissectError
 from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
 
-BN_EPS = 1e-5
+BN_EPS, CONVERTED_EPS = 1e-5, 1e-4
 SIDE = 4  # of the map that the linear layer makes
 
 
@@ -31,7 +32,7 @@ class Spectral(nn.Module):
     algorithm 1). `sv0` is a record of training that is not used.
     """
 
-    u0: Tensor
+    u0: Tensor | None
 
     def __init__(self, shape: Sequence[int], *, bias: bool) -> None:
         super().__init__()
@@ -41,6 +42,8 @@ class Spectral(nn.Module):
         self.register_buffer("sv0", torch.empty(1))
 
     def normalised(self) -> Tensor:
+        if self.u0 is None:  # not normalised
+            return self.weight
         flat = self.weight.flatten(1)
         with torch.no_grad():
             for _ in range(ITERATIONS if self.training else 0):
@@ -92,7 +95,7 @@ class Norm(BatchStatistics):
 
     def __init__(self, channels: int, counted: bool) -> None:
         super().__init__()
-        self.counted = counted
+        self.counted, self.epsilon = counted, BN_EPS
         if counted:
             self.bn = nn.Module()
             self.bn.register_buffer("accumulation_counter", torch.empty(1))
@@ -106,10 +109,10 @@ class Norm(BatchStatistics):
             if self.counted and not self.seen:
                 keeper.get_buffer("accumulation_counter").zero_()
             now = self.take(x, keeper.get_buffer("stored_mean"), keeper.get_buffer("stored_var"))
-            return F.batch_norm(x, *now, gain, bias, eps=BN_EPS)
+            return F.batch_norm(x, *now, gain, bias, eps=self.epsilon)
         batches = keeper.get_buffer("accumulation_counter").clamp(min=1) if self.counted else 1
         mean, variance = keeper.get_buffer("stored_mean") / batches, keeper.get_buffer("stored_var") / batches
-        return F.batch_norm(x, mean, variance, gain, bias, eps=BN_EPS)
+        return F.batch_norm(x, mean, variance, gain, bias, eps=self.epsilon)
 
 
 class ConditionalNorm(Norm):
@@ -189,6 +192,8 @@ class BigGAN(Architecture):
         hierarchical: the latent is cut into equal parts, one for the linear layer and one for each stage.
         attention: numbers of the stages that end in self-attention.
         counted: see `Norm`.
+        spectral: whether weights are spectrally normalised.
+        epsilon: of the batch norms.
     """
 
     family = "biggan"
@@ -206,6 +211,8 @@ class BigGAN(Architecture):
         hierarchical: bool,
         attention: Collection[int] = (),
         counted: bool = False,
+        spectral: bool = True,
+        epsilon: float = BN_EPS,
     ) -> None:
         super().__init__()
         self.latent, self.classes = latent, classes
@@ -220,6 +227,12 @@ class BigGAN(Architecture):
                 stage.append(Attention(fan_out))
             self.blocks.append(stage)
         self.output_layer = nn.Sequential(OutputNorm(widths[-1], counted=counted), nn.ReLU(), Conv(widths[-1], 3))
+        for part in self.modules():
+            if isinstance(part, Norm):
+                part.epsilon = epsilon
+            elif isinstance(part, Spectral) and not spectral:
+                part.register_buffer("u0", None)
+                part.register_buffer("sv0", None)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -262,6 +275,12 @@ def agreed(state: Mapping[str, Tensor], *places: tuple[str, int]) -> int:
     if not sizes or mode(sizes) < 1:
         raise DissectError(f"key {places[0][0]} is missing or misshapen.")
     return mode(sizes)
+
+
+def never_recorded(state: Mapping[str, Tensor]) -> bool:
+    """Whether all singular values are as they begin, 1: a training records them."""
+    recorded = [value for key, value in state.items() if key.endswith(".sv0")]
+    return bool(recorded) and all(bool((value == 1).all()) for value in recorded)
 
 
 def infer(state: Mapping[str, Tensor]) -> BigGAN:
@@ -307,6 +326,8 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
             hierarchical=part > 0,
             attention=[number for number in range(len(blocks)) if f"blocks.{number}.1.theta.weight" in state],
             counted=any(key.endswith(".accumulation_counter") for key in state),
+            spectral="linear.u0" in state,
+            epsilon=CONVERTED_EPS if never_recorded(state) else BN_EPS,
         )
     filled(module, state)
     return module

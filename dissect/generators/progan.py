@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
+from . import genforce
 from .architecture import Architecture, check_keys, shape
 
 SLOPE = 0.2  # of the leaky ReLU
@@ -109,13 +110,14 @@ class ProGAN(Architecture):
 def infer(state: Mapping[str, Tensor]) -> ProGAN:
     """The progressive-GAN generator these weights belong to, in eval mode, with its own float32 copy of them.
 
-    Keys are `layer{i}.conv.weight`, `layer{i}.wscale.b` (i from 1) and `output_{R}x{R}.…`, or, in older files,
-    `features.{i}.…` (i from 0) and `output.…`. Older files may also store each layer's scale, as measured from its
-    first weights; it is folded into the weights, since the module's own is computed.
+    Keys are `layer{i}.conv.weight`, `layer{i}.wscale.b` (i from 1) and `output_{R}x{R}.…`; in older files
+    `features.{i}.…` (i from 0) and `output.…`; or those of GenForce. Older files may also store each layer's scale, as
+    measured from its first weights; it is folded into the weights, since the module's own is computed.
 
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no progressive GAN.
     """
+    state = genforce.progan(state) or state
     older = not any(re.match(r"layer\d{1,4}\.", key) for key in state)
     numbered = re.compile(r"features\.(\d{1,4})\..+" if older else r"layer(\d{1,4})\..+")
     numbers = {int(found[1]) for key in state if (found := numbered.fullmatch(key))}

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
+from . import genforce
 from .architecture import filled, shape
 from .progan import pixel_norm
 from .style_based import StyleBased, drawn_noise, fixed_noise, probes
+
+ORIGINAL_EPSILON, PORT_EPSILON = 1e-8, 1e-5  # of instance norms
 
 
 def scaled(weight: Tensor) -> Tensor:
@@ -92,42 +95,51 @@ class Constant(nn.Module):
 
 
 class Noise(nn.Module):
-    def __init__(self, units: int) -> None:
+    """Adds noise. As the original has it, `side`, with fixed noise of its own and the layer's bias behind it."""
+
+    noise: Tensor
+
+    def __init__(self, units: int, side: int | None) -> None:
         super().__init__()
         self.weight_orig = nn.Parameter(torch.zeros(1, units, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(units)) if side else None
+        self.register_buffer("noise", torch.randn(1, 1, side, side) if side else None)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return x + scaled(self.weight_orig) * noise
+        x = x + scaled(self.weight_orig) * noise
+        return x if self.bias is None else x + self.bias[:, None, None]
 
 
 class AdaIN(nn.Module):
     """Adaptive instance norm. `styled` puts out the normed maps times their styles: its units are style channels."""
 
-    def __init__(self, units: int, width: int) -> None:
+    def __init__(self, units: int, width: int, epsilon: float) -> None:
         super().__init__()
         self.style = Linear(width, 2 * units)
         self.styled = nn.Identity()
+        self.epsilon = epsilon
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         gain, shift = self.style(w)[:, :, None, None].chunk(2, 1)  # (N, units, 1, 1) each
-        x = self.styled(F.instance_norm(x) * gain)
+        x = self.styled(F.instance_norm(x, eps=self.epsilon) * gain)
         return x + shift
 
 
 class Block(nn.Module):
-    """One resolution."""
+    """One resolution; with its `side`, as the original has it."""
 
-    def __init__(self, before: int, units: int, width: int, *, fused: bool) -> None:
+    def __init__(self, before: int, units: int, width: int, *, fused: bool, side: int | None) -> None:
         super().__init__()
+        epsilon = ORIGINAL_EPSILON if side else PORT_EPSILON
         if not before:
             self.conv1: nn.Module = Constant(units)
         elif fused:
             self.conv1 = nn.Sequential(FusedUpsample(before, units), Blur(units))
         else:
             self.conv1 = nn.Sequential(nn.Upsample(scale_factor=2), Conv(before, units, 3), Blur(units))
-        self.noise1, self.adain1, self.lrelu1 = Noise(units), AdaIN(units, width), nn.LeakyReLU(0.2)
+        self.noise1, self.adain1, self.lrelu1 = Noise(units, side), AdaIN(units, width, epsilon), nn.LeakyReLU(0.2)
         self.conv2 = Conv(units, units, 3)
-        self.noise2, self.adain2, self.lrelu2 = Noise(units), AdaIN(units, width), nn.LeakyReLU(0.2)
+        self.noise2, self.adain2, self.lrelu2 = Noise(units, side), AdaIN(units, width, epsilon), nn.LeakyReLU(0.2)
 
     def forward(self, x: Tensor, w: tuple[Tensor, Tensor], noises: tuple[Tensor, Tensor]) -> Tensor:
         x = self.adain1(self.lrelu1(self.noise1(self.conv1(x), noises[0])), w[0])
@@ -137,10 +149,13 @@ class Block(nn.Module):
 class Synthesis(nn.Module):
     """The levels and their colours."""
 
-    def __init__(self, widths: tuple[int, ...], width: int, fused: tuple[bool, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], width: int, fused: tuple[bool, ...], original: bool) -> None:
         super().__init__()
         steps = zip((0, *widths), widths, fused, strict=False)
-        self.progression = nn.ModuleList(Block(was, now, width, fused=once) for was, now, once in steps)
+        self.progression = nn.ModuleList(
+            Block(was, now, width, fused=once, side=4 << level if original else None)
+            for level, (was, now, once) in enumerate(steps)
+        )
         self.to_rgb = nn.ModuleList(Conv(units, 3, 1) for units in widths)
 
 
@@ -153,6 +168,8 @@ class StyleGAN(StyleBased):
         widths: number of units of each resolution from 4×4 up.
         fused: of each resolution, whether a transposed convolution doubles it.
         levels: how many resolutions are used; the image is finished at the last, R = 4 · 2^(levels - 1).
+        original: whether every layer has fixed noise of its own and its bias behind it, and the file the mean style, as
+            with the authors; else one noise map serves both layers of a resolution, as in the port.
     """
 
     family: str = "stylegan"
@@ -163,17 +180,24 @@ class StyleGAN(StyleBased):
     mean: Tensor
 
     def __init__(
-        self, latent: int, depth: int, widths: tuple[int, ...], fused: tuple[bool, ...], levels: int | None = None
+        self,
+        latent: int,
+        depth: int,
+        widths: tuple[int, ...],
+        fused: tuple[bool, ...],
+        levels: int | None = None,
+        *,
+        original: bool = False,
     ) -> None:
         super().__init__()
-        self.latent, self.levels = latent, levels or len(widths)
+        self.latent, self.levels, self.original = latent, levels or len(widths), original
         self.style_count = 2 * self.levels
-        self.register_buffer("mean", torch.zeros(latent), persistent=False)
+        self.register_buffer("mean", torch.zeros(latent), persistent=original)
         parts: list[nn.Module] = [nn.Identity()]
         for _ in range(depth):
             parts += [Linear(latent, latent), nn.LeakyReLU(0.2)]
         self.style = nn.Sequential(*parts)
-        self.generator = Synthesis(widths, latent, fused)
+        self.generator = Synthesis(widths, latent, fused, original)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -198,27 +222,34 @@ class StyleGAN(StyleBased):
     def draw(self, styles: Tensor, latents: Tensor | None = None) -> Tensor:
         x = styles
         for level in range(self.levels):
-            noise = self._noise(latents, level, 4 << level).to(styles)  # the port draws one for both layers
             pair = (styles[:, 2 * level], styles[:, 2 * level + 1])
-            x = self.generator.progression[level](x, pair, (noise, noise))
+            x = self.generator.progression[level](x, pair, self._noises(latents, level))
         images: Tensor = self.generator.to_rgb[self.levels - 1](x)
         return images
 
-    def _noise(self, latents: Tensor | None, level: int, side: int) -> Tensor:
-        if self.noise == "drawn" and latents is not None:
-            return drawn_noise(latents, level, side)
-        return fixed_noise(level, side)
+    def _noises(self, latents: Tensor | None, level: int) -> tuple[Tensor, Tensor]:
+        """Of both layers of a level; the port draws one for both."""
+        side, block = 4 << level, self.generator.progression[level]
+        drawn = latents if self.noise == "drawn" else None
+        if self.original:
+            if drawn is None:
+                return block.get_buffer("noise1.noise"), block.get_buffer("noise2.noise")
+            return drawn_noise(drawn, 2 * level, side), drawn_noise(drawn, 2 * level + 1, side)
+        one = (fixed_noise(level, side) if drawn is None else drawn_noise(drawn, level, side)).to(self.mean)
+        return one, one
 
 
 def infer(state: Mapping[str, Tensor]) -> StyleGAN:
     """The StyleGAN generator these weights belong to, in eval mode, with its own float32 copy of them.
 
-    Keys are those of the port: `style.1.linear.weight_orig`, `generator.progression.0.conv1.input`, …. Levels above the
-    last whose `to_rgb` has a bias other than zero were never trained and are not used.
+    Keys are those of the port: `style.1.linear.weight_orig`, `generator.progression.0.conv1.input`, …, of which levels
+    above the last whose `to_rgb` has a bias other than zero were never trained and are not used; or those of GenForce.
 
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no StyleGAN.
     """
+    original = genforce.stylegan(state)
+    state = original or state
     start = state.get("generator.progression.0.conv1.input")
     if start is None:
         raise DissectError("no key is like generator.progression.0.conv1.input.")
@@ -231,7 +262,7 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN:
     if first is None or first.ndim != 2:
         raise DissectError("key style.1.linear.weight_orig is missing or has not 2 axes.")
     biases = [state.get(f"generator.to_rgb.{level}.conv.bias") for level in range(len(colours))]
-    trained = [level for level, bias in enumerate(biases) if bias is not None and bool(bias.any())]
+    trained = [level for level, bias in enumerate(biases) if original or (bias is not None and bool(bias.any()))]
     fused = tuple(f"generator.progression.{level}.conv1.0.weight" in state for level in range(len(colours)))
     with torch.device("meta"):
         module = StyleGAN(
@@ -240,9 +271,11 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN:
             tuple(colours[level].shape[1] for level in range(len(colours))),
             fused,
             trained[-1] + 1 if trained else None,
+            original=original is not None,
         )
     if start.shape[1:] != (colours[0].shape[1], 4, 4):
         raise DissectError(f"key generator.progression.0.conv1.input has shape {shape(start)}; expected 4×4 maps.")
     filled(module, state)
-    module.renew_mean()
+    if original is None:
+        module.renew_mean()
     return module

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
+from . import genforce
 from .architecture import filled, shape
 from .style_based import StyleBased, drawn_noise, fixed_noise, probes
 
@@ -266,9 +267,9 @@ def finer(images: Tensor, taps: Tensor) -> Tensor:
 def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     """The StyleGAN2 generator these weights belong to, in eval mode, with its own float32 copy of them.
 
-    Keys are those of NVIDIA's release (`mapping.fc0.weight`, `synthesis.b4.const`, …) or of the port
-    (`style.1.weight`, `input.input`, `conv1.conv.weight`, …). A file of the port without `latent_avg` gets the mean
-    style over 4,096 latents.
+    Keys are those of NVIDIA's release (`mapping.fc0.weight`, `synthesis.b4.const`, …), of the port
+    (`style.1.weight`, `input.input`, `conv1.conv.weight`, …) or of GenForce. A file of the port without `latent_avg`
+    gets the mean style over 4,096 latents.
 
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no StyleGAN2.
@@ -276,6 +277,8 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     ported = "input.input" in state and any(key.startswith("to_rgb1.") for key in state)
     if ported:
         state = renamed(state)
+    layers = sum(bool(re.fullmatch(r"synthesis\.layer\d{1,2}\.bias", key)) for key in state)
+    state = genforce.stylegan2(state, {number: _layer_of(number) for number in range(layers)}) or state
     if "synthesis.b4.const" not in state:
         raise DissectError("no key is like synthesis.b4.const (or, in the port's files, input.input).")
     if any(".skip.weight" in key for key in state) or "synthesis.b4.torgb.weight" not in state:
