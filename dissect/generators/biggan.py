@@ -293,6 +293,8 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no such BigGAN.
     """
+    if not any(key.endswith(".sv0") for key in state):  # converted ones may lack them
+        state = {**state, **{f"{key.removesuffix('u0')}sv0": torch.ones(1) for key in state if key.endswith(".u0")}}
     spelt = re.compile(r"blocks\.(\d)\.0\.(?:bn[12]\.gain|conv[12])\.weight")
     numbers = [int(found[1]) for key in state if (found := spelt.fullmatch(key))]
     if not numbers:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ..model_spec import DIFFUSERS, ModelSpec
-from . import biggan, biggan_deep, dcgan, pix2pix, progan, stylegan, stylegan2
+from . import biggan, biggan_deep, dcgan, pix2pix, progan, residual, stylegan, stylegan2
 from .architecture import Architecture, some
 from .base import Generator, LatentSource, Provenance
 from .batch_statistics import fingerprint_of
@@ -39,6 +39,7 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
     "stylegan2": stylegan2.infer,
     "biggan": biggan.infer,
     "biggan_deep": biggan_deep.infer,
+    "residual": residual.infer,
     "pix2pix": pix2pix.infer,
 }
 

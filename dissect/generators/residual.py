@@ -1,0 +1,193 @@
+"""Residual generators of SNGAN's kind (Miyato et al. 2018, table 3) as the library mimicry lays them out.
+
+A linear layer `l1` makes a small map; blocks `block2`, `block3`, … double it, each with two batch norms, of which
+those of conditional networks take gain and bias from the class; a last norm, ReLU, a convolution and tanh. SNGAN,
+SSGAN, InfoMax-GAN, WGAN-GP, cGAN with projection and, with spectral norm and attention, SAGAN share this.
+
+The file does not say how blocks resize (mimicry bilinearly, SNGAN's own code by repeating pixels), nor, where widths
+are equal, behind which of them attention comes: the way is taken that best reproduces what the batch norms remember.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...hooks.errors import DissectError
+from .architecture import Architecture, filled
+from .batch_statistics import measure, norms_of, taken
+from .biggan import Attention, Conv, Embedding, Linear, Spectral, agreed
+from .entries import folded
+
+RESIZES = ("bilinear", "nearest")  # mimicry's own first
+TRIED, BATCH = 256, 64  # samples on which ways are compared
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm whose gain and bias come from the class, in this order."""
+
+    def __init__(self, units: int, classes: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(units, affine=False)
+        self.embed = Embedding(classes, 2 * units)
+
+    def forward(self, x: Tensor, classes: Tensor) -> Tensor:
+        gain, bias = self.embed(classes)[:, :, None, None].chunk(2, 1)
+        return gain * self.bn(x) + bias
+
+
+class Block(nn.Module):
+    """Twice norm, ReLU and convolution, the first resized; beside them a resized 1×1 convolution."""
+
+    def __init__(self, fan_in: int, fan_out: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.c1, self.c2, self.c_sc = Conv(fan_in, hidden), Conv(hidden, fan_out), Conv(fan_in, fan_out, 1)
+        self.b1, self.b2 = (
+            ConditionalNorm(units, classes) if classes else nn.BatchNorm2d(units) for units in (fan_in, hidden)
+        )
+
+    def forward(self, x: Tensor, classes: tuple[Tensor, ...], resize: str) -> Tensor:
+        h = self.c1(doubled(F.relu(self.b1(x, *classes)), resize))
+        h = self.c2(F.relu(self.b2(h, *classes)))
+        return h + self.c_sc(doubled(x, resize))
+
+
+class Residual(Architecture):
+    """latents (N, latent) or (N, latent + classes) float32 -> images (N, 3, R, R) in [-1, 1].
+
+    Args:
+        latent: length of the latent.
+        widths: units of the map that `l1` makes and of each block; R = bottom · 2^(len(widths) − 1).
+        hidden: units between the convolutions of each block.
+        bottom: side of the map that `l1` makes.
+        classes: how many there are; 0 without.
+        spectral: whether weights are spectrally normalised.
+        attention: units that self-attention looks at, see `attends`; 0 without.
+
+    Attributes:
+        resize: how blocks double their maps, `bilinear` or `nearest`.
+        attends: the number of the block behind which attention comes, from 0.
+    """
+
+    family = "residual"
+    citation = (
+        "Miyato, Kataoka, Koyama and Yoshida 2018, Spectral Normalization for Generative Adversarial Networks, ICLR; "
+        "layout of mimicry (Lee and Town 2020)"
+    )
+
+    def __init__(
+        self,
+        latent: int,
+        widths: Sequence[int],
+        hidden: Sequence[int],
+        *,
+        bottom: int,
+        classes: int = 0,
+        spectral: bool = False,
+        attention: int = 0,
+    ) -> None:
+        super().__init__()
+        self.latent, self.classes, self.bottom = latent, classes, bottom
+        self.resize, self.attends = RESIZES[0], -1
+        last = len(widths) + 1
+        self.l1 = Linear(latent, widths[0] * bottom**2)
+        for number, ((fan_in, fan_out), between) in enumerate(zip(pairwise(widths), hidden, strict=True), 2):
+            self.add_module(f"block{number}", Block(fan_in, fan_out, between, classes))
+        self.add_module(f"b{last}", nn.BatchNorm2d(widths[-1]))
+        self.add_module(f"c{last}", Conv(widths[-1], 3))
+        if attention:
+            self.attn_block = Attention(attention)
+        for part in self.modules():
+            if isinstance(part, Spectral) and not spectral:
+                part.register_buffer("u0", None)
+                part.register_buffer("sv0", None)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What each block puts out, and attention where there is some."""
+        names = [name for name, _ in self.named_children() if name.startswith("block")]
+        if self.attends >= 0:
+            names.insert(self.attends + 1, "attn_block")
+        return tuple(names)
+
+    def settings(self) -> dict[str, object]:
+        return {"resize": self.resize, "attends": self.attends}
+
+    def forward(self, latents: Tensor) -> Tensor:
+        z, given = latents.split([self.latent, self.classes], 1)
+        classes = (given,) if self.classes else ()
+        x = self.l1(z).unflatten(1, (-1, self.bottom, self.bottom))
+        for name in self.layers:
+            part = self.get_submodule(name)
+            x = part(x, given) if name == "attn_block" else part(x, classes, self.resize)
+        *_, norm, conv = (part for name, part in self.named_children() if name != "attn_block")
+        return torch.tanh(conv(F.relu(norm(x))))
+
+
+def doubled(x: Tensor, resize: str) -> Tensor:
+    """(N, U, h, w) -> (N, U, 2h, 2w)."""
+    return F.interpolate(x, scale_factor=2.0, mode=resize, **({"align_corners": False} if resize == "bilinear" else {}))
+
+
+def infer(state: Mapping[str, Tensor]) -> Residual:
+    """The generator these weights belong to, in eval mode, with its own float32 copy of them.
+
+    Raises:
+        DissectError: a key is missing, extra or misshapen, or this is no such generator.
+    """
+    state = folded(state)  # attention comes with PyTorch's own spectral norm
+    numbers = sorted(int(match[1]) for key in state if (match := re.fullmatch(r"block(\d{1,2})\.c_sc\.weight", key)))
+    if not numbers or "l1.weight" not in state:
+        raise DissectError("no key is like block2.c_sc.weight.")
+    if numbers != list(range(2, len(numbers) + 2)):
+        raise DissectError(f"its blocks that double are numbered {', '.join(map(str, numbers))}; expected 2, 3, 4, ….")
+    state = {re.sub(r"\.sn_u$", ".u0", re.sub(r"\.sn_sigma$", ".sv0", key)): value for key, value in state.items()}
+    blocks = [f"block{number}" for number in numbers]
+    widths = [agreed(state, ("block2.c1.weight", 1), ("block2.c_sc.weight", 1))]
+    widths += [agreed(state, (f"{block}.c2.weight", 0), (f"{block}.c_sc.weight", 0)) for block in blocks]
+    hidden = [agreed(state, (f"{block}.c1.weight", 0), (f"{block}.c2.weight", 1)) for block in blocks]
+    made = agreed(state, ("l1.weight", 0), ("l1.bias", 0))
+    bottom = isqrt(made // widths[0])
+    if bottom**2 * widths[0] != made:
+        raise DissectError(f"its l1 makes {made} numbers, no square map of {widths[0]} units.")
+    attended = agreed(state, ("attn_block.theta.weight", 1)) if "attn_block.theta.weight" in state else 0
+    places = [number for number, width in enumerate(widths[1:]) if width == attended]
+    if attended and not places:
+        raise DissectError(f"its attention takes {attended} units, which no block puts out.")
+    with torch.device("meta"):
+        module = Residual(
+            agreed(state, ("l1.weight", 1)),
+            widths,
+            hidden,
+            bottom=bottom,
+            classes=agreed(state, ("block2.b1.embed.weight", 0)) if "block2.b1.embed.weight" in state else 0,
+            spectral="l1.u0" in state or "block2.c1.u0" in state,
+            attention=attended,
+        )
+    filled(module, state)
+    settle(module, places or [-1])
+    return module
+
+
+@torch.no_grad()
+def settle(module: Residual, places: Sequence[int]) -> None:
+    """Set how the network resizes and where it attends, by what its batch norms remember; else as mimicry does."""
+    module.attends = places[min(1, len(places) - 1)]
+    norms = norms_of(module)
+    ways = list(product(RESIZES, places))
+    if len(ways) == 1 or not taken(dict(norm.named_buffers()) for norm in norms.values()):
+        return
+    z = torch.randn(TRIED, module.latent, generator=torch.Generator().manual_seed(0))
+    y = torch.eye(module.classes)[torch.arange(TRIED) % module.classes] if module.classes else z[:, :0]
+    latents = torch.cat([z, y], 1).split(BATCH)
+    off: dict[tuple[str, int], float] = {}
+    for way in sorted(ways, key=lambda way: (way[0] != module.resize, way[1] != module.attends)):
+        module.resize, module.attends = way
+        off[way] = sum(one.off for one in measure(module, module, latents))
+    module.resize, module.attends = min(off, key=lambda way: off[way])
