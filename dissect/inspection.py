@@ -26,6 +26,7 @@ from .generators.zoo import MODELS
 from .models import Model, dissectable, open_generator, shapes_of, usable_device
 from .store import safe_name
 from .subjects.fingerprint import better_latents, fingerprint
+from .subjects.first_look import warn_of_clamp
 
 DRAWN = 8  # samples of each candidate
 SUGGESTED = 3  # layers
@@ -97,6 +98,7 @@ def inspect(
     if isinstance(generator.module, Architecture):
         rows += [_row(None, seen.get(name), name, "style") for name in generator.module.style_layers]
     found = fingerprint(generator)
+    warn_of_clamp(generator)
     if write is not None:
         write_code(generator, Path(write))
     others = _candidates(generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganatomy.dissect import ModelSpec, load_generator
+from ganatomy.dissect import ModelSpec, inspect, load_generator
 from ganatomy.dissect.generators import stylegan, stylegan2
 from ganatomy.dissect.generators.style_based import drawn_noise, fixed_noise
 from ganatomy.hooks import Edit, Tap, edited
-from ganatomy.hooks.errors import DissectError, UsageError
+from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 
 State = dict[str, Tensor]
 WIDTHS = (6, 5, 4)
@@ -245,15 +246,12 @@ def test_options_of_other_architectures_are_refused(released: State, options: di
     [
         ({"channel_base": 32768, "conv_clamp": 0.5}, 0.5),  # the code of 2021: at the top level
         ({"channel_base": 32768, "mapping_kwargs": {"num_layers": 2}}, 256),  # its default
-        ({"channel_base": 32768, "conv_clamp": None}, None),
-        ({"synthesis_kwargs": {"channel_base": 32768}}, None),  # the code of 2020
+        ({"channel_base": 32768, "conv_clamp": None}, math.inf),
+        ({"synthesis_kwargs": {"channel_base": 32768}}, math.inf),  # the code of 2020
     ],
 )
-def test_a_limit_is_found_where_either_code_puts_it(
-    options: dict[str, object], limit: float | None, released: State
-) -> None:
-    found = stylegan2.completed(dict(released), options).get("synthesis.conv_clamp")
-    assert (None if found is None else float(found)) == limit
+def test_a_limit_is_found_where_either_code_puts_it(options: dict[str, object], limit: float, released: State) -> None:
+    assert float(stylegan2.completed(dict(released), options)["synthesis.conv_clamp"]) == limit
 
 
 def test_four_channels_are_drawn_over_white(released: State, latents: Tensor) -> None:
@@ -404,3 +402,13 @@ def test_weights_saved_again_open_again(released: State, first: State, latents: 
         once = family.infer(state)
         again = family.infer(once.state_dict())
         assert torch.equal(once(latents), again(latents))
+
+
+def test_weights_alone_do_not_tell_a_clamp(released: State, tmp_path: Path) -> None:
+    torch.save(released, tmp_path / "plain.pt")
+    torch.save(released | {"synthesis.b16.conv1.bias": torch.full((WIDTHS[2],), 400.0)}, tmp_path / "large.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inspect(str(tmp_path / "plain.pt"))
+    with pytest.warns(DissectWarning, match=r"puts out values up to \d+ in synthesis\.b16\.conv1\. NVIDIA's .* ±256"):
+        inspect(str(tmp_path / "large.pt"))

@@ -167,7 +167,8 @@ class StyleGAN2(StyleBased):
         embedded: length of the class's embedding.
         averaged: whether the state holds the mean style.
         clamped: whether it holds a limit, `synthesis.conv_clamp`, to which ± what every layer puts out is clamped, as
-            networks trained in half precision are; NVIDIA's files tell it among their options.
+            networks trained in half precision are; NVIDIA's files tell it among their options, infinite where there is
+            none, and weights alone do not.
     """
 
     family: str = "stylegan2"
@@ -339,7 +340,8 @@ def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[s
         for key in [key for key in state if re.fullmatch(r"mapping\.fc\d{1,2}\.(weight|bias)", key)]:
             state[key] = state[key].float() * (rate / MAPPING_RATE)
     limit = synthesis.get("conv_clamp")
-    return state | ({"synthesis.conv_clamp": torch.tensor(float(limit))} if isinstance(limit, (int, float)) else {})
+    clamp = float(limit) if isinstance(limit, (int, float)) else math.inf
+    return state | {"synthesis.conv_clamp": torch.tensor(clamp)}
 
 
 def with_noise(state: Mapping[str, Tensor], sides: list[int]) -> Mapping[str, Tensor]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...hooks.errors import DissectWarning, UsageError
 from ...segmenters import segment
@@ -16,6 +16,7 @@ from ...segmenters.base import Segmenter
 from ..generators.architecture import Architecture
 from ..generators.base import Generator
 from ..generators.factory import warn_of_range
+from ..generators.stylegan2 import CLAMP, StyleGAN2
 from ..models import dissectable, shapes_of
 from .fingerprint import fingerprint
 
@@ -66,6 +67,7 @@ def first_look(generator: Generator, segmenter: Segmenter, layers: Sequence[str]
         low, high = min(low, float(out.min())), max(high, float(out.max()))
     check_single(generator, layers)
     warn_of_statistics(generator, samples)
+    warn_of_clamp(generator)
     _warn_of_one_class(torch.cat(labels), segmenter)
     if not isinstance(generator.module, Architecture):
         warn_of_range(generator, low, high, len(labels))
@@ -79,6 +81,34 @@ def warn_of_statistics(generator: Generator, samples: int) -> None:
     if norms.reproduced is False:
         warnings.warn(
             f"{generator.name} {norms.verdict}. See dissect inspect, which tries other latents.",
+            DissectWarning,
+            stacklevel=3,
+        )
+
+
+@torch.no_grad()
+def warn_of_clamp(generator: Generator) -> None:
+    """Warn where a StyleGAN2 whose file does not say whether it clamps puts out, of sample 0, what would be clamped."""
+    module = generator.module
+    if not isinstance(module, StyleGAN2) or module.synthesis.conv_clamp is not None:
+        return
+    peaks: dict[str, float] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        return lambda _module, _given, out: peaks.__setitem__(name, float(out.abs().max()))
+
+    handles = [module.get_submodule(name).register_forward_hook(watch(name)) for name in module.layers]
+    try:
+        module(generator.latents([0]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    layer = max(peaks, key=lambda name: peaks[name])
+    if peaks[layer] > CLAMP:
+        warnings.warn(
+            f"{generator.name} puts out values up to {peaks[layer]:.0f} in {layer}. NVIDIA's code of 2021 and later "
+            f"clamps to ±{CLAMP:.0f}, and weights alone do not say whether this network was trained so. If it was, its "
+            "true images are others than these; take its .pkl file.",
             DissectWarning,
             stacklevel=3,
         )
