@@ -61,24 +61,35 @@ def between(x: Tensor, trailing: int) -> Tensor:
     return out
 
 
-def filtered(x: Tensor, margin: tuple[int, int]) -> Tensor:
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    taps = taps[:, None] * taps / 16
+TAPS = {
+    2: torch.tensor([1.0, 1.0]),
+    4: torch.tensor([1.0, 3.0, 3.0, 1.0]),
+    6: torch.tensor([1.0, 5.0, 10.0, 10.0, 5.0, 1.0]),
+}
+
+
+def filtered(x: Tensor, margin: tuple[int, int], number: int = 4) -> Tensor:
+    taps = TAPS[number] / TAPS[number].sum() * 2
+    taps = taps[:, None] * taps
+    more = (number - 4) // 2  # the filter stays centred
+    margin = (margin[0] + more, margin[1] + more)
     return torch.stack([F.conv2d(F.pad(one, margin * 2)[None, None], taps[None, None])[0, 0] for one in x])
 
 
-def convolved(x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool, up: bool = False) -> Tensor:
+def convolved(
+    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool, up: bool = False, taps: int = 4
+) -> Tensor:
     """x (C, h, w), weights modulated for one sample. A transposed convolution is one of spread-out pixels, flipped."""
     weight = weight * styles[None, :, None, None]
     if demodulate:
         weight = weight / torch.sqrt((weight * weight).sum((1, 2, 3), keepdim=True) + 1e-8)
     if up:
-        return filtered(F.conv2d(between(x, 0)[None], weight.flip(2, 3), padding=2)[0], (1, 1))
+        return filtered(F.conv2d(between(x, 0)[None], weight.flip(2, 3), padding=2)[0], (1, 1), taps)
     return F.conv2d(x[None], weight, padding=weight.shape[-1] // 2)[0]
 
 
 def release_draws(
-    state: State, latents: Tensor, psi: float = 1.0, classes: int = 0, zeroed: int | None = None
+    state: State, latents: Tensor, psi: float = 1.0, classes: int = 0, zeroed: int | None = None, taps: int = 4
 ) -> Tensor:
     def affine(name: str, w: Tensor) -> Tensor:
         return state[f"{name}.affine.weight"] @ w / math.sqrt(len(w)) + state[f"{name}.affine.bias"]
@@ -90,9 +101,9 @@ def release_draws(
             norm = torch.sqrt(((weight * styles[None, :, None, None]) ** 2).sum((1, 2, 3), keepdim=True) + 1e-8)
             styles = styles.clone()
             styles[zeroed] = 0
-            x = convolved(x, weight / norm, styles, demodulate=False, up=up)
+            x = convolved(x, weight / norm, styles, demodulate=False, up=up, taps=taps)
         else:
-            x = convolved(x, weight, styles, demodulate=True, up=up)
+            x = convolved(x, weight, styles, demodulate=True, up=up, taps=taps)
         x = x + state[f"{name}.noise_const"] * state[f"{name}.noise_strength"]
         return lrelu(x + state[f"{name}.bias"][:, None, None])
 
@@ -106,7 +117,8 @@ def release_draws(
             weight, bias = state[f"mapping.fc{number}.weight"], state[f"mapping.fc{number}.bias"]
             w = lrelu(weight @ w * 0.01 / math.sqrt(len(w)) + bias * 0.01)
         w = state["mapping.w_avg"] + psi * (w - state["mapping.w_avg"])
-        x, image = state["synthesis.b4.const"], torch.zeros(3, 2, 2)
+        x = state["synthesis.b4.const"]
+        image = torch.zeros(3, x.shape[1] // 2, x.shape[2] // 2)
         for side in (4, 8, 16):
             name = f"synthesis.b{side}"
             if side > 4:
@@ -114,7 +126,7 @@ def release_draws(
             x = layer(f"{name}.conv1", x, w, False)
             styles = affine(f"{name}.torgb", w) / math.sqrt(len(x))
             colours = convolved(x, state[f"{name}.torgb.weight"], styles, demodulate=False)
-            image = filtered(between(image, 1), (2, 1)) + colours + state[f"{name}.torgb.bias"][:, None, None]
+            image = filtered(between(image, 1), (2, 1), taps) + colours + state[f"{name}.torgb.bias"][:, None, None]
         images.append(image)
     return torch.stack(images)
 
@@ -135,6 +147,22 @@ def test_classes_are_embedded_and_mixed(latents: Tensor) -> None:
     assert (module.latent, module.classes) == (LATENT, 4)
     given = torch.cat([latents, torch.tensor([[0.0, 1, 0, 0], [0, 0, 0, 1], [0.5, 0, 0.5, 0]])], 1)
     assert torch.allclose(module(given), release_draws(state, given, classes=4), atol=1e-4)
+
+
+@pytest.mark.parametrize(("start", "taps"), [((4, 6), 4), ((4, 4), 2), ((4, 4), 6), ((6, 4), 6)])
+def test_other_shapes_and_filters(latents: Tensor, start: tuple[int, int], taps: int) -> None:
+    state = shaken(stylegan2.StyleGAN2(LATENT, (9, STYLE), WIDTHS, start=start, taps=taps))
+    module = stylegan2.infer(state)
+    images = module(latents)
+    assert images.shape[2:] == (4 * start[0], 4 * start[1])
+    assert torch.allclose(images, release_draws(state, latents, taps=taps), atol=1e-4)
+    module.noise = "drawn"
+    assert module(latents).shape == images.shape
+
+
+def test_sizes_are_bounded(released: State) -> None:
+    with pytest.raises(DissectError, match="would have 16×16384 pixels; at most 8192"):
+        stylegan2.infer(released | {"synthesis.b4.const": torch.zeros(WIDTHS[0], 4, 4096)})
 
 
 def test_a_style_channel_is_what_its_style_lets_in(released: State, latents: Tensor) -> None:
@@ -212,7 +240,7 @@ def test_drawn_noise_belongs_to_the_latent(released: State, latents: Tensor) -> 
     assert torch.allclose(module(latents[1:2]), drawn[1:2], atol=1e-4)
     twice = module(latents[[0, 0]])
     assert torch.allclose(twice[0], twice[1], atol=1e-4)
-    noise = drawn_noise(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), 3, 16)
+    noise = drawn_noise(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), 3, (16, 16))
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1) < 0.05
     assert abs(float((noise[0] * noise[1]).mean())) < 0.2
@@ -272,7 +300,7 @@ def test_a_file_without_noise_gets_one_that_stays(released: State, latents: Tens
     first, again = stylegan2.infer(bare), stylegan2.infer(bare)
     assert torch.equal(first(latents), again(latents))
     noise = first.get_buffer("synthesis.b16.conv0.noise_const")
-    assert torch.equal(noise, fixed_noise(3, 16)[0, 0])
+    assert torch.equal(noise, fixed_noise(3, (16, 16))[0, 0])
     silent = {key: value for key, value in released.items() if "noise_" not in key}
     zeros = {key: value * (0 if key.endswith("noise_strength") else 1) for key, value in released.items()}
     assert torch.allclose(stylegan2.infer(silent)(latents), release_draws(zeros, latents), atol=1e-4)
@@ -373,7 +401,7 @@ def test_the_first_stylegan_draws_as_defined(first: State, latents: Tensor, tmp_
     torch.save({"g_running": first, "generator": {"x": torch.zeros(1)}}, tmp_path / "first.model")
     module = load_generator(str(tmp_path / "first.model")).module
     assert isinstance(module, stylegan.StyleGAN)
-    noises = [stylegan.fixed_noise(level, 4 << level)[0] for level in range(3)]
+    noises = [stylegan.fixed_noise(level, (4 << level, 4 << level))[0] for level in range(3)]
     with torch.no_grad():
         images = module(latents)
     assert images.shape == (3, 3, 16, 16)  # not 32: the last level was never trained

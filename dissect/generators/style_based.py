@@ -59,25 +59,24 @@ class StyleBased(Architecture):
         return self.draw(self.styles(latents), latents)
 
 
-def drawn_noise(latents: Tensor, layer: int, side: int) -> Tensor:
-    """(N, 1, side, side) N(0, 1): a pure function of each sample's latent, whatever its batch.
+def drawn_noise(latents: Tensor, layer: int, size: tuple[int, int]) -> Tensor:
+    """(N, 1, height, width) N(0, 1): a pure function of each sample's latent, whatever its batch.
 
     Styles would not do as keys: their last bits depend on the size of the batch.
     """
     rows = latents.detach().flatten(1).float().cpu().contiguous().numpy()
     keys = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
-    return _noise(keys, layer, side).to(latents)
+    return _noise(keys, layer, size).to(latents)
 
 
-def fixed_noise(layer: int, side: int) -> Tensor:
-    """(1, 1, side, side) N(0, 1): the noise of a layer whose file has none."""
-    return _noise([0], layer, side)
+def fixed_noise(layer: int, size: tuple[int, int]) -> Tensor:
+    """(1, 1, height, width) N(0, 1): the noise of a layer whose file has none."""
+    return _noise([0], layer, size)
 
 
-def _noise(keys: list[int], layer: int, side: int) -> Tensor:
+def _noise(keys: list[int], layer: int, size: tuple[int, int]) -> Tensor:
     maps = [
-        np.random.Generator(np.random.Philox(key=[key, layer])).standard_normal((1, side, side), np.float32)
-        for key in keys
+        np.random.Generator(np.random.Philox(key=[key, layer])).standard_normal((1, *size), np.float32) for key in keys
     ]
     return torch.from_numpy(np.stack(maps))
 

@@ -229,13 +229,13 @@ class StyleGAN(StyleBased):
 
     def _noises(self, latents: Tensor | None, level: int) -> tuple[Tensor, Tensor]:
         """Of both layers of a level; the port draws one for both."""
-        side, block = 4 << level, self.generator.progression[level]
+        size, block = (4 << level, 4 << level), self.generator.progression[level]
         drawn = latents if self.noise == "drawn" else None
         if self.original:
             if drawn is None:
                 return block.get_buffer("noise1.noise"), block.get_buffer("noise2.noise")
-            return drawn_noise(drawn, 2 * level, side), drawn_noise(drawn, 2 * level + 1, side)
-        one = (fixed_noise(level, side) if drawn is None else drawn_noise(drawn, level, side)).to(self.mean)
+            return drawn_noise(drawn, 2 * level, size), drawn_noise(drawn, 2 * level + 1, size)
+        one = (fixed_noise(level, size) if drawn is None else drawn_noise(drawn, level, size)).to(self.mean)
         return one, one
 
 

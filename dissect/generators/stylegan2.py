@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,11 @@ from .style_based import StyleBased, drawn_noise, fixed_noise, probes
 MAPPING_RATE = 0.01  # learning-rate factor of the mapping network; both layouts keep their weights divided by it
 GAIN = math.sqrt(2)  # of the leaky ReLU
 EPSILON = 1e-8
+FEWEST_TAPS = 2  # of the resampling filter
+MOST_PIXELS = 1 << 13  # a side
 COLOURS = 3
 CLAMP = 256.0  # of NVIDIA's later code for this network, where a file does not say another
+Size = tuple[int, int]  # height, width
 LATER = ("channel_base", "channel_max", "fused_modconv_default", "num_fp16_res")  # its options, at the top level
 
 
@@ -93,11 +96,11 @@ class Layer(Modulated):
     resample_filter: Tensor
     noise_const: Tensor
 
-    def __init__(self, fan_in: int, fan_out: int, width: int, side: int, *, up: bool) -> None:
+    def __init__(self, fan_in: int, fan_out: int, width: int, size: Size, taps: int, *, up: bool) -> None:
         super().__init__(fan_in, fan_out, width, 3)
         self.up = up
-        self.register_buffer("resample_filter", binomial())
-        self.register_buffer("noise_const", torch.randn(side, side))
+        self.register_buffer("resample_filter", binomial(taps))
+        self.register_buffer("noise_const", torch.randn(*size))
         self.noise_strength = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, limit: Tensor | None) -> Tensor:
@@ -106,7 +109,8 @@ class Layer(Modulated):
         x = self.styled(x * styles[:, :, None, None])
         if self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)  # (N, fan_out, 2 h + 1, 2 w + 1)
-            x = smooth(x, self.resample_filter, (1, 1))
+            taps = len(self.resample_filter)
+            x = smooth(x, self.resample_filter, ((taps - 1) // 2, (taps - 2) // 2))
         else:
             x = F.conv2d(x, self.weight, padding=1)
         x = x * norms[:, :, None, None]
@@ -130,14 +134,14 @@ class Block(nn.Module):
 
     resample_filter: Tensor
 
-    def __init__(self, before: int, units: int, width: int, side: int, channels: int) -> None:
+    def __init__(self, before: int, units: int, width: int, size: Size, channels: int, taps: int) -> None:
         super().__init__()
-        self.register_buffer("resample_filter", binomial())
+        self.register_buffer("resample_filter", binomial(taps))
         if before:
-            self.conv0 = Layer(before, units, width, side, up=True)
+            self.conv0 = Layer(before, units, width, size, taps, up=True)
         else:
-            self.const = nn.Parameter(torch.randn(units, side, side))
-        self.conv1 = Layer(units, units, width, side, up=False)
+            self.const = nn.Parameter(torch.randn(units, *size))
+        self.conv1 = Layer(units, units, width, size, taps, up=False)
         self.torgb = ToRGB(units, channels, width)
 
     def forward(
@@ -156,12 +160,14 @@ class Block(nn.Module):
 
 
 class StyleGAN2(StyleBased):
-    """latents (N, latent) or (N, latent + classes) float32 -> images (N, channels, R, R), nominally in [-1, 1].
+    """latents (N, latent) or (N, latent + classes) float32 -> images (N, channels, H, W), nominally in [-1, 1].
 
     Args:
         latent: length of the latent.
         mapping: widths of the mapping network's layers; the last is W, the length of a style.
-        widths: number of units of each resolution from 4×4 up; R = 4 · 2^(len(widths) - 1).
+        widths: number of units of each resolution from that of the constant up, each twice as fine as the one before.
+        start: height and width of the constant, 4×4 but where images are not square.
+        taps: of the resampling filter, along each axis.
         channels: of the image; of four the last is how opaque the colours are, and they are drawn over white.
         classes: how many there are, as one-hot behind the latent; 0 without.
         embedded: length of the class's embedding.
@@ -183,6 +189,8 @@ class StyleGAN2(StyleBased):
         mapping: tuple[int, ...],
         widths: tuple[int, ...],
         *,
+        start: Size = (4, 4),
+        taps: int = 4,
         channels: int = 3,
         classes: int = 0,
         embedded: int = 0,
@@ -191,13 +199,14 @@ class StyleGAN2(StyleBased):
     ) -> None:
         super().__init__()
         self.latent, self.classes = latent, classes
-        self.sides = [4 << level for level in range(len(widths))]
+        self.sides = [4 << level for level in range(len(widths))]  # by which blocks are called
+        self.sizes = sizes_of(start, len(widths))
         self.style_count = 2 * len(widths)
         self.mapping = MappingNetwork(latent, classes, mapping, embedded, averaged)
         self.synthesis = nn.Module()
         self.synthesis.register_buffer("conv_clamp", torch.zeros(()) if clamped else None)
-        for side, before, units in zip(self.sides, (0, *widths), widths, strict=False):
-            self.synthesis.add_module(f"b{side}", Block(before, units, mapping[-1], side, channels))
+        for side, size, before, units in zip(self.sides, self.sizes, (0, *widths), widths, strict=False):
+            self.synthesis.add_module(f"b{side}", Block(before, units, mapping[-1], size, channels, taps))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -230,9 +239,8 @@ class StyleGAN2(StyleBased):
         return over_white(image) if image.shape[1] == COLOURS + 1 else image
 
     def _noises(self, latents: Tensor | None) -> Iterator[Tensor | None]:
-        for number in range(2 * len(self.sides) - 1):
-            side = self.sides[(number + 1) // 2]
-            yield None if latents is None else drawn_noise(latents, number, side)
+        for number in range(2 * len(self.sizes) - 1):
+            yield None if latents is None else drawn_noise(latents, number, self.sizes[(number + 1) // 2])
 
 
 def over_white(images: Tensor) -> Tensor:
@@ -246,9 +254,14 @@ def clamped(x: Tensor, limit: Tensor | None) -> Tensor:
     return x if limit is None else x.clamp(-limit, limit)
 
 
-def binomial() -> Tensor:
-    """(4, 4): the low-pass filter 1, 3, 3, 1 in both directions."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+def sizes_of(start: Size, levels: int) -> list[Size]:
+    """Height and width at each level."""
+    return [(start[0] << level, start[1] << level) for level in range(levels)]
+
+
+def binomial(number: int = 4) -> Tensor:
+    """(number, number): a low-pass filter, of four taps 1, 3, 3, 1, in both directions."""
+    taps = torch.tensor([float(math.comb(number - 1, k)) for k in range(number)]) / 2 ** (number - 1)
     return taps[:, None] * taps
 
 
@@ -262,7 +275,7 @@ def finer(images: Tensor, taps: Tensor) -> Tensor:
     """images (N, C, h, w) -> (N, C, 2 h, 2 w): zeros between the pixels, then the filter."""
     apart = images.new_zeros(*images.shape[:2], 2 * images.shape[2], 2 * images.shape[3])
     apart[:, :, ::2, ::2] = images
-    return smooth(apart, taps, (2, 1))
+    return smooth(apart, taps, ((len(taps) + 1) // 2, (len(taps) - 2) // 2))
 
 
 def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
@@ -289,7 +302,17 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     )
     if sides != [4 << level for level in range(len(sides))] or not sides:
         raise DissectError(f"its resolutions are {', '.join(map(str, sides))}; expected 4, 8, 16, ….")
-    state = with_noise(state, sides)
+    constant = _wanted(state, "synthesis.b4.const", 3)
+    start = (constant.shape[1], constant.shape[2])
+    sizes = sizes_of(start, len(sides))
+    if max(sizes[-1]) > MOST_PIXELS:
+        raise DissectError(f"its images would have {sizes[-1][0]}×{sizes[-1][1]} pixels; at most {MOST_PIXELS} a side.")
+    state = with_noise(state, sizes)
+    resampling = state.get("synthesis.b4.resample_filter", binomial())
+    if resampling.ndim != 2 or len(resampling) < FEWEST_TAPS:
+        raise DissectError(
+            f"its resampling filter has shape {shape(resampling)}; expected two axes of at least 2 taps."
+        )
     depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
     fully = [_wanted(state, f"mapping.fc{number}.weight", 2) for number in range(max(1, depth))]
     embedded, classes = 0, 0
@@ -304,6 +327,8 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
             fully[0].shape[1] - embedded,
             tuple(weight.shape[0] for weight in fully),
             tuple(_wanted(state, f"synthesis.b{side}.conv1.weight", 4).shape[0] for side in sides),
+            start=start,
+            taps=len(resampling),
             channels=channels,
             classes=classes,
             embedded=embedded,
@@ -344,14 +369,13 @@ def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[s
     return state | {"synthesis.conv_clamp": torch.tensor(clamp)}
 
 
-def with_noise(state: Mapping[str, Tensor], sides: list[int]) -> Mapping[str, Tensor]:
+def with_noise(state: Mapping[str, Tensor], sizes: Sequence[Size]) -> Mapping[str, Tensor]:
     """The weights with fixed noise in all layers, where the file has it in none; without strengths, they are zero."""
     if any(key.endswith(".noise_const") for key in state):
         return state
     found = dict(state)
-    for number in range(2 * len(sides) - 1):
-        side = sides[(number + 1) // 2]
-        found[f"{_layer_of(number)}.noise_const"] = fixed_noise(number, side)[0, 0]
+    for number in range(2 * len(sizes) - 1):
+        found[f"{_layer_of(number)}.noise_const"] = fixed_noise(number, sizes[(number + 1) // 2])[0, 0]
         found.setdefault(f"{_layer_of(number)}.noise_strength", torch.zeros(()))
     return found
 
@@ -381,10 +405,12 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             _rename_layer(found, match[1], match[2], key, value)
         else:
             found[key] = value  # named as not of this architecture later on
+    filters = (value for key, value in found.items() if key.endswith(".resample_filter"))
+    usual = next(filters, binomial())
     for name in [key.removesuffix("conv1.weight") for key in found if key.endswith(".conv1.weight")]:
         for part in ("", "conv0.", "conv1."):  # the port keeps filters only where they are used
             if part != "conv0." or f"{name}conv0.weight" in found:
-                found.setdefault(f"{name}{part}resample_filter", binomial())
+                found.setdefault(f"{name}{part}resample_filter", usual)
     return found
 
 
