@@ -102,8 +102,8 @@ class Job:
                 already = info | {"shared_spool": True, **ALREADY}
                 found = finish(folder, already, shared, self.basis, progress, self._scored_on())
             else:
-                seen = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
-                found = finish(folder, seen, own, self.basis, progress, self._scored_on())
+                captured = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
+                found = finish(folder, captured, own, self.basis, progress, self._scored_on())
             if self.control and not keep_spool:  # nothing else will need them
                 ranks.first(own.drop_features)
         return found

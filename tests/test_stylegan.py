@@ -438,5 +438,5 @@ def test_weights_alone_do_not_tell_a_clamp(released: State, tmp_path: Path) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inspect(str(tmp_path / "plain.pt"))
-    with pytest.warns(DissectWarning, match=r"puts out values up to \d+ in synthesis\.b16\.conv1\. NVIDIA's .* ±256"):
+    with pytest.warns(DissectWarning, match=r"has values up to \d+ in synthesis\.b16\.conv1\. NVIDIA's .* ±256"):
         inspect(str(tmp_path / "large.pt"))

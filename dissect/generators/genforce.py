@@ -42,20 +42,20 @@ def progan(state: Mapping[str, Tensor]) -> State | None:
         for number in layers
         if number and number % 2 == 0 and f"layer{number}.weight" in state
     )
-    found: State = {}
+    ours: State = {}
     for key, value in state.items():
         if match := re.fullmatch(r"layer(\d{1,2})\.(weight|bias)", key):
             number = int(match[1])
             resized = fused and number > 0 and number % 2 == 0  # a transposed convolution: (in, out), and turned round
             weight = value.transpose(0, 1).flip(2, 3) if resized and value.ndim == 4 else value
-            found[f"layer{number + 1}." + ("conv.weight" if match[2] == "weight" else "wscale.b")] = weight
+            ours[f"layer{number + 1}." + ("conv.weight" if match[2] == "weight" else "wscale.b")] = weight
         elif match := re.fullmatch(r"output(\d{1,2})\.(weight|bias)", key):
             if int(match[1]) == last:  # the others served while it grew
                 size = 4 << last
-                found[f"output_{size}x{size}." + ("conv.weight" if match[2] == "weight" else "wscale.b")] = value
+                ours[f"output_{size}x{size}." + ("conv.weight" if match[2] == "weight" else "wscale.b")] = value
         elif key != "lod":
-            found[key] = value  # named as not of this architecture later on
-    return found
+            ours[key] = value  # named as not of this architecture later on
+    return ours
 
 
 def stylegan2(state: Mapping[str, Tensor], layer_of: Mapping[int, str]) -> State | None:
@@ -69,35 +69,35 @@ def stylegan2(state: Mapping[str, Tensor], layer_of: Mapping[int, str]) -> State
     if "synthesis.early_layer.const" not in state:
         return None
     _check_plain(state)
-    found: State = {}
+    ours: State = {}
     for key, value in state.items():
         if key == "synthesis.early_layer.const" and value.ndim == 4 and len(value) == 1:
-            found["synthesis.b4.const"] = value[0]
+            ours["synthesis.b4.const"] = value[0]
         elif match := re.fullmatch(r"synthesis\.layer(\d{1,2})\.(.+)", key):
             number, what = int(match[1]), match[2]
             place = layer_of.get(number, f"synthesis.layer{number}")
             if what == "weight" and value.ndim == 4 and value.numel():
                 turned = value.flip(2, 3) if number % 2 else value  # of odd layers it is that of a transposed one
-                found[f"{place}.weight"] = turned.float() / math.sqrt(value[0].numel())
+                ours[f"{place}.weight"] = turned.float() / math.sqrt(value[0].numel())
             elif what in ("style.weight", "style.bias"):
-                found[f"{place}.affine.{what.removeprefix('style.')}"] = value + (1 if what == "style.bias" else 0)
+                ours[f"{place}.affine.{what.removeprefix('style.')}"] = value + (1 if what == "style.bias" else 0)
             elif what == "noise":
-                found[f"{place}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
+                ours[f"{place}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
             elif what == "filter.kernel":
-                found[f"{place}.resample_filter"] = value.reshape(value.shape[-2:]) / 4
+                ours[f"{place}.resample_filter"] = value.reshape(value.shape[-2:]) / 4
             else:
-                found[f"{place}.{what}"] = value  # bias, noise_strength
+                ours[f"{place}.{what}"] = value  # bias, noise_strength
         elif match := re.fullmatch(r"synthesis\.output(\d{1,2})\.(.+)", key):
             place, what = f"synthesis.b{4 << int(match[1])}.torgb", match[2].replace("style.", "affine.")
-            found[f"{place}.{what}"] = value + (1 if what == "affine.bias" else 0)
+            ours[f"{place}.{what}"] = value + (1 if what == "affine.bias" else 0)
         elif key == "synthesis.upsample.kernel":
             taps = value.reshape(value.shape[-2:]) / 4
-            found |= {f"{name.rpartition('.')[0]}.resample_filter": taps for name in layer_of.values()}
+            ours |= {f"{name.rpartition('.')[0]}.resample_filter": taps for name in layer_of.values()}
         else:
-            found[_mapping(key, "fc")] = value
+            ours[_mapping(key, "fc")] = value
     for place in layer_of.values():  # kept only where they are used
-        found.setdefault(f"{place}.resample_filter", found[f"{place.rpartition('.')[0]}.resample_filter"])
-    return found
+        ours.setdefault(f"{place}.resample_filter", ours[f"{place.rpartition('.')[0]}.resample_filter"])
+    return ours
 
 
 def stylegan(state: Mapping[str, Tensor]) -> State | None:
@@ -110,41 +110,41 @@ def stylegan(state: Mapping[str, Tensor]) -> State | None:
         return None
     _check_plain(state)
     _check_grown(state.get("synthesis.lod"))
-    found: State = {}
+    ours: State = {}
     for key, value in state.items():
         if match := re.fullmatch(r"synthesis\.layer(\d{1,2})\.(.+)", key):
             number, what = int(match[1]), match[2]
             block, n = f"generator.progression.{number // 2}", number % 2 + 1
             if what == "const":
-                found[f"{block}.conv1.input"] = value
+                ours[f"{block}.conv1.input"] = value
             elif what == "weight":
-                found |= _convolution(f"{block}.conv{n}", number, value)
+                ours |= _convolution(f"{block}.conv{n}", number, value)
             elif what == "bias":
-                found[f"{block}.noise{n}.bias"] = value
+                ours[f"{block}.noise{n}.bias"] = value
             elif what == "apply_noise.weight":
-                found[f"{block}.noise{n}.weight_orig"] = (value * math.sqrt(value.numel() / 2)).view(1, -1, 1, 1)
+                ours[f"{block}.noise{n}.weight_orig"] = (value * math.sqrt(value.numel() / 2)).view(1, -1, 1, 1)
             elif what == "apply_noise.noise":
-                found[f"{block}.noise{n}.noise"] = value
+                ours[f"{block}.noise{n}.noise"] = value
             elif what == "style.weight":
-                found[f"{block}.adain{n}.style.linear.weight_orig"] = value / math.sqrt(2)
+                ours[f"{block}.adain{n}.style.linear.weight_orig"] = value / math.sqrt(2)
             elif what == "style.bias":
                 gains = torch.arange(len(value)) < len(value) // 2  # the library adds 1 to them
-                found[f"{block}.adain{n}.style.linear.bias"] = value + gains
+                ours[f"{block}.adain{n}.style.linear.bias"] = value + gains
             elif what == "blur.kernel":
-                found |= {f"{block}.conv1.BLUR.{name}": value for name in ("weight", "weight_flip")}
+                ours |= {f"{block}.conv1.BLUR.{name}": value for name in ("weight", "weight_flip")}
             else:
-                found[key] = value
+                ours[key] = value
         elif match := re.fullmatch(r"synthesis\.output(\d{1,2})\.(weight|bias)", key):
             name, weight = f"generator.to_rgb.{match[1]}.conv", match[2] == "weight"
-            found[f"{name}.weight_orig" if weight else f"{name}.bias"] = value / math.sqrt(2) if weight else value
+            ours[f"{name}.weight_orig" if weight else f"{name}.bias"] = value / math.sqrt(2) if weight else value
         elif match := re.fullmatch(r"mapping\.dense(\d{1,2})\.(weight|bias)", key):
             name = f"style.{2 * int(match[1]) + 1}.linear"
-            found[f"{name}.{'weight_orig' if match[2] == 'weight' else 'bias'}"] = value * MAPPING_RATE
+            ours[f"{name}.{'weight_orig' if match[2] == 'weight' else 'bias'}"] = value * MAPPING_RATE
         elif key == "truncation.w_avg":
-            found["mean"] = value
+            ours["mean"] = value
         elif key != "synthesis.lod":
-            found[key] = value
-    return _with_blurs(found)
+            ours[key] = value
+    return _with_blurs(ours)
 
 
 def _convolution(name: str, number: int, weight: Tensor) -> State:

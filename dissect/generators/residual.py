@@ -110,7 +110,7 @@ class Residual(Architecture):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What each block puts out, and attention where there is some."""
+        """Outputs of the blocks, and of attention where there is some."""
         names = [name for name, _ in self.named_children() if name.startswith("block")]
         if self.attends >= 0:
             names.insert(self.attends + 1, "attn_block")
@@ -120,12 +120,12 @@ class Residual(Architecture):
         return {"resize": self.resize, "attends": self.attends}
 
     def forward(self, latents: Tensor) -> Tensor:
-        z, given = latents.split([self.latent, self.classes], 1)
-        classes = (given,) if self.classes else ()
+        z, one_hot = latents.split([self.latent, self.classes], 1)
+        classes = (one_hot,) if self.classes else ()
         x = self.l1(z).unflatten(1, (-1, self.bottom, self.bottom))
         for name in self.layers:
             part = self.get_submodule(name)
-            x = part(x, given) if name == "attn_block" else part(x, classes, self.resize)
+            x = part(x, one_hot) if name == "attn_block" else part(x, classes, self.resize)
         *_, norm, conv = (part for name, part in self.named_children() if name != "attn_block")
         return torch.tanh(conv(F.relu(norm(x))))
 
@@ -152,14 +152,14 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
     widths = [agreed(state, ("block2.c1.weight", 1), ("block2.c_sc.weight", 1))]
     widths += [agreed(state, (f"{block}.c2.weight", 0), (f"{block}.c_sc.weight", 0)) for block in blocks]
     hidden = [agreed(state, (f"{block}.c1.weight", 0), (f"{block}.c2.weight", 1)) for block in blocks]
-    made = agreed(state, ("l1.weight", 0), ("l1.bias", 0))
-    bottom = isqrt(made // widths[0])
-    if bottom**2 * widths[0] != made:
-        raise DissectError(f"its l1 makes {made} numbers, no square map of {widths[0]} units.")
+    numbers_of_map = agreed(state, ("l1.weight", 0), ("l1.bias", 0))
+    bottom = isqrt(numbers_of_map // widths[0])
+    if bottom**2 * widths[0] != numbers_of_map:
+        raise DissectError(f"its l1 makes {numbers_of_map} numbers, no square map of {widths[0]} units.")
     attended = agreed(state, ("attn_block.theta.weight", 1)) if "attn_block.theta.weight" in state else 0
     places = [number for number, width in enumerate(widths[1:]) if width == attended]
     if attended and not places:
-        raise DissectError(f"its attention takes {attended} units, which no block puts out.")
+        raise DissectError(f"its attention takes {attended} units, and no block has as many.")
     with torch.device("meta"):
         module = Residual(
             agreed(state, ("l1.weight", 1)),

@@ -88,7 +88,7 @@ def warn_of_statistics(generator: Generator, samples: int) -> None:
 
 @torch.no_grad()
 def warn_of_clamp(generator: Generator) -> None:
-    """Warn where a StyleGAN2 whose file does not say whether it clamps puts out, of sample 0, what would be clamped."""
+    """Warn where a StyleGAN2 whose file does not say whether it clamps goes, on sample 0, beyond what would be clamped."""
     module = generator.module
     if not isinstance(module, StyleGAN2) or module.synthesis.conv_clamp is not None:
         return
@@ -106,7 +106,7 @@ def warn_of_clamp(generator: Generator) -> None:
     layer = max(peaks, key=lambda name: peaks[name])
     if peaks[layer] > CLAMP:
         warnings.warn(
-            f"{generator.name} puts out values up to {peaks[layer]:.0f} in {layer}. NVIDIA's code of 2021 and later "
+            f"{generator.name} has values up to {peaks[layer]:.0f} in {layer}. NVIDIA's code of 2021 and later "
             f"clamps to ±{CLAMP:.0f}, and weights alone do not say whether this network was trained so. If it was, its "
             "true images are others than these; take its .pkl file.",
             DissectWarning,
