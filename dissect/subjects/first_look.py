@@ -88,7 +88,7 @@ def warn_of_statistics(generator: Generator, samples: int) -> None:
 
 @torch.no_grad()
 def warn_of_clamp(generator: Generator) -> None:
-    """Warn where a StyleGAN2 whose file does not say whether it clamps goes, on sample 0, beyond what would be clamped."""
+    """Warn where sample 0 of a StyleGAN2 whose file does not say whether it clamps goes beyond the usual clamp."""
     module = generator.module
     if not isinstance(module, StyleGAN2) or module.synthesis.conv_clamp is not None:
         return
