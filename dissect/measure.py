@@ -152,7 +152,7 @@ def shares(labels: Tensor, classes: int) -> Tensor:
     number, _, height, width = labels.shape
     unlabelled = torch.full_like(labels, classes + 1)  # of other planes: they count nowhere, either
     unlabelled[:, 0] = classes
-    codes = torch.where(labels < 0, unlabelled, labels.clamp(max=classes + 1)).flatten(1)
+    codes = torch.where(labels < 0, unlabelled, labels.clamp(max=classes + 1)).flatten(1).long()
     counts = torch.zeros(number, classes + 2, dtype=torch.float64, device=labels.device)
     counts.scatter_add_(1, codes, torch.ones((), dtype=torch.float64, device=labels.device).expand_as(codes))
     return counts[:, : classes + 1] / (height * width)

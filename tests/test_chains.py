@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator
-from ganatomy.dissect.generators.batch_statistics import agreement, measure, reproduces
+from ganatomy.dissect.generators.batch_statistics import Agreement, agreement, measure, reproduces
 from ganatomy.dissect.generators.chains.code import as_python
 from ganatomy.dissect.generators.chains.network import Chain, activation, build
 from ganatomy.dissect.generators.chains.parts import gap, interleaved, parts_of
-from ganatomy.dissect.generators.chains.plan import ACTIVATIONS, Plan
+from ganatomy.dissect.generators.chains.plan import ACTIVATIONS, Plan, step
 from ganatomy.dissect.generators.chains.rebuild import rebuild, wanted
-from ganatomy.dissect.generators.chains.search import output_of, reading
+from ganatomy.dissect.generators.chains.search import Found, output_of, reading
 from ganatomy.dissect.generators.latents import parse_latents
 from ganatomy.dissect.generators.sources import NoiseImages
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
@@ -181,7 +181,7 @@ def test_without_norms_candidates_are_drawn_and_one_is_chosen(tmp_path: Path, mo
     with torch.no_grad():
         network[4].weight.mul_(30)
     torch.save(network.state_dict(), "g.pth")
-    with pytest.raises(UsageError, match=r"plain chain without batch norms .*--as latent=normal,act=relu"):
+    with pytest.raises(UsageError, match=r"plain chain that has no batch norms .*--as latent=normal,act=relu"):
         load_generator("g.pth")
     shown = dissect.inspect("g.pth")
     assert "latent=normal,act=leaky_relu:0.2,side=16,output=tanh" in shown.candidates
@@ -208,12 +208,30 @@ def test_images_of_an_unusual_size_are_asked_about(tmp_path: Path) -> None:
         nn.ConvTranspose2d(16, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 1, 3, padding=1), nn.Tanh(),
     )  # fmt: skip
     torch.save(trained(network, gaussian).state_dict(), tmp_path / "g.pth")
-    with pytest.raises(UsageError, match=r"draws images of an unusual size, 25×25 pixels.*--as latent=normal"):
+    with pytest.raises(UsageError, match=r"plain chain that .*--as latent=normal,act=relu,side=25"):
         load_generator(str(tmp_path / "g.pth"))
     with pytest.warns(DissectWarning, match="was rebuilt"):
         chosen = load_generator(ModelSpec(str(tmp_path / "g.pth"), assumed="side=25"))
     z = chosen.latents([0, 1])
     assert torch.allclose(chosen.module(z), network(z), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("side", "off", "settled", "said"),
+    [
+        (32, 0.02, True, ""),
+        (25, 0.02, True, "unusual size, 25×25 pixels"),
+        (32, 0.14, True, "only roughly, off by up to 0.14 standard deviations"),
+        (32, 0.02, False, "about as well with other strides and paddings"),
+        (32, 0.6, True, "does not reproduce"),
+    ],
+)
+def test_what_is_doubtful_is_told(side: int, off: float, settled: bool, said: str) -> None:
+    plan = Plan(latent="normal:4", steps=(step("linear", "a", units=[4, side**2]), step("view", shape=[1, side, side])))
+    norm = Agreement(layer="a", mean=off, deviation=off, units=torch.full((3,), 2 * off))
+    doubt = Found(plan=plan, agreements=(norm,), norms=1, settled=settled).doubt
+    assert said in doubt
+    assert bool(said) == bool(doubt)
 
 
 def test_untrained_statistics_decide_nothing() -> None:
