@@ -162,6 +162,8 @@ def test_stylegan2(dice: Callable[..., Tensor]) -> None:
     with torch.no_grad():
         assert torch.allclose(module(latents), second_draws(state, latents), atol=1e-4)
     assert torch.equal(module.mean_style(), state["truncation.w_avg"])
+    with pytest.raises(DissectError, match=r"key synthesis\.b4\.resample_filter is missing"):
+        stylegan2.infer({key: value for key, value in state.items() if key != "synthesis.upsample.kernel"})
     with pytest.raises(DissectError, match="classes are normed together"):
         stylegan2.infer(state | {"mapping.label_weight": dice(3, LATENT)})
 

@@ -95,8 +95,9 @@ def stylegan2(state: Mapping[str, Tensor], layer_of: Mapping[int, str]) -> State
             ours |= {f"{name.rpartition('.')[0]}.resample_filter": taps for name in layer_of.values()}
         else:
             ours[_mapping(key, "fc")] = value
-    for place in layer_of.values():  # kept only where they are used
-        ours.setdefault(f"{place}.resample_filter", ours[f"{place.rpartition('.')[0]}.resample_filter"])
+    if "synthesis.upsample.kernel" in state:
+        for place in layer_of.values():  # layers keep the filter only where they use it
+            ours.setdefault(f"{place}.resample_filter", ours[f"{place.rpartition('.')[0]}.resample_filter"])
     return ours
 
 

@@ -350,10 +350,10 @@ def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = Fals
         law = parse_latents(module.plan.latent)
         return ClassLatents(module.latent, module.classes, spec.label, law=law) if module.classes else law
     if isinstance(module, dcgan.DCGAN) and spec.latent is not None:
-        asked = parse_latents(spec.latent)
-        if asked.shape[0] != module.latent or math.prod(asked.shape) != module.latent:
+        latents = parse_latents(spec.latent)
+        if latents.shape[0] != module.latent or math.prod(latents.shape) != module.latent:
             raise UsageError(f"--latent {spec.latent}: {spec.model} takes {module.latent} numbers.")
-        return asked
+        return latents
     if isinstance(module, StyleBased) and spec.noise is not None:
         if spec.noise not in NOISES:
             raise UsageError(f"--noise {spec.noise!r} is not known; there are {', '.join(NOISES)}.")
