@@ -321,12 +321,20 @@ def test_nearest_family_is_named_with_the_difference(tmp_path: Path) -> None:
         load_generator(str(tmp_path / "g.pth"))
 
 
-def test_stylegan3_is_named(tmp_path: Path) -> None:
-    torch.save(
-        {"synthesis.L0_36_512.weight": torch.ones(2, 2, 3, 3), "mapping.fc0.weight": torch.ones(2, 2)},
-        tmp_path / "s.pt",
-    )
-    with pytest.raises(DissectError, match="It is a StyleGAN3, which is not supported yet"):
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("synthesis.L0_36_512.weight", "It is a StyleGAN3, which is not supported yet"),
+        ("blocks.0.0.conv2d4.weight", "It is StudioGAN's deep BigGAN"),
+        ("module.feat_8.1.weight_orig", "It is a FastGAN"),
+        ("time_embedding.linear_1.weight", "It is the denoising network of a diffusion model"),
+        ("decoder.mid.block_1.conv1.weight", "converted by the diffusers library it opens as diffusers:FOLDER"),
+        ("transformer.wte.weight", "It is a transformer"),
+    ],
+)
+def test_networks_of_other_kinds_are_named(key: str, said: str, tmp_path: Path) -> None:
+    torch.save({key: torch.ones(2, 2, 3, 3), "mapping.fc0.weight": torch.ones(2, 2)}, tmp_path / "s.pt")
+    with pytest.raises(DissectError, match=said):
         load_generator(str(tmp_path / "s.pt"))
 
 

@@ -76,6 +76,7 @@ def test_progan(dice: Callable[..., Tensor], fused: bool, tmp_path: Path) -> Non
     assert isinstance(found.module, progan.ProGAN)
     assert found.recognised is not None
     assert "generator_smooth" in found.recognised
+    assert "progan in GenForce's layout" in found.recognised
     with torch.no_grad():
         assert torch.allclose(found.module(latents), grown(state, latents, fused), atol=1e-4)
     with pytest.raises(DissectError, match=r"still growing \(1\.5 doublings"):

@@ -27,6 +27,8 @@ class Architecture(nn.Module):
         multiple: sides of the images that go in must be multiples of this.
         least: and at least this.
         output_range: what is black and what is white in the images that come out.
+        layout: whose way of naming the weights the file follows, in words; empty if it is the family's own.
+        assumed: what the file does not tell, and what is taken, in words.
         layers: names of the layers worth dissecting, in order.
         style_layers: names of the layers whose units are style channels.
     """
@@ -40,6 +42,8 @@ class Architecture(nn.Module):
     multiple: int = 1
     least: int = 1
     output_range: tuple[float, float] = (-1.0, 1.0)
+    layout: str = ""
+    assumed: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -58,6 +62,10 @@ class BatchStatistics(nn.Module):
     """A batch norm whose statistics can be taken anew: in train mode, as the mean over batches since `seen` was 0."""
 
     seen: int = 0
+
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        """The mean and the variance (U,) that it subtracts and divides by in eval mode."""
+        raise NotImplementedError
 
     def take(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, U, h, w) -> its mean and variance (U,), which are averaged into buffers (…, U)."""

@@ -6,13 +6,15 @@ its training, comes to nearly the same; another activation, stride, padding or d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import exp
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .architecture import BatchStatistics
 
 FLOOR = 1e-5  # added to variances, as batch norm itself does: units that are always off agree
 MOST = 10.0  # of a unit; a single one that hardly varies shall not decide
@@ -44,7 +46,7 @@ class Agreement:
 
 def agreement(layer: str, mean: Tensor, variance: Tensor, norm: nn.Module) -> Agreement:
     """Of a measured mean and variance (U,) with a batch norm's."""
-    kept_mean, kept_variance = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
+    kept_mean, kept_variance = (kept.double() for kept in remembered(norm))
     shift = (mean.double() - kept_mean).abs() / (kept_variance + FLOOR).sqrt()
     ratio = ((variance.double() + FLOOR) / (kept_variance + FLOOR)).log().abs() / 2
     shift, ratio = (one.nan_to_num(MOST).clamp(max=MOST) for one in (shift, ratio))
@@ -57,18 +59,26 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(1), flat.var(1, correction=0)
 
 
+def remembered(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """The mean and the variance (U,) that a batch norm keeps."""
+    if isinstance(norm, BatchStatistics):
+        return norm.remembered()
+    return norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+
+
 def norms_of(module: nn.Module) -> dict[str, nn.Module]:
     """The batch norms of a network that keep statistics, by their names."""
     return {
         name: part
         for name, part in module.named_modules()
-        if isinstance(part, _BatchNorm) and part.running_mean is not None and part.running_var is not None
+        if isinstance(part, BatchStatistics)
+        or (isinstance(part, _BatchNorm) and part.running_mean is not None and part.running_var is not None)
     }
 
 
-def taken(norms: Iterable[Mapping[str, Tensor]]) -> bool:
-    """Whether the statistics of any of these norms, by their names, were ever taken: all begin with 0 and 1."""
-    return any(bool(one["running_mean"].any()) or bool((one["running_var"] != 1).any()) for one in norms)
+def taken(statistics: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    """Whether any of these means and variances were ever taken: they begin with 0 and 1."""
+    return any(bool(mean.any()) or bool((variance != 1).any()) for mean, variance in statistics)
 
 
 @torch.no_grad()
@@ -143,7 +153,7 @@ class Fingerprint:
     def verdict(self) -> str:
         """In words."""
         if not self.norms:
-            return "no batch norms of PyTorch with statistics, which could tell whether latents are those of training"
+            return "no batch norms with statistics, which could tell whether latents are those of training"
         if self.unmeasured:
             return f"not compared with what they remember of the training: {self.unmeasured}"
         if not self.agreements:
@@ -173,7 +183,7 @@ def fingerprint_of(
         samples: how many are drawn.
     """
     norms = norms_of(module)
-    if not taken(dict(norm.named_buffers(recurse=False)) for norm in norms.values()):
+    if not taken(map(remembered, norms.values())):
         return Fingerprint(agreements=(), norms=len(norms), samples=0)
     batches = (draw(range(start, min(start + BATCH, samples))) for start in range(0, samples, BATCH))
     return Fingerprint(agreements=tuple(measure(module, run, batches)), norms=len(norms), samples=samples)

@@ -3,8 +3,10 @@
 A linear layer makes 4×4 of the latent, or of its first part; residual blocks of `blocks.0` up double the size; batch
 norms get their gain and bias from the class, beside which, in a hierarchical generator, each block gets a part of the
 latent of its own. All but the class embedding is spectrally normalised, where the file has the vectors for it. What
-weights do not tell is taken as in that code's scripts: ReLU, nearest upsampling, batch norm with an epsilon of 1e-5, or
-of 1e-4 in the networks that its authors converted from TensorFlow Hub, whose singular values were never recorded.
+weights do not tell is taken as in that code's scripts: nearest upsampling, batch norm with an epsilon of 1e-5, or of
+1e-4 in the networks that its authors converted from TensorFlow Hub, whose singular values were never recorded. The
+activation is the one with which the first block reproduces what its norms remember, else ReLU. StudioGAN's `big_resnet`
+has the same parts under other names (see `studiogan`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
+from . import studiogan
+from .activations import ACTIVATIONS, BATCH, SAMPLES, USUAL, Run, settle_activation
 from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
+from .entries import folded
 
 BN_EPS, CONVERTED_EPS = 1e-5, 1e-4
 SIDE = 4  # of the map that the linear layer makes
@@ -110,9 +115,12 @@ class Norm(BatchStatistics):
                 keeper.get_buffer("accumulation_counter").zero_()
             now = self.take(x, keeper.get_buffer("stored_mean"), keeper.get_buffer("stored_var"))
             return F.batch_norm(x, *now, gain, bias, eps=self.epsilon)
+        return F.batch_norm(x, *self.remembered(), gain, bias, eps=self.epsilon)
+
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        keeper = self.bn if self.counted else self
         batches = keeper.get_buffer("accumulation_counter").clamp(min=1) if self.counted else 1
-        mean, variance = keeper.get_buffer("stored_mean") / batches, keeper.get_buffer("stored_var") / batches
-        return F.batch_norm(x, mean, variance, gain, bias, eps=self.epsilon)
+        return keeper.get_buffer("stored_mean") / batches, keeper.get_buffer("stored_var") / batches
 
 
 class ConditionalNorm(Norm):
@@ -141,7 +149,13 @@ class OutputNorm(Norm):
 
 
 class Block(nn.Module):
-    """Twice batch norm, ReLU and convolution, the first upsampled; beside them an upsampled 1×1 convolution."""
+    """Twice batch norm, activation and convolution, the first upsampled; beside them an upsampled 1×1 convolution.
+
+    Attributes:
+        activation: its name, one of `ACTIVATIONS`.
+    """
+
+    activation: str = USUAL
 
     def __init__(self, fan_in: int, fan_out: int, condition: int, *, embedded: bool, counted: bool) -> None:
         super().__init__()
@@ -152,9 +166,13 @@ class Block(nn.Module):
         self.bn2 = ConditionalNorm(fan_out, condition, embedded=embedded, counted=counted)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = self.conv1(doubled(F.relu(self.bn1(x, condition))))
-        h = self.conv2(F.relu(self.bn2(h, condition)))
+        h = self.conv2(ACTIVATIONS[self.activation](self.halfway(x, condition)))
         return h + self.conv_sc(doubled(x))
+
+    def halfway(self, x: Tensor, condition: Tensor) -> Tensor:
+        """What the second batch norm makes."""
+        h = self.conv1(doubled(ACTIVATIONS[self.activation](self.bn1(x, condition))))
+        return self.bn2(h, condition)
 
 
 class Attention(nn.Module):
@@ -172,6 +190,15 @@ class Attention(nn.Module):
         return self.gamma * self.o(attended(self.theta(x), self.phi(x), self.g(x))) + x
 
 
+class Activation(nn.Module):
+    """Of the output; `activation` as of a block."""
+
+    activation: str = USUAL
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](x)
+
+
 class Stage(nn.ModuleList):
     """What is done at one resolution: a block, and attention where there is one."""
 
@@ -186,7 +213,7 @@ class BigGAN(Architecture):
 
     Args:
         latent: length of the latent.
-        classes: how many classes there are.
+        classes: how many classes there are; 0 without.
         widths: units of 4×4 and of each stage after it; R = 4 · 2^(len(widths) - 1).
         embedding: length of the class embedding that all norms share; 0 where each has its own.
         hierarchical: the latent is cut into equal parts, one for the linear layer and one for each stage.
@@ -222,17 +249,21 @@ class BigGAN(Architecture):
         self.linear = Linear(self.chunk, widths[0] * SIDE**2)
         self.blocks = nn.ModuleList()
         for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
-            stage = Stage([Block(fan_in, fan_out, condition, embedded=not embedding, counted=counted)])
+            stage = Stage([Block(fan_in, fan_out, condition, embedded=classes > 0 and not embedding, counted=counted)])
             if number in attention:
                 stage.append(Attention(fan_out))
             self.blocks.append(stage)
-        self.output_layer = nn.Sequential(OutputNorm(widths[-1], counted=counted), nn.ReLU(), Conv(widths[-1], 3))
+        self.output_layer = nn.Sequential(OutputNorm(widths[-1], counted=counted), Activation(), Conv(widths[-1], 3))
         for part in self.modules():
             if isinstance(part, Norm):
                 part.epsilon = epsilon
             elif isinstance(part, Spectral) and not spectral:
                 part.register_buffer("u0", None)
                 part.register_buffer("sv0", None)
+
+    def settings(self) -> dict[str, object]:
+        used = self.output_layer.get_submodule("1").activation
+        return {"activation": used} if used != USUAL else {}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -293,6 +324,9 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no such BigGAN.
     """
+    studio = studiogan.biggan(folded(state))
+    if studio is not None:
+        state = studio
     if not any(key.endswith(".sv0") for key in state):  # converted ones may lack them
         state = {**state, **{f"{key.removesuffix('u0')}sv0": torch.ones(1) for key in state if key.endswith(".u0")}}
     spelt = re.compile(r"blocks\.(\d)\.0\.(?:bn[12]\.gain|conv[12])\.weight")
@@ -317,8 +351,11 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
                 f"key {gains[0]} takes {part + embedding} numbers; expected at least the {embedding} that "
                 "shared.weight makes of a class."
             )
+    elif studio is not None:
+        classes, embedding, part = 0, 0, agreed(state, *((key, 1) for key in gains))
     else:
         classes, embedding, part = agreed(state, *((key, 0) for key in gains)), 0, 0
+    epsilon = CONVERTED_EPS if never_recorded(state) else studiogan.EPS if studio is not None else BN_EPS
     with torch.device("meta"):
         module = BigGAN(
             part * len(widths) or agreed(state, ("linear.weight", 1)),
@@ -329,7 +366,28 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
             attention=[number for number in range(len(blocks)) if f"blocks.{number}.1.theta.weight" in state],
             counted=any(key.endswith(".accumulation_counter") for key in state),
             spectral="linear.u0" in state,
-            epsilon=CONVERTED_EPS if never_recorded(state) else BN_EPS,
+            epsilon=epsilon,
         )
     filled(module, state)
+    module.layout = studiogan.LAYOUT if studio is not None else ""
+    if not settle_activation(module, *_start(module)):
+        module.assumed = (f"its activation ({USUAL} is taken)",)
+    module.assumed = (*module.assumed, f"what its batch norms add to variances ({epsilon:g} is taken)")
     return module
+
+
+def _start(module: BigGAN) -> tuple[Run, list[Tensor]]:
+    """What runs the network up to its second batch norm, and latents for it, in batches."""
+    dice = torch.Generator().manual_seed(0)
+    z = torch.randn(SAMPLES, module.latent, generator=dice)
+    y = torch.eye(module.classes)[torch.arange(SAMPLES) % module.classes] if module.classes else z[:, :0]
+    block = module.get_submodule("blocks.0.0")
+    assert isinstance(block, Block)
+
+    def run(latents: Tensor) -> Tensor:
+        z, classes = latents.split([module.latent, module.classes], 1)
+        first, *parts = z.split(module.chunk, 1)
+        condition = torch.cat([module.shared(classes), *parts[:1]], 1)
+        return block.halfway(module.linear(first).unflatten(1, (-1, SIDE, SIDE)), condition)
+
+    return run, list(torch.cat([z, y], 1).split(BATCH))

@@ -84,6 +84,9 @@ class Norm(BatchStatistics):
         self.register_buffer("running_means", torch.empty(stats, channels))
         self.register_buffer("running_vars", torch.empty(stats, channels))
 
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        return self.running_means[-1], self.running_vars[-1]  # of latents as they are drawn
+
     def statistics(self, x: Tensor, truncation: float) -> tuple[Tensor, Tensor]:
         """(U,) means and variances."""
         if self.training:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...hooks.errors import DissectError
 
+LAYOUT = "GenForce's layout"
 MAPPING_RATE = 0.01  # learning-rate factor of the mapping networks
 FUSED_FROM = 128  # pixels from which StyleGAN resizes by a transposed convolution, by the library's default
 

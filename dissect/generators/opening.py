@@ -45,6 +45,12 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
 
 KNOWN_ELSEWHERE = {
     r"synthesis\.L\d+_\d+_\d+\.": "It is a StyleGAN3, which is not supported yet.",
+    r"blocks\.\d+\.0\.conv2d[34]\.": "It is StudioGAN's deep BigGAN, which is not supported yet.",
+    r"(?:.*\.)?feat_(?:4|8|16)\.": "It is a FastGAN (lightweight GAN), which is not supported yet.",
+    r"(?:.*\.)?(?:time_embed|time_embedding|time_mlp|temb)\.": "It is the denoising network of a diffusion model, which "
+    "is not supported yet.",
+    r"(?:.*\.)?decoder\.mid\.block_1\.": "It is an autoencoder of latent diffusion under its authors' names; "
+    "converted by the diffusers library it opens as diffusers:FOLDER.",
     r"(?:.*\.)?transformer\.|.*\.attn\.": "It is a transformer, which is not supported.",
 }
 CHECKED = 128  # samples on which a DCGAN's norms are checked
@@ -134,11 +140,14 @@ class Recognised:
     def said(self) -> str:
         """The family and why, in words."""
         state = self.entry.state
-        found = f"{self.module.family}: all {len(state)} tensors, such as {some(state, 2)}, have its names and shapes"
+        layout = f" in {self.module.layout}" if self.module.layout else ""
+        found = f"{self.module.family}{layout}: all {len(state)} tensors have its names and shapes ({some(state, 2)})"
         if isinstance(self.module, Chain):
             found = f"{self.module.family}, rebuilt from {len(state)} tensors, such as {some(state, 2)}"
         others = f" (others that fit: {', '.join(self.others)}; choose by --entry)" if self.others else ""
-        return f"{found}; taken from the entry {self.entry.name}{others}" if self.entry.name else f"{found}{others}"
+        entry = f"; taken from the entry {self.entry.name}" if self.entry.name else ""
+        assumed = f"; nothing in it tells {', nor '.join(self.module.assumed)}" if self.module.assumed else ""
+        return f"{found}{entry}{others}{assumed}"
 
 
 def recognised(path: Path, spec: ModelSpec, *, known: bool = False) -> Recognised:
@@ -323,7 +332,7 @@ def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = Fals
     Raises:
         UsageError: an option that does not go with this network, or a missing one.
     """
-    many = isinstance(module, (biggan.BigGAN, biggan_deep.BigGANDeep))
+    many = isinstance(module, (biggan.BigGAN, biggan_deep.BigGANDeep)) and module.classes > 0
     styled = isinstance(module, StyleBased)
     decodes = isinstance(module, Decoder)
     for option, fits, what in (

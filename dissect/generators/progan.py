@@ -117,7 +117,8 @@ def infer(state: Mapping[str, Tensor]) -> ProGAN:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no progressive GAN.
     """
-    state = genforce.progan(state) or state
+    theirs = genforce.progan(state)
+    state = theirs or state
     older = not any(re.match(r"layer\d{1,4}\.", key) for key in state)
     numbered = re.compile(r"features\.(\d{1,4})\..+" if older else r"layer(\d{1,4})\..+")
     numbers = {int(found[1]) for key in state if (found := numbered.fullmatch(key))}
@@ -152,6 +153,10 @@ def infer(state: Mapping[str, Tensor]) -> ProGAN:
             weight = f"{name.removesuffix('wscale')}conv.weight"
             weights[weight] = weights[weight] * (state[spelt].item() / parts[name].scale)
     module.to_empty(device="cpu").load_state_dict(weights)
+    if theirs is not None:
+        module.layout = genforce.LAYOUT
+        if len(set(widths)) == 1:
+            module.assumed = ("whether it resizes by transposed convolutions (that it does not is taken)",)
     return module.eval()
 
 

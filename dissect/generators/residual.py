@@ -2,10 +2,12 @@
 
 A linear layer `l1` makes a small map; blocks `block2`, `block3`, … double it, each with two batch norms, of which
 those of conditional networks take gain and bias from the class; a last norm, ReLU, a convolution and tanh. SNGAN,
-SSGAN, InfoMax-GAN, WGAN-GP, cGAN with projection and, with spectral norm and attention, SAGAN share this.
+SSGAN, InfoMax-GAN, WGAN-GP, cGAN with projection and, with spectral norm and attention, SAGAN share this. StudioGAN's
+`resnet` has the same parts under other names (see `studiogan`).
 
-The file does not say how blocks resize (mimicry bilinearly, SNGAN's own code by repeating pixels), nor, where widths
-are equal, behind which of them attention comes: the way is taken that best reproduces what the batch norms remember.
+The file does not say how blocks resize (mimicry bilinearly, SNGAN's own code and StudioGAN by repeating pixels), nor,
+where widths are equal, behind which of them attention comes, nor the activation: the way is taken that best reproduces
+what the batch norms remember.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
+from . import studiogan
+from .activations import ACTIVATIONS, SAMPLES, USUAL, settle_activation
 from .architecture import Architecture, filled
-from .batch_statistics import measure, norms_of, taken
+from .batch_statistics import measure, norms_of, remembered, taken
 from .biggan import Attention, Conv, Embedding, Linear, Spectral, agreed
 from .entries import folded
 
@@ -43,7 +47,13 @@ class ConditionalNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Twice norm, ReLU and convolution, the first resized; beside them a resized 1×1 convolution."""
+    """Twice norm, activation and convolution, the first resized; beside them a resized 1×1 convolution.
+
+    Attributes:
+        activation: its name, one of `ACTIVATIONS`.
+    """
+
+    activation: str = USUAL
 
     def __init__(self, fan_in: int, fan_out: int, hidden: int, classes: int) -> None:
         super().__init__()
@@ -53,8 +63,9 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, classes: tuple[Tensor, ...], resize: str) -> Tensor:
-        h = self.c1(doubled(F.relu(self.b1(x, *classes)), resize))
-        h = self.c2(F.relu(self.b2(h, *classes)))
+        act = ACTIVATIONS[self.activation]
+        h = self.c1(doubled(act(self.b1(x, *classes)), resize))
+        h = self.c2(act(self.b2(h, *classes)))
         return h + self.c_sc(doubled(x, resize))
 
 
@@ -73,7 +84,10 @@ class Residual(Architecture):
     Attributes:
         resize: how blocks double their maps, `bilinear` or `nearest`.
         attends: the number of the block behind which attention comes, from 0.
+        activation: its name, one of `ACTIVATIONS`; the last one, blocks have theirs.
     """
+
+    activation: str = USUAL
 
     family = "residual"
     citation = (
@@ -117,17 +131,23 @@ class Residual(Architecture):
         return tuple(names)
 
     def settings(self) -> dict[str, object]:
-        return {"resize": self.resize, "attends": self.attends}
+        used = {"activation": self.activation} if self.activation != USUAL else {}
+        return {"resize": self.resize, "attends": self.attends, **used}
 
     def forward(self, latents: Tensor) -> Tensor:
+        x = self.through(latents, len(self.layers))
+        *_, norm, conv = (part for name, part in self.named_children() if name != "attn_block")
+        return torch.tanh(conv(ACTIVATIONS[self.activation](norm(x))))
+
+    def through(self, latents: Tensor, layers: int) -> Tensor:
+        """latents -> the map that this many of the first layers make, (N, U, h, w)."""
         z, one_hot = latents.split([self.latent, self.classes], 1)
         classes = (one_hot,) if self.classes else ()
-        x = self.l1(z).unflatten(1, (-1, self.bottom, self.bottom))
-        for name in self.layers:
+        x: Tensor = self.l1(z).unflatten(1, (-1, self.bottom, self.bottom))
+        for name in self.layers[:layers]:
             part = self.get_submodule(name)
             x = part(x, one_hot) if name == "attn_block" else part(x, classes, self.resize)
-        *_, norm, conv = (part for name, part in self.named_children() if name != "attn_block")
-        return torch.tanh(conv(F.relu(norm(x))))
+        return x
 
 
 def doubled(x: Tensor, resize: str) -> Tensor:
@@ -142,6 +162,9 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
         DissectError: a key is missing, extra or misshapen, or this is no such generator.
     """
     state = folded(state)  # attention comes with PyTorch's own spectral norm
+    studio = studiogan.residual(state)
+    if studio is not None:
+        state = studio.state
     numbers = sorted(int(match[1]) for key in state if (match := re.fullmatch(r"block(\d{1,2})\.c_sc\.weight", key)))
     if not numbers or "l1.weight" not in state:
         raise DissectError("no key is like block2.c_sc.weight.")
@@ -171,23 +194,39 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
             attention=attended,
         )
     filled(module, state)
-    settle(module, places or [-1])
+    if studio is None:
+        settle(module, RESIZES, places or [-1])
+    else:
+        module.layout = studiogan.LAYOUT
+        for norm in norms_of(module).values():
+            norm.eps = studiogan.EPS  # type: ignore[assignment]
+        settle(module, ["nearest"], [studio.attends])
     return module
 
 
 @torch.no_grad()
-def settle(module: Residual, places: Sequence[int]) -> None:
-    """Set how the network resizes and where it attends, by what its batch norms remember; else as mimicry does."""
-    module.attends = places[min(1, len(places) - 1)]
-    norms = norms_of(module)
-    ways = list(product(RESIZES, places))
-    if len(ways) == 1 or not taken(dict(norm.named_buffers()) for norm in norms.values()):
-        return
+def settle(module: Residual, resizes: Sequence[str], places: Sequence[int]) -> None:
+    """Set how the network resizes, attends and activates, by what its batch norms remember.
+
+    Where they do not tell, it does as mimicry does, and `assumed` says so.
+    """
+    module.resize, module.attends = resizes[0], places[min(1, len(places) - 1)]
     z = torch.randn(TRIED, module.latent, generator=torch.Generator().manual_seed(0))
     y = torch.eye(module.classes)[torch.arange(TRIED) % module.classes] if module.classes else z[:, :0]
     latents = torch.cat([z, y], 1).split(BATCH)
+    ways = list(product(resizes, places))
+    if not taken(map(remembered, norms_of(module).values())):
+        module.assumed = (f"its activation ({USUAL} is taken)",)
+        if len(resizes) > 1:
+            module.assumed += (f"how its blocks resize ({module.resize} is taken)",)
+        if len(places) > 1:
+            module.assumed += (f"behind which block it attends ({module.layers[module.attends]} is taken)",)
+        return
     off: dict[tuple[str, int], float] = {}
-    for way in sorted(ways, key=lambda way: (way[0] != module.resize, way[1] != module.attends)):
+    usual = (module.resize, module.attends)
+    for way in sorted(ways, key=lambda way: (way[0] != usual[0], way[1] != usual[1])) if len(ways) > 1 else ():
         module.resize, module.attends = way
         off[way] = sum(one.off for one in measure(module, module, latents))
-    module.resize, module.attends = min(off, key=lambda way: off[way])
+    module.resize, module.attends = min(off, key=lambda way: off[way], default=usual)
+    if not settle_activation(module, lambda some: module.through(some, 1), latents[: SAMPLES // BATCH]):
+        module.assumed = (f"its activation ({USUAL} is taken)",)

@@ -276,6 +276,7 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN:
     if start.shape[1:] != (colours[0].shape[1], 4, 4):
         raise DissectError(f"key generator.progression.0.conv1.input has shape {shape(start)}; expected 4×4 maps.")
     filled(module, state)
+    module.layout = genforce.LAYOUT if original is not None else ""
     if original is None:
         module.renew_mean()
     return module

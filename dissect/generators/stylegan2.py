@@ -292,7 +292,8 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     if ported:
         state = renamed(state)
     layers = sum(bool(re.fullmatch(r"synthesis\.layer\d{1,2}\.bias", key)) for key in state)
-    state = genforce.stylegan2(state, {number: _layer_of(number) for number in range(layers)}) or state
+    theirs = genforce.stylegan2(state, {number: _layer_of(number) for number in range(layers)})
+    state = theirs or state
     if "synthesis.b4.const" not in state:
         raise DissectError("no key is like synthesis.b4.const (or, in the port's files, input.input).")
     if any(".skip.weight" in key for key in state) or "synthesis.b4.torgb.weight" not in state:
@@ -336,6 +337,7 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
             clamped="synthesis.conv_clamp" in state,
         )
     filled(module, state)
+    module.layout = genforce.LAYOUT if theirs is not None else ""
     if not averaged:
         module.renew_mean()
     return module

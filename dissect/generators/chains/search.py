@@ -157,7 +157,7 @@ class _Search:
     def __init__(self, state: Mapping[str, Tensor], parts: Sequence[Part], wanted: Wanted) -> None:
         self.state, self.parts, self.wanted = state, parts, wanted
         self.norms = [part for part in parts if part.kind == "norm"]
-        self.taken = taken(part.tensors for part in self.norms)
+        self.taken = taken((part.tensors["running_mean"], part.tensors["running_var"]) for part in self.norms)
         self.held = 0  # numbers in what pending steps gave
         self.reached: dict[tuple[DrawnLatents, int, tuple[Step, ...]], Tensor] = {}  # what steps gave
 

@@ -1,0 +1,166 @@
+"""Weights under the names of PyTorch-StudioGAN (Kang, Shin and Park 2023), under those of ours.
+
+Two of its generators are known: `resnet` (SNGAN, SAGAN, ProjGAN, …), which is a `Residual` here, and `big_resnet`
+(BigGAN, ContraGAN, ReACGAN, …), a `BigGAN`. Both keep `linear0`, blocks `blocks.N.0.conv2d0` … and attention between
+them as blocks of its own, `bn4` and `conv2d5`; their blocks repeat pixels, and their norms add 1e-4 to variances. The
+spectral norm is PyTorch's, worked into the weights beforehand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...hooks.errors import DissectError
+
+LAYOUT = "StudioGAN's layout"
+EPS = 1e-4  # of the batch norms
+
+State = dict[str, Tensor]
+
+CONVOLUTIONS = {"conv2d0": "c_sc", "conv2d1": "c1", "conv2d2": "c2"}
+BIGGAN_PARTS = {
+    "conv2d0": "conv_sc",
+    "conv2d1": "conv1",
+    "conv2d2": "conv2",
+    "bn1.bn.running_mean": "bn1.stored_mean",
+    "bn1.bn.running_var": "bn1.stored_var",
+    "bn2.bn.running_mean": "bn2.stored_mean",
+    "bn2.bn.running_var": "bn2.stored_var",
+}
+ENDS = {
+    "bn4.weight": "output_layer.0.gain",
+    "bn4.bias": "output_layer.0.bias",
+    "bn4.running_mean": "output_layer.0.stored_mean",
+    "bn4.running_var": "output_layer.0.stored_var",
+    "conv2d5.weight": "output_layer.2.weight",
+    "conv2d5.bias": "output_layer.2.bias",
+    "linear0.weight": "linear.weight",
+    "linear0.bias": "linear.bias",
+}
+ATTENTION = {"conv1x1_theta": "theta", "conv1x1_phi": "phi", "conv1x1_g": "g", "conv1x1_attn": "o"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a key of `blocks` belongs: the number of its block that doubles, from 0, whether it is of the attention
+    behind that, and the rest of its name."""
+
+    block: int
+    attends: bool
+    rest: str
+
+
+def is_one(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are weights of `resnet` or `big_resnet`."""
+    return {"linear0.weight", "blocks.0.0.conv2d0.weight", "bn4.weight", "conv2d5.weight"} <= set(state)
+
+
+def is_hierarchical(state: Mapping[str, Tensor]) -> bool:
+    """Whether they are of `big_resnet`, which shares an embedding or gives each block a part of the latent."""
+    gain = state.get("blocks.0.0.bn1.gain.weight")
+    return "shared.weight" in state or (gain is not None and gain.shape[-1] == state["linear0.weight"].shape[-1])
+
+
+def biggan(state: Mapping[str, Tensor]) -> State | None:
+    """Under the names of `biggan.BigGAN`; None if these are no weights of `big_resnet`.
+
+    Raises:
+        DissectError: it takes codes beside the latent.
+    """
+    if not is_one(state) or not is_hierarchical(state):
+        return None
+    _check_codes(state)
+    ours: State = {}
+    for key, value in state.items():
+        place = _place(key, state)
+        if key.endswith("num_batches_tracked"):
+            continue
+        if place is None:
+            ours[ENDS.get(key, key)] = value
+        elif place.attends:
+            name, number = _attention(place.rest, value)
+            ours[f"blocks.{place.block}.1.{name}"] = number
+        else:
+            ours[f"blocks.{place.block}.0.{_renamed(place.rest, BIGGAN_PARTS)}"] = value
+    return ours
+
+
+@dataclass(frozen=True)
+class ResidualState:
+    """Weights for `residual.Residual`, and the number of the block behind which attention comes, -1 without."""
+
+    state: State
+    attends: int
+
+
+def residual(state: Mapping[str, Tensor]) -> ResidualState | None:
+    """Under the names of `residual.Residual`; None if these are no weights of `resnet`.
+
+    Raises:
+        DissectError: it takes codes beside the latent, or attends more than once.
+    """
+    if not is_one(state) or is_hierarchical(state):
+        return None
+    _check_codes(state)
+    places = {key: place for key in state if (place := _place(key, state)) is not None}
+    attending = {place.block for place in places.values() if place.attends}
+    if len(attending) > 1:
+        raise DissectError(f"its attention comes behind {len(attending)} blocks; one is known.")
+    last = max(place.block for place in places.values()) + 3
+    ours: State = {}
+    for key, value in state.items():
+        place = places.get(key)
+        if key.endswith("num_batches_tracked"):
+            continue
+        if place is not None and place.attends:
+            name, number = _attention(place.rest, value)
+            ours[f"attn_block.{name}"] = number
+        elif place is not None:
+            block = f"block{place.block + 2}"
+            if match := re.fullmatch(r"bn([12])\.(gain|bias)\.weight", place.rest):  # as one embedding of the classes
+                gain, bias = (
+                    state[f"{key.rpartition('bn')[0]}bn{match[1]}.{part}.weight"] for part in ("gain", "bias")
+                )
+                ours[f"{block}.b{match[1]}.embed.weight"] = torch.cat([1 + gain.T, bias.T], 1)
+            else:
+                name = _renamed(place.rest, CONVOLUTIONS)
+                ours[f"{block}.{re.sub(r'^bn', 'b', name)}"] = value
+        else:
+            name = key.replace("linear0.", "l1.").replace("bn4.", f"b{last}.").replace("conv2d5.", f"c{last}.")
+            ours[name] = value
+    return ResidualState(ours, max(attending, default=-1))
+
+
+def _place(key: str, state: Mapping[str, Tensor]) -> Place | None:
+    """Of a key; None if it is not of `blocks`."""
+    match = re.fullmatch(r"blocks\.(\d{1,2})\.0\.(.+)", key)
+    if match is None:
+        return None
+    number = int(match[1])
+    attending = [one for one in range(number + 1) if f"blocks.{one}.0.conv1x1_theta.weight" in state]
+    return Place(number - len(attending), number in attending, match[2])
+
+
+def _renamed(rest: str, names: Mapping[str, str]) -> str:
+    """`rest` with the first of `names` that it begins with replaced."""
+    for theirs, ours in names.items():
+        if rest == theirs or rest.startswith(f"{theirs}."):
+            return ours + rest[len(theirs) :]
+    return rest
+
+
+def _attention(rest: str, value: Tensor) -> tuple[str, Tensor]:
+    if rest == "sigma":
+        return "gamma", value.reshape(())
+    return _renamed(rest, ATTENTION), value
+
+
+def _check_codes(state: Mapping[str, Tensor]) -> None:
+    taken = [key for key in state if key.startswith("info_")]
+    if taken:
+        raise DissectError(f"it takes codes beside the latent ({taken[0]}), as InfoGAN does, which is not known here.")
