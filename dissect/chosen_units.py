@@ -18,9 +18,10 @@ LONGEST = 1024  # characters of a path
 
 def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection) -> Chosen:
     """Units by layer, in the run's order of layers."""
+    pairs: list[tuple[str | None, int]]
     if isinstance(units, Mapping):
         pairs = [(layer, unit) for layer, members in units.items() for unit in members]
-    elif re.fullmatch(r".+:[\d\s,]+", str(units)):
+    elif re.fullmatch(r"(.+:)?[\d\s,]+", str(units)):
         layer, members = selection.parse_units(str(units))
         pairs = [(layer, unit) for unit in members]
     elif len(str(units)) < LONGEST and Path(units).is_file():
@@ -29,7 +30,7 @@ def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection
         raise UsageError(f"--units {str(units)[:80]} is neither a file nor LAYER:UNIT,UNIT,…, e.g. layer4:12,57,300.")
     found: dict[str, list[int]] = {}
     for layer, unit in pairs:
-        found.setdefault(selection.find_layer(run, layer), []).append(int(unit))
+        found.setdefault(selection.pick_layer(run, layer), []).append(int(unit))
     chosen = {layer: tuple(dict.fromkeys(found[layer])) for layer in run.layers if layer in found}
     if not chosen:
         raise UsageError(f"--units {units} names no unit; write lines such as layer4:12,57.")
@@ -37,7 +38,7 @@ def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection
     return chosen
 
 
-def _from_file(path: Path) -> list[tuple[str, int]]:
+def _from_file(path: Path) -> list[tuple[str | None, int]]:
     """(layer, unit) of a table with these columns, or of lines LAYER:UNIT,UNIT,…; # begins a comment."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -49,7 +50,7 @@ def _from_file(path: Path) -> list[tuple[str, int]]:
             return [(str(row["layer"]), int(row["unit"])) for row in csv.DictReader(lines)]
         except (TypeError, ValueError):
             raise UsageError(f"--units {path}: the column unit must hold whole numbers.") from None
-    pairs = []
+    pairs: list[tuple[str | None, int]] = []
     for line in lines:
         text = line.partition("#")[0].strip()
         if text:

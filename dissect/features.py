@@ -19,7 +19,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..hooks.errors import DissectError, DissectWarning, UsageError, one_line
-from ..segmenters.scenes import SIDE, ScenesSegmenter, normalise
+from ..segmenters.scenes import ScenesSegmenter
+from ..segmenters.unet import SIDE, normalise
 from . import ranks
 from .generators.checkpoints import load_state_dict, sha256
 from .images.reader import list_images, read_image

@@ -177,9 +177,9 @@ def _layer_and_units(
     """The layer's name and the units that were asked for, each once."""
     if isinstance(units, str):
         named, units = selection.parse_units(units)
-        if layer is not None and str(layer) != named:
+        if layer is not None and named is not None and str(layer) != named:
             raise UsageError(f"--units names layer {named!r} and --layer {layer!r}; name one of them.")
-        layer = named
+        layer = layer if named is None else named
     if not isinstance(what, Generator):
         layer = selection.pick_layer(_run(what), layer)
     elif layer is None or units is None:

@@ -81,16 +81,16 @@ def find_layer(run: Dissection, layer: str | int) -> str:
     return found[0]
 
 
-def parse_units(text: str) -> tuple[str, tuple[int, ...]]:
-    """`layer4:12,57,300` -> ("layer4", (12, 57, 300)).
+def parse_units(text: str) -> tuple[str | None, tuple[int, ...]]:
+    """`layer4:12,57,300` -> ("layer4", (12, 57, 300)); `12,57`, of a run with one layer, -> (None, (12, 57)).
 
     Raises:
         UsageError: it is written in another way.
     """
     layer, colon, numbers = text.rpartition(":")
-    if not colon or not layer or re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", numbers) is None:
+    if bool(colon) != bool(layer) or re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", numbers) is None:
         raise UsageError(f"--units {text!r} is not understood; write LAYER:UNIT,UNIT,…, e.g. layer4:12,57,300.")
-    return layer, tuple(dict.fromkeys(int(number) for number in numbers.split(",")))
+    return layer or None, tuple(dict.fromkeys(int(number) for number in numbers.split(",")))
 
 
 def check_units(units: Sequence[int], layer: str, width: int) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, features
 from ganatomy.dissect.artifacts.flags import read_flags
 from ganatomy.dissect.features import reference_images
 from ganatomy.dissect.generators.sources import FolderImages
+from ganatomy.dissect.images.contact_sheet import GAP, sheet
 from ganatomy.dissect.images.reader import image_size, list_images, read_image, read_paint
 from ganatomy.dissect.places import Where, mask_place
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
@@ -274,3 +275,15 @@ def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
     Image.fromarray(two_colours(8, 8)).save(tmp_path / "b.png")
     (tmp_path / "b.png").chmod(0)
     assert "Permission denied" in list_images(tmp_path, "--inputs").said
+
+
+def test_labels_of_a_sheet_stay_above_their_columns() -> None:
+    columns = ["mean of 36,73,50,24,112 and more", "minus 40,54,77,76,96,13", ""]
+    page = np.asarray(sheet(np.zeros((3, 128, 128, 3), np.uint8), ["row"], columns))
+    top = next(y for y in range(len(page)) if (page[y, -GAP - 1] == 0).all())  # where the last tile begins
+    inked = (page[:top] < 200).any((0, 2))
+    left = page.shape[1] - 3 * (128 + GAP)
+    for number, column in enumerate(columns):
+        start = left + number * (128 + GAP)
+        assert inked[start : start + 128].any() == bool(column)
+        assert not inked[start + 128 : start + 128 + GAP].any()

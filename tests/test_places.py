@@ -217,7 +217,8 @@ def test_variants_change_what_a_loop_of_edits_changes(
 def test_units_are_read() -> None:
     assert parse_units("layer4:12,57,300") == ("layer4", (12, 57, 300))
     assert parse_units("block.0:conv: 3 , 1,3") == ("block.0:conv", (3, 1))
-    for text in ("layer4", "12,57", ":1", "layer4:", "layer4:1,,2", "layer4:1,", "layer4:-1", "layer4:1.5", "a:b", ""):
+    assert parse_units("12, 57") == (None, (12, 57))
+    for text in ("layer4", ":1", "layer4:", "layer4:1,,2", "layer4:1,", "layer4:-1", "layer4:1.5", "a:b", ""):
         with pytest.raises(UsageError, match="is not understood; write LAYER:UNIT,UNIT"):
             parse_units(text)
 

@@ -47,8 +47,8 @@ KNOWN_ELSEWHERE = {
     r"synthesis\.L\d+_\d+_\d+\.": "It is a StyleGAN3, which is not supported yet.",
     r"blocks\.\d+\.0\.conv2d[34]\.": "It is StudioGAN's deep BigGAN, which is not supported yet.",
     r"(?:.*\.)?feat_(?:4|8|16)\.": "It is a FastGAN (lightweight GAN), which is not supported yet.",
-    r"(?:.*\.)?(?:time_embed|time_embedding|time_mlp|temb)\.": "It is the denoising network of a diffusion model, which "
-    "is not supported yet.",
+    r"(?:.*\.)?(?:time_embed|time_embedding|time_mlp|temb)\.": "It is the denoising network of a diffusion model, "
+    "which is not supported yet.",
     r"(?:.*\.)?decoder\.mid\.block_1\.": "It is an autoencoder of latent diffusion under its authors' names; "
     "converted by the diffusers library it opens as diffusers:FOLDER.",
     r"(?:.*\.)?transformer\.|.*\.attn\.": "It is a transformer, which is not supported.",

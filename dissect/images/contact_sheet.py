@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def sheet(images: Pixels, rows: Sequence[str], columns: Sequence[str]) -> Image.
     tiles = [_tile(one) for one in images]
     width, height = tiles[0].size
     left = max((round(font.getlength(row)) for row in rows), default=0) + 2 * GAP
-    top = TEXT + 3 * GAP if any(columns) else GAP
+    heads = [_wrapped(column, width, font) for column in columns]
+    most = max((head.count("\n") + 1 for head in heads if head), default=0)
+    top = most * (TEXT + GAP) + 2 * GAP if most else GAP
     size = (left + len(columns) * (width + GAP), top + len(rows) * (height + GAP))
     page = Image.new("RGB", size, PAPER)
     ink = ImageDraw.Draw(page)
@@ -38,10 +41,20 @@ def sheet(images: Pixels, rows: Sequence[str], columns: Sequence[str]) -> Image.
     for down, row in enumerate(rows):
         place = (left - GAP, top + down * (height + GAP) + height // 2)
         ink.text(place, row, INK, font, anchor="rm")
-    for across, column in enumerate(columns):
+    for across, head in enumerate(heads):
         place = (left + across * (width + GAP) + width // 2, top - GAP)
-        ink.text(place, column, INK, font, anchor="mb")
+        ink.multiline_text(place, head, INK, font, anchor="md", align="center")
     return page
+
+
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """The text in lines of at most so many pixels, broken behind spaces and commas; longer words stay whole."""
+    lines = [""]
+    for word in re.findall(r"[^ ,]*[ ,]*", text):
+        if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def film(frames: Pixels, path: Path) -> None:

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...segmenters.scenes import CLASSES, CONFIDENCE, SIDE, network, normalise
+from ...segmenters.scenes import CLASSES
+from ...segmenters.unet import CONFIDENCE, SIDE, network, normalise
 from ..scenes.render import render
 from .scene_pool import CHUNK, LEAST, ScenePool, drawing
 
@@ -184,7 +185,7 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     device = pool.device
-    model = network().to(device).to(memory_format=torch.channels_last)
+    model = network(len(CLASSES)).to(device).to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-4)
     seen, spent, state_file = 0, 0.0, out / "state.pt"  # images, seconds
     if state_file.exists():
