@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .dissect import ranks
+from .dissect.runtime import distributed
 from .hooks.errors import UsageError
 from .reports import command as with_
 from .reports import console, console_models, told
@@ -140,7 +140,7 @@ def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: A
     if tiles is not None:
         from .dissect.seam_audit import check_seams
 
-        if ranks.size() > 1:
+        if distributed.size() > 1:
             raise UsageError("dissect checkup --tiles is done by one process; start it without torchrun.")
         refuse(CRITIC_ONLY, "checkerboards, not with --tiles")
         kept = {name: value for name, value in options.items() if name not in CRITIC_ONLY}

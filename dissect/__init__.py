@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from .merging import merge
     from .model_spec import ModelSpec
     from .pipeline import run
-    from .ranks import launched
     from .repairing import repair
     from .repairs import Repair
+    from .runtime.distributed import launched
     from .seam_audit import check_seams
     from .seam_checks import SeamCheck
     from .store import Dissection
@@ -115,7 +115,7 @@ _HOMES = {
     "follow": "watching",
     "insert": "interventions",
     "inspect": "inspection",
-    "launched": "ranks",
+    "launched": "runtime.distributed",
     "load_generator": "generators.zoo",
     "merge": "merging",
     "power": "detectable",

@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
-from . import randomness, ranks
 from .maps import Maps
+from .runtime import distributed, random_streams
 from .spool import SHARD
 
 UNITS = "units"
@@ -137,17 +137,19 @@ class Basis:
             return self.given[maps.layer]
         count = self.count[maps.layer]
         if self.name == ROTATION:
-            return ranks.first(lambda: random_rotation(count, seed))
+            return distributed.first(lambda: random_rotation(count, seed))
         pixels = sample_pixels(maps, seed)
         if not np.isfinite(pixels).all():
             raise DissectError(f"Activations of layer {maps.layer!r} are not finite, so no {self.name} can be fitted.")
         fit = principal if self.name == "pca" else non_negative
-        return ranks.first(lambda: fit(pixels, count))  # in the last digits, processors differ
+        return distributed.first(lambda: fit(pixels, count))  # in the last digits, processors differ
 
 
 def random_rotation(width: int, seed: int) -> Tensor:
     """A (width, width) orthogonal matrix, uniform among all (Mezzadri 2007): a pure function of the seed."""
-    q, r = torch.linalg.qr(torch.from_numpy(randomness.dice(seed, randomness.ROTATION).standard_normal((width, width))))
+    q, r = torch.linalg.qr(
+        torch.from_numpy(random_streams.dice(seed, random_streams.ROTATION).standard_normal((width, width)))
+    )
     return (q * r.diagonal().sign()).float()
 
 
@@ -161,9 +163,11 @@ def sample_pixels(maps: Maps, seed: int) -> NDArray[np.float32]:
         if shard * SHARD // 2 * each >= PIXELS:  # those before it suffice
             break
         x = maps.read(shard, slice(None))[::2].float().flatten(2).transpose(1, 2)  # (n, h w, U)
-        places = np.argsort(randomness.dice(seed, randomness.PIXELS, shard).random(x.shape[:2]), axis=1)[:, :each]
+        places = np.argsort(random_streams.dice(seed, random_streams.PIXELS, shard).random(x.shape[:2]), axis=1)[
+            :, :each
+        ]
         found[shard] = np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2])
-    shards = {shard: pixels for part in ranks.joined(found) for shard, pixels in part.items()}
+    shards = {shard: pixels for part in distributed.joined(found) for shard, pixels in part.items()}
     return np.concatenate([shards[shard] for shard in sorted(shards)])[:PIXELS]
 
 

@@ -20,7 +20,7 @@ from ..segmenters import check_labels, check_range, check_shape, segment
 from ..segmenters.base import Segmenter
 from . import grid as gr
 from .generators.base import Generator, finite
-from .resources import at_work, usual_batch
+from .runtime.resources import at_work, usual_batch
 from .side_by_side import pairs, side_by_side
 from .spool import Spool
 

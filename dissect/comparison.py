@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..hooks.errors import UsageError
-from .randomness import MATCHING, dice
+from .runtime.random_streams import MATCHING, dice
 from .selection import find_layer
 from .store import Dissection
 

@@ -19,7 +19,7 @@ from .bases import ROTATION
 from .generators.architecture import BatchStatistics
 from .generators.base import Generator
 from .generators.style_based import StyleBased
-from .randomness import WEIGHTS, dice
+from .runtime.random_streams import WEIGHTS, dice
 
 UNTRAINED = "untrained"
 CONTROLS = (ROTATION, UNTRAINED)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from . import grid as gr
 from .maps import Maps, pieces, whole
-from .resources import TOGETHER
+from .runtime.resources import TOGETHER
 from .scores import Floats, Labels, iou_of, iqr_of
 from .significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
 from .spool import SHARD

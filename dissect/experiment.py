@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError
-from . import pictures, ranks, selection
+from . import pictures, selection
 from .effect_tables import Outcome, context_table, curve_table, effects_table, sets_table
 from .effects import Effects
 from .measure import Areas, Variants, measure
 from .optimise import IMAGES, STEPS, optimise
 from .places import Where, box_place, class_places, grid_places, mask_place
-from .progress import Progress
+from .runtime import distributed
+from .runtime.progress import Progress
 from .selection import Integers
 from .significance import ratio
 from .store import Dissection
@@ -76,7 +77,7 @@ class Experiment:
         mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
         order, size, alpha = self._choose(value, progress)
-        sets = ranks.first(lambda: self._sets(order, size, strength))
+        sets = distributed.first(lambda: self._sets(order, size, strength))
         samples, place = self._samples_and_place()
         steps = self._curve_steps(order, size) if task.curve else []
 
@@ -183,7 +184,7 @@ class Experiment:
         if task.optimize:
             constant = self._typical(progress) if task.kind == "ablate" or value is None else value
             with progress.task("optimise units", STEPS * IMAGES) as advance:
-                alpha = ranks.first(
+                alpha = distributed.first(
                     partial(optimise, self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
                 )
             found = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]

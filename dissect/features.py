@@ -21,10 +21,10 @@ from torch import Tensor
 from ..hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ..segmenters.scenes import ScenesSegmenter
 from ..segmenters.unet import SIDE, normalise
-from . import ranks
 from .generators.checkpoints import load_state_dict, sha256
 from .images.reader import list_images, read_image
-from .randomness import PICTURES, dice
+from .runtime import distributed
+from .runtime.random_streams import PICTURES, dice
 from .scenes.render import render
 
 INCEPTION_HASH = "6726825d"  # of torch-fidelity's file, as its name says
@@ -177,7 +177,7 @@ def open_reference(
         for images in batches:
             found.append(features(images.to(device)).cpu().double())
             advance(len(images))
-    every = torch.cat(ranks.in_order(found))
+    every = torch.cat(distributed.in_order(found))
     if not bool(every.isfinite().all()):
         raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
     mean, scale = standardisation(features, every)
@@ -226,7 +226,7 @@ def count_reference(given: str | Path | None) -> int:
 def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:
     """Drawn as small as the generated images: made smaller afterwards, they would lack their finest details."""
     side = min(size[0], SIDE) if size[0] == size[1] else SIDE
-    for start in ranks.mine(range(0, REFERENCE, 200)):
+    for start in distributed.mine(range(0, REFERENCE, 200)):
         images, _ = render(range(start, start + 200), side=side, seed=RENDERED)
         yield torch.from_numpy(np.asarray(images, np.float32))
 
@@ -248,7 +248,7 @@ def _files(folder: Path) -> tuple[list[Path], str]:
 
 
 def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
-    for start in ranks.mine(range(0, len(files), BATCH)):
+    for start in distributed.mine(range(0, len(files), BATCH)):
         images = []
         for path in files[start : start + BATCH]:
             whole = Image.fromarray(read_image(path))

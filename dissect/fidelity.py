@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..hooks.errors import DissectError
-from . import ranks
-from .randomness import HALVES, bits
+from .runtime import distributed
+from .runtime.random_streams import HALVES, bits
 
 METRICS = ("frechet", "kernel", "precision", "recall", "coverage")
 LOWER_IS_BETTER = ("frechet", "kernel")
@@ -144,11 +144,11 @@ def compare(
     whole = (torch.arange(count), torch.arange(len(reference)))
     parts = [whole, *halves(count, len(reference), rounds(width), seed)]
     rows = []
-    for name, (mine, theirs) in ranks.mine(list(product(sets, parts))):
+    for name, (mine, theirs) in distributed.mine(list(product(sets, parts))):
         values = distances(sets[name][mine], reference[theirs])
         rows.append([values[metric] for metric in METRICS])
         advance(1)
-    figures = np.array(ranks.in_order(rows)).reshape(len(sets), len(parts), len(METRICS))
+    figures = np.array(distributed.in_order(rows)).reshape(len(sets), len(parts), len(METRICS))
     if not np.isfinite(figures).all():
         bad = METRICS[int((~np.isfinite(figures)).any((0, 1)).argmax())]
         raise DissectError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hooks.errors import DissectError, UsageError
-from . import ranks
+from .runtime import distributed
 from .store import PART, read_json
 
 
@@ -43,7 +43,7 @@ def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give anoth
         UsageError: it holds another task's, which is never replaced.
         DissectError: its description is damaged.
     """
-    there = ranks.first(lambda: _there(folder, file, do))
+    there = distributed.first(lambda: _there(folder, file, do))
     if there is not None and (said := difference(there, config)):
         raise UsageError(f"{folder} holds another result ({said[:300]}); {do}.")
     return there is not None

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
-from . import ranks, selection
+from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
 from .folders import difference
@@ -25,9 +25,10 @@ from .generators.base import Generator
 from .models import Given, layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
 from .places import Where
-from .progress import Progress
-from .resources import at_work
 from .run_folder import command, now
+from .runtime import distributed
+from .runtime.progress import Progress
+from .runtime.resources import at_work
 from .selection import Integers
 from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
@@ -241,7 +242,7 @@ def _intervene(
     else:
         generator, segmenter = reopen(_run(what), generator, segmenter, device, quiet)
     folder = None if run is None else run.folder / "interventions" / name
-    if folder is not None and (kept := ranks.first(lambda: _kept(folder, config))) is not None:
+    if folder is not None and (kept := distributed.first(lambda: _kept(folder, config))) is not None:
         return kept
     subject = Subject.open(generator, segmenter, task.layer, batch_size)
     if run is None:  # else it was checked with the run's tables
@@ -254,13 +255,13 @@ def _intervene(
     target = None if task.label is None else selection.class_number(task.label, names, names)
     experiment = Experiment(task=task, subject=subject, run=run, where=where, target=target, order=order)
     if folder is not None:
-        ranks.first(lambda: _writable(folder.parent))
+        distributed.first(lambda: _writable(folder.parent))
     with Progress(quiet) as progress, at_work():
         effects = experiment.perform(progress)
     noted = {"schema": SCHEMA, "name": name, "created": now(), "command": command(), "config": config}
     effects = replace(effects, info=noted | effects.info)
     if folder is not None:
-        ranks.first(lambda: effects.save(folder))
+        distributed.first(lambda: effects.save(folder))
     return effects
 
 

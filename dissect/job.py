@@ -13,14 +13,14 @@ import torch
 
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
-from . import ranks
 from .bases import Basis
 from .capture import Plan, capture
 from .generators.base import Generator
 from .models import dissectable, identity, segmenter_fingerprint
-from .progress import Progress
-from .resources import scoring_device
 from .run_folder import command, kept_run, new_run, now, writing
+from .runtime import distributed
+from .runtime.progress import Progress
+from .runtime.resources import scoring_device
 from .scoring import ALREADY, finish
 from .spool import SHARD, Spool
 from .store import COMPLETE, Dissection
@@ -77,7 +77,7 @@ class Job:
                 f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {self.spool_limit / 1e9:.1f} GB; "
                 "take fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
             )
-        return ranks.first(lambda: kept_run(folder, self.config))
+        return distributed.first(lambda: kept_run(folder, self.config))
 
     def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
         """Make, resume or open the run in a locked folder, without a report. Featuremaps stay, unless of a control.
@@ -97,7 +97,7 @@ class Job:
                         f"The run in {folder} is finished and its featuremaps are gone; give another --out."
                     )
                 found = Dissection.load(folder)
-            elif shared and ranks.first(lambda: shared.has_features(len(self.plan.shapes))):
+            elif shared and distributed.first(lambda: shared.has_features(len(self.plan.shapes))):
                 shared.divide()
                 already = info | {"shared_spool": True, **ALREADY}
                 found = finish(folder, already, shared, self.basis, progress, self._scored_on())
@@ -105,13 +105,13 @@ class Job:
                 captured = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
                 found = finish(folder, captured, own, self.basis, progress, self._scored_on())
             if self.control and not keep_spool:  # nothing else will need them
-                ranks.first(own.drop_features)
+                distributed.first(own.drop_features)
         return found
 
     def _scored_on(self) -> torch.device:
         """The same kind of device in every process, so that they work on blocks of the same size."""
         device = scoring_device(self.generator.device)
-        return device if all(kind == "cuda" for kind in ranks.joined(device.type)) else torch.device("cpu")
+        return device if all(kind == "cuda" for kind in distributed.joined(device.type)) else torch.device("cpu")
 
     def perform_shard(self, folder: Path, shard: tuple[int, int]) -> Dissection:
         """Capture shard k of n, counted from 1, into a locked folder of its own, to be merged; its tables are empty.
@@ -127,7 +127,9 @@ class Job:
 
     def _begin(self, folder: Path) -> dict[str, Any]:
         """The run.json of a folder, new where there was none."""
-        return ranks.first(lambda: kept_run(folder, self.config) or new_run(folder, self.config, self._describe()))
+        return distributed.first(
+            lambda: kept_run(folder, self.config) or new_run(folder, self.config, self._describe())
+        )
 
     def _capture(self, spool: Spool, info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """Fill what the spool lacks, as the run began it; what run.json says of that."""

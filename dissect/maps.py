@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import grid as gr
-from . import ranks
 from .capture import Plan
+from .runtime import distributed
 from .spool import Spool
 
 SIGNED, CELLS = 64, 4  # samples of a signature, and its cells along a side, at most
@@ -85,7 +85,9 @@ def signature(maps: Maps) -> NDArray[np.float16]:
     """(U, n, cells) by which a unit can be recognised in another run of the same latents: its activations on the first
     64 samples, averaged over 4×4 cells of the map, as a share of the greatest of them.
     """
-    return np.concatenate(ranks.first(lambda: [_signature(maps, block) for block in pieces(len(maps), UNITS_AT_ONCE)]))
+    return np.concatenate(
+        distributed.first(lambda: [_signature(maps, block) for block in pieces(len(maps), UNITS_AT_ONCE)])
+    )
 
 
 def _signature(maps: Maps, block: slice) -> NDArray[np.float16]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..hooks.edit import replace_softly
 from ..segmenters import check_range, check_shape
-from . import ranks
 from .generators.base import finite
-from .resources import at_work
+from .runtime import distributed
+from .runtime.resources import at_work
 from .subject import Subject
 
 Floats = NDArray[np.float64]
@@ -134,13 +134,13 @@ def measure(
                 subject.generator.raise_unless_finite(torch.cat(fine), batch, AFTER)
                 low, high = torch.stack(extremes).unbind(1)
                 check_range(int(low.min()), int(high.max()), subject.segmenter)
-    ranks.total(before, after, changed, on_target)  # each row is zero in all but one process
+    distributed.total(before, after, changed, on_target)  # each row is zero in all but one process
     return Areas(
         before=before.cpu().numpy(),
         after=after.cpu().numpy(),
         changed=changed.cpu().numpy(),
         on_target=on_target.cpu().numpy(),
-        cells=np.concatenate(ranks.in_order(cells)),
+        cells=np.concatenate(distributed.in_order(cells)),
     )
 
 

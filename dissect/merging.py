@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..hooks.errors import UsageError
-from . import ranks
 from .bases import ROTATION, Basis
 from .capture import Plan
 from .controls import UNTRAINED
 from .folders import difference
-from .progress import Progress
 from .run_folder import command, kept_run, locked, new_run, now, writing
+from .runtime import distributed
+from .runtime.progress import Progress
 from .scoring import ALREADY, finish
 from .spool import Spool
 from .store import COMPLETE, Dissection, read_info, run_name
@@ -42,7 +42,7 @@ def merge(
         UsageError: a folder holds no shard, or one of another run; shards are missing.
         DissectError: something failed, or another process is at work there.
     """
-    if ranks.size() > 1:
+    if distributed.size() > 1:
         raise UsageError("Shards are merged by one process; call merge outside of launched().")
     folders = [Path(shard) for shard in shards]
     infos = [_shard_info(folder) for folder in folders]

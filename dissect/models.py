@@ -16,13 +16,13 @@ from ..hooks.factory import made_by
 from ..hooks.layers import LayerShape, layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
-from . import ranks
 from .features import SCENES
 from .generators.architecture import Architecture
 from .generators.base import Generator
 from .generators.factory import as_generator
 from .generators.zoo import MODELS, load_generator
 from .model_spec import ModelSpec, Moved
+from .runtime import distributed
 from .store import Dissection
 
 Model = str | Path | ModelSpec | Generator | nn.Module
@@ -222,7 +222,7 @@ def segmenter_fingerprint(segmenter: Segmenter) -> str:
 def usable_device(device: str | None) -> str:
     """The device asked for, or the best there is; raises UsageError for one that cannot be used."""
     if device in (None, "auto"):
-        return f"cuda:{ranks.local() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{distributed.local() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -13,7 +13,6 @@ from ..hooks.errors import UsageError
 from ..hooks.factory import from_anywhere
 from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
-from . import ranks
 from .bases import FITTED, UNITS, Basis
 from .capture import FLOAT32, PRECISIONS, Plan, deviation, probe
 from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
@@ -22,8 +21,9 @@ from .generators.base import Generator
 from .generators.factory import as_generator
 from .job import Job
 from .models import Model, dissectable, open_models, usable_device
-from .progress import say
 from .run_folder import locked, writing
+from .runtime import distributed
+from .runtime.progress import say
 from .store import COMPLETE, Dissection, run_name
 from .subjects.first_look import first_look, noting
 
@@ -151,7 +151,7 @@ def run(
     suffix = f"-shard-{part[0]}-of-{part[1]}" if part else ""
     folder = Path(out) if out else Path("runs") / f"{run_name(job.config)}{suffix}"
     kept = job.check(folder, part)
-    if kept and not keep_spool and ranks.first(lambda: _settled(folder, kept, controls)):
+    if kept and not keep_spool and distributed.first(lambda: _settled(folder, kept, controls)):
         return Dissection.load(folder)
     _say(generator, namer, plan, samples, quiet)
     bare = None
@@ -171,7 +171,7 @@ def run(
             mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
         if not (keep_spool or found.info["keep_spool"]):
             with writing(folder, "the run is complete"):
-                ranks.first(found.spool.drop_features)
+                distributed.first(found.spool.drop_features)
         if bare:
             bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return found

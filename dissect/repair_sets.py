@@ -16,13 +16,13 @@ from ..hooks.edit import Edit, edited
 from ..segmenters import segment
 from ..segmenters.base import Segmenter
 from . import grid as gr
-from . import ranks
 from .effect_tables import Outcome
 from .features import Features, Reference
 from .fidelity import BEFORE
 from .generators.base import Generator
 from .measure import shares
 from .pictures import SIDE
+from .runtime import distributed
 from .subject import failing
 
 SHOWN = 12  # pictures of each role
@@ -63,7 +63,7 @@ def draw_sets(
     """
     features: dict[str, list[Tensor]] = {name: [] for name in sets}
     areas: dict[str, list[Floats]] = {name: [] for name in sets}
-    for start in ranks.mine(range(0, len(samples), batch)):
+    for start in distributed.mine(range(0, len(samples), batch)):
         numbers = samples[start : start + batch]
         for name, draw in sets.items():
             images = draw(numbers)
@@ -72,8 +72,10 @@ def draw_sets(
                 areas[name].append(shares(segment(segmenter, images), len(segmenter.vocabulary)).cpu().numpy())
             advance(len(numbers))
     return Drawn(
-        features={name: torch.cat(ranks.in_order(parts)) for name, parts in features.items()},
-        areas={name: np.concatenate(ranks.in_order(parts)) for name, parts in areas.items() if segmenter is not None},
+        features={name: torch.cat(distributed.in_order(parts)) for name, parts in features.items()},
+        areas={
+            name: np.concatenate(distributed.in_order(parts)) for name, parts in areas.items() if segmenter is not None
+        },
     )
 
 

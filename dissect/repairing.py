@@ -18,7 +18,7 @@ from torch import Tensor
 from ..hooks.edit import Edit, edited
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
-from . import ranks, selection
+from . import selection
 from .artifacts.find import Realism, Search, asked, check_detector
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
 from .effect_tables import effects_table
@@ -26,12 +26,13 @@ from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, rounds, verdic
 from .folders import holds
 from .generators.base import Generator
 from .models import Given, reopen, usable_device
-from .progress import Progress
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs import Repair, save
-from .resources import at_work, usual_batch
 from .run_folder import command, now
+from .runtime import distributed
+from .runtime.progress import Progress
+from .runtime.resources import at_work, usual_batch
 from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
 
@@ -131,7 +132,7 @@ def repair(
         return Repair.load(folder)
     device = usable_device(device)
     generator, segmenter = reopen(run, generator, segmenter, device, quiet)
-    target = ranks.first(lambda: check_target(folder, out, generator.name))
+    target = distributed.first(lambda: check_target(folder, out, generator.name))
     with Progress(quiet) as progress, at_work():
         search = Search.open(
             run,
@@ -270,7 +271,7 @@ class Workshop:
             draws = _draws(self.generator, sets)
             drawn = draw_sets(None, self.search.extract, self.search.reference, samples, draws, self.batch, advance)
         real = self.search.reference.features
-        found = ranks.first(lambda: {name: frechet(features, real) for name, features in drawn.features.items()})
+        found = distributed.first(lambda: {name: frechet(features, real) for name, features in drawn.features.items()})
         return min(found, key=lambda name: found[name])
 
     def random(

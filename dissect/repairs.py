@@ -21,9 +21,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, one_line
-from . import ranks
 from .effects import PICTURES
 from .folders import written
+from .runtime import distributed
 from .storage.contract import COLUMNS
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
@@ -113,4 +113,4 @@ def save(
                 raise DissectError(said) from error
         return Repair.load(folder)
 
-    return ranks.first(write)
+    return distributed.first(write)

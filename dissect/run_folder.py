@@ -14,8 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..hooks.errors import DissectError, UsageError
-from . import ranks
 from .folders import difference
+from .runtime import distributed
 from .store import INCOMPLETE, SCHEMA, read_info, write_json
 
 LOCK = ".lock"
@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
         DissectError: another process is at work there, or the folder cannot be written.
     """
     lock = FileLock(folder / LOCK, timeout=0)
-    ranks.first(lambda: _take(lock, folder))
+    distributed.first(lambda: _take(lock, folder))
     try:
         yield
     finally:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from ..segmenters.base import Vocabulary
 from . import grid as gr
-from . import ranks
 from .bases import Basis
 from .capture import Plan
 from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .levels import level_shares
 from .maps import Maps, signature
-from .progress import Progress
 from .run_folder import now
+from .runtime import distributed
+from .runtime.progress import Progress
 from .scores import Labels, label_units
 from .spool import Spool
 from .store import COMPLETE, Dissection, write_arrays, write_csv, write_json
@@ -64,7 +64,7 @@ def finish(
             maps = Maps(spool=spool, plan=plan, layer=layer)
             maps = replace(maps, directions=basis.directions(maps, seed), device=device)
             tally = tally_layer(maps, len(names), shares, advance)
-            found[layer] = maps, tally, ranks.first(partial(label_units, tally.choose, tally.score, rule, fixed))
+            found[layer] = maps, tally, distributed.first(partial(label_units, tally.choose, tally.score, rule, fixed))
     clock.append(time.perf_counter())
     evidence: dict[str, Evidence] = {}
     if how:
@@ -88,7 +88,7 @@ def finish(
     classes = class_table(names, *_class_shares(spool, first, len(names)), units)
     score, test = np.diff(clock).round(3).tolist()
     seconds = info.get("seconds", {}) | {"score": score, "test": test}
-    shifted = ranks.first(lambda: label_trouble(settings["segmenter"], names.names, classes.share.tolist()))
+    shifted = distributed.first(lambda: label_trouble(settings["segmenter"], names.names, classes.share.tolist()))
     notes = [*info.get("notes", []), *([shifted] if shifted else [])]
     done = info | {"status": COMPLETE, "finished": now(), "seconds": seconds, "notes": notes}
 
@@ -99,7 +99,7 @@ def finish(
         write_csv(folder / "classes.csv", classes)
         write_json(folder / "run.json", done)  # last: it says that all the rest is there
 
-    ranks.first(write)
+    distributed.first(write)
     return Dissection.load(folder)
 
 

@@ -13,9 +13,9 @@ from .folders import holds
 from .generators.latents import DrawnLatents
 from .generators.sources import Encoded, FolderImages
 from .models import Model, identity, open_generator, usable_device
-from .progress import Progress
-from .resources import at_work, usual_batch
 from .run_folder import command, now
+from .runtime.progress import Progress
+from .runtime.resources import at_work, usual_batch
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
 from .store import SCHEMA, safe_name

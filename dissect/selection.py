@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError
 from . import grid as gr
-from . import ranks
+from .runtime import distributed
 from .scores import iou, iqr
 from .store import Dissection
 from .subject import Subject
@@ -174,7 +174,7 @@ def unit_statistics(
         total += x.mean((2, 3)).cpu().double().sum(0)
         square += x.square().mean((2, 3)).cpu().double().sum(0)
         advance(len(batch))
-    ranks.total(total, square)
+    distributed.total(total, square)
     return (total / len(samples)).float(), (square / len(samples)).sqrt().float()
 
 
@@ -207,8 +207,8 @@ def typical_high(
         total += torch.where(inside, x, 0.0).double().sum((0, 2, 3))
         count += inside.sum((0, 2, 3))
         advance(len(batch))
-    ranks.total(total, count)
-    if not any(ranks.joined(found)):
+    distributed.total(total, count)
+    if not any(distributed.joined(found)):
         name = run.classes["class"][number]
         raise DissectError(
             f"The class {name!r} occurs in none of the run's samples, so there is no typical value to insert; give "

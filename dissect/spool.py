@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hooks.errors import one_line
-from . import ranks
+from .runtime import distributed
 from .storage.contract import unreadable
 
 HEADER = threading.Lock()  # CPython 3.11 now and then fails to parse literals in two threads at once (its issue 106905)
@@ -43,9 +43,9 @@ class Spool:
 
     def divide(self) -> list[int]:
         """Deal the shards out among the processes; returns all that are missing, whoever is to make them."""
-        missing = ranks.first(self.missing)
+        missing = distributed.first(self.missing)
         there = [shard for shard in self.shards if shard not in missing]
-        self.here = sorted([*ranks.mine(there), *ranks.mine(missing)])
+        self.here = sorted([*distributed.mine(there), *distributed.mine(missing)])
         return missing
 
     def indices(self, shard: int) -> range:

@@ -14,9 +14,9 @@ from ..hooks.errors import DissectError, NetworkError, UsageError, out_of_memory
 from ..hooks.tap import Tap
 from ..segmenters import check_labels, segment
 from ..segmenters.base import Segmenter
-from . import ranks
 from .generators.base import Generator
-from .resources import Threads, usual_batch
+from .runtime import distributed
+from .runtime.resources import Threads, usual_batch
 from .subjects.first_look import SAME, check_repeatable, check_single
 
 
@@ -66,7 +66,7 @@ class Subject:
 
     def batches(self, samples: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
         """The samples by batches, those of this process: their rows, and their numbers."""
-        for start in ranks.mine(range(0, len(samples), self.batch)):
+        for start in distributed.mine(range(0, len(samples), self.batch)):
             rows = slice(start, min(start + self.batch, len(samples)))
             yield rows, samples[rows]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from . import grid as gr
 from . import levels as lv
-from . import ranks
 from .maps import Maps, pieces, whole
-from .resources import TOGETHER, at_work, exact_products
+from .runtime import distributed
+from .runtime.resources import TOGETHER, at_work, exact_products
 from .scores import Counts
 from .spool import SHARD, Spool
 
@@ -80,12 +80,12 @@ def in_blocks(
     """
     blocks = list(pieces(len(maps), at_once))
     done: list[Result] = []
-    workers = ranks.processors() if maps.device.type == "cpu" else ON_GPU
+    workers = distributed.processors() if maps.device.type == "cpu" else ON_GPU
     pool = ThreadPoolExecutor(max_workers=workers)
     with at_work(), exact_products():
         try:
             steps = map(work, blocks)
-            results = pool.map(_at_once, steps) if ranks.size() == 1 else _together(list(steps), workers, pool)
+            results = pool.map(_at_once, steps) if distributed.size() == 1 else _together(list(steps), workers, pool)
             for block, result in zip(blocks, results, strict=True):
                 done.append(result)
                 advance(block.stop - block.start)
@@ -105,15 +105,15 @@ def _at_once(steps: Steps[Result]) -> Result:
 
 def _together(blocks: Sequence[Steps[Result]], workers: int, pool: ThreadPoolExecutor) -> Iterator[Result]:
     """The results of the blocks, some at a time; sums are taken in the same order in every process."""
-    for some in pieces(len(blocks), min(ranks.joined(workers))):
+    for some in pieces(len(blocks), min(distributed.joined(workers))):
         group = blocks[some]
         ends: list[Callable[[], Result] | None] = [None] * len(group)
         while waiting := [number for number, end in enumerate(ends) if end is None]:
             for number, (sums, end) in zip(waiting, pool.map(_step, [group[k] for k in waiting]), strict=True):
                 with torch.inference_mode():
-                    ranks.total(*sums)
+                    distributed.total(*sums)
                 ends[number] = end
-        yield from ranks.in_order(list(pool.map(_call, ranks.mine(ends))))
+        yield from distributed.in_order(list(pool.map(_call, distributed.mine(ends))))
 
 
 def _step(steps: Steps[Result]) -> tuple[Sequence[Tensor], Callable[[], Result] | None]:
@@ -207,9 +207,9 @@ def _survey(maps: Maps, block: slice) -> Generator[Sequence[Tensor], None, _Surv
             waiting.clear()
         indices = torch.tensor(maps.spool.indices(shard), device=device).expand(units, -1)
         top, peak = _highest(torch.cat([top, indices], 1), torch.cat([peak, whole(raw).amax((2, 3)).T], 1), number)
-    tops, peaks = ranks.apart(top), ranks.apart(peak)
+    tops, peaks = distributed.apart(top), distributed.apart(peak)
     yield histogram, tops, peaks
-    if ranks.size() > 1:
+    if distributed.size() > 1:
         top, peak = _highest(tops.transpose(0, 1).flatten(1), peaks.transpose(0, 1).flatten(1), number)
     histogram, finite = lv.broken_as_zero(histogram)
     return _Survey(histogram=histogram, finite=finite, top=top, peak=peak)
@@ -276,7 +276,7 @@ def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
         labels = torch.from_numpy(np.array(spool.read(shard, "labels"), dtype=np.int64)).flatten(1)
         present = torch.zeros(len(labels), classes + 1, dtype=torch.int64)
         found += present.scatter_(1, labels.remainder(classes + 1), 1).sum(0)
-    ranks.total(found)
+    distributed.total(found)
     return found[:classes].numpy()
 
 
@@ -291,5 +291,5 @@ def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]
             chosen = maps.pick(shard, top[unit, place] - maps.spool.indices(shard).start, unit)
             above = gr.upsample(chosen, grid) > scaled[unit]
             masks[unit, place] = np.packbits(above.cpu().numpy(), axis=-1)
-    ranks.total(torch.from_numpy(masks))
+    distributed.total(torch.from_numpy(masks))
     return masks

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
-from . import ranks, selection
+from . import selection
 from .effects import UNLABELLED
 from .measure import Areas, Variants, measure
 from .models import Given, reopen, usable_device
-from .progress import Progress
-from .resources import at_work
+from .runtime import distributed
+from .runtime.progress import Progress
+from .runtime.resources import at_work
 from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
 from .store import Dissection, read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
 from .subject import Subject
@@ -94,7 +95,7 @@ def scan(
     with Progress(quiet) as progress, at_work():
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
-    ranks.first(lambda: _keep_table(found, folder(run, name), _file(label, target)))
+    distributed.first(lambda: _keep_table(found, folder(run, name), _file(label, target)))
     return found
 
 
@@ -125,7 +126,7 @@ def scan_layer(
         alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
         with progress.task(f"scan {subject.layer}", units * count, spread=True) as advance:
             areas = measure(subject, range(count), alone, advance=advance)
-        ranks.first(lambda: _keep_areas(areas, place, subject.layer))
+        distributed.first(lambda: _keep_areas(areas, place, subject.layer))
     arrays: dict[str, Any] = read_arrays(place / "areas.npz")
     if len(arrays["before"]) != count:
         raise DissectError(f"Another scan of {subject.layer} wrote to {place} meanwhile; run this one again.")
@@ -165,7 +166,7 @@ def scan_samples(run: Dissection, layer: str) -> int:
 
 def _kept_samples(run: Dissection, layer: str) -> int:
     file = folder(run, layer) / "scan.json"
-    return ranks.first(lambda: int(read_json(file).get("samples", 0)) if file.exists() else 0)
+    return distributed.first(lambda: int(read_json(file).get("samples", 0)) if file.exists() else 0)
 
 
 def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: Floats) -> Scan:

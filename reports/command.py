@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from ..dissect import ranks
 from ..dissect.model_spec import ModelSpec, Moved
+from ..dissect.runtime import distributed
 from ..hooks.errors import DissectError, DissectWarning, UsageError, explained
 from .told import FAILED
 
@@ -39,7 +39,7 @@ def common(command: Callable[..., object], *, spread: bool = False) -> Callable[
             _warnings_in_a_line(),
         ):
             result = command(quiet=quiet or as_json, **_as_one(options))
-            if as_json and ranks.number() == 0:
+            if as_json and distributed.number() == 0:
                 click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
             if failed := click.get_current_context().meta.get(FAILED):
                 raise failed
@@ -53,9 +53,9 @@ spread = functools.partial(common, spread=True)
 @contextmanager
 def _processes(name: str, spread: bool) -> Iterator[None]:
     """Join those that torchrun started with this one, if it did."""
-    if ranks.by_torchrun() and not spread:
+    if distributed.by_torchrun() and not spread:
         raise UsageError(f"dissect {name} is done by one process; start it without torchrun.")
-    with ranks.launched():
+    with distributed.launched():
         yield
 
 
@@ -88,7 +88,7 @@ def _warnings_in_a_line() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if not issubclass(category, DissectWarning):
             usual(message, category, *rest)
-        elif str(message) not in shown and ranks.number() == 0:
+        elif str(message) not in shown and distributed.number() == 0:
             shown.add(str(message))
             click.echo(f"dissect: warning: {message}", err=True)
 
@@ -99,9 +99,9 @@ def _warnings_in_a_line() -> Iterator[None]:
 
 
 def _fail(error: DissectError, code: int) -> None:
-    ranks.record(error)
-    if not ranks.heard(error):
-        by = f"rank {ranks.number()}: " if ranks.size() > 1 and code == 1 else ""
+    distributed.record(error)
+    if not distributed.heard(error):
+        by = f"rank {distributed.number()}: " if distributed.size() > 1 and code == 1 else ""
         click.echo(f"dissect: {by}{' '.join(str(error).split())}", err=True)
     sys.exit(code)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..dissect.comparison import Comparison, Side, same_latents
-from ..dissect.progress import Progress
+from ..dissect.runtime.progress import Progress
 from ..dissect.store import safe_name, write_csv, write_json
 from ..hooks.errors import UsageError
 from . import figures

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..dissect.progress import Progress
+from ..dissect.runtime.progress import Progress
 from ..dissect.store import Dissection, encoded, write_atomic
 from ..hooks.errors import DissectError, explained
 from . import figures

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from ..dissect import ranks
+from ..dissect.runtime import distributed
 from . import console, console_diversity, console_models, console_repairs, console_watch
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
@@ -39,7 +39,7 @@ def _on_first(tell: Teller) -> Teller:
 
     @wraps(tell)
     def told(*arguments: Any) -> Any:
-        return ranks.first(lambda: tell(*arguments))
+        return distributed.first(lambda: tell(*arguments))
 
     return told  # type: ignore[return-value]
 

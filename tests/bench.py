@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, ablate, load_generator, run
 from ganatomy.dissect.generators.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
-from ganatomy.dissect.resources import BATCH, Threads, at_work
+from ganatomy.dissect.runtime.resources import BATCH, Threads, at_work
 from ganatomy.dissect.subject import Subject
 from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.pages import write_report

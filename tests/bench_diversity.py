@@ -40,7 +40,7 @@ from ganatomy.dissect.diversity.look import Look, drawn, look, standard_of
 from ganatomy.dissect.diversity.weighing import COLLAPSED, VARIED, Weighed, weigh
 from ganatomy.dissect.diversity.whole import METRICS
 from ganatomy.dissect.features import SceneFeatures
-from ganatomy.dissect.resources import at_work
+from ganatomy.dissect.runtime.resources import at_work
 from ganatomy.dissect.scenes.render import render
 from ganatomy.hooks import edited
 from ganatomy.segmenters import Segmenter, load_segmenter

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ganatomy.cli import main
-from ganatomy.dissect import ranks
+from ganatomy.dissect.runtime import distributed
 from ganatomy.hooks.errors import UsageError
 
 from .killed import TABLES
@@ -111,17 +111,17 @@ def test_what_is_wrong_is_said_once(namer: Path) -> None:
 
 def test_commands_of_one_process_refuse_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    monkeypatch.setattr(ranks, "record", lambda error: None)
+    monkeypatch.setattr(distributed, "record", lambda error: None)
     done = CliRunner().invoke(main, ["models"])
     assert done.exit_code == 2
     assert "dissect models is done by one process; start it without torchrun" in done.stderr
 
 
 def test_alone_all_is_as_it_is() -> None:
-    assert (ranks.number(), ranks.size()) == (0, 1)
-    assert ranks.mine([1, 2, 3]) == [1, 2, 3]
-    assert ranks.in_order([1, 2, 3]) == [1, 2, 3]
-    assert ranks.joined("a") == ["a"]
-    assert ranks.first(lambda: 4) == 4
+    assert (distributed.number(), distributed.size()) == (0, 1)
+    assert distributed.mine([1, 2, 3]) == [1, 2, 3]
+    assert distributed.in_order([1, 2, 3]) == [1, 2, 3]
+    assert distributed.joined("a") == ["a"]
+    assert distributed.first(lambda: 4) == 4
     with pytest.raises(UsageError, match="no"):
-        ranks.first(lambda: (_ for _ in ()).throw(UsageError("no")))
+        distributed.first(lambda: (_ for _ in ()).throw(UsageError("no")))

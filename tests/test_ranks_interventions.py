@@ -22,11 +22,12 @@ from torch import Tensor
 
 from ganatomy import dissect
 from ganatomy.cli import main
-from ganatomy.dissect import Generator, NormalLatents, checkerboard, optimise, ranks
+from ganatomy.dissect import Generator, NormalLatents, checkerboard, optimise
 from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.checkerboard import Geometry, InputMoments, Spectrum
 from ganatomy.dissect.diversity import audit
-from ganatomy.dissect.resources import at_work
+from ganatomy.dissect.runtime import distributed
+from ganatomy.dissect.runtime.resources import at_work
 from ganatomy.hooks.errors import UsageError
 
 from .boards import board, photographs, strided
@@ -176,7 +177,7 @@ def test_a_process_that_saw_nothing_takes_over_the_sums_of_the_others(monkeypatc
     drawn = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     seen, nothing = Spectrum(), Spectrum()
     seen.add(drawn)
-    monkeypatch.setattr(ranks, "joined", lambda mine: [mine, vars(seen)])
+    monkeypatch.setattr(distributed, "joined", lambda mine: [mine, vars(seen)])
     nothing.together()
     assert nothing.count == 3
     for name in ("log", "sides", "squares", "high"):
@@ -187,8 +188,8 @@ def test_a_process_that_saw_nothing_takes_over_the_sums_of_the_others(monkeypatc
     moments.add(drawn)
     theirs = iter([{phase: len(total) for phase, total in moments.sums.items()}, moments.positions])
     sums = iter(moments.sums.values())
-    monkeypatch.setattr(ranks, "joined", lambda mine: [mine, next(theirs)])
-    monkeypatch.setattr(ranks, "total", lambda total: total.add_(next(sums)))
+    monkeypatch.setattr(distributed, "joined", lambda mine: [mine, next(theirs)])
+    monkeypatch.setattr(distributed, "total", lambda total: total.add_(next(sums)))
     none.together()
     assert none.means.keys() == moments.means.keys()
     assert all(torch.equal(none.means[phase], moments.means[phase]) for phase in moments.means)
@@ -204,7 +205,7 @@ if __name__ == "__main__":
     sys.addaudithook(lambda event, about: _note(event, about, wrote))
     with dissect.launched():
         result = work(place)
-        place.with_name(f"two-{ranks.number()}").write_bytes(pickle.dumps((result, wrote)))
+        place.with_name(f"two-{distributed.number()}").write_bytes(pickle.dumps((result, wrote)))
         asked = ["checkup", "--model", "ganatomy.tests.boards:make", "--device", "cpu", "--json"]
         main([*asked, "--samples", str(SAMPLES), "--out", str(place / "spoken")], standalone_mode=False)
         with contextlib.suppress(SystemExit):

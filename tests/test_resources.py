@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganatomy.dissect import resources
-from ganatomy.dissect.resources import at_work, exact_products, usual_batch
+from ganatomy.dissect.runtime import resources
+from ganatomy.dissect.runtime.resources import at_work, exact_products, usual_batch
 
 MODERATE, LARGE = 2**21, 2**24  # float32 values: 8 MiB, which glibc keeps by itself, and 64 MiB, which it does not
 PAGES = LARGE * 4 // resource.getpagesize()

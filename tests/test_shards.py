@@ -129,7 +129,7 @@ def test_a_finished_merge_has_no_featuremaps_to_keep(shard: Any, tmp_path: Path)
 
 
 def test_processes_do_not_merge_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ganatomy.dissect.ranks.size", lambda: 2)
+    monkeypatch.setattr("ganatomy.dissect.runtime.distributed.size", lambda: 2)
     with pytest.raises(UsageError, match="merged by one process"):
         merge(["part"], quiet=True)
 

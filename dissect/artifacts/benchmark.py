@@ -26,7 +26,7 @@ from ..features import Reference, SceneFeatures
 from ..fidelity import frechet
 from ..generators.base import Generator
 from ..generators.zoo import load_generator
-from ..progress import Progress
+from ..runtime.progress import Progress
 from ..subject import Subject
 from .detectors import DETECTORS, Scores
 from .find import Search

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError, UsageError
-from .. import ranks
 from ..fidelity import frechet
 from ..measure import Variants
+from ..runtime import distributed
 from ..subject import Subject, failing
 from .samples import Seen, reduced
 
@@ -105,7 +105,7 @@ def local(seen: Seen) -> Scores:
             around += reduced(subject.maps_of(near)).float() / AROUND
         found.append((seen.maps[rows].float() - around).amax((2, 3)) / seen.strength)
         seen.advance(AROUND * len(batch))
-    above = torch.cat(ranks.in_order(found)).clamp(min=0).double()  # (N, U)
+    above = torch.cat(distributed.in_order(found)).clamp(min=0).double()  # (N, U)
     strongest = above.sort(0, descending=True).values[: _some(len(above))]
     return Scores(units=strongest.mean(0).numpy(), samples=above.square().mean(1).numpy())
 
@@ -120,7 +120,9 @@ def metric(seen: Seen) -> Scores:
     features, reference = _projected(seen)
     centred = features - reference.mean(0)
     samples = (centred.square() / reference.var(0).clamp(min=1e-9)).mean(1)
-    units = ranks.in_order([frechet(features[top], reference) for top in ranks.mine(list(_top(seen.peaks).T))])
+    units = distributed.in_order(
+        [frechet(features[top], reference) for top in distributed.mine(list(_top(seen.peaks).T))]
+    )
     return Scores(units=np.array(units), samples=samples.numpy())
 
 
@@ -169,12 +171,12 @@ def realism(seen: Seen) -> Scores:
             latents = subject.generator.latents(batch)
             values.append(score(subject.draw(subject.featuremaps(batch), latents)).flatten().cpu().double())
             seen.advance(len(batch))
-    found = torch.cat(ranks.in_order(values))
+    found = torch.cat(distributed.in_order(values))
     if found.shape != (len(seen.samples),) or not bool(found.isfinite().all()):
         raise DissectError(f"The realism score gave {tuple(found.shape)} or no finite numbers; it must give (N,).")
     worst = _worst(-found)
     gain = torch.zeros(seen.maps.shape[1], dtype=torch.float64)
-    for start in ranks.mine(range(0, len(worst), subject.batch)):
+    for start in distributed.mine(range(0, len(worst), subject.batch)):
         batch = [seen.samples[int(row)] for row in worst[start : start + subject.batch]]
         x = subject.featuremaps(batch).clone().requires_grad_()
         with torch.enable_grad(), failing("the gradient of the realism score"):
@@ -182,7 +184,7 @@ def realism(seen: Seen) -> Scores:
             (slope,) = torch.autograd.grad(total, x)
         gain -= (x.detach() * slope).sum((0, 2, 3)).cpu().double()
         seen.advance(len(batch))
-    ranks.total(gain)
+    distributed.total(gain)
     if not bool(gain.isfinite().all()):
         raise DissectError("The gradient of the realism score is not finite; give another --realism.")
     return Scores(units=(gain / len(worst)).numpy(), samples=(-found).numpy())
@@ -275,8 +277,8 @@ def _distance_without(seen: Seen, sets: list[list[int]], reference: Tensor) -> l
             found[number].append(seen.reference.standard(seen.extract(subject.draw(changed, latents))))
             seen.advance(len(batch))
     mean, directions = seen.directions
-    whole = [torch.cat(ranks.in_order(parts)) for parts in found]
-    return ranks.first(lambda: [frechet((features - mean) @ directions, reference) for features in whole])
+    whole = [torch.cat(distributed.in_order(parts)) for parts in found]
+    return distributed.first(lambda: [frechet((features - mean) @ directions, reference) for features in whole])
 
 
 def _through_the_clamp(subject: Subject, maps: Tensor, latents: Tensor) -> Tensor:

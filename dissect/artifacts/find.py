@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
-from .. import ranks, selection
+from .. import selection
 from ..features import Features, Reference, count_reference, open_features, open_reference
 from ..folders import digest, holds
 from ..generators.base import Generator
 from ..models import Given, reopen, usable_device
-from ..progress import Progress
-from ..resources import at_work
 from ..run_folder import command, now
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work
 from ..store import SCHEMA, Dissection, safe_name
 from ..subject import Subject
 from ..suspects import Suspects
@@ -106,7 +107,7 @@ class Search:
                 found = DETECTORS[self.detector](replace(seen, advance=advance))
         else:
             found = DETECTORS[self.detector](seen)
-        return ranks.first(lambda: found)  # what is chosen by them must be the same in every process
+        return distributed.first(lambda: found)  # what is chosen by them must be the same in every process
 
 
 def find(
@@ -202,7 +203,7 @@ def find(
         units=pd.concat(units, ignore_index=True).merge(known, how="left", on=["layer", "unit"]),
         samples=pd.concat(bad, ignore_index=True),
     )
-    ranks.first(lambda: found.save(folder))
+    distributed.first(lambda: found.save(folder))
     return found
 
 

@@ -25,7 +25,7 @@ from ...hooks.tap import Tap
 from .. import selection
 from ..generators.base import Generator
 from ..generators.progan import ProGAN
-from ..randomness import COLOURS, dice
+from ..runtime.random_streams import COLOURS, dice
 
 
 @dataclass(frozen=True, kw_only=True)

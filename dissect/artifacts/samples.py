@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...hooks.errors import DissectError, UsageError
 from .. import grid as gr
-from .. import ranks
 from ..features import Features, Reference
+from ..runtime import distributed
 from ..subject import Subject
 from .flags import Flags
 
@@ -96,8 +96,8 @@ def look(
             images = subject.draw(x, subject.generator.latents(batch))
             features.append(reference.standard(extract(images)))
         advance(len(batch))
-    features = ranks.in_order(features)
+    features = distributed.in_order(features)
     found = torch.cat(features) if features else None
     if found is not None and not bool(found.isfinite().all()):
         raise DissectError(f"Features of images of {subject.generator.name} are not finite; look at its images.")
-    return torch.cat(ranks.in_order(maps)), found
+    return torch.cat(distributed.in_order(maps)), found

@@ -23,9 +23,9 @@ from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..model_spec import ModelSpec
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
-from ..progress import Progress
-from ..resources import at_work, usual_batch
 from ..run_folder import command, now
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
 from ..store import SCHEMA
 from .critic import critic_fitness
 from .findings import Fitness

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
 from .. import grid as gr
-from .. import ranks
 from ..checkups import Checkup
 from ..controls import untrained
 from ..features import count_reference, reference_images
@@ -25,9 +24,10 @@ from ..folders import holds
 from ..generators.base import Generator
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..pictures import SIDE
-from ..progress import Progress
-from ..resources import at_work, usual_batch
 from ..run_folder import command, now
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
 from ..store import SCHEMA, safe_name
 from .gradient import gradient_side
 from .kernels import amplitude, overlap_line, ripple
@@ -167,7 +167,7 @@ def checkup(
         gradient=gradient if judge is not None else pd.DataFrame(),
         arrays=arrays,
     )
-    ranks.first(result.save)
+    distributed.first(result.save)
     return result
 
 

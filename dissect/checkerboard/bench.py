@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from ...hooks.errors import UsageError
-from .. import ranks
 from ..generators.base import Generator
-from ..progress import Progress
-from ..randomness import NOISE, dice
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.random_streams import NOISE, dice
 from .audit import ripples
 from .kernels import Moments, box, equalise, project, spread
 from .measure import Look, batches
@@ -170,4 +170,4 @@ def _images(look: Look, samples: range, batch: int, advance: Callable[[int], Non
         found.append(look(numbers).cpu())
         advance(len(numbers))
     look.together()
-    return torch.cat(ranks.in_order(found))
+    return torch.cat(distributed.in_order(found))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import UsageError
-from .. import ranks
+from ..runtime import distributed
 
 RIDGE = 1e-3
 
@@ -178,12 +178,12 @@ class InputMoments:
 
     def together(self) -> None:
         """Add up what all processes have seen; once, when each has seen its part."""
-        sizes = ChainMap(*ranks.joined({phase: len(moments) for phase, moments in self.sums.items()}))
+        sizes = ChainMap(*distributed.joined({phase: len(moments) for phase, moments in self.sums.items()}))
         for phase, size in sizes.items():
             if phase not in self.sums:
                 self.sums[phase] = torch.zeros(size, size, dtype=torch.float64)
-            ranks.total(self.sums[phase])
-        self.positions = sum(ranks.joined(self.positions))
+            distributed.total(self.sums[phase])
+        self.positions = sum(distributed.joined(self.positions))
 
     @property
     def means(self) -> Moments:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ...hooks.calls import Call, watched
 from ...hooks.errors import DissectError
-from .. import ranks
 from ..generators.base import Generator
-from ..randomness import SHIFTS, bits
+from ..runtime import distributed
+from ..runtime.random_streams import SHIFTS, bits
 from ..subject import failing
 from .kernels import amplitude, ripple
 from .spectrum import Spectrum
@@ -113,14 +113,14 @@ class Seen:
             means=maps.float().mean((2, 3)).sum(0).cpu(),
             level=level,
         )
-        if ranks.size() == 1:
+        if distributed.size() == 1:
             self._add(part)
         else:
             self.parts.append(replace(part, shifts=shifts.clone()))  # a view would be sent with all that it is part of
 
     def together(self) -> None:
         """Add up what all processes have seen, in the order of the batches, as one process adds: sums are float32."""
-        for part in ranks.in_order(self.parts):
+        for part in distributed.in_order(self.parts):
             self._add(part)
         self.parts = []
 
@@ -196,7 +196,7 @@ def random_shifts(samples: int, seed: int) -> Tensor:
 
 def batches(samples: range, size: int) -> Iterator[range]:
     """The samples, some at a time; those of this process."""
-    for start in ranks.mine(range(samples.start, samples.stop, size)):
+    for start in distributed.mine(range(samples.start, samples.stop, size)):
         yield range(start, min(start + size, samples.stop))
 
 
@@ -294,9 +294,9 @@ class Effect:
 
     def together(self) -> None:
         """Add up what all processes have seen; once, when each has seen its part."""
-        self.parts = ranks.in_order(self.parts)
-        self.energy = sum(ranks.joined(self.energy))
-        ranks.total(self.colours)
+        self.parts = distributed.in_order(self.parts)
+        self.energy = sum(distributed.joined(self.energy))
+        distributed.total(self.colours)
         self.spectrum.together()
 
     @property

@@ -13,7 +13,6 @@ import pandas as pd
 from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
-from .. import ranks
 from ..checkups import Checkup
 from ..effect_tables import effects_table
 from ..features import count_reference, is_scenes, open_features, open_reference
@@ -23,12 +22,13 @@ from ..generators.base import Generator
 from ..generators.zoo import MODELS
 from ..model_spec import ModelSpec
 from ..models import Model, check_same, open_generator, usable_device
-from ..progress import Progress
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
 from ..repairs import Repair, save
-from ..resources import at_work, usual_batch
 from ..run_folder import command, now
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
 from ..store import SCHEMA, safe_name
 from .audit import checkup, reference_spectrum
 from .bench import Bench
@@ -119,7 +119,7 @@ def repair(
         return Repair.load(folder)
     device = usable_device(device)
     original = _reopened(found, generator, device, quiet)
-    target = ranks.first(lambda: check_target(folder, out, original.name))
+    target = distributed.first(lambda: check_target(folder, out, original.name))
     named = MODELS[original.name].segmenter if original.name in MODELS else None
     if segmenter is None and named is not None:
         segmenter = named
@@ -145,8 +145,8 @@ def repair(
                     batch=batch,
                     advance=advance,
                 )
-                steps = ranks.first(tune)  # by the clock: no two processes would come to the same
-                repaired.module.load_state_dict(ranks.first(repaired.module.state_dict))
+                steps = distributed.first(tune)  # by the clock: no two processes would come to the same
+                repaired.module.load_state_dict(distributed.first(repaired.module.state_dict))
         versions = {BEFORE: original, REPAIRED: repaired}
         for other in METHODS:
             if work.able(other) and (other, 1.0, 0.0) != (method, float(strength), float(finetune_minutes)):

@@ -21,7 +21,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from .. import ranks
+from ..runtime import distributed
 
 REACH = 2  # bins from a peak to the neighbours it is measured against: the window spreads it by one
 RING = 8  # bins around a peak whose excesses tell what is usual
@@ -78,7 +78,7 @@ class Spectrum:
 
     def together(self) -> None:
         """Add up what all processes have seen, in their order; once, when each has seen its part."""
-        mine, *others = ranks.joined(vars(self))
+        mine, *others = distributed.joined(vars(self))
         for name, value in mine.items():
             setattr(self, name, sum((other[name] for other in others), value))
 

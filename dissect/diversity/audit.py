@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
-from .. import fidelity, ranks
+from .. import fidelity
 from ..controls import untrained
 from ..features import count_reference, open_features, reference_images
 from ..folders import digest, holds
 from ..models import Model, dissectable, identity, open_models, reference_of, segmenter_fingerprint, usable_device
-from ..progress import Progress
-from ..resources import at_work, usual_batch
 from ..run_folder import command, now
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
 from ..store import SCHEMA, safe_name
 from . import classes as cl
 from . import depth, whole
@@ -102,7 +103,7 @@ def audit(
         layers = list(dissectable(generator))
         deep = range(min(DEEP, samples))
         with progress.task("layers, and an untrained control", 2 * len(deep)) as advance:
-            deeper, control = ranks.first(
+            deeper, control = distributed.first(
                 lambda: tuple(
                     depth.depth_table(one, layers, deep, batch, advance=advance)
                     for one in (generator, untrained(generator, seed, samples))
@@ -142,7 +143,7 @@ def audit(
         layers=deeper.merge(control.add_prefix("untrained_"), left_on="layer", right_on="untrained_layer", how="left"),
         pictures=_pictures(made, real, weighed, names),
     )
-    ranks.first(found.save)
+    distributed.first(found.save)
     return Diversity.load(folder)
 
 

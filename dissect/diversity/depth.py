@@ -29,7 +29,7 @@ from ...hooks.layers import find_layer, layer_shapes
 from ...hooks.tap import Tap
 from ..fidelity import ROUNDS, around, halves
 from ..generators.base import Generator
-from ..resources import at_work
+from ..runtime.resources import at_work
 from ..subject import failing
 
 LATENT, IMAGE = "latent", "image"

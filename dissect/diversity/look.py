@@ -13,11 +13,11 @@ from torch import Tensor
 from ...hooks.errors import DissectError
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from .. import ranks
 from ..features import Features, standardisation
 from ..generators.base import Generator
 from ..grid import thumbnails
 from ..measure import shares
+from ..runtime import distributed
 
 SHOWN = 128  # pixels of a picture, at most
 
@@ -70,7 +70,7 @@ def drawn(generator: Generator, samples: int, batch: int) -> Iterator[Tensor]:
     Raises:
         DissectError: the network failed, or drew pixels that are not finite.
     """
-    for start in ranks.mine(range(0, samples, batch)):
+    for start in distributed.mine(range(0, samples, batch)):
         some = range(start, min(start + batch, samples))
         images = generator(generator.latents(some))
         generator.check_finite(images, some)
@@ -96,7 +96,7 @@ def look(
             images = images.to(device)
             found.append(Look.at(images, segment(namer, images) if namer else None, extract, classes))
             advance(len(images))
-    return Look.joined(ranks.in_order(found))
+    return Look.joined(distributed.in_order(found))
 
 
 def standard_of(extract: Features, real: Look) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
-from .. import fidelity, ranks
+from .. import fidelity
 from ..fidelity import COVERING, LEVEL, around, halves, rounds
+from ..runtime import distributed
 from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
@@ -126,11 +127,11 @@ def figures(
     count = len(sides[0])
     parts = [(torch.arange(count), torch.arange(len(judge))), *halves(count, len(judge), number, seed)]
     rows = []
-    for side, (mine, theirs) in ranks.mine(list(product(sides, parts))):
+    for side, (mine, theirs) in distributed.mine(list(product(sides, parts))):
         found = _figures(side[mine], judge[theirs])
         rows.append([found[metric] for metric in METRICS])
         advance(1)
-    return np.array(ranks.in_order(rows)).reshape(len(sides), len(parts), len(METRICS))
+    return np.array(distributed.in_order(rows)).reshape(len(sides), len(parts), len(METRICS))
 
 
 def table_of(made: NDArray[np.float64], zero: NDArray[np.float64]) -> pd.DataFrame:

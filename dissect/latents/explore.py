@@ -22,9 +22,9 @@ from ...hooks.errors import UsageError
 from ..folders import holds, written
 from ..images.contact_sheet import film
 from ..models import Model, identity, open_generator, usable_device
-from ..progress import Progress
-from ..resources import at_work, usual_batch
 from ..run_folder import command, now
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
 from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from .kinds import KINDS, Asked
 from .space import open_space

@@ -22,7 +22,7 @@ from ..generators.stylegan import AdaIN
 from ..generators.stylegan2 import Modulated
 from ..measure import shares
 from ..models import dissectable
-from ..randomness import DIRECTIONS, dice
+from ..runtime.random_streams import DIRECTIONS, dice
 from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
 from .directions import Directions, Moments, Regression, closed_form, signed
 from .space import Space, spread

@@ -23,7 +23,7 @@ from ..generators.sources import ClassLatents
 from ..generators.style_based import StyleBased
 from ..images.contact_sheet import SIDE, sheet
 from ..models import fingerprint, open_segmenter, segmenter_fingerprint
-from ..progress import Progress
+from ..runtime.progress import Progress
 from .fitting import FITTED_ON, METHODS, RANDOM, effects, fit, summary
 from .path_length import EPSILON, Similarity, open_lpips, path_length
 from .paths import WAYS, arithmetic, mixing_table, parse_arithmetic, sweep, walk

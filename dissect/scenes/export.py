@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...hooks.errors import DissectError, UsageError
 from ...segmenters.scenes import CLASSES
-from ..progress import Progress
+from ..runtime.progress import Progress
 from .render import render
 
 CHUNK = 2**19  # pixels drawn at once

@@ -29,7 +29,7 @@ from ..fidelity import FEW_ROUNDS, halves
 from ..generators.base import Generator
 from ..levels import level_shares
 from ..maps import Maps
-from ..resources import scoring_device
+from ..runtime.resources import scoring_device
 from ..scores import label_units
 from ..spool import Spool
 from ..tally import tally_layer

@@ -28,8 +28,8 @@ from ..generators.factory import as_generator
 from ..generators.latents import parse_latents
 from ..inspection import inspect
 from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
-from ..resources import at_work, usual_batch
 from ..run_folder import LOCK, command, locked, now
+from ..runtime.resources import at_work, usual_batch
 from ..store import SCHEMA, write_atomic
 from .alarms import alarms
 from .history import COLUMNS, PRESENCE, SHARE, Watched

@@ -21,14 +21,14 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from . import ranks
+from . import distributed
 
 Advance = Callable[[int], None]
 
 
 def say(text: str, quiet: bool) -> None:
     """A line on stderr, as bars are; of several processes the first one says it."""
-    if not quiet and ranks.number() == 0:
+    if not quiet and distributed.number() == 0:
         Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
 
 
@@ -51,7 +51,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=quiet or ranks.number() > 0,
+            disable=quiet or distributed.number() > 0,
         )
 
     def __enter__(self) -> Progress:
@@ -67,10 +67,10 @@ class Progress:
     def task(self, description: str, total: int, done: int = 0, *, spread: bool = False) -> Iterator[Advance]:
         """A bar; yields the function that moves it on. `spread`: each process does a part of it, else all do all."""
         task = self._bars.add_task(description, total=total, completed=done)
-        if not spread or ranks.size() == 1:
+        if not spread or distributed.size() == 1:
             yield lambda count: self._bars.advance(task, count)
             return
-        counter = ranks.Counter()
+        counter = distributed.Counter()
 
         def show(everywhere: int) -> None:
             self._bars.update(task, completed=done + everywhere)

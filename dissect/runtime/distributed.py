@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..hooks.errors import DissectError, one_line
+from ...hooks.errors import DissectError, one_line
 
 if TYPE_CHECKING:  # the command imports this before it needs torch
     import torch.distributed as dist
