@@ -18,8 +18,8 @@ from ..hooks.errors import DissectError, UsageError, out_of_memory
 from ..hooks.tap import Tap
 from ..segmenters import check_labels, check_range, check_shape, segment
 from ..segmenters.base import Segmenter
-from . import grid as gr
 from .generators.base import Generator, finite
+from .images import resize as gr
 from .runtime.resources import at_work, usual_batch
 from .side_by_side import pairs, side_by_side
 from .spool import Spool

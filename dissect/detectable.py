@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..hooks.errors import UsageError
 from .scores import MIN_IOU, MIN_IOU_QUANTILE
-from .significance import FALSE_DISCOVERIES
+from .stats.significance import FALSE_DISCOVERIES
 from .store import Dissection
 
 FEWEST = 20  # samples; below, no standard deviation is worth the name

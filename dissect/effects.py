@@ -23,7 +23,6 @@ from .folders import written
 from .storage.contract import COLUMNS
 from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 
-UNLABELLED = "unlabelled"
 TABLES = {
     "table": "effects.csv",
     "sets": "sets.csv",

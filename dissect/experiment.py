@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError
 from . import pictures, selection
-from .effect_tables import Outcome, context_table, curve_table, effects_table, sets_table
+from .effect_tables import context_table, curve_table, sets_table
 from .effects import Effects
 from .measure import Areas, Variants, measure
 from .optimise import IMAGES, STEPS, optimise
@@ -23,7 +23,8 @@ from .places import Where, box_place, class_places, grid_places, mask_place
 from .runtime import distributed
 from .runtime.progress import Progress
 from .selection import Integers
-from .significance import ratio
+from .stats.class_changes import Outcome, effects_table
+from .stats.significance import ratio
 from .store import Dissection
 from .subject import Subject
 from .unit_scan import scan_layer, scan_samples

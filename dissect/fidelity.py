@@ -20,19 +20,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..hooks.errors import DissectError
 from .runtime import distributed
-from .runtime.random_streams import HALVES, bits
+from .stats.intervals import around, halves, rounds
 
 METRICS = ("frechet", "kernel", "precision", "recall", "coverage")
 LOWER_IS_BETTER = ("frechet", "kernel")
 NEIGHBOURS, COVERING = 3, 5  # nearest neighbours, as their papers choose
-ROUNDS, FEW_ROUNDS, WIDE = 50, 10, 512  # halves; of features wider than WIDE, whose roots take long
-LEVEL = 0.95
 COPY = 1e-5  # relative distance of features up to which two images are the same
 RANDOM_SETS = 5  # at least, for a repair to be called an improvement
 TOLERATED = 0.1  # relative loss of coverage; a larger one is lost diversity
@@ -166,27 +163,6 @@ def compare(
                 row |= {"change": change[0], "change_low": low, "change_high": high}
             table.append(row)
     return pd.DataFrame(table)
-
-
-def rounds(width: int) -> int:
-    """How many halves are drawn for features of D = width."""
-    return ROUNDS if width <= WIDE else FEW_ROUNDS
-
-
-def halves(count: int, others: int, number: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Rows of a random half of the images, and of the reference; the same for every set."""
-    orders = [
-        bits((number, size), seed, HALVES, place).argsort(1, kind="stable")
-        for place, size in enumerate((count, others))
-    ]
-    mine, theirs = (torch.from_numpy(order[:, : order.shape[1] // 2]) for order in orders)
-    return list(zip(mine, theirs, strict=True))
-
-
-def around(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """values (1 + rounds,), the whole first -> the ends of the interval around it."""
-    reach = stats.t.ppf((1 + level) / 2, len(values) - 2) * values[1:].std(ddof=1)
-    return float(values[0] - reach), float(values[0] + reach)
 
 
 def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import grid as gr
 from .capture import Plan
+from .images import resize as gr
 from .runtime import distributed
 from .spool import Spool
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from . import grid as gr
+from .images import resize as gr
+from .images.resize import SIDE
 from .measure import Areas, Variants
 from .subject import Subject
 
 EACH = 4  # pictures of each role
-SIDE = 256  # pixels, at most
 ROLES = ("most changed", "typical", "failing")
 
 Floats = NDArray[np.float64]

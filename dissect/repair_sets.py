@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from ..hooks.edit import Edit, edited
 from ..segmenters import segment
 from ..segmenters.base import Segmenter
-from . import grid as gr
-from .effect_tables import Outcome
 from .features import Features, Reference
 from .fidelity import BEFORE
 from .generators.base import Generator
-from .measure import shares
-from .pictures import SIDE
+from .images import resize as gr
+from .images.class_areas import shares
+from .images.resize import SIDE
 from .runtime import distributed
+from .stats.class_changes import Outcome
 from .subject import failing
 
 SHOWN = 12  # pictures of each role

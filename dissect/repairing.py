@@ -21,8 +21,7 @@ from ..segmenters.base import Segmenter
 from . import selection
 from .artifacts.find import Realism, Search, asked, check_detector
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
-from .effect_tables import effects_table
-from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, rounds, verdict
+from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, verdict
 from .folders import holds
 from .generators.base import Generator
 from .models import Given, reopen, usable_device
@@ -33,6 +32,8 @@ from .run_folder import command, now
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work, usual_batch
+from .stats.class_changes import effects_table
+from .stats.intervals import rounds
 from .store import SCHEMA, Dissection, safe_name
 from .subject import Subject
 

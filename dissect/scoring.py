@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..segmenters.base import Vocabulary
-from . import grid as gr
 from .bases import Basis
 from .capture import Plan
 from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
+from .images import resize as gr
 from .levels import level_shares
 from .maps import Maps, signature
 from .run_folder import now

@@ -54,7 +54,7 @@ from torch.nn import functional as F
 
 from ..hooks.errors import DissectError, UsageError, one_line, out_of_memory
 from .generators.base import Generator
-from .significance import LEVEL, Floats, interval, ratio
+from .stats.significance import LEVEL, Floats, interval, ratio
 from .subject import failing
 
 HALF = 4  # pixels: half the width of a band

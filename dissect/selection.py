@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError
-from . import grid as gr
+from .images import resize as gr
 from .runtime import distributed
 from .scores import iou, iqr
 from .store import Dissection

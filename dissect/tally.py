@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import grid as gr
 from . import levels as lv
+from .images import resize as gr
 from .maps import Maps, pieces, whole
 from .runtime import distributed
 from .runtime.resources import TOGETHER, at_work, exact_products

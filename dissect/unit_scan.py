@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Segmenter
 from . import selection
-from .effects import UNLABELLED
+from .images.class_areas import UNLABELLED
 from .measure import Areas, Variants, measure
 from .models import Given, reopen, usable_device
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work
-from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
+from .stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
 from .store import Dissection, read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
 from .subject import Subject
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..segmenters.base import Vocabulary
 from .evidence import Evidence
 from .scores import Floats, Labels, attainable_iou, average_precision, chance_iou, excess_iou, label_units
-from .significance import FALSE_DISCOVERIES, benjamini_hochberg
+from .stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 from .tally import OK, Tally
 
 VOTES = 0.05  # of the bootstrap replicates: a class that comes first as often belongs to the label set

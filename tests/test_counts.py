@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganatomy.dissect import grid as gr
 from ganatomy.dissect import scores as sc
 from ganatomy.dissect.capture import Plan
+from ganatomy.dissect.images import resize as gr
 from ganatomy.dissect.levels import STEPS, level_shares
 from ganatomy.dissect.maps import Maps
 from ganatomy.dissect.spool import Spool

@@ -17,7 +17,7 @@ from ganatomy.dissect.diversity.classes import (
     mean_parts,
     segmentation_distance,
 )
-from ganatomy.dissect.significance import Floats
+from ganatomy.dissect.stats.significance import Floats
 from ganatomy.hooks.errors import DissectError
 
 NAMES = ("sky", "building", "tree", "road", "door", "car", "person", "fence", "dome", "fountain")

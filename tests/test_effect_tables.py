@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ganatomy.dissect.effect_tables import Floats, Outcome, context_table, curve_table, effects_table, sets_table
+from ganatomy.dissect.effect_tables import context_table, curve_table, sets_table
+from ganatomy.dissect.stats.class_changes import Floats, Outcome, effects_table
 
 NAN = math.nan
 NAMES = ("sky", "tree")  # there is no tree

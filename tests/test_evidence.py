@@ -17,8 +17,8 @@ from ganatomy.dissect import evidence as ev
 from ganatomy.dissect import scores as sc
 from ganatomy.dissect.evidence import THOROUGHNESS, Evidence, examine_layer
 from ganatomy.dissect.levels import level_shares
-from ganatomy.dissect.significance import ROUNDS, poisson_bootstrap
 from ganatomy.dissect.spool import SHARD
+from ganatomy.dissect.stats.significance import ROUNDS, poisson_bootstrap
 from ganatomy.dissect.tally import Tally, tally_layer
 from ganatomy.dissect.unit_table import judge, unit_table
 

@@ -21,9 +21,9 @@ from ganatomy.dissect.fidelity import (
     distances,
     distinct,
     frechet,
-    rounds,
     verdict,
 )
+from ganatomy.dissect.stats.intervals import rounds
 from ganatomy.hooks.errors import DissectError, UsageError
 
 

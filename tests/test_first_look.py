@@ -18,7 +18,7 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, Watch
 from ganatomy.dissect.diversity import whole
-from ganatomy.dissect.significance import benjamini_hochberg
+from ganatomy.dissect.stats.significance import benjamini_hochberg
 from ganatomy.dissect.subjects.first_look import label_trouble
 from ganatomy.dissect.watching import follow
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError

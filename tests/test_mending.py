@@ -40,7 +40,7 @@ def images(generator: Generator, numbers: range = range(16)) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def few_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals from fewer halves: they are tested elsewhere, and take most of the time."""
-    monkeypatch.setattr("ganatomy.dissect.fidelity.ROUNDS", 10)
+    monkeypatch.setattr("ganatomy.dissect.stats.intervals.ROUNDS", 10)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, mutual_info_score
 from torch import Tensor
 
 from ganatomy.dissect import scores as sc
-from ganatomy.dissect.significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
+from ganatomy.dissect.stats.significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganatomy.dissect.measure import Variants, at_centres, shares
+from ganatomy.dissect.images.class_areas import at_centres, shares
+from ganatomy.dissect.measure import Variants
 from ganatomy.dissect.places import Where, box_place, class_places, grid_places, mask_place
 from ganatomy.dissect.selection import check_units, class_number, matched_sets, parse_units, random_orders
 from ganatomy.hooks import Edit

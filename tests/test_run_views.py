@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganatomy.dissect import grid as gr
+from ganatomy.dissect.images import resize as gr
 from ganatomy.dissect.levels import BINS, Scale, binned, float16_codes, float16_histogram
 
 from .conftest import Go

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ganatomy.dissect.significance import (
+from ganatomy.dissect.stats.significance import (
     FLIPS,
     ROUNDS,
     Floats,

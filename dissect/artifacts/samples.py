@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...hooks.errors import DissectError, UsageError
-from .. import grid as gr
 from ..features import Features, Reference
+from ..images import resize as gr
 from ..runtime import distributed
 from ..subject import Subject
 from .flags import Flags

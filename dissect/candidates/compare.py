@@ -17,7 +17,6 @@ from ...hooks.errors import DissectError, UsageError
 from ..diversity import whole
 from ..diversity.look import drawn, look, standard_of
 from ..features import count_reference, open_features, reference_images
-from ..fidelity import LEVEL, around, rounds
 from ..folders import digest, holds
 from ..generators.base import Generator
 from ..generators.factory import as_generator
@@ -26,6 +25,7 @@ from ..models import Model, fingerprint, identity, open_critic, open_generator, 
 from ..run_folder import command, now
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
+from ..stats.intervals import LEVEL, around, rounds
 from ..store import SCHEMA
 from .critic import critic_fitness
 from .findings import Fitness

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError, UsageError, one_line
-from ..significance import LEVEL
+from ..stats.significance import LEVEL
 
 TOGETHER = 4  # images at once: minibatch standard deviations (Karras et al. 2018) mostly take fours, or all of fewer
 GENERATED, REAL = "generated", "real"

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
-from .. import grid as gr
 from ..checkups import Checkup
 from ..controls import untrained
 from ..features import count_reference, reference_images
 from ..folders import holds
 from ..generators.base import Generator
+from ..images import resize as gr
+from ..images.resize import SIDE
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
-from ..pictures import SIDE
 from ..run_folder import command, now
 from ..runtime import distributed
 from ..runtime.progress import Progress

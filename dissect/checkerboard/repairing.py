@@ -14,9 +14,8 @@ from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
 from ..checkups import Checkup
-from ..effect_tables import effects_table
 from ..features import count_reference, is_scenes, open_features, open_reference
-from ..fidelity import BEFORE, RANDOM, REPAIRED, compare, rounds
+from ..fidelity import BEFORE, RANDOM, REPAIRED, compare
 from ..folders import holds
 from ..generators.base import Generator
 from ..generators.zoo import MODELS
@@ -29,6 +28,8 @@ from ..run_folder import command, now
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
+from ..stats.class_changes import effects_table
+from ..stats.intervals import rounds
 from ..store import SCHEMA, safe_name
 from .audit import checkup, reference_spectrum
 from .bench import Bench

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
-from .. import fidelity
 from ..controls import untrained
 from ..features import count_reference, open_features, reference_images
 from ..folders import digest, holds
@@ -20,6 +19,7 @@ from ..run_folder import command, now
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
+from ..stats.intervals import rounds
 from ..store import SCHEMA, safe_name
 from . import classes as cl
 from . import depth, whole
@@ -97,7 +97,7 @@ def audit(
             real = look(batches, extract, namer, device, advance)
         standard = standard_of(extract, real)
         made, real = made.standard(standard), real.standard(standard)
-        comparisons = 2 * (fidelity.rounds(real.features.shape[1]) + 1)
+        comparisons = 2 * (rounds(real.features.shape[1]) + 1)
         with progress.task("whole images", comparisons, spread=True) as advance:
             weighed = weigh(made, real, names, seed=seed, advance=advance)
         layers = list(dissectable(generator))

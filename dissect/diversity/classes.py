@@ -18,7 +18,7 @@ from scipy import stats
 
 from ...hooks.errors import DissectError
 from .. import fidelity
-from ..significance import FALSE_DISCOVERIES, LEVEL, Floats, benjamini_hochberg, ratio
+from ..stats.significance import FALSE_DISCOVERIES, LEVEL, Floats, benjamini_hochberg, ratio
 
 PRESENT = 0.002  # of an image's pixels; a class with less of them is noise of the segmenter
 FEWEST = 2  # images a side

@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.layers import find_layer, layer_shapes
 from ...hooks.tap import Tap
-from ..fidelity import ROUNDS, around, halves
 from ..generators.base import Generator
 from ..runtime.resources import at_work
+from ..stats.intervals import ROUNDS, around, halves
 from ..subject import failing
 
 LATENT, IMAGE = "latent", "image"

@@ -15,8 +15,8 @@ from ...segmenters import segment
 from ...segmenters.base import Segmenter
 from ..features import Features, standardisation
 from ..generators.base import Generator
-from ..grid import thumbnails
-from ..measure import shares
+from ..images.class_areas import shares
+from ..images.resize import thumbnails
 from ..runtime import distributed
 
 SHOWN = 128  # pixels of a picture, at most

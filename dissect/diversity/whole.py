@@ -22,9 +22,10 @@ from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
 from .. import fidelity
-from ..fidelity import COVERING, LEVEL, around, halves, rounds
+from ..fidelity import COVERING
 from ..runtime import distributed
-from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
+from ..stats.intervals import LEVEL, around, halves, rounds
+from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
 LOWER_IS_BETTER = (*fidelity.LOWER_IS_BETTER, "twins")

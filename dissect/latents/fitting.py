@@ -15,15 +15,15 @@ from ...hooks.errors import UsageError
 from ...hooks.tap import Tap
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from ..effect_tables import Outcome, effects_table
 from ..generators.dcgan import DCGAN
 from ..generators.progan import ProGAN
 from ..generators.stylegan import AdaIN
 from ..generators.stylegan2 import Modulated
-from ..measure import shares
+from ..images.class_areas import shares
 from ..models import dissectable
 from ..runtime.random_streams import DIRECTIONS, dice
-from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
+from ..stats.class_changes import Outcome, effects_table
+from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 from .directions import Directions, Moments, Regression, closed_form, signed
 from .space import Space, spread
 

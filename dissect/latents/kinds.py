@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ...hooks.errors import UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
-from .. import grid as gr
 from ..generators.biggan_deep import BigGANDeep
 from ..generators.sources import ClassLatents
 from ..generators.style_based import StyleBased
+from ..images import resize as gr
 from ..images.contact_sheet import SIDE, sheet
 from ..models import fingerprint, open_segmenter, segmenter_fingerprint
 from ..runtime.progress import Progress

@@ -23,7 +23,7 @@ from torch import Tensor
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..generators.checkpoints import load_state_dict
 from ..runtime.random_streams import BOOTSTRAP, dice
-from ..significance import ROUNDS, interval
+from ..stats.significance import ROUNDS, interval
 
 Similarity = Callable[[Tensor, Tensor], Tensor]  # two of images (n, 3, H, W) in [0, 255] -> distances (n,)
 

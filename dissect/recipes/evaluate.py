@@ -22,9 +22,10 @@ from ...segmenters.scenes import CLASSES, ScenesSegmenter
 from .. import ablate, insert, run, scan
 from ..controls import CONTROLS
 from ..diversity import audit
-from ..effects import UNLABELLED, Effects
+from ..effects import Effects
 from ..generators.base import Generator
 from ..generators.zoo import load_generator
+from ..images.class_areas import UNLABELLED
 from ..models import usable_device
 from ..scenes.render import render
 from ..store import Dissection

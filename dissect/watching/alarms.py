@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from ..diversity.weighing import COLLAPSE, COLLAPSED
-from ..significance import FALSE_DISCOVERIES, benjamini_hochberg
+from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 from .history import PRESENCE
 
 COLLAPSING, LOST, CHECKERBOARD = "collapse", "lost", "checkerboard rising"

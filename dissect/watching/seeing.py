@@ -25,13 +25,13 @@ from ..diversity.look import Look, look, standard_of
 from ..diversity.weighing import judged
 from ..evidence import THOROUGHNESS, examine_layer
 from ..features import Features, reference_images
-from ..fidelity import FEW_ROUNDS, halves
 from ..generators.base import Generator
 from ..levels import level_shares
 from ..maps import Maps
 from ..runtime.resources import scoring_device
 from ..scores import label_units
 from ..spool import Spool
+from ..stats.intervals import FEW_ROUNDS, halves
 from ..tally import tally_layer
 from ..unit_table import judge, unit_table
 from .history import PRESENCE, SHARE

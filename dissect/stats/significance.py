@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from .runtime.random_streams import BOOTSTRAP, PERMUTATION, bits
+from ..runtime.random_streams import BOOTSTRAP, PERMUTATION, bits
 
 Floats = NDArray[np.float64]
 

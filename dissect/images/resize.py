@@ -75,3 +75,6 @@ def thumbnails(images: Tensor, side: int) -> Tensor:
         size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
         images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+SIDE = 256  # pixels, at most
