@@ -82,7 +82,7 @@ def insert(*, run: Path, quiet: bool, **options: Any) -> object:
 @spread
 def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object:
     """Ablate each unit of a RUN alone: which ones matter?"""
-    from .dissect.store import Dissection
+    from .dissect.runs.dissection import Dissection
     from .dissect.unit_scan import scan as dissect_scan
 
     opened = Dissection.load(run)
@@ -180,7 +180,7 @@ def fitness(*, candidates: tuple[str, ...], quiet: bool, **options: Any) -> obje
 @common
 def watch(*, place: str, once: bool, out: Path | None, device: str, quiet: bool, **options: Any) -> object:
     """Look at each checkpoint that appears in a folder, or that matches a pattern: alarms when it becomes worse."""
-    from .dissect.store import safe_name
+    from .dissect.storage.files import safe_name
     from .dissect.watching import Watch, follow
     from .reports.watch import write_watch
 
@@ -227,7 +227,7 @@ def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> object:
 @common
 def report(*, run: Path, single_file: bool, quiet: bool) -> object:
     """Write the pages of a finished RUN again."""
-    from .dissect.store import Dissection
+    from .dissect.runs.dissection import Dissection
     from .reports.pages import write_report
 
     page = write_report(Dissection.load(run), single_file=single_file, quiet=quiet)

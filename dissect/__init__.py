@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from .pipeline import run
     from .repairing import repair
     from .repairs import Repair
+    from .runs.dissection import Dissection
     from .runtime.distributed import launched
     from .seam_audit import check_seams
     from .seam_checks import SeamCheck
-    from .store import Dissection
     from .unit_scan import Scan, scan
     from .watching import Watch, Watched, follow
 
@@ -88,7 +88,7 @@ _HOMES = {
     "Asked": "latents.kinds",
     "Checkup": "checkups",
     "Comparison": "comparison",
-    "Dissection": "store",
+    "Dissection": "runs.dissection",
     "Effects": "effects",
     "Explored": "latents.explore",
     "Fitness": "candidates",

@@ -22,9 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .diversity.findings import Diversity
-from .folders import written
 from .storage.contract import COLUMNS
-from .store import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from .storage.files import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from .storage.result_folder import written
 
 DIVERSITY = "diversity"  # folder
 TABLES = {"layers": "layers.csv", "peaks": "peaks.csv", "gradient": "gradient.csv"}

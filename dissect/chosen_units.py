@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..hooks.errors import DissectError, UsageError
 from . import selection
-from .store import Dissection
+from .runs.dissection import Dissection
 
 Chosen = dict[str, tuple[int, ...]]  # units of each layer
 

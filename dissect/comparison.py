@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..hooks.errors import UsageError
+from .runs.dissection import Dissection
 from .runtime.random_streams import MATCHING, dice
 from .selection import find_layer
-from .store import Dissection
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]

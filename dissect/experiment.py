@@ -20,12 +20,12 @@ from .effects import Effects
 from .measure import Areas, Variants, measure
 from .optimise import IMAGES, STEPS, optimise
 from .places import Where, box_place, class_places, grid_places, mask_place
+from .runs.dissection import Dissection
 from .runtime import distributed
 from .runtime.progress import Progress
 from .selection import Integers
 from .stats.class_changes import Outcome, effects_table
 from .stats.significance import ratio
-from .store import Dissection
 from .subject import Subject
 from .unit_scan import scan_layer, scan_samples
 

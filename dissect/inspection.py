@@ -24,7 +24,7 @@ from .generators.latents import parse_latents
 from .generators.sources import NoiseImages
 from .generators.zoo import MODELS
 from .models import Model, dissectable, open_generator, shapes_of, usable_device
-from .store import safe_name
+from .storage.files import safe_name
 from .subjects.fingerprint import better_latents, fingerprint
 from .subjects.first_look import warn_of_clamp
 

@@ -20,17 +20,17 @@ from ..segmenters.base import Segmenter
 from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
-from .folders import difference
 from .generators.base import Generator
 from .models import Given, layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
 from .places import Where
-from .run_folder import command, now
+from .runs.dissection import Dissection
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work
 from .selection import Integers
-from .store import SCHEMA, Dissection, safe_name
+from .storage.files import SCHEMA, safe_name
+from .storage.result_folder import command, difference, now
 from .subject import Subject
 from .unit_scan import scan_samples
 

@@ -17,13 +17,16 @@ from .bases import Basis
 from .capture import Plan, capture
 from .generators.base import Generator
 from .models import dissectable, identity, segmenter_fingerprint
-from .run_folder import command, kept_run, new_run, now, writing
+from .runs.dissection import Dissection
+from .runs.run_folder import kept_run, new_run
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import scoring_device
 from .scoring import ALREADY, finish
 from .spool import SHARD, Spool
-from .store import COMPLETE, Dissection
+from .storage.files import COMPLETE
+from .storage.folder_lock import writing
+from .storage.result_folder import command, now
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,15 @@ from ..hooks.errors import UsageError
 from .bases import ROTATION, Basis
 from .capture import Plan
 from .controls import UNTRAINED
-from .folders import difference
-from .run_folder import command, kept_run, locked, new_run, now, writing
+from .runs.dissection import Dissection, read_info, run_name
+from .runs.run_folder import kept_run, new_run
 from .runtime import distributed
 from .runtime.progress import Progress
 from .scoring import ALREADY, finish
 from .spool import Spool
-from .store import COMPLETE, Dissection, read_info, run_name
+from .storage.files import COMPLETE
+from .storage.folder_lock import locked, writing
+from .storage.result_folder import command, difference, now
 
 FOUND = ("layers", "image", "planes", "vocabulary")  # in the first sample: what makes shards fit together
 OWN = ("schema", "status", "config", "created", "command", "keep_spool")  # what a shard's run.json says of itself

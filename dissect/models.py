@@ -22,8 +22,8 @@ from .generators.base import Generator
 from .generators.factory import as_generator
 from .generators.zoo import MODELS, load_generator
 from .model_spec import ModelSpec, Moved
+from .runs.dissection import Dissection
 from .runtime import distributed
-from .store import Dissection
 
 Model = str | Path | ModelSpec | Generator | nn.Module
 Given = Generator | nn.Module | Moved | None  # to work on with a run: the same generator, or where it is now

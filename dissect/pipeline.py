@@ -21,10 +21,11 @@ from .generators.base import Generator
 from .generators.factory import as_generator
 from .job import Job
 from .models import Model, dissectable, open_models, usable_device
-from .run_folder import locked, writing
+from .runs.dissection import Dissection, run_name
 from .runtime import distributed
 from .runtime.progress import say
-from .store import COMPLETE, Dissection, run_name
+from .storage.files import COMPLETE
+from .storage.folder_lock import locked, writing
 from .subjects.first_look import first_look, noting
 
 RULES = ("iqr", "quantile")

@@ -17,7 +17,7 @@ from ..hooks.errors import DissectError, UsageError
 from .fidelity import BEFORE, RANDOM
 from .folding import make_permanent
 from .generators.base import Generator
-from .store import read_json, safe_name, write_atomic, write_json
+from .storage.files import read_json, safe_name, write_atomic, write_json
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 

@@ -22,19 +22,19 @@ from . import selection
 from .artifacts.find import Realism, Search, asked, check_detector
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
 from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, verdict
-from .folders import holds
 from .generators.base import Generator
 from .models import Given, reopen, usable_device
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs import Repair, save
-from .run_folder import command, now
+from .runs.dissection import Dissection
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work, usual_batch
 from .stats.class_changes import effects_table
 from .stats.intervals import rounds
-from .store import SCHEMA, Dissection, safe_name
+from .storage.files import SCHEMA, safe_name
+from .storage.result_folder import command, holds, now
 from .subject import Subject
 
 VALUES = ("best", "zero", "mean")

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from ..hooks.errors import DissectError, one_line
 from .effects import PICTURES
-from .folders import written
 from .runtime import distributed
 from .storage.contract import COLUMNS
-from .store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from .storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from .storage.result_folder import written
 
 TABLES = {
     "fidelity": "fidelity.csv",

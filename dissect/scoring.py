@@ -20,12 +20,13 @@ from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .images import resize as gr
 from .levels import level_shares
 from .maps import Maps, signature
-from .run_folder import now
+from .runs.dissection import Dissection
 from .runtime import distributed
 from .runtime.progress import Progress
 from .scores import Labels, label_units
 from .spool import Spool
-from .store import COMPLETE, Dissection, write_arrays, write_csv, write_json
+from .storage.files import COMPLETE, write_arrays, write_csv, write_json
+from .storage.result_folder import now
 from .subjects.first_look import label_trouble
 from .tally import Tally, images_with_class, tally_layer, top_masks
 from .unit_table import class_table, judge, unit_table

@@ -9,16 +9,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..hooks.errors import UsageError
-from .folders import holds
 from .generators.latents import DrawnLatents
 from .generators.sources import Encoded, FolderImages
 from .models import Model, identity, open_generator, usable_device
-from .run_folder import command, now
 from .runtime.progress import Progress
 from .runtime.resources import at_work, usual_batch
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
-from .store import SCHEMA, safe_name
+from .storage.files import SCHEMA, safe_name
+from .storage.result_folder import command, holds, now
 
 SAMPLES = 16
 SHOWN = 1024  # pixels of a picture's side, at most

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError
 from .images import resize as gr
+from .runs.dissection import Dissection
 from .runtime import distributed
 from .scores import iou, iqr
-from .store import Dissection
 from .subject import Subject
 
 Floats = NDArray[np.float64]

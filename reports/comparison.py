@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dissect.comparison import Comparison, Side, same_latents
 from ..dissect.runtime.progress import Progress
-from ..dissect.store import safe_name, write_csv, write_json
+from ..dissect.storage.files import safe_name, write_csv, write_json
 from ..hooks.errors import UsageError
 from . import figures
 from .pages import put_samples, render, replaced, telling

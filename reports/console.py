@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # pandas and numpy are imported when a command has something 
 
     from ..dissect.comparison import Comparison
     from ..dissect.effects import Effects
-    from ..dissect.store import Dissection
+    from ..dissect.runs.dissection import Dissection
 
 screen = Console(stderr=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dissect.store import Dissection
+from ..dissect.runs.dissection import Dissection
 from . import figures
 from .interventions import Scans
 

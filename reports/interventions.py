@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..dissect.effects import TABLES, Effects
+from ..dissect.runs.dissection import Dissection
 from ..dissect.storage.contract import COLUMNS, KEYS
-from ..dissect.store import Dissection, read_json, read_table
+from ..dissect.storage.files import read_json, read_table
 from . import figures
 from .shelf import Shelf
 

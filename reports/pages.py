@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..dissect.runs.dissection import Dissection
 from ..dissect.runtime.progress import Progress
-from ..dissect.store import Dissection, encoded, write_atomic
+from ..dissect.storage.files import encoded, write_atomic
 from ..hooks.errors import DissectError, explained
 from . import figures
 from .data import classes_data, plain, units_data

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..dissect.repairs import TABLES, Repair
-from ..dissect.store import Dissection
+from ..dissect.runs.dissection import Dissection
 from ..dissect.suspects import Suspects
 from .interventions import class_rows, pairs
 from .shelf import Shelf

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.latents.explore import Explored
     from ..dissect.model_spec import ModelSpec
     from ..dissect.repairs import Repair
+    from ..dissect.runs.dissection import Dissection
     from ..dissect.seam_checks import SeamCheck
-    from ..dissect.store import Dissection
     from ..dissect.suspects import Suspects
     from ..dissect.watching import Watch
 
@@ -62,7 +62,7 @@ def written(write: Callable[[], Path]) -> Path | None:
 
 def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
     """The report of a run, or of one in a folder, written again: the place in it that an address names."""
-    from ..dissect.store import Dissection
+    from ..dissect.runs.dissection import Dissection
     from .pages import write_report
 
     opened = Dissection.load(run) if isinstance(run, Path) else run

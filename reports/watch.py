@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..dissect.store import write_atomic
+from ..dissect.storage.files import write_atomic
 from ..dissect.watching import Watched
 from ..dissect.watching.history import PRESENCE, SHARE
 from .console import blanks

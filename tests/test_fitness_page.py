@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ganatomy.dissect.candidates import Fitness
-from ganatomy.dissect.store import write_arrays
+from ganatomy.dissect.storage.files import write_arrays
 from ganatomy.dissect.watching.history import METRICS
 from ganatomy.hooks.errors import DissectError
 from ganatomy.reports.fitness import write_fitness

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ganatomy.dissect.store import write_csv
+from ganatomy.dissect.storage.files import write_csv
 from ganatomy.dissect.watching import Watched
 from ganatomy.dissect.watching.history import COLUMNS, MEASURED, METRICS, PRESENCE, SHARE
 from ganatomy.hooks.errors import DissectError

@@ -18,14 +18,14 @@ from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
 from .. import selection
 from ..features import Features, Reference, count_reference, open_features, open_reference
-from ..folders import digest, holds
 from ..generators.base import Generator
 from ..models import Given, reopen, usable_device
-from ..run_folder import command, now
+from ..runs.dissection import Dissection
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work
-from ..store import SCHEMA, Dissection, safe_name
+from ..storage.files import SCHEMA, digest, safe_name
+from ..storage.result_folder import command, holds, now
 from ..subject import Subject
 from ..suspects import Suspects
 from .detectors import DETECTORS, NEED_REFERENCE, Scores, images_drawn

@@ -17,16 +17,15 @@ from ...hooks.errors import DissectError, UsageError
 from ..diversity import whole
 from ..diversity.look import drawn, look, standard_of
 from ..features import count_reference, open_features, reference_images
-from ..folders import digest, holds
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..model_spec import ModelSpec
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
-from ..run_folder import command, now
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import LEVEL, around, rounds
-from ..store import SCHEMA
+from ..storage.files import SCHEMA, digest
+from ..storage.result_folder import command, holds, now
 from .critic import critic_fitness
 from .findings import Fitness
 from .opening import labels_of, step_of

@@ -16,7 +16,6 @@ from ...segmenters.base import Segmenter
 from ..checkups import Checkup
 from ..features import count_reference, is_scenes, open_features, open_reference
 from ..fidelity import BEFORE, RANDOM, REPAIRED, compare
-from ..folders import holds
 from ..generators.base import Generator
 from ..generators.zoo import MODELS
 from ..model_spec import ModelSpec
@@ -24,13 +23,13 @@ from ..models import Model, check_same, open_generator, usable_device
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
 from ..repairs import Repair, save
-from ..run_folder import command, now
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..stats.class_changes import effects_table
 from ..stats.intervals import rounds
-from ..store import SCHEMA, safe_name
+from ..storage.files import SCHEMA, safe_name
+from ..storage.result_folder import command, holds, now
 from .audit import checkup, reference_spectrum
 from .bench import Bench
 from .finetune import finetune

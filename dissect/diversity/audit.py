@@ -13,14 +13,13 @@ from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
 from ..controls import untrained
 from ..features import count_reference, open_features, reference_images
-from ..folders import digest, holds
 from ..models import Model, dissectable, identity, open_models, reference_of, segmenter_fingerprint, usable_device
-from ..run_folder import command, now
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import rounds
-from ..store import SCHEMA, safe_name
+from ..storage.files import SCHEMA, digest, safe_name
+from ..storage.result_folder import command, holds, now
 from . import classes as cl
 from . import depth, whole
 from .findings import Diversity

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..folders import written
 from ..storage.contract import COLUMNS
-from ..store import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from ..storage.result_folder import written
 
 TABLES = {"classes": "by_class.csv", "pairs": "pairs.csv", "whole": "whole.csv", "layers": "layers.csv"}
 

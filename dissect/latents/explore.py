@@ -19,13 +19,12 @@ import torch
 from safetensors.torch import save
 
 from ...hooks.errors import UsageError
-from ..folders import holds, written
 from ..images.contact_sheet import film
 from ..models import Model, identity, open_generator, usable_device
-from ..run_folder import command, now
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
-from ..store import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
+from ..storage.files import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
+from ..storage.result_folder import command, holds, now, written
 from .kinds import KINDS, Asked
 from .space import open_space
 

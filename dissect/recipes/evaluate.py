@@ -27,8 +27,8 @@ from ..generators.base import Generator
 from ..generators.zoo import load_generator
 from ..images.class_areas import UNLABELLED
 from ..models import usable_device
+from ..runs.dissection import Dissection
 from ..scenes.render import render
-from ..store import Dissection
 from .train_segmenter import HELD_OUT, accuracy
 
 NAMES = [name for name, _, _ in CLASSES]

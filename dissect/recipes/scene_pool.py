@@ -25,7 +25,7 @@ from torch import Tensor
 from ...hooks.errors import DissectError, UsageError
 from ..scenes.canvas import LABEL
 from ..scenes.render import RARE, render
-from ..store import read_json, write_json
+from ..storage.files import read_json, write_json
 
 CHUNK = 500  # scenes a file
 LEAST = 10 * CHUNK  # scenes with which a training starts

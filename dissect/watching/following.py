@@ -14,8 +14,8 @@ from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
 from ..generators.zoo import load_generator
 from ..model_spec import ModelSpec
 from ..models import usable_device
-from ..run_folder import locked
 from ..runtime.progress import say
+from ..storage.folder_lock import locked
 from .history import Watched
 from .watch import Watch
 

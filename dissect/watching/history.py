@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..store import read_json, read_table, write_csv, write_json
+from ..storage.files import read_json, read_table, write_csv, write_json
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
 MEASURED = ("deviation", *METRICS, "ripple")  # each with _low and _high

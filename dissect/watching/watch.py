@@ -22,15 +22,15 @@ from ...hooks.errors import DissectError, DissectWarning, UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
 from ..features import Features, count_reference, open_features
-from ..folders import difference, digest
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..generators.latents import parse_latents
 from ..inspection import inspect
 from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
-from ..run_folder import LOCK, command, locked, now
 from ..runtime.resources import at_work, usual_batch
-from ..store import SCHEMA, write_atomic
+from ..storage.files import SCHEMA, digest, write_atomic
+from ..storage.folder_lock import LOCK, locked
+from ..storage.result_folder import command, difference, now
 from .alarms import alarms
 from .history import COLUMNS, PRESENCE, SHARE, Watched
 from .scalars import Scalars

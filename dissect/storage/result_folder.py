@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..hooks.errors import DissectError, UsageError
-from .runtime import distributed
-from .store import PART, read_json
+from ...hooks.errors import DissectError, UsageError
+from ..runtime import distributed
+from .files import PART, read_json
 
 
 @contextmanager
@@ -74,12 +74,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "…"
 
 
-def digest(path: str | Path | None) -> str | None:
-    """sha256 of a file, or of the names and files in a folder; None for what is not there."""
-    if path is None or not Path(path).exists():
-        return None
-    found = hashlib.sha256()
-    for file in [Path(path)] if Path(path).is_file() else sorted(Path(path).rglob("*")):
-        if file.is_file():
-            found.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
-    return found.hexdigest()
+def now() -> str:
+    """The time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """The command line of this process."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
