@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .dissect.generators.loading import layers_of
 from .dissect.runtime import distributed
 from .hooks.errors import UsageError
 from .reports import command as with_
@@ -245,7 +246,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
 
     if not detail:
         return console_models.show_rows(zoo.table(), "{} pixels", quiet)
-    text, layers = zoo.card(detail), zoo.layers_of(detail)
+    text, layers = zoo.card(detail), layers_of(detail)
     if not quiet:
         click.echo(text)
         console_models.show_layers(layers)

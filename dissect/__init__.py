@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .effects import Effects
     from .generators.base import Generator, Provenance
     from .generators.latents import BernoulliLatents, NormalLatents, SphereLatents, UniformLatents
-    from .generators.zoo import load_generator
+    from .generators.loading import load_generator
+    from .generators.spec import ModelSpec
     from .inspection import Inspection, inspect
     from .interventions import ablate, insert
     from .latents.explore import Explored, explore
     from .latents.kinds import Asked
     from .merging import merge
-    from .model_spec import ModelSpec
     from .pipeline import run
     from .repairing import repair
     from .repairs import Repair
@@ -94,7 +94,7 @@ _HOMES = {
     "Fitness": "candidates",
     "Generator": "generators.base",
     "Inspection": "inspection",
-    "ModelSpec": "model_spec",
+    "ModelSpec": "generators.spec",
     "NormalLatents": "generators.latents",
     "BernoulliLatents": "generators.latents",
     "SphereLatents": "generators.latents",
@@ -116,7 +116,7 @@ _HOMES = {
     "insert": "interventions",
     "inspect": "inspection",
     "launched": "runtime.distributed",
-    "load_generator": "generators.zoo",
+    "load_generator": "generators.loading",
     "merge": "merging",
     "power": "detectable",
     "repair": "repairing",

@@ -16,9 +16,9 @@ from torch import nn
 
 from ..hooks.errors import DissectError, one_line
 from .bases import ROTATION
-from .generators.architecture import BatchStatistics
 from .generators.base import Generator
-from .generators.style_based import StyleBased
+from .generators.families.architecture import BatchStatistics
+from .generators.families.style_based import StyleBased
 from .runtime.random_streams import WEIGHTS, dice
 
 UNTRAINED = "untrained"

@@ -15,8 +15,8 @@ from ..hooks.errors import DissectError
 from ..hooks.layers import find_layer
 from ..hooks.tap import Tap
 from .generators.base import Generator
+from .generators.families.progan import SLOPE, Block
 from .generators.kept_edits import attach
-from .generators.progan import SLOPE, Block
 
 TOLERANCE = 1e-4  # of images in [0, 1], between a folded edit and the hook's
 

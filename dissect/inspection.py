@@ -14,12 +14,12 @@ from PIL import Image
 
 from ..hooks.errors import DissectError, UsageError
 from ..hooks.layers import LayerShape
-from .generators.architecture import Architecture
 from .generators.base import Generator
 from .generators.chains.code import as_python
 from .generators.chains.network import PLAN, Chain, build
 from .generators.chains.plan import Plan
 from .generators.chains.search import reading, with_classes
+from .generators.families.architecture import Architecture
 from .generators.latents import parse_latents
 from .generators.sources import NoiseImages
 from .generators.zoo import MODELS

@@ -17,11 +17,12 @@ from ..hooks.layers import LayerShape, layer_shapes, pick_layers
 from ..segmenters import load_segmenter
 from ..segmenters.base import Segmenter
 from .features import SCENES
-from .generators.architecture import Architecture
 from .generators.base import Generator
 from .generators.factory import as_generator
-from .generators.zoo import MODELS, load_generator
-from .model_spec import ModelSpec, Moved
+from .generators.families.architecture import Architecture
+from .generators.loading import load_generator
+from .generators.spec import ModelSpec, Moved
+from .generators.zoo import MODELS
 from .runs.dissection import Dissection
 from .runtime import distributed
 

@@ -20,8 +20,8 @@ from torch import nn
 
 from .. import segmenters
 from ..segmenters.base import Segmenter
-from .generators.architecture import Architecture
 from .generators.base import Generator
+from .generators.families.architecture import Architecture
 from .generators.latents import DrawnLatents
 from .generators.sources import ClassLatents
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from ..dissect.model_spec import ModelSpec, Moved
+from ..dissect.generators.spec import ModelSpec, Moved
 from ..dissect.runtime import distributed
 from ..hooks.errors import DissectError, DissectWarning, UsageError, explained
 from .told import FAILED

@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.comparison import Comparison
     from ..dissect.diversity import Diversity
     from ..dissect.effects import Effects
+    from ..dissect.generators.spec import ModelSpec
     from ..dissect.inspection import Inspection
     from ..dissect.latents.explore import Explored
-    from ..dissect.model_spec import ModelSpec
     from ..dissect.repairs import Repair
     from ..dissect.runs.dissection import Dissection
     from ..dissect.seam_checks import SeamCheck

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, ablate, load_generator, run
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.runtime.resources import BATCH, Threads, at_work
 from ganatomy.dissect.subject import Subject

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganatomy.dissect.generators.architecture import Architecture
+from ganatomy.dissect.generators.families.architecture import Architecture
 
 State = dict[str, Tensor]
 

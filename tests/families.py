@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 from ganatomy.dissect import ModelSpec
-from ganatomy.dissect.generators.dcgan import DCGAN
-from ganatomy.dissect.generators.pix2pix import ResnetGenerator, UnetGenerator
-from ganatomy.dissect.generators.progan import ProGAN
-from ganatomy.dissect.generators.stylegan import StyleGAN
-from ganatomy.dissect.generators.stylegan2 import StyleGAN2
+from ganatomy.dissect.generators.families.dcgan import DCGAN
+from ganatomy.dissect.generators.families.pix2pix import ResnetGenerator, UnetGenerator
+from ganatomy.dissect.generators.families.progan import ProGAN
+from ganatomy.dissect.generators.families.stylegan import StyleGAN
+from ganatomy.dissect.generators.families.stylegan2 import StyleGAN2
 
 from .bigs import big_state, deep_state
 

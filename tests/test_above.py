@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, run
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.interventions import ablate
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.subject import Subject

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganatomy.dissect.generators import biggan, biggan_deep
-from ganatomy.dissect.generators.architecture import Architecture
+from ganatomy.dissect.generators.families import biggan, biggan_deep
+from ganatomy.dissect.generators.families.architecture import Architecture
 from ganatomy.hooks.errors import DissectError
 from ganatomy.hooks.layers import layer_shapes
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganatomy.dissect.generators.checkpoints import load_state_dict, load_weights, sha256
-from ganatomy.dissect.generators.opening import open_checkpoint
-from ganatomy.dissect.generators.progan import infer as infer_progan
+from ganatomy.dissect.generators.families.progan import infer as infer_progan
+from ganatomy.dissect.generators.recognition import open_checkpoint
 from ganatomy.hooks.errors import DissectError, UsageError
 
 LATENT, WIDTHS = 3, (4, 2)  # images of 8 pixels

@@ -19,7 +19,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from ganatomy.cli import main
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 
 FACTORY = """
 from tests.conftest import ColourSegmenter, Painter

@@ -12,7 +12,7 @@ import torch
 from ganatomy import dissect
 from ganatomy.dissect.capture import Plan
 from ganatomy.dissect.evidence import THOROUGHNESS, examine_layer
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.levels import level_shares
 from ganatomy.dissect.maps import Maps
 from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, draw_pool

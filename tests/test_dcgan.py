@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from ganatomy.dissect import load_generator
 from ganatomy.dissect.generators.checkpoints import load_weights
-from ganatomy.dissect.generators.dcgan import DCGAN, ResizeConv, boxed_like, put, resize_like
-from ganatomy.dissect.generators.dcgan import infer as infer_dcgan
-from ganatomy.dissect.generators.opening import open_checkpoint
+from ganatomy.dissect.generators.families.dcgan import DCGAN, ResizeConv
+from ganatomy.dissect.generators.families.dcgan import infer as infer_dcgan
+from ganatomy.dissect.generators.recognition import open_checkpoint
+from ganatomy.dissect.generators.replaced_layers import boxed_like, put, resize_like
 from ganatomy.hooks.errors import DissectError
 
 

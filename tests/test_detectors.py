@@ -21,7 +21,7 @@ from ganatomy.dissect.artifacts.planting import shape
 from ganatomy.dissect.artifacts.samples import Seen, look
 from ganatomy.dissect.features import Reference
 from ganatomy.dissect.fidelity import frechet
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.subject import Subject
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError, UsageError

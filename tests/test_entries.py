@@ -23,9 +23,9 @@ from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator
 from ganatomy.dissect.generators import torch_files
 from ganatomy.dissect.generators.checkpoints import load_state_dict, read_entries
-from ganatomy.dissect.generators.dcgan import DCGAN
 from ganatomy.dissect.generators.entries import Entry, entries, folded, unwrapped
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.dcgan import DCGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.generators.torch_files import read_inert
 from ganatomy.hooks.errors import DissectError, UsageError
 

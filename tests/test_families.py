@@ -18,7 +18,7 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator, run
 from ganatomy.dissect.controls import untrained
-from ganatomy.dissect.generators import biggan, biggan_deep, stylegan2
+from ganatomy.dissect.generators.families import biggan, biggan_deep, stylegan2
 from ganatomy.dissect.generators.kept_edits import attach
 from ganatomy.dissect.generators.sources import ClassLatents, FolderImages
 from ganatomy.dissect.inspection import inspect

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.dissect.folding import make_permanent
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.generators.kept_edits import PULL, VALUE
-from ganatomy.dissect.generators.opening import open_checkpoint
-from ganatomy.dissect.generators.progan import ProGAN
-from ganatomy.dissect.generators.zoo import load_generator
+from ganatomy.dissect.generators.loading import load_generator
+from ganatomy.dissect.generators.recognition import open_checkpoint
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError
 

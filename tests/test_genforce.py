@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ganatomy.dissect import load_generator
-from ganatomy.dissect.generators import progan, stylegan, stylegan2
+from ganatomy.dissect.generators.families import progan, stylegan, stylegan2
 from ganatomy.hooks.errors import DissectError
 
 State = dict[str, Tensor]

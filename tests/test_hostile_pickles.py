@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganatomy.dissect.generators.pickles import read_networks
+from ganatomy.dissect.generators.release_pickles import read_networks
 from ganatomy.hooks.errors import DissectError
 
 from .releases import Discriminator, Generator, snapshot
@@ -152,7 +152,7 @@ def test_the_payloads_of_these_tests_do_run_in_plain_pickle(written: Callable[..
         ("copyreg", "_reconstructor"),
         ("copyreg", "add_extension"),
         ("operator", "attrgetter"),
-        ("ganatomy.dissect.generators.pickles", "read_networks"),
+        ("ganatomy.dissect.generators.release_pickles", "read_networks"),
         ("ganatomy.dissect.generators.inert_pickles", "Record"),
         ("a\nb", "\x1b[31mred\ud800"),
     ],

@@ -24,7 +24,7 @@ from ganatomy.dissect.checkerboard.kernels import (
     shuffle_kernel,
     spread,
 )
-from ganatomy.dissect.generators.dcgan import ResizeConv
+from ganatomy.dissect.generators.families.dcgan import ResizeConv
 from ganatomy.hooks.errors import UsageError
 
 SIDE = 30

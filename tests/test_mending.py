@@ -20,8 +20,8 @@ from ganatomy.dissect.checkerboard.kernels import amplitude, flat_response, phas
 from ganatomy.dissect.checkerboard.mend import input_moments, mended, notch
 from ganatomy.dissect.checkerboard.upsampling import upsamplings
 from ganatomy.dissect.generators.checkpoints import load_weights
-from ganatomy.dissect.generators.dcgan import DCGAN, ResizeConv
-from ganatomy.dissect.generators.opening import open_checkpoint
+from ganatomy.dissect.generators.families.dcgan import DCGAN, ResizeConv
+from ganatomy.dissect.generators.recognition import open_checkpoint
 from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.checkup import write_checkup
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ganatomy.dissect.generators.diffusers_models import Decoder, open_diffusers
-from ganatomy.dissect.generators.spandrel_models import open_spandrel
+from ganatomy.dissect.generators.families.diffusers_decoder import Decoder, open_diffusers
+from ganatomy.dissect.generators.families.spandrel_restorer import open_spandrel
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.hooks.tap import Tap
 

@@ -17,7 +17,7 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, ModelSpec, NormalLatents
 from ganatomy.dissect.generators.factory import as_generator, fitting_latents, measured_range
-from ganatomy.dissect.generators.zoo import load_generator
+from ganatomy.dissect.generators.loading import load_generator
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 from ganatomy.hooks.factory import call_factory, is_factory, parse_arguments
 

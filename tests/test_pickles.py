@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganatomy.dissect.generators.pickles import read_networks
+from ganatomy.dissect.generators.release_pickles import read_networks
 from ganatomy.hooks.errors import DissectError
 
 from .releases import PLAIN, Discriminator, EasyDict, Generator, Kept, Layer, Network, snapshot

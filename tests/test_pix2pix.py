@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganatomy.dissect.generators.pix2pix import ResnetGenerator, UnetGenerator, infer
+from ganatomy.dissect.generators.families.pix2pix import ResnetGenerator, UnetGenerator, infer
 from ganatomy.hooks.errors import DissectError
 from ganatomy.hooks.tap import Tap
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganatomy.dissect import load_generator
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.recipes import train_segmenter
 from ganatomy.dissect.recipes.evolution import DIVERSITY_WEIGHT, MUTATIONS, evolve, fitness
 from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, chunk_files, claim, draw_pool, drawing

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 
 from ganatomy.dissect import ModelSpec, load_generator
-from ganatomy.dissect.generators import residual
+from ganatomy.dissect.generators.families import residual
 from ganatomy.hooks.errors import DissectError
 
 LATENT = 6

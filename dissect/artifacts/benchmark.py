@@ -25,7 +25,7 @@ from ...segmenters.scenes import ScenesSegmenter
 from ..features import Reference, SceneFeatures
 from ..fidelity import frechet
 from ..generators.base import Generator
-from ..generators.zoo import load_generator
+from ..generators.loading import load_generator
 from ..runtime.progress import Progress
 from ..subject import Subject
 from .detectors import DETECTORS, Scores

@@ -24,7 +24,7 @@ from ...hooks.errors import UsageError
 from ...hooks.tap import Tap
 from .. import selection
 from ..generators.base import Generator
-from ..generators.progan import ProGAN
+from ..generators.families.progan import ProGAN
 from ..runtime.random_streams import COLOURS, dice
 
 

@@ -19,7 +19,7 @@ from ..diversity.look import drawn, look, standard_of
 from ..features import count_reference, open_features, reference_images
 from ..generators.base import Generator
 from ..generators.factory import as_generator
-from ..model_spec import ModelSpec
+from ..generators.spec import ModelSpec
 from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch

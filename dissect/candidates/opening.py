@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...hooks.errors import UsageError
-from ..model_spec import ModelSpec
+from ..generators.spec import ModelSpec
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
 

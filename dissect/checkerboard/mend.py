@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ...hooks.calls import Call, watched
 from ...hooks.errors import UsageError
 from ..generators.base import Generator
-from ..generators.dcgan import boxed_like, can_resize, put, resize_like
 from ..generators.kept_edits import attach_notch
+from ..generators.replaced_layers import boxed_like, can_resize, put, resize_like
 from ..subject import failing
 from .kernels import (
     InputMoments,

@@ -17,8 +17,8 @@ from ..checkups import Checkup
 from ..features import count_reference, is_scenes, open_features, open_reference
 from ..fidelity import BEFORE, RANDOM, REPAIRED, compare
 from ..generators.base import Generator
+from ..generators.spec import ModelSpec
 from ..generators.zoo import MODELS
-from ..model_spec import ModelSpec
 from ..models import Model, check_same, open_generator, usable_device
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError, running
-from ..model_spec import ModelSpec
+from .spec import ModelSpec
 
 
 class LatentSource(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .architecture import BatchStatistics
+from .families.architecture import BatchStatistics
 
 FLOOR = 1e-5  # added to variances, as batch norm itself does: units that are always off agree
 MOST = 10.0  # of a unit; a single one that hardly varies shall not decide

@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError, one_line
-from .architecture import some
 from .chains.network import PLAN
-from .dcgan import refit
 from .entries import Entry, entries, fitting, folded, prefixed, unwrapped
+from .families.architecture import some
 from .file_kinds import RESAVE, is_safetensors, other_kind
 from .kept_edits import take_kept
-from .pickles import is_release, read_networks
+from .release_pickles import is_release, read_networks
+from .replaced_layers import refit
 from .torch_files import check_packing, read_inert, read_plain
 
 

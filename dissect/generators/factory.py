@@ -14,12 +14,12 @@ from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ...hooks.factory import call_factory, parse_arguments
 from ...hooks.layers import layer_shapes
 from ...hooks.tap import Tap
-from ..model_spec import ModelSpec
 from .base import Generator, LatentSource
 from .checkpoints import load_weights, sha256
 from .labels import GivesLabels, embedding_of, give_labels, inputs_of
 from .latents import DrawnLatents, NormalLatents, parse_latents
 from .sources import ClassLatents, FolderImages, Labelled, NoiseImages
+from .spec import ModelSpec
 
 LOOKED_AT, FEW = 8, 2  # samples by which an output range is measured; of networks that take images
 USED = 2 / 3  # of its output range that a generator uses at least

@@ -15,10 +15,10 @@ from ...hooks.errors import UsageError
 from ...hooks.tap import Tap
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from ..generators.dcgan import DCGAN
-from ..generators.progan import ProGAN
-from ..generators.stylegan import AdaIN
-from ..generators.stylegan2 import Modulated
+from ..generators.families.dcgan import DCGAN
+from ..generators.families.progan import ProGAN
+from ..generators.families.stylegan import AdaIN
+from ..generators.families.stylegan2 import Modulated
 from ..images.class_areas import shares
 from ..models import dissectable
 from ..runtime.random_streams import DIRECTIONS, dice

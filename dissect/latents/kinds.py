@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ...hooks.errors import UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
-from ..generators.biggan_deep import BigGANDeep
+from ..generators.families.biggan_deep import BigGANDeep
+from ..generators.families.style_based import StyleBased
 from ..generators.sources import ClassLatents
-from ..generators.style_based import StyleBased
 from ..images import resize as gr
 from ..images.contact_sheet import SIDE, sheet
 from ..models import fingerprint, open_segmenter, segmenter_fingerprint

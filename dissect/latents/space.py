@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...hooks.errors import DissectError, UsageError
 from ..generators.base import Generator
+from ..generators.families.style_based import StyleBased
 from ..generators.sources import ClassLatents, FolderImages
-from ..generators.style_based import StyleBased
 
 SPACES = ("z", "w")
 SPREAD_OF = 1000  # samples over which the spread along a direction is taken

@@ -24,7 +24,7 @@ from ..controls import CONTROLS
 from ..diversity import audit
 from ..effects import Effects
 from ..generators.base import Generator
-from ..generators.zoo import load_generator
+from ..generators.loading import load_generator
 from ..images.class_areas import UNLABELLED
 from ..models import usable_device
 from ..runs.dissection import Dissection

@@ -32,8 +32,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..generators.dcgan import DCGAN
-from ..generators.progan import ProGAN, ToRGB
+from ..generators.families.dcgan import DCGAN
+from ..generators.families.progan import ProGAN, ToRGB
 from .evolution import MUTATIONS, evolve, heuristic
 from .scene_pool import CHUNK, ScenePool, drawing
 

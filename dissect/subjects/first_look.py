@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ...hooks.errors import DissectWarning, UsageError
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from ..generators.architecture import Architecture
 from ..generators.base import Generator
 from ..generators.factory import warn_of_range
-from ..generators.stylegan2 import CLAMP, StyleGAN2
+from ..generators.families.architecture import Architecture
+from ..generators.families.stylegan2 import CLAMP, StyleGAN2
 from ..models import dissectable, shapes_of
 from .fingerprint import fingerprint
 

@@ -11,8 +11,8 @@ from typing import Any
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import is_factory
 from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
-from ..generators.zoo import load_generator
-from ..model_spec import ModelSpec
+from ..generators.loading import load_generator
+from ..generators.spec import ModelSpec
 from ..models import usable_device
 from ..runtime.progress import say
 from ..storage.folder_lock import locked

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ....hooks.errors import DissectError, one_line
-from ..architecture import Architecture, filled
-from ..dcgan import refit
+from ..families.architecture import Architecture, filled
 from ..latents import parse_latents
+from ..replaced_layers import refit
 from .plan import ACTIVATIONS, OUTPUTS, Plan, Step
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...hooks.errors import DissectError, UsageError, one_line
+from ....hooks.errors import DissectError, UsageError, one_line
 from .architecture import Architecture, some
 
 PURPOSES = ("SR", "FaceSR", "Restoration")

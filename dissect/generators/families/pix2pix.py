@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
 from .architecture import Architecture, filled, shape
 
 SLOPE = 0.2  # of the leaky ReLU

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
 from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
 from .biggan import agreed, attended, doubled
 

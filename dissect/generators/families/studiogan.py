@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
 
 LAYOUT = "StudioGAN's layout"
 EPS = 1e-4  # of the batch norms

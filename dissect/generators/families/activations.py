@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .batch_statistics import measure, norms_of, remembered, reproduces, taken
+from ..batch_statistics import measure, norms_of, remembered, reproduces, taken
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "ReLU": F.relu,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
 
 
 class Architecture(nn.Module):

@@ -8,8 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ..hooks.errors import UsageError
-from ..hooks.factory import from_anywhere
+from ...hooks.errors import UsageError
+from ...hooks.factory import from_anywhere
 
 DIFFUSERS = "diffusers:"
 

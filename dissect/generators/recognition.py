@@ -13,24 +13,24 @@ from pathlib import Path
 from torch import Tensor
 
 from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
-from ..model_spec import DIFFUSERS, ModelSpec
-from . import biggan, biggan_deep, dcgan, pix2pix, progan, residual, stylegan, stylegan2
-from .architecture import Architecture, some
 from .base import Generator, LatentSource, Provenance
 from .batch_statistics import fingerprint_of
 from .chains.network import Chain
 from .chains.rebuild import rebuild
 from .chains.search import reading
 from .checkpoints import likeliest, load_weights, named_entry, read_entries, sha256
-from .diffusers_models import SUBFOLDERS, Decoder, open_diffusers
 from .entries import DRAWS, JUDGES, Entry, fitting, unwrapped
 from .factory import folder_images
+from .families import biggan, biggan_deep, dcgan, pix2pix, progan, residual, stylegan, stylegan2
+from .families.architecture import Architecture, some
+from .families.diffusers_decoder import SUBFOLDERS, Decoder, open_diffusers
+from .families.spandrel_restorer import INNER, open_spandrel
+from .families.style_based import NOISES, StyleBased
 from .kept_edits import take_kept
 from .latents import NormalLatents, parse_latents
-from .pickles import is_release, read_networks
+from .release_pickles import is_release, read_networks
 from .sources import ClassLatents, Encoded, NoiseImages
-from .spandrel_models import INNER, open_spandrel
-from .style_based import NOISES, StyleBased
+from .spec import DIFFUSERS, ModelSpec
 
 FAMILIES: Mapping[str, Callable[[Mapping[str, Tensor]], Architecture]] = {
     "progan": progan.infer,

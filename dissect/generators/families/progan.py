@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
 from . import genforce
 from .architecture import Architecture, check_keys, shape
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
 
 LAYOUT = "GenForce's layout"
 MAPPING_RATE = 0.01  # learning-rate factor of the mapping networks

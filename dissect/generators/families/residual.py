@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
+from ..batch_statistics import measure, norms_of, remembered, taken
+from ..entries import folded
 from . import studiogan
 from .activations import ACTIVATIONS, SAMPLES, USUAL, settle_activation
 from .architecture import Architecture, filled
-from .batch_statistics import measure, norms_of, remembered, taken
 from .biggan import Attention, Conv, Embedding, Linear, Spectral, agreed
-from .entries import folded
 
 RESIZES = ("bilinear", "nearest")  # mimicry's own first
 TRIED, BATCH = 256, 64  # samples on which ways are compared

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...hooks.errors import DissectError, UsageError, one_line
+from ....hooks.errors import DissectError, UsageError, one_line
 from .architecture import Architecture, some
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...hooks.errors import DissectError
+from ....hooks.errors import DissectError
+from ..entries import folded
 from . import studiogan
 from .activations import ACTIVATIONS, BATCH, SAMPLES, USUAL, Run, settle_activation
 from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
-from .entries import folded
 
 BN_EPS, CONVERTED_EPS = 1e-5, 1e-4
 SIDE = 4  # of the map that the linear layer makes
