@@ -260,7 +260,7 @@ def models(*, detail: str | None, quiet: bool) -> object:
 @common
 def inspect(*, quiet: bool, **options: Any) -> object:
     """What is this MODEL: family, latents, layers with shapes, and which to dissect?"""
-    from .dissect.inspection import inspect as dissect_inspect
+    from .dissect.subjects.inspection import inspect as dissect_inspect
 
     return told.inspection(dissect_inspect(quiet=quiet, **options), options["model"], quiet)
 

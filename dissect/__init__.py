@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from .generators.latents import BernoulliLatents, NormalLatents, SphereLatents, UniformLatents
     from .generators.loading import load_generator
     from .generators.spec import ModelSpec
-    from .inspection import Inspection, inspect
     from .interventions import ablate, insert
     from .latents.explore import Explored, explore
     from .latents.kinds import Asked
     from .merging import merge
     from .pipeline import run
     from .repairing import repair
-    from .repairs import Repair
+    from .repairs.result import Repair
     from .runs.dissection import Dissection
     from .runtime.distributed import launched
     from .seam_audit import check_seams
     from .seam_checks import SeamCheck
+    from .subjects.inspection import Inspection, inspect
     from .unit_scan import Scan, scan
     from .watching import Watch, Watched, follow
 
@@ -93,14 +93,14 @@ _HOMES = {
     "Explored": "latents.explore",
     "Fitness": "candidates",
     "Generator": "generators.base",
-    "Inspection": "inspection",
+    "Inspection": "subjects.inspection",
     "ModelSpec": "generators.spec",
     "NormalLatents": "generators.latents",
     "BernoulliLatents": "generators.latents",
     "SphereLatents": "generators.latents",
     "UniformLatents": "generators.latents",
     "Provenance": "generators.base",
-    "Repair": "repairs",
+    "Repair": "repairs.result",
     "Scan": "unit_scan",
     "SeamCheck": "seam_checks",
     "Watch": "watching",
@@ -114,7 +114,7 @@ _HOMES = {
     "fitness": "candidates",
     "follow": "watching",
     "insert": "interventions",
-    "inspect": "inspection",
+    "inspect": "subjects.inspection",
     "launched": "runtime.distributed",
     "load_generator": "generators.loading",
     "merge": "merging",

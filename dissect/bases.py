@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..hooks.errors import DissectError, UsageError, one_line
-from .maps import Maps
+from .capture.maps import Maps
+from .capture.spool import SHARD
 from .runtime import distributed, random_streams
-from .spool import SHARD
 
 UNITS = "units"
 FITTED = ("pca", "nmf")

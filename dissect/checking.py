@@ -12,8 +12,9 @@ from ..segmenters.base import Segmenter
 from . import checkerboard
 from .checkups import DIVERSITY, Checkup
 from .diversity.audit import LEAST, audit
+from .fidelity.reference import reference_of
 from .generators.zoo import MODELS
-from .models import Model, open_generator, reference_of, usable_device
+from .subjects.opening import Model, open_generator, usable_device
 
 
 def checkup(

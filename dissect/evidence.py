@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .capture.maps import Maps, pieces, whole
+from .capture.spool import SHARD
 from .images import resize as gr
-from .maps import Maps, pieces, whole
 from .runtime.resources import TOGETHER
 from .scores import Floats, Labels, iou_of, iqr_of
-from .spool import SHARD
 from .stats.significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
 from .tally import Steps, Tally, in_blocks
 

@@ -26,7 +26,7 @@ from .runtime.progress import Progress
 from .selection import Integers
 from .stats.class_changes import Outcome, effects_table
 from .stats.significance import ratio
-from .subject import Subject
+from .subjects.subject import Subject
 from .unit_scan import scan_layer, scan_samples
 
 SAMPLES = 256

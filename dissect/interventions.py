@@ -21,17 +21,18 @@ from . import selection
 from .effects import Effects
 from .experiment import Experiment, Task
 from .generators.base import Generator
-from .models import Given, layer_name, open_models, reopen, usable_device
 from .optimise import differentiable
 from .places import Where
 from .runs.dissection import Dissection
+from .runs.reopen import reopen
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work
 from .selection import Integers
 from .storage.files import SCHEMA, safe_name
 from .storage.result_folder import command, difference, now
-from .subject import Subject
+from .subjects.opening import Given, layer_name, open_models, usable_device
+from .subjects.subject import Subject
 from .unit_scan import scan_samples
 
 VALUES = ("zero", "mean", "resample")

@@ -14,19 +14,21 @@ import torch
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
 from .bases import Basis
-from .capture import Plan, capture
+from .capture import capture
+from .capture.plan import Plan
+from .capture.spool import SHARD, Spool
 from .generators.base import Generator
-from .models import dissectable, identity, segmenter_fingerprint
 from .runs.dissection import Dissection
 from .runs.run_folder import kept_run, new_run
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import scoring_device
 from .scoring import ALREADY, finish
-from .spool import SHARD, Spool
 from .storage.files import COMPLETE
 from .storage.folder_lock import writing
 from .storage.result_folder import command, now
+from .subjects.identity import identity, segmenter_fingerprint
+from .subjects.opening import dissectable
 
 
 @dataclass(frozen=True, kw_only=True)

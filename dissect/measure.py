@@ -16,7 +16,7 @@ from .generators.base import finite
 from .images.class_areas import at_centres, shares
 from .runtime import distributed
 from .runtime.resources import at_work
-from .subject import Subject
+from .subjects.subject import Subject
 
 Floats = NDArray[np.float64]
 

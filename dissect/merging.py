@@ -8,14 +8,14 @@ from typing import Any
 
 from ..hooks.errors import UsageError
 from .bases import ROTATION, Basis
-from .capture import Plan
-from .controls import UNTRAINED
+from .capture.plan import Plan
+from .capture.spool import Spool
+from .runs.controls import UNTRAINED
 from .runs.dissection import Dissection, read_info, run_name
 from .runs.run_folder import kept_run, new_run
 from .runtime import distributed
 from .runtime.progress import Progress
 from .scoring import ALREADY, finish
-from .spool import Spool
 from .storage.files import COMPLETE
 from .storage.folder_lock import locked, writing
 from .storage.result_folder import command, difference, now

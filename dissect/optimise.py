@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..hooks.errors import DissectError, UsageError
 from ..segmenters.base import Differentiable, Segmenter
-from .subject import Subject, failing
+from .subjects.subject import Subject, failing
 
 STEPS = 150
 IMAGES = 8  # a step

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from .images import resize as gr
 from .images.resize import SIDE
 from .measure import Areas, Variants
-from .subject import Subject
+from .subjects.subject import Subject
 
 EACH = 4  # pictures of each role
 ROLES = ("most changed", "typical", "failing")

@@ -13,20 +13,22 @@ from ..hooks.errors import UsageError
 from ..hooks.factory import from_anywhere
 from ..hooks.layers import pick_layers
 from ..segmenters.base import Segmenter
-from .bases import FITTED, UNITS, Basis
-from .capture import FLOAT32, PRECISIONS, Plan, deviation, probe
-from .controls import CONTROLS, ROTATION, UNTRAINED, untrained
+from .bases import FITTED, ROTATION, UNITS, Basis
+from .capture.capture import deviation, probe
+from .capture.plan import FLOAT32, PRECISIONS, Plan
 from .evidence import THOROUGHNESS
 from .generators.base import Generator
 from .generators.factory import as_generator
 from .job import Job
-from .models import Model, dissectable, open_models, usable_device
+from .runs.controls import CONTROLS, UNTRAINED
 from .runs.dissection import Dissection, run_name
 from .runtime import distributed
 from .runtime.progress import say
 from .storage.files import COMPLETE
 from .storage.folder_lock import locked, writing
 from .subjects.first_look import first_look, noting
+from .subjects.opening import Model, dissectable, open_models, usable_device
+from .subjects.untrained import untrained
 
 RULES = ("iqr", "quantile")
 MODES = ("off", *THOROUGHNESS)

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from ..hooks.edit import Edit
 from ..hooks.errors import DissectError, UsageError
-from .fidelity import BEFORE, RANDOM
+from .fidelity.distances import BEFORE, RANDOM
 from .folding import make_permanent
 from .generators.base import Generator
 from .storage.files import read_json, safe_name, write_atomic, write_json

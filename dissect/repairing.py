@@ -21,13 +21,14 @@ from ..segmenters.base import Segmenter
 from . import selection
 from .artifacts.find import Realism, Search, asked, check_detector
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
-from .fidelity import BEFORE, RANDOM, REPAIRED, compare, frechet, verdict
+from .fidelity.distances import BEFORE, RANDOM, REPAIRED, compare, frechet
 from .generators.base import Generator
-from .models import Given, reopen, usable_device
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
-from .repairs import Repair, save
+from .repairs.result import Repair, save
+from .repairs.verdict import verdict
 from .runs.dissection import Dissection
+from .runs.reopen import reopen
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work, usual_batch
@@ -35,7 +36,8 @@ from .stats.class_changes import effects_table
 from .stats.intervals import rounds
 from .storage.files import SCHEMA, safe_name
 from .storage.result_folder import command, holds, now
-from .subject import Subject
+from .subjects.opening import Given, usable_device
+from .subjects.subject import Subject
 
 VALUES = ("best", "zero", "mean")
 TRIED = 512  # samples of the run, at most, on which the value is chosen

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from ..segmenters.base import Vocabulary
 from .bases import Basis
-from .capture import Plan
+from .capture.maps import Maps, signature
+from .capture.plan import Plan
+from .capture.spool import Spool
 from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
 from .images import resize as gr
 from .levels import level_shares
-from .maps import Maps, signature
 from .runs.dissection import Dissection
 from .runtime import distributed
 from .runtime.progress import Progress
 from .scores import Labels, label_units
-from .spool import Spool
 from .storage.files import COMPLETE, write_arrays, write_csv, write_json
 from .storage.result_folder import now
 from .subjects.first_look import label_trouble

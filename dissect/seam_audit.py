@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from ..hooks.errors import UsageError
 from .generators.latents import DrawnLatents
 from .generators.sources import Encoded, FolderImages
-from .models import Model, identity, open_generator, usable_device
 from .runtime.progress import Progress
 from .runtime.resources import at_work, usual_batch
 from .seam_checks import SeamCheck
 from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
 from .storage.files import SCHEMA, safe_name
 from .storage.result_folder import command, holds, now
+from .subjects.identity import identity
+from .subjects.opening import Model, open_generator, usable_device
 
 SAMPLES = 16
 SHOWN = 1024  # pixels of a picture's side, at most

@@ -16,7 +16,7 @@ from .images import resize as gr
 from .runs.dissection import Dissection
 from .runtime import distributed
 from .scores import iou, iqr
-from .subject import Subject
+from .subjects.subject import Subject
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import levels as lv
+from .capture.maps import Maps, pieces, whole
+from .capture.spool import SHARD, Spool
 from .images import resize as gr
-from .maps import Maps, pieces, whole
 from .runtime import distributed
 from .runtime.resources import TOGETHER, at_work, exact_products
 from .scores import Counts
-from .spool import SHARD, Spool
 
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
 BLOCK_CELLS = {"cpu": 2**22, "cuda": 2**24}  # counters of a block of units

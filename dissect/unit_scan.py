@@ -23,14 +23,15 @@ from ..segmenters.base import Segmenter
 from . import selection
 from .images.class_areas import UNLABELLED
 from .measure import Areas, Variants, measure
-from .models import Given, reopen, usable_device
 from .runs.dissection import Dissection
+from .runs.reopen import reopen
 from .runtime import distributed
 from .runtime.progress import Progress
 from .runtime.resources import at_work
 from .stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
 from .storage.files import read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
-from .subject import Subject
+from .subjects.opening import Given, usable_device
+from .subjects.subject import Subject
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dissect.checkups import DIVERSITY, TABLES, Checkup
-from ..dissect.repairs import TABLES as REPAIR_TABLES
-from ..dissect.repairs import Repair
+from ..dissect.repairs.result import TABLES as REPAIR_TABLES
+from ..dissect.repairs.result import Repair
 from . import figures
 from .console import blanks
 from .console_diversity import told_by

@@ -15,8 +15,8 @@ from .console import blanks, screen, shown_interval, table
 
 if TYPE_CHECKING:
     from ..dissect.generators.spec import ModelSpec
-    from ..dissect.inspection import Inspection
     from ..dissect.latents.explore import Explored
+    from ..dissect.subjects.inspection import Inspection
 
 
 def show_rows(listed: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:

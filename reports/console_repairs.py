@@ -10,7 +10,7 @@ from .console import ROWS, blanks, records, screen, shown_interval, shown_number
 
 if TYPE_CHECKING:
     from ..dissect.checkups import Checkup
-    from ..dissect.repairs import Repair
+    from ..dissect.repairs.result import Repair
     from ..dissect.seam_checks import SeamCheck
     from ..dissect.suspects import Suspects
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.diversity import Diversity
     from ..dissect.effects import Effects
     from ..dissect.generators.spec import ModelSpec
-    from ..dissect.inspection import Inspection
     from ..dissect.latents.explore import Explored
-    from ..dissect.repairs import Repair
+    from ..dissect.repairs.result import Repair
     from ..dissect.runs.dissection import Dissection
     from ..dissect.seam_checks import SeamCheck
+    from ..dissect.subjects.inspection import Inspection
     from ..dissect.suspects import Suspects
     from ..dissect.watching import Watch
 

@@ -41,7 +41,7 @@ from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, ablate
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.measure import Variants, measure
 from ganatomy.dissect.runtime.resources import BATCH, Threads, at_work
-from ganatomy.dissect.subject import Subject
+from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.pages import write_report
 from ganatomy.reports.watch import write_watch

@@ -33,15 +33,15 @@ from scipy import stats
 from torch import Tensor
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator, run
-from ganatomy.dissect.controls import untrained
 from ganatomy.dissect.diversity.audit import DEEP
 from ganatomy.dissect.diversity.depth import depth_table, where_it_dies
 from ganatomy.dissect.diversity.look import Look, drawn, look, standard_of
 from ganatomy.dissect.diversity.weighing import COLLAPSED, VARIED, Weighed, weigh
 from ganatomy.dissect.diversity.whole import METRICS
-from ganatomy.dissect.features import SceneFeatures
+from ganatomy.dissect.fidelity.features import SceneFeatures
 from ganatomy.dissect.runtime.resources import at_work
 from ganatomy.dissect.scenes.render import render
+from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks import edited
 from ganatomy.segmenters import Segmenter, load_segmenter
 

@@ -15,7 +15,7 @@ from ganatomy.dissect import Generator, NormalLatents, run
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.interventions import ablate
 from ganatomy.dissect.measure import Variants, measure
-from ganatomy.dissect.subject import Subject
+from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks import Above, Edit, Tap
 from ganatomy.hooks.errors import DissectError, UsageError
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ganatomy.dissect import scores as sc
-from ganatomy.dissect.capture import Plan
+from ganatomy.dissect.capture.maps import Maps
+from ganatomy.dissect.capture.plan import Plan
+from ganatomy.dissect.capture.spool import Spool
 from ganatomy.dissect.images import resize as gr
 from ganatomy.dissect.levels import STEPS, level_shares
-from ganatomy.dissect.maps import Maps
-from ganatomy.dissect.spool import Spool
 from ganatomy.dissect.tally import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
 
 N, U, C, G = 131, 11, 4, 16  # two shards, the second with a rest

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ganatomy import dissect
-from ganatomy.dissect.capture import Plan
+from ganatomy.dissect.capture.maps import Maps
+from ganatomy.dissect.capture.plan import Plan
 from ganatomy.dissect.evidence import THOROUGHNESS, examine_layer
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.levels import level_shares
-from ganatomy.dissect.maps import Maps
 from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, draw_pool
 from ganatomy.dissect.recipes.train_generator import Recipe, Training
 from ganatomy.dissect.scores import label_units

@@ -19,10 +19,10 @@ from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.artifacts.flags import Flags, read_flags
 from ganatomy.dissect.artifacts.planting import shape
 from ganatomy.dissect.artifacts.samples import Seen, look
-from ganatomy.dissect.features import Reference
-from ganatomy.dissect.fidelity import frechet
+from ganatomy.dissect.fidelity.distances import frechet
+from ganatomy.dissect.fidelity.reference import Reference
 from ganatomy.dissect.generators.families.progan import ProGAN
-from ganatomy.dissect.subject import Subject
+from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError, UsageError
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ganatomy import dissect
 from ganatomy.dissect import Generator, NormalLatents, bases
 from ganatomy.dissect.bases import Basis, non_negative, principal, random_rotation, sample_pixels
-from ganatomy.dissect.controls import untrained
 from ganatomy.dissect.runs.dissection import Dissection
+from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from . import worlds

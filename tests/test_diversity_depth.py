@@ -13,10 +13,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator
-from ganatomy.dissect.controls import untrained
 from ganatomy.dissect.diversity.depth import alike, depth_table, effective_rank, where_it_dies
 from ganatomy.dissect.scenes.render import render
 from ganatomy.dissect.stats.intervals import halves
+from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks.errors import DissectError, UsageError
 
 WIDTH = 48  # of the latent and of every layer; an image of 3×4×4

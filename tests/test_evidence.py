@@ -15,9 +15,9 @@ from scipy.stats import entropy, kstest
 
 from ganatomy.dissect import evidence as ev
 from ganatomy.dissect import scores as sc
+from ganatomy.dissect.capture.spool import SHARD
 from ganatomy.dissect.evidence import THOROUGHNESS, Evidence, examine_layer
 from ganatomy.dissect.levels import level_shares
-from ganatomy.dissect.spool import SHARD
 from ganatomy.dissect.stats.significance import ROUNDS, poisson_bootstrap
 from ganatomy.dissect.tally import Tally, tally_layer
 from ganatomy.dissect.unit_table import judge, unit_table

@@ -17,12 +17,13 @@ from torch import nn
 from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator, run
-from ganatomy.dissect.controls import untrained
 from ganatomy.dissect.generators.families import biggan, biggan_deep, stylegan2
 from ganatomy.dissect.generators.kept_edits import attach
 from ganatomy.dissect.generators.sources import ClassLatents, FolderImages
-from ganatomy.dissect.inspection import inspect
-from ganatomy.dissect.models import fingerprint, layer_name
+from ganatomy.dissect.subjects.identity import fingerprint
+from ganatomy.dissect.subjects.inspection import inspect
+from ganatomy.dissect.subjects.opening import layer_name
+from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ganatomy.dissect import Generator, NormalLatents, run
-from ganatomy.dissect.capture import deviation
+from ganatomy.dissect.capture.capture import deviation
 from ganatomy.hooks.errors import UsageError
 
 from .conftest import ColourSegmenter

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from ganatomy import dissect
 from ganatomy.dissect import Generator, NormalLatents
-from ganatomy.dissect import capture as capture_module
-from ganatomy.dissect import spool as spool_module
+from ganatomy.dissect.capture import capture as capture_module
+from ganatomy.dissect.capture import spool as spool_module
+from ganatomy.dissect.capture.spool import Spool
 from ganatomy.dissect.generators.families.progan import ProGAN
-from ganatomy.dissect.spool import Spool
 from ganatomy.dissect.subjects.first_look import FIRST
 from ganatomy.hooks.errors import DissectError, UsageError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator, run
-from ganatomy.dissect.side_by_side import MOST, SMALL, pairs, side_by_side, twin
+from ganatomy.dissect.capture.replicas import MOST, SMALL, pairs, side_by_side, twin
 from ganatomy.hooks.errors import DissectError
 from ganatomy.segmenters import load_segmenter
 
@@ -48,7 +48,7 @@ def dissected(module: nn.Module, segmenter: Any, folder: Path, source: Any = Non
 @pytest.fixture
 def anyone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of others, too, run side by side."""
-    monkeypatch.setattr("ganatomy.dissect.side_by_side._ours", lambda *_: True)
+    monkeypatch.setattr("ganatomy.dissect.capture.capture.replicas._ours", lambda *_: True)
 
 
 @pytest.mark.usefixtures("threads", "anyone")

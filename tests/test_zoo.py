@@ -20,7 +20,7 @@ from ganatomy.dissect.generators import zoo
 from ganatomy.dissect.generators.download import fetch
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.generators.loading import load_generator
-from ganatomy.dissect.models import open_models
+from ganatomy.dissect.subjects.opening import open_models
 from ganatomy.hooks.errors import DissectError, UsageError
 
 LATENT = 3

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganatomy.dissect.capture import Plan
-from ganatomy.dissect.maps import Maps
-from ganatomy.dissect.spool import Spool
+from ganatomy.dissect.capture.maps import Maps
+from ganatomy.dissect.capture.plan import Plan
+from ganatomy.dissect.capture.spool import Spool
 from ganatomy.segmenters import Vocabulary
 
 Floats = NDArray[np.float64]

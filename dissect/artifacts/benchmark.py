@@ -22,12 +22,13 @@ from torch import Tensor
 
 from ...hooks.edit import Edit, edited
 from ...segmenters.scenes import ScenesSegmenter
-from ..features import Reference, SceneFeatures
-from ..fidelity import frechet
+from ..fidelity.distances import frechet
+from ..fidelity.features import SceneFeatures
+from ..fidelity.reference import Reference
 from ..generators.base import Generator
 from ..generators.loading import load_generator
 from ..runtime.progress import Progress
-from ..subject import Subject
+from ..subjects.subject import Subject
 from .detectors import DETECTORS, Scores
 from .find import Search
 from .flags import Flags

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError, UsageError
-from ..fidelity import frechet
+from ..fidelity.distances import frechet
 from ..measure import Variants
 from ..runtime import distributed
-from ..subject import Subject, failing
+from ..subjects.subject import Subject, failing
 from .samples import Seen, reduced
 
 Floats = NDArray[np.float64]

@@ -17,16 +17,18 @@ from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
 from .. import selection
-from ..features import Features, Reference, count_reference, open_features, open_reference
+from ..fidelity.features import Features, open_features
+from ..fidelity.reference import Reference, count_reference, open_reference
 from ..generators.base import Generator
-from ..models import Given, reopen, usable_device
 from ..runs.dissection import Dissection
+from ..runs.reopen import reopen
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work
 from ..storage.files import SCHEMA, digest, safe_name
 from ..storage.result_folder import command, holds, now
-from ..subject import Subject
+from ..subjects.opening import Given, usable_device
+from ..subjects.subject import Subject
 from ..suspects import Suspects
 from .detectors import DETECTORS, NEED_REFERENCE, Scores, images_drawn
 from .flags import Flags, read_flags

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ...hooks.errors import DissectError, UsageError
-from ..features import Features, Reference
+from ..fidelity.features import Features
+from ..fidelity.reference import Reference
 from ..images import resize as gr
 from ..runtime import distributed
-from ..subject import Subject
+from ..subjects.subject import Subject
 from .flags import Flags
 
 SIDE = 16  # cells: finer maps are averaged down to it

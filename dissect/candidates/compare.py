@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from ...hooks.errors import DissectError, UsageError
 from ..diversity import whole
 from ..diversity.look import drawn, look, standard_of
-from ..features import count_reference, open_features, reference_images
+from ..fidelity.features import open_features
+from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..generators.spec import ModelSpec
-from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import LEVEL, around, rounds
 from ..storage.files import SCHEMA, digest
 from ..storage.result_folder import command, holds, now
+from ..subjects.identity import fingerprint, identity
+from ..subjects.opening import Model, open_critic, open_generator, usable_device
 from .critic import critic_fitness
 from .findings import Fitness
 from .opening import labels_of, step_of

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
 from ..checkups import Checkup
-from ..controls import untrained
-from ..features import count_reference, reference_images
+from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..images import resize as gr
 from ..images.resize import SIDE
-from ..models import Model, fingerprint, identity, open_critic, open_generator, reference_of, usable_device
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..storage.files import SCHEMA, safe_name
 from ..storage.result_folder import command, holds, now
+from ..subjects.identity import fingerprint, identity
+from ..subjects.opening import Model, open_critic, open_generator, usable_device
+from ..subjects.untrained import untrained
 from .gradient import gradient_side
 from .kernels import amplitude, overlap_line, ripple
 from .measure import Effect, Look, Seen, correlation, take_out, whole_amplitude, without

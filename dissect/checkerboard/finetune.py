@@ -10,7 +10,7 @@ import torch
 from ...hooks.errors import UsageError
 from ..generators.base import Generator
 from ..generators.kept_edits import filtered
-from ..subject import failing
+from ..subjects.subject import failing
 from .mend import equalise_part, module_of, notch
 from .upsampling import Upsampling
 

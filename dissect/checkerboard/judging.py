@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..fidelity import BEFORE, RANDOM, REPAIRED, TOLERATED
+from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, TOLERATED
 from ..generators.base import Generator
 from ..repaired import classes_changed, figures_table
 from .bench import Bench

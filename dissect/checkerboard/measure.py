@@ -17,7 +17,7 @@ from ...hooks.errors import DissectError
 from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.random_streams import SHIFTS, bits
-from ..subject import failing
+from ..subjects.subject import failing
 from .kernels import amplitude, ripple
 from .spectrum import Spectrum
 from .upsampling import Upsampling

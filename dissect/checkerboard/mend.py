@@ -14,7 +14,7 @@ from ...hooks.errors import UsageError
 from ..generators.base import Generator
 from ..generators.kept_edits import attach_notch
 from ..generators.replaced_layers import boxed_like, can_resize, put, resize_like
-from ..subject import failing
+from ..subjects.subject import failing
 from .kernels import (
     InputMoments,
     Moments,

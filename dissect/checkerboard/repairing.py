@@ -14,15 +14,15 @@ from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
 from ..checkups import Checkup
-from ..features import count_reference, is_scenes, open_features, open_reference
-from ..fidelity import BEFORE, RANDOM, REPAIRED, compare
+from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, compare
+from ..fidelity.features import open_features
+from ..fidelity.reference import count_reference, is_scenes, open_reference
 from ..generators.base import Generator
 from ..generators.spec import ModelSpec
 from ..generators.zoo import MODELS
-from ..models import Model, check_same, open_generator, usable_device
 from ..repair_sets import draw_sets, gallery
 from ..repaired import check_target, write_generator
-from ..repairs import Repair, save
+from ..repairs.result import Repair, save
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
@@ -30,6 +30,8 @@ from ..stats.class_changes import effects_table
 from ..stats.intervals import rounds
 from ..storage.files import SCHEMA, safe_name
 from ..storage.result_folder import command, holds, now
+from ..subjects.identity import check_same
+from ..subjects.opening import Model, open_generator, usable_device
 from .audit import checkup, reference_spectrum
 from .bench import Bench
 from .finetune import finetune

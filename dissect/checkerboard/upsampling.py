@@ -11,7 +11,7 @@ from torch import Tensor
 from ...hooks.calls import Call, watched
 from ...hooks.errors import UsageError
 from ..generators.base import Generator
-from ..subject import failing
+from ..subjects.subject import failing
 from .kernels import Geometry, flat_response, overlap, shuffle_kernel
 
 TRANSPOSED, SHUFFLE, INTERPOLATION = "transposed convolution", "pixel shuffle", "interpolation"

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
-from ..controls import untrained
-from ..features import count_reference, open_features, reference_images
-from ..models import Model, dissectable, identity, open_models, reference_of, segmenter_fingerprint, usable_device
+from ..fidelity.features import open_features
+from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import rounds
 from ..storage.files import SCHEMA, digest, safe_name
 from ..storage.result_folder import command, holds, now
+from ..subjects.identity import identity, segmenter_fingerprint
+from ..subjects.opening import Model, dissectable, open_models, usable_device
+from ..subjects.untrained import untrained
 from . import classes as cl
 from . import depth, whole
 from .findings import Diversity

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ...hooks.errors import DissectError
-from .. import fidelity
+from ..fidelity import distances
 from ..stats.significance import FALSE_DISCOVERIES, LEVEL, Floats, benjamini_hochberg, ratio
 
 PRESENT = 0.002  # of an image's pixels; a class with less of them is noise of the segmenter
@@ -163,7 +163,7 @@ def segmentation_distance(made: Floats, real: Floats) -> float:
     _check(made, real, made.shape[1])
     seen = made.any(0) | real.any(0)  # what occurs nowhere adds nothing
     # two columns of zeros add nothing either: torch-fidelity needs a matrix, however few classes are seen
-    return fidelity.frechet(*(torch.from_numpy(np.pad(side[:, seen], ((0, 0), (0, 2)))) for side in (made, real)))
+    return distances.frechet(*(torch.from_numpy(np.pad(side[:, seen], ((0, 0), (0, 2)))) for side in (made, real)))
 
 
 def contributions(made: Floats, real: Floats) -> Floats:

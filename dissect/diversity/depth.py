@@ -30,7 +30,7 @@ from ...hooks.tap import Tap
 from ..generators.base import Generator
 from ..runtime.resources import at_work
 from ..stats.intervals import ROUNDS, around, halves
-from ..subject import failing
+from ..subjects.subject import failing
 
 LATENT, IMAGE = "latent", "image"
 FEWEST, MOST = 16, 1024  # samples

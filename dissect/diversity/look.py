@@ -13,7 +13,7 @@ from torch import Tensor
 from ...hooks.errors import DissectError
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from ..features import Features, standardisation
+from ..fidelity.features import Features, standardisation
 from ..generators.base import Generator
 from ..images.class_areas import shares
 from ..images.resize import thumbnails

@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError
-from .. import fidelity
-from ..fidelity import COVERING
+from ..fidelity import distances
+from ..fidelity.distances import COVERING
 from ..runtime import distributed
 from ..stats.intervals import LEVEL, around, halves, rounds
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
-LOWER_IS_BETTER = (*fidelity.LOWER_IS_BETTER, "twins")
+LOWER_IS_BETTER = (*distances.LOWER_IS_BETTER, "twins")
 SHARES = ("precision", "recall", "coverage", "twins")  # of images, in [0, 1]
 TWINS = 1  # pairs of real images that are expected to pass for twins by coincidence
 SHOWN = 12  # nearest pairs
@@ -160,7 +160,7 @@ def check_figures(figures: NDArray[np.float64], whose: str) -> None:
 
 def _figures(features: Tensor, judge: Tensor) -> dict[str, float]:
     """features (N, D), judge (M, D), M at least N -> the figures of `METRICS`."""
-    return fidelity.distances(features, judge) | {
+    return distances.distances(features, judge) | {
         "density": density(features, judge),
         "vendi": vendi(features) / vendi(judge[: len(features)]),
         "spread": spread(features, judge),
@@ -218,8 +218,8 @@ def density(features: Tensor, reference: Tensor) -> float:
 
     Source: Naeem et al. 2020, equation 8. Of copies in the reference one counts, see `fidelity.distinct`.
     """
-    reference = fidelity.distinct(reference)
-    radius = fidelity.fifth_neighbour(reference)
+    reference = distances.distinct(reference)
+    radius = distances.fifth_neighbour(reference)
     within = torch.cdist(reference, features) < radius[:, None]  # (M, N)
     return float(within.sum(0).double().mean() / COVERING)
 
@@ -236,7 +236,7 @@ def twin_distance(real: Tensor, count: int) -> float:
     statistics, the k-th of P of them at level k / (P + 1): below it a new pair lies with just that probability on
     average. With count above M it cannot be that small, and is the smallest distance.
     """
-    real = fidelity.distinct(real)  # else copies among the real images would call all but copies different
+    real = distances.distinct(real)  # else copies among the real images would call all but copies different
     pairs = math.comb(len(real), 2)
     place = TWINS / math.comb(count, 2) * (pairs + 1) - 1  # from 0, among the sorted distances
     place = min(max(place, 0.0), pairs - 1)

@@ -20,11 +20,12 @@ from safetensors.torch import save
 
 from ...hooks.errors import UsageError
 from ..images.contact_sheet import film
-from ..models import Model, identity, open_generator, usable_device
 from ..runtime.progress import Progress
 from ..runtime.resources import at_work, usual_batch
 from ..storage.files import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
 from ..storage.result_folder import command, holds, now, written
+from ..subjects.identity import identity
+from ..subjects.opening import Model, open_generator, usable_device
 from .kinds import KINDS, Asked
 from .space import open_space
 

@@ -20,10 +20,10 @@ from ..generators.families.progan import ProGAN
 from ..generators.families.stylegan import AdaIN
 from ..generators.families.stylegan2 import Modulated
 from ..images.class_areas import shares
-from ..models import dissectable
 from ..runtime.random_streams import DIRECTIONS, dice
 from ..stats.class_changes import Outcome, effects_table
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
+from ..subjects.opening import dissectable
 from .directions import Directions, Moments, Regression, closed_form, signed
 from .space import Space, spread
 

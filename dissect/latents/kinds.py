@@ -22,8 +22,9 @@ from ..generators.families.style_based import StyleBased
 from ..generators.sources import ClassLatents
 from ..images import resize as gr
 from ..images.contact_sheet import SIDE, sheet
-from ..models import fingerprint, open_segmenter, segmenter_fingerprint
 from ..runtime.progress import Progress
+from ..subjects.identity import fingerprint, segmenter_fingerprint
+from ..subjects.opening import open_segmenter
 from .fitting import FITTED_ON, METHODS, RANDOM, effects, fit, summary
 from .path_length import EPSILON, Similarity, open_lpips, path_length
 from .paths import WAYS, arithmetic, mixing_table, parse_arithmetic, sweep, walk

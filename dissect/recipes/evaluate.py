@@ -20,15 +20,15 @@ from torch import Tensor
 
 from ...segmenters.scenes import CLASSES, ScenesSegmenter
 from .. import ablate, insert, run, scan
-from ..controls import CONTROLS
 from ..diversity import audit
 from ..effects import Effects
 from ..generators.base import Generator
 from ..generators.loading import load_generator
 from ..images.class_areas import UNLABELLED
-from ..models import usable_device
+from ..runs.controls import CONTROLS
 from ..runs.dissection import Dissection
 from ..scenes.render import render
+from ..subjects.opening import usable_device
 from .train_segmenter import HELD_OUT, accuracy
 
 NAMES = [name for name, _, _ in CLASSES]

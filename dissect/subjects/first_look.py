@@ -17,8 +17,8 @@ from ..generators.base import Generator
 from ..generators.factory import warn_of_range
 from ..generators.families.architecture import Architecture
 from ..generators.families.stylegan2 import CLAMP, StyleGAN2
-from ..models import dissectable, shapes_of
 from .fingerprint import fingerprint
+from .opening import dissectable, shapes_of
 
 FIRST = 4  # samples
 FEWEST, LOOKED_AT = 16, 64  # samples on which batch norms are compared with what they remember

@@ -13,9 +13,9 @@ from ...hooks.factory import is_factory
 from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
 from ..generators.loading import load_generator
 from ..generators.spec import ModelSpec
-from ..models import usable_device
 from ..runtime.progress import say
 from ..storage.folder_lock import locked
+from ..subjects.opening import usable_device
 from .history import Watched
 from .watch import Watch
 

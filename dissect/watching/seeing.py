@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...segmenters.base import Segmenter
-from ..capture import forward, probe, to_spool
+from ..capture.capture import forward, probe, to_spool
+from ..capture.maps import Maps
+from ..capture.spool import Spool
 from ..checkerboard.spectrum import Spectrum, peaks
 from ..checkerboard.upsampling import periods_of, upsamplings
 from ..diversity import classes as cl
@@ -24,13 +26,12 @@ from ..diversity import whole
 from ..diversity.look import Look, look, standard_of
 from ..diversity.weighing import judged
 from ..evidence import THOROUGHNESS, examine_layer
-from ..features import Features, reference_images
+from ..fidelity.features import Features
+from ..fidelity.reference import reference_images
 from ..generators.base import Generator
 from ..levels import level_shares
-from ..maps import Maps
 from ..runtime.resources import scoring_device
 from ..scores import label_units
-from ..spool import Spool
 from ..stats.intervals import FEW_ROUNDS, halves
 from ..tally import tally_layer
 from ..unit_table import judge, unit_table

@@ -21,16 +21,18 @@ from torch import nn
 from ...hooks.errors import DissectError, DissectWarning, UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
-from ..features import Features, count_reference, open_features
+from ..fidelity.features import Features, open_features
+from ..fidelity.reference import count_reference, reference_of
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..generators.latents import parse_latents
-from ..inspection import inspect
-from ..models import fingerprint, layer_name, open_segmenter, reference_of, segmenter_fingerprint, usable_device
 from ..runtime.resources import at_work, usual_batch
 from ..storage.files import SCHEMA, digest, write_atomic
 from ..storage.folder_lock import LOCK, locked
 from ..storage.result_folder import command, difference, now
+from ..subjects.identity import fingerprint, segmenter_fingerprint
+from ..subjects.inspection import inspect
+from ..subjects.opening import layer_name, open_segmenter, usable_device
 from .alarms import alarms
 from .history import COLUMNS, PRESENCE, SHARE, Watched
 from .scalars import Scalars

@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.errors import DissectError
-from .runtime import distributed
-from .stats.intervals import around, halves, rounds
+from ...hooks.errors import DissectError
+from ..runtime import distributed
+from ..stats.intervals import around, halves, rounds
 
 METRICS = ("frechet", "kernel", "precision", "recall", "coverage")
 LOWER_IS_BETTER = ("frechet", "kernel")
 NEIGHBOURS, COVERING = 3, 5  # nearest neighbours, as their papers choose
 COPY = 1e-5  # relative distance of features up to which two images are the same
-RANDOM_SETS = 5  # at least, for a repair to be called an improvement
 TOLERATED = 0.1  # relative loss of coverage; a larger one is lost diversity
 
 BEFORE, REPAIRED, RANDOM = "before", "repaired", "random"
@@ -163,45 +162,3 @@ def compare(
                 row |= {"change": change[0], "change_low": low, "change_high": high}
             table.append(row)
     return pd.DataFrame(table)
-
-
-def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
-    """`improved`, `not improved` or `made worse`, and a sentence with the figures.
-
-    Improved: the Fréchet distance falls, its change's interval below zero, by more than with any of at least five
-    random sets; the kernel distance does not rise beyond its interval; and coverage does not fall beyond its interval
-    by more than a tenth of what it was (a repair that collapses diversity fails; a smaller loss is named). Made worse:
-    the Fréchet distance rises beyond its interval, or diversity is lost while the distance does not improve.
-    """
-    mine = table[table.set == REPAIRED].set_index("metric")
-    random = table[table.set.str.startswith(RANDOM) & (table.metric == "frechet")]
-    distance, kernel, diversity = mine.loc["frechet"], mine.loc["kernel"], mine.loc["coverage"]
-    fell, rose = distance.change_high < 0, distance.change_low > 0
-    beaten = bool((random.change <= distance.change).any())
-    fewer, kernel_rose = diversity.change_high < 0, kernel.change_low > 0
-    lost = fewer and diversity.change < -TOLERATED * (diversity.value - diversity.change)
-    before = distance.value - distance.change
-    figures = (
-        f"Fréchet distance {before:.3g} to {distance.value:.3g} (change {distance.change:+.3g}, 95 % interval "
-        f"{distance.change_low:+.3g} to {distance.change_high:+.3g}"
-        + (f"; random sets {random.change.min():+.3g} to {random.change.max():+.3g}" if len(random) else "")
-        + f"), kernel distance {kernel.change:+.3g} ({kernel.change_low:+.3g} to {kernel.change_high:+.3g}), coverage "
-        f"{diversity.change:+.3f} ({diversity.change_low:+.3f} to {diversity.change_high:+.3f}); {note}"
-    )
-    few = len(random) < RANDOM_SETS
-    if fell and not (beaten or lost or kernel_rose or few):
-        return "improved", f"Improved{', at some cost of diversity' if fewer else ''}: {figures}."
-    if rose or (lost and not fell):
-        return "made worse", f"Made worse: {figures}."
-    why = (
-        "diversity is lost"
-        if lost
-        else "the kernel distance rises"
-        if kernel_rose
-        else "a random set does as well"
-        if beaten and fell
-        else f"fewer than {RANDOM_SETS} random sets were measured beside"
-        if fell
-        else "the change lies within its interval"
-    )
-    return "not improved", f"Not improved, {why}: {figures}."

@@ -12,21 +12,21 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..hooks.errors import DissectError, UsageError
-from ..hooks.layers import LayerShape
-from .generators.base import Generator
-from .generators.chains.code import as_python
-from .generators.chains.network import PLAN, Chain, build
-from .generators.chains.plan import Plan
-from .generators.chains.search import reading, with_classes
-from .generators.families.architecture import Architecture
-from .generators.latents import parse_latents
-from .generators.sources import NoiseImages
-from .generators.zoo import MODELS
-from .models import Model, dissectable, open_generator, shapes_of, usable_device
-from .storage.files import safe_name
-from .subjects.fingerprint import better_latents, fingerprint
-from .subjects.first_look import warn_of_clamp
+from ...hooks.errors import DissectError, UsageError
+from ...hooks.layers import LayerShape
+from ..generators.base import Generator
+from ..generators.chains.code import as_python
+from ..generators.chains.network import PLAN, Chain, build
+from ..generators.chains.plan import Plan
+from ..generators.chains.search import reading, with_classes
+from ..generators.families.architecture import Architecture
+from ..generators.latents import parse_latents
+from ..generators.sources import NoiseImages
+from ..generators.zoo import MODELS
+from ..storage.files import safe_name
+from .fingerprint import better_latents, fingerprint
+from .first_look import warn_of_clamp
+from .opening import Model, dissectable, open_generator, shapes_of, usable_device
 
 DRAWN = 8  # samples of each candidate
 SUGGESTED = 3  # layers
@@ -165,7 +165,7 @@ def _candidates(generator: Generator) -> tuple[Plan, ...]:
 
 def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:
     """What each candidate draws of the same eight samples, as a picture."""
-    from .images.contact_sheet import sheet  # which needs matplotlib's fonts
+    from ..images.contact_sheet import sheet
 
     module = generator.module
     assert isinstance(module, Chain)

@@ -14,58 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError, out_of_memory
-from ..hooks.tap import Tap
-from ..segmenters import check_labels, check_range, check_shape, segment
-from ..segmenters.base import Segmenter
-from .generators.base import Generator, finite
-from .images import resize as gr
-from .runtime.resources import at_work, usual_batch
-from .side_by_side import pairs, side_by_side
+from ...hooks.errors import DissectError, UsageError, out_of_memory
+from ...hooks.tap import Tap
+from ...segmenters import check_labels, check_range, check_shape, segment
+from ...segmenters.base import Segmenter
+from ..generators.base import Generator, finite
+from ..images import resize as gr
+from ..runtime.resources import at_work, usual_batch
+from .plan import BFLOAT16, FLOAT32, THUMBNAIL, Plan
+from .replicas import pairs, side_by_side
 from .spool import Spool
 
-THUMBNAIL = 256  # pixels
 EXTREMES = "extremes"  # least and greatest label of a batch (1, 2): checked, not kept
 FINITE = "finite"  # whether all pixels of a sample are (n,): likewise
 
-PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 COMPARED = 16  # samples on which a lower precision is compared with float32
 MOST = {"images": 0.01, "labels": 0.02}  # it may be off by: mean difference of values in [0, 1], share of pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a probe of one sample has shown."""
-
-    grid: int
-    image: tuple[int, int]  # height, width
-    planes: int
-    shapes: dict[str, tuple[int, int, int]]  # layer -> units, height, width as spooled
-    scales: dict[str, float]  # layer -> power of two by which featuremaps are divided to suit float16
-    precision: str = FLOAT32  # in which the networks compute
-
-    @classmethod
-    def of(cls, info: dict[str, Any]) -> Plan:
-        """The plan that a run.json tells of."""
-        return cls(
-            grid=info["grid"],
-            image=tuple(info["image"]),
-            planes=info["planes"],
-            shapes={name: (one["units"], one["height"], one["width"]) for name, one in info["layers"].items()},
-            scales={name: one["scale"] for name, one in info["layers"].items()},
-            precision=info["config"]["precision"],
-        )
-
-    def array(self, layer: str) -> str:
-        """The name of a layer's array in the spool: by number, since a layer may be called anything."""
-        return f"features-{list(self.shapes).index(layer)}"
-
-    @property
-    def sample_bytes(self) -> int:
-        """What one sample takes on disk."""
-        shrink = min(1.0, THUMBNAIL / max(self.image))
-        features = sum(2 * units * height * width for units, height, width in self.shapes.values())
-        return features + 2 * self.planes * self.grid**2 + round(3 * self.image[0] * self.image[1] * shrink**2)
 
 
 def probe(

@@ -1,9 +1,4 @@
-"""Controls: what a layer of a network that has learnt nothing would give.
-
-rotation    the same network, its units mixed by a random orthogonal matrix: is it the units that mean something, or
-            any direction of the layer? (Bau et al. 2017, section 3.2)
-untrained   the same architecture with weights drawn anew, on its own images
-"""
+"""A generator that has learnt nothing: every parameter drawn anew, statistics taken anew."""
 
 from __future__ import annotations
 
@@ -14,15 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..hooks.errors import DissectError, one_line
-from .bases import ROTATION
-from .generators.base import Generator
-from .generators.families.architecture import BatchStatistics
-from .generators.families.style_based import StyleBased
-from .runtime.random_streams import WEIGHTS, dice
+from ...hooks.errors import DissectError, one_line
+from ..generators.base import Generator
+from ..generators.families.architecture import BatchStatistics
+from ..generators.families.style_based import StyleBased
+from ..runtime.random_streams import WEIGHTS, dice
 
-UNTRAINED = "untrained"
-CONTROLS = (ROTATION, UNTRAINED)
 STATISTICS, BATCH = 256, 16  # samples from which running statistics are taken anew, and how many at once
 
 

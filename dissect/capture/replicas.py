@@ -18,12 +18,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from .. import segmenters
-from ..segmenters.base import Segmenter
-from .generators.base import Generator
-from .generators.families.architecture import Architecture
-from .generators.latents import DrawnLatents
-from .generators.sources import ClassLatents
+from ... import segmenters
+from ...segmenters.base import Segmenter
+from ..generators.base import Generator
+from ..generators.families.architecture import Architecture
+from ..generators.latents import DrawnLatents
+from ..generators.sources import ClassLatents
 
 MOST = 8  # at once: each needs memory for a batch
 SMALL = 128**2  # pixels, of images that are drawn so

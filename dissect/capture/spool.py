@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hooks.errors import one_line
-from .runtime import distributed
-from .storage.contract import unreadable
+from ...hooks.errors import one_line
+from ..runtime import distributed
+from ..storage.contract import unreadable
 
 HEADER = threading.Lock()  # CPython 3.11 now and then fails to parse literals in two threads at once (its issue 106905)
 SHARD = 128  # samples; even, so that a sample's parity is that of its row

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..hooks.above import Above
-from ..hooks.errors import DissectError, NetworkError, UsageError, out_of_memory, running
-from ..hooks.tap import Tap
-from ..segmenters import check_labels, segment
-from ..segmenters.base import Segmenter
-from .generators.base import Generator
-from .runtime import distributed
-from .runtime.resources import Threads, usual_batch
-from .subjects.first_look import SAME, check_repeatable, check_single
+from ...hooks.above import Above
+from ...hooks.errors import DissectError, NetworkError, UsageError, out_of_memory, running
+from ...hooks.tap import Tap
+from ...segmenters import check_labels, segment
+from ...segmenters.base import Segmenter
+from ..generators.base import Generator
+from ..runtime import distributed
+from ..runtime.resources import Threads, usual_batch
+from .first_look import SAME, check_repeatable, check_single
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .capture import Plan
-from .images import resize as gr
-from .runtime import distributed
+from ..images import resize as gr
+from ..runtime import distributed
+from .plan import Plan
 from .spool import Spool
 
 SIGNED, CELLS = 64, 4  # samples of a signature, and its cells along a side, at most

@@ -20,12 +20,12 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError, one_line
-from .effects import PICTURES
-from .runtime import distributed
-from .storage.contract import COLUMNS
-from .storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from .storage.result_folder import written
+from ...hooks.errors import DissectError, one_line
+from ..effects import PICTURES
+from ..runtime import distributed
+from ..storage.contract import COLUMNS
+from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from ..storage.result_folder import written
 
 TABLES = {
     "fidelity": "fidelity.csv",

@@ -1,0 +1,124 @@
+"""What images are compared by: vectors of features, and the images that a generator should be like.
+
+Two sources of features: the encoder of the embedded segmenter, small and always here, whose distances are not
+comparable with published ones; and the Inception network of torch-fidelity, whose distances are.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ...hooks.errors import DissectError, one_line
+from ...segmenters.scenes import ScenesSegmenter
+from ...segmenters.unet import SIDE, normalise
+from ..generators.checkpoints import load_state_dict, sha256
+
+INCEPTION_HASH = "6726825d"  # of torch-fidelity's file, as its name says
+DOWNLOAD = "download"
+FLOOR = 0.1  # of the median: a feature that hardly varies in the reference must not outweigh all others
+
+
+class Features(Protocol):
+    """images (N, 3, H, W) float32 in [0, 1] -> (N, D) float32."""
+
+    name: str
+    note: str  # printed beside every number that comes from them
+    differentiable: bool
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class SceneFeatures:
+    """Channel means of the four stages of the embedded segmenter's encoder: D = 104."""
+
+    name = "scene features"
+    note = "scene features: not comparable with published FID, KID, precision or recall"
+    differentiable = True
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self._encoder: Any = ScenesSegmenter(str(device)).network.encoder
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape[2:] != (SIDE, SIDE):
+            images = torch.nn.functional.interpolate(
+                images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+            )
+        stages = self._encoder(normalise(images).contiguous(memory_format=torch.channels_last))
+        return torch.cat([stage.mean((2, 3)) for stage in stages[1:]], 1)
+
+
+class InceptionFeatures:
+    """The 2,048 pooled features of the FID's Inception network, by torch-fidelity; images are rounded to 8 bits.
+
+    Args:
+        weights: its file `weights-inception-2015-12-05-6726825d.pth`, or `download`.
+
+    Raises:
+        UsageError: there is no such file.
+        DissectError: it cannot be fetched, or is no such network.
+    """
+
+    name = "inception features"
+    note = "inception features, 2048 dimensions, torch-fidelity; Fréchet distances shrink with the number of samples"
+    differentiable = False
+
+    def __init__(self, weights: str | Path, device: str | torch.device = "cpu") -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+        path = _fetched(URL_INCEPTION_V3) if str(weights) == DOWNLOAD else Path(weights)
+        state = load_state_dict(path)
+        with tempfile.TemporaryDirectory() as folder:
+            # torch-fidelity would unpickle whatever the file holds; it is given one that was just written from tensors
+            safe = Path(folder) / "inception.pth"
+            torch.save(state, safe)
+            try:
+                network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(safe))
+            except (RuntimeError, AttributeError, KeyError) as error:
+                raise DissectError(
+                    f"{path} does not hold the Inception network of torch-fidelity ({one_line(error)}); fetch "
+                    f"{URL_INCEPTION_V3}."
+                ) from error
+        self._network = network.to(device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        found: Tensor = self._network((images * 255).round().to(torch.uint8))[0]
+        return found
+
+
+def _fetched(url: str) -> Path:
+    """torch-fidelity's Inception file in torch.hub's cache, downloaded on first use and checked by its hash."""
+    place = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    try:
+        if not place.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(place), hash_prefix=INCEPTION_HASH, progress=False)
+    except Exception as error:  # urllib's, the file system's, or a wrong hash
+        raise DissectError(
+            f"The Inception network cannot be downloaded from {url} ({one_line(error)}). Put the file at {place}, name "
+            "another by --inception FILE, or leave --inception out and compare by scene features."
+        ) from error
+    if not sha256(place).startswith(INCEPTION_HASH):
+        raise DissectError(f"The cached file {place} is not the one of {url} (its SHA-256 differs); delete it.")
+    return place
+
+
+def open_features(inception: str | Path | None, device: str | torch.device) -> Features:
+    """Inception's where its file is named, else the embedded segmenter's."""
+    return SceneFeatures(device) if inception is None else InceptionFeatures(inception, device)
+
+
+def standardisation(features: Features, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """reference (M, D) float64 -> what to subtract and to divide by, (D,) each.
+
+    Scene features are standardised, since they differ in scale by orders of magnitude; others are left as they are.
+    """
+    if not isinstance(features, SceneFeatures):
+        return torch.zeros(reference.shape[1]).double(), torch.ones(reference.shape[1]).double()
+    scale = reference.std(0)
+    return reference.mean(0), scale.clamp(min=max(1e-6, FLOOR * float(scale.median())))

@@ -1,0 +1,163 @@
+"""Real images that generated ones are compared with: a folder of files, or drawn scenes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ...hooks.errors import DissectError, DissectWarning, UsageError
+from ...segmenters.unet import SIDE
+from ..generators.base import Generator
+from ..generators.zoo import MODELS
+from ..images.reader import list_images, read_image
+from ..runtime import distributed
+from ..runtime.random_streams import PICTURES, dice
+from ..scenes.render import render
+from .features import Features, standardisation
+
+
+def reference_of(generator: Generator, given: str | Path | None) -> str | Path | None:
+    """What the images are compared with: what was asked for, else the scenes for a generator of them."""
+    named = generator.name in MODELS and MODELS[generator.name].segmenter == SCENES
+    return SCENES if given is None and named else given
+
+
+SCENES = "scenes"
+
+
+REFERENCE = 2000  # scenes drawn, where they are the reference
+
+
+RENDERED = 1_000_003  # their seed: none that the embedded models were trained on
+
+
+FEWEST, MOST = 100, 5000  # images of a reference; of more, so many are drawn
+
+
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The images that a generator should be like. `mean`, `scale` (D,) standardise every feature by them."""
+
+    name: str
+    features: Tensor  # (M, D) float64, standardised
+    mean: Tensor
+    scale: Tensor
+
+    def halves(self) -> tuple[Reference, Reference]:
+        """Every other image, and the rest: to choose by, and to judge by."""
+        first, second = (replace(self, features=self.features[start::2]) for start in (0, 1))
+        return first, second
+
+    def standard(self, features: Tensor) -> Tensor:
+        """(N, D) features -> the same in units of the reference's standard deviations. Float64, on the CPU."""
+        return (features.cpu().double() - self.mean) / self.scale
+
+
+def open_reference(
+    given: str | Path | None,
+    features: Features,
+    size: tuple[int, int],
+    *,
+    drawn: bool,
+    device: str | torch.device = "cpu",
+    advance: Callable[[int], None] = lambda _: None,
+) -> Reference:
+    """The features of the images of a folder, or of 2,000 scenes that no model was trained on.
+
+    Args:
+        given: a folder of images; each is cut to the shape of `size` around its middle and resized to it.
+        size: height and width of the generated images.
+        drawn: whether scenes may stand in where no folder is given.
+
+    Scene features are standardised, since they differ in scale by orders of magnitude; Inception's are left as they
+    are, for the sake of comparison.
+
+    Raises:
+        UsageError: no folder, no images in it, or too few of them.
+        DissectError: an image that cannot be read; features that are not finite.
+    """
+    if given is None and not drawn:
+        raise UsageError("Say what the images should be like: --reference FOLDER, with images of the kind it was made.")
+    batches, name = reference_images(SCENES if given is None else given, size)
+    found = []
+    with torch.inference_mode():
+        for images in batches:
+            found.append(features(images.to(device)).cpu().double())
+            advance(len(images))
+    every = torch.cat(distributed.in_order(found))
+    if not bool(every.isfinite().all()):
+        raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
+    mean, scale = standardisation(features, every)
+    return Reference(name=name, features=(every - mean) / scale, mean=mean, scale=scale)
+
+
+def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
+    """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes`, as squares of
+    that size, of 128 pixels at most.
+
+    Of several processes each gets some of the batches.
+
+    Raises:
+        UsageError: no folder, or too few images in it.
+        DissectError: on the way, an image that cannot be read.
+    """
+    if is_scenes(given):
+        return _scenes(size), f"{REFERENCE} drawn scenes"
+    files, name = _files(Path(given))
+    return _read(files, size), name
+
+
+def is_scenes(given: str | Path) -> bool:
+    """Whether drawn scenes are meant, and no folder of that name."""
+    return str(given) == SCENES and not Path(given).is_dir()
+
+
+def count_reference(given: str | Path | None) -> int:
+    """How many images a reference holds."""
+    if given is None or is_scenes(given):
+        return REFERENCE
+    return len(_files(Path(given))[0])
+
+
+def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:
+    """Drawn as small as the generated images: made smaller afterwards, they would lack their finest details."""
+    side = min(size[0], SIDE) if size[0] == size[1] else SIDE
+    for start in distributed.mine(range(0, REFERENCE, 200)):
+        images, _ = render(range(start, start + 200), side=side, seed=RENDERED)
+        yield torch.from_numpy(np.asarray(images, np.float32))
+
+
+def _files(folder: Path) -> tuple[list[Path], str]:
+    """The images that are read, in random order, and what they are, in words."""
+    listing = list_images(folder, "--reference")
+    whole = len(listing.files)
+    if whole < FEWEST:
+        raise UsageError(
+            f"--reference {folder} holds {whole} images; at least {FEWEST} are needed, better as many as "
+            f"--samples.{' ' + listing.said + '.' if listing.said else ''}"
+        )
+    if listing.said:
+        warnings.warn(f"--reference {listing.said}.", DissectWarning, stacklevel=2)
+    drawn = dice(0, PICTURES).permutation(whole)[:MOST]
+    copies = f", copies among them: {listing.copies}" if listing.copies else ""
+    return [listing.files[place] for place in drawn], f"{folder} ({len(drawn)} of {whole} images{copies})"
+
+
+def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
+    for start in distributed.mine(range(0, len(files), BATCH)):
+        images = []
+        for path in files[start : start + BATCH]:
+            whole = Image.fromarray(read_image(path))
+            fitted = ImageOps.fit(whole, (size[1], size[0]), Image.Resampling.LANCZOS)
+            images.append(np.asarray(fitted, np.float32) / 255)
+        yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
