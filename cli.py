@@ -29,7 +29,7 @@ def main() -> None:
 @spread
 def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> object:
     """Dissect layers: which units draw which classes."""
-    from .dissect.pipeline import run as dissect_run
+    from .dissect.runs.run import run as dissect_run
 
     return told.run(dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **options), quiet, no_report)
 
@@ -42,7 +42,7 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
 @common
 def merge(*, shards: tuple[Path, ...], no_report: bool, quiet: bool, **options: Any) -> object:
     """Make one run of its shards, that `dissect run --shard` made."""
-    from .dissect.merging import merge as dissect_merge
+    from .dissect.runs.merge import merge as dissect_merge
 
     return told.run(dissect_merge(shards, quiet=quiet, **options), quiet, no_report)
 
@@ -54,7 +54,7 @@ def merge(*, shards: tuple[Path, ...], no_report: bool, quiet: bool, **options: 
 @spread
 def ablate(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN off: which classes leave?"""
-    from .dissect.interventions import ablate as dissect_ablate
+    from .dissect.interventions.ablate_insert import ablate as dissect_ablate
 
     return told.effects(dissect_ablate(run, quiet=quiet, **options), run, quiet)
 
@@ -68,7 +68,7 @@ def ablate(*, run: Path, quiet: bool, **options: Any) -> object:
 @spread
 def insert(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN on: which classes appear?"""
-    from .dissect.interventions import insert as dissect_insert
+    from .dissect.interventions.ablate_insert import insert as dissect_insert
 
     return told.effects(dissect_insert(run, quiet=quiet, **options), run, quiet)
 
@@ -83,8 +83,8 @@ def insert(*, run: Path, quiet: bool, **options: Any) -> object:
 @spread
 def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object:
     """Ablate each unit of a RUN alone: which ones matter?"""
+    from .dissect.interventions.scan import scan as dissect_scan
     from .dissect.runs.dissection import Dissection
-    from .dissect.unit_scan import scan as dissect_scan
 
     opened = Dissection.load(run)
     layers = [layer] if layer else opened.layers
@@ -98,7 +98,7 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
     """Rank units and samples by suspicion of artifacts."""
     from .dissect.artifacts import find
     from .dissect.artifacts.find import check_detector
-    from .dissect.pipeline import run_or_open
+    from .dissect.runs.run import run_or_open
 
     check_detector(options["detector"], options["flags"])  # before a run is made
 
@@ -200,7 +200,7 @@ def watch(*, place: str, once: bool, out: Path | None, device: str, quiet: bool,
 @common
 def power(*, run: Path, quiet: bool, **options: Any) -> object:
     """What IoU could a RUN detect, and how many samples give narrower intervals?"""
-    from .dissect.detectable import power as dissect_power
+    from .dissect.runs.power import power as dissect_power
 
     table = dissect_power(run, **options)
     if not quiet:
@@ -214,7 +214,7 @@ def power(*, run: Path, quiet: bool, **options: Any) -> object:
 @common
 def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> object:
     """Compare RUNs with the first: classes gained and lost, units that correspond, images side by side."""
-    from .dissect.comparison import compare as dissect_compare
+    from .dissect.runs.compare import compare as dissect_compare
     from .reports.comparison import check_place
 
     if out is not None:

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from .candidates import Fitness, fitness
     from .checking import checkup
     from .checkups import Checkup
-    from .comparison import Comparison, compare
-    from .detectable import power
-    from .effects import Effects
     from .generators.base import Generator, Provenance
     from .generators.latents import BernoulliLatents, NormalLatents, SphereLatents, UniformLatents
     from .generators.loading import load_generator
     from .generators.spec import ModelSpec
-    from .interventions import ablate, insert
+    from .interventions.ablate_insert import ablate, insert
+    from .interventions.result import Effects
+    from .interventions.scan import Scan, scan
     from .latents.explore import Explored, explore
     from .latents.kinds import Asked
-    from .merging import merge
-    from .pipeline import run
     from .repairing import repair
     from .repairs.result import Repair
+    from .runs.compare import Comparison, compare
     from .runs.dissection import Dissection
+    from .runs.merge import merge
+    from .runs.power import power
+    from .runs.run import run
     from .runtime.distributed import launched
     from .seam_audit import check_seams
     from .seam_checks import SeamCheck
     from .subjects.inspection import Inspection, inspect
-    from .unit_scan import Scan, scan
     from .watching import Watch, Watched, follow
 
 __all__ = [
@@ -87,9 +87,9 @@ __all__ = [
 _HOMES = {
     "Asked": "latents.kinds",
     "Checkup": "checkups",
-    "Comparison": "comparison",
+    "Comparison": "runs.compare",
     "Dissection": "runs.dissection",
-    "Effects": "effects",
+    "Effects": "interventions.result",
     "Explored": "latents.explore",
     "Fitness": "candidates",
     "Generator": "generators.base",
@@ -101,27 +101,27 @@ _HOMES = {
     "UniformLatents": "generators.latents",
     "Provenance": "generators.base",
     "Repair": "repairs.result",
-    "Scan": "unit_scan",
+    "Scan": "interventions.scan",
     "SeamCheck": "seam_checks",
     "Watch": "watching",
     "Watched": "watching",
-    "ablate": "interventions",
+    "ablate": "interventions.ablate_insert",
     "as_generator": "generators.factory",
     "check_seams": "seam_audit",
     "checkup": "checking",
-    "compare": "comparison",
+    "compare": "runs.compare",
     "explore": "latents.explore",
     "fitness": "candidates",
     "follow": "watching",
-    "insert": "interventions",
+    "insert": "interventions.ablate_insert",
     "inspect": "subjects.inspection",
     "launched": "runtime.distributed",
     "load_generator": "generators.loading",
-    "merge": "merging",
-    "power": "detectable",
+    "merge": "runs.merge",
+    "power": "runs.power",
     "repair": "repairing",
-    "run": "pipeline",
-    "scan": "unit_scan",
+    "run": "runs.run",
+    "scan": "interventions.scan",
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..hooks.errors import DissectError, UsageError
-from . import selection
+from .runs import lookup
 from .runs.dissection import Dissection
 
 Chosen = dict[str, tuple[int, ...]]  # units of each layer
@@ -22,7 +22,7 @@ def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection
     if isinstance(units, Mapping):
         pairs = [(layer, unit) for layer, members in units.items() for unit in members]
     elif re.fullmatch(r"(.+:)?[\d\s,]+", str(units)):
-        layer, members = selection.parse_units(str(units))
+        layer, members = lookup.parse_units(str(units))
         pairs = [(layer, unit) for unit in members]
     elif len(str(units)) < LONGEST and Path(units).is_file():
         pairs = _from_file(Path(units))
@@ -30,7 +30,7 @@ def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection
         raise UsageError(f"--units {str(units)[:80]} is neither a file nor LAYER:UNIT,UNIT,…, e.g. layer4:12,57,300.")
     found: dict[str, list[int]] = {}
     for layer, unit in pairs:
-        found.setdefault(selection.pick_layer(run, layer), []).append(int(unit))
+        found.setdefault(lookup.pick_layer(run, layer), []).append(int(unit))
     chosen = {layer: tuple(dict.fromkeys(found[layer])) for layer in run.layers if layer in found}
     if not chosen:
         raise UsageError(f"--units {units} names no unit; write lines such as layer4:12,57.")
@@ -54,7 +54,7 @@ def _from_file(path: Path) -> list[tuple[str | None, int]]:
     for line in lines:
         text = line.partition("#")[0].strip()
         if text:
-            layer, members = selection.parse_units(text)
+            layer, members = lookup.parse_units(text)
             pairs += [(layer, unit) for unit in members]
     return pairs
 
@@ -67,7 +67,7 @@ def check_chosen(chosen: Chosen, run: Dissection) -> None:
                 f"{len(units)} units of {layer} are to be ablated, and it has {width}: without any unit it draws one "
                 "image. Choose fewer."
             )
-        selection.check_units(units, layer, width)
+        lookup.check_units(units, layer, width)
 
 
 def repair_name(

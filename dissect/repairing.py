@@ -18,15 +18,16 @@ from torch import Tensor
 from ..hooks.edit import Edit, edited
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
-from . import selection
 from .artifacts.find import Realism, Search, asked, check_detector
 from .chosen_units import Chosen, check_chosen, given_units, repair_name
 from .fidelity.distances import BEFORE, RANDOM, REPAIRED, compare, frechet
 from .generators.base import Generator
+from .interventions.unit_choice import MEASURED, random_orders, unit_statistics
 from .repair_sets import Draw, draw_edited, draw_sets, gallery
 from .repaired import check_target, write_repaired
 from .repairs.result import Repair, save
 from .repairs.verdict import verdict
+from .runs import lookup
 from .runs.dissection import Dissection
 from .runs.reopen import reopen
 from .runtime import distributed
@@ -109,7 +110,7 @@ def repair(
         check_detector(detector, flags)
     if units is not None and layer is not None:
         raise UsageError(f"--layer {layer} goes with --detector; --units name their layers themselves.")
-    picked = selection.pick_layer(run, run.layers[0] if layer is None else layer)
+    picked = lookup.pick_layer(run, run.layers[0] if layer is None else layer)
     chosen = None if units is None else given_units(units, run)
     layers = run.layers if layer is None else [picked]
     if chosen is None:
@@ -253,9 +254,9 @@ class Workshop:
                     units = tuple(int(unit) for unit in (-scores).argsort(kind="stable")[:top])
                 else:
                     units = chosen[layer]
-                samples = self.seen[: selection.MEASURED]
+                samples = self.seen[:MEASURED]
                 with self.progress.task(f"means of {layer}", len(samples), spread=True) as advance:
-                    means[layer] = selection.unit_statistics(subject, samples, advance)[0]
+                    means[layer] = unit_statistics(subject, samples, advance)[0]
                 edit = Edit(layer=layer, units=units, strength=self.strength)
                 values[layer] = self._better(edit, means[layer]) if value == "best" else value
             edits.append(_valued(edit, values[layer], means))
@@ -284,7 +285,7 @@ class Workshop:
         drawn = []
         for edit in edits:
             width = len(means[edit.layer])
-            order = selection.random_orders(width, np.array(edit.units), number + 1, seed)[number]
+            order = random_orders(width, np.array(edit.units), number + 1, seed)[number]
             units = tuple(int(unit) for unit in order[: len(edit.units)])
             drawn.append(_valued(replace(edit, units=units), values[edit.layer], means))
         return drawn

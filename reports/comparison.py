@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dissect.comparison import Comparison, Side, same_latents
+from ..dissect.runs.compare import Comparison, Side, same_latents
 from ..dissect.runtime.progress import Progress
 from ..dissect.storage.files import safe_name, write_csv, write_json
 from ..hooks.errors import UsageError

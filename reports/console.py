@@ -14,8 +14,8 @@ from rich.table import Table
 if TYPE_CHECKING:  # pandas and numpy are imported when a command has something to show
     import pandas as pd
 
-    from ..dissect.comparison import Comparison
-    from ..dissect.effects import Effects
+    from ..dissect.interventions.result import Effects
+    from ..dissect.runs.compare import Comparison
     from ..dissect.runs.dissection import Dissection
 
 screen = Console(stderr=True)

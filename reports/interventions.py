@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..dissect.effects import TABLES, Effects
+from ..dissect.interventions.result import TABLES, Effects
 from ..dissect.runs.dissection import Dissection
 from ..dissect.storage.contract import COLUMNS, KEYS
 from ..dissect.storage.files import read_json, read_table

@@ -17,12 +17,12 @@ from . import console, console_diversity, console_models, console_repairs, conso
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
     from ..dissect.candidates import Fitness
     from ..dissect.checkups import Checkup
-    from ..dissect.comparison import Comparison
     from ..dissect.diversity import Diversity
-    from ..dissect.effects import Effects
     from ..dissect.generators.spec import ModelSpec
+    from ..dissect.interventions.result import Effects
     from ..dissect.latents.explore import Explored
     from ..dissect.repairs.result import Repair
+    from ..dissect.runs.compare import Comparison
     from ..dissect.runs.dissection import Dissection
     from ..dissect.seam_checks import SeamCheck
     from ..dissect.subjects.inspection import Inspection

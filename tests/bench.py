@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, ablate, load_generator, run
 from ganatomy.dissect.generators.families.progan import ProGAN
-from ganatomy.dissect.measure import Variants, measure
+from ganatomy.dissect.interventions.areas import Variants, measure
 from ganatomy.dissect.runtime.resources import BATCH, Threads, at_work
 from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks.errors import UsageError

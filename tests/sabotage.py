@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ganatomy.dissect import Dissection, Generator, NormalLatents, scan
 from ganatomy.dissect.diversity.classes import PRESENT
 from ganatomy.dissect.images.class_areas import shares
-from ganatomy.dissect.selection import rank_by_iou
+from ganatomy.dissect.runs.lookup import rank_by_iou
 from ganatomy.hooks import Edit, Tap, edited
 from ganatomy.hooks.layers import find_layer
 from ganatomy.segmenters import Segmenter

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, run
 from ganatomy.dissect.generators.families.progan import ProGAN
-from ganatomy.dissect.interventions import ablate
-from ganatomy.dissect.measure import Variants, measure
+from ganatomy.dissect.interventions.ablate_insert import ablate
+from ganatomy.dissect.interventions.areas import Variants, measure
 from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks import Above, Edit, Tap
 from ganatomy.hooks.errors import DissectError, UsageError

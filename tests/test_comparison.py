@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from ganatomy import dissect
-from ganatomy.dissect.comparison import match
 from ganatomy.dissect.generators.base import Generator
+from ganatomy.dissect.runs.compare import match
 from ganatomy.hooks.errors import UsageError
 from ganatomy.reports.comparison import write_comparison
 from ganatomy.segmenters import Vocabulary

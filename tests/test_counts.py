@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganatomy.dissect import scores as sc
 from ganatomy.dissect.capture.maps import Maps
 from ganatomy.dissect.capture.plan import Plan
 from ganatomy.dissect.capture.spool import Spool
 from ganatomy.dissect.images import resize as gr
-from ganatomy.dissect.levels import STEPS, level_shares
-from ganatomy.dissect.tally import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
+from ganatomy.dissect.scoring import scores as sc
+from ganatomy.dissect.scoring.counting import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
+from ganatomy.dissect.scoring.levels import STEPS, level_shares
 
 N, U, C, G = 131, 11, 4, 16  # two shards, the second with a rest
 QUANTILE = 0.01

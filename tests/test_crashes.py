@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ganatomy.dissect import run
-from ganatomy.dissect.bases import Basis
 from ganatomy.dissect.generators.base import Generator
+from ganatomy.dissect.scoring.layer_basis import Basis
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .conftest import ColourSegmenter

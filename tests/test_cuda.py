@@ -12,13 +12,13 @@ import torch
 from ganatomy import dissect
 from ganatomy.dissect.capture.maps import Maps
 from ganatomy.dissect.capture.plan import Plan
-from ganatomy.dissect.evidence import THOROUGHNESS, examine_layer
 from ganatomy.dissect.generators.families.progan import ProGAN
-from ganatomy.dissect.levels import level_shares
 from ganatomy.dissect.recipes.scene_pool import CHUNK, ScenePool, draw_pool
 from ganatomy.dissect.recipes.train_generator import Recipe, Training
-from ganatomy.dissect.scores import label_units
-from ganatomy.dissect.tally import tally_layer
+from ganatomy.dissect.scoring.counting import tally_layer
+from ganatomy.dissect.scoring.label_tests import THOROUGHNESS, examine_layer
+from ganatomy.dissect.scoring.levels import level_shares
+from ganatomy.dissect.scoring.scores import label_units
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

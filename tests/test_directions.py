@@ -17,9 +17,10 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from ganatomy import dissect
-from ganatomy.dissect import Generator, NormalLatents, bases
-from ganatomy.dissect.bases import Basis, non_negative, principal, random_rotation, sample_pixels
+from ganatomy.dissect import Generator, NormalLatents
 from ganatomy.dissect.runs.dissection import Dissection
+from ganatomy.dissect.scoring import layer_basis
+from ganatomy.dissect.scoring.layer_basis import Basis, non_negative, principal, random_rotation, sample_pixels
 from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks.errors import DissectError, UsageError
 
@@ -81,7 +82,7 @@ def test_a_basis_is_fitted_on_pixels_of_even_samples(tmp_path: Path, monkeypatch
     vectors = world.features[::2].float().flatten(2).transpose(1, 2).reshape(-1, 10).numpy()  # (66 · 16, U)
     found = sample_pixels(world.maps, seed=0)
     assert sorted(map(tuple, found)) == sorted(map(tuple, vectors))
-    monkeypatch.setattr(bases, "PIXELS", 66 * 5)
+    monkeypatch.setattr(layer_basis, "PIXELS", 66 * 5)
     some = sample_pixels(world.maps, seed=0)
     assert len(some) == 66 * 5
     assert np.array_equal(some, sample_pixels(world.maps, seed=0))

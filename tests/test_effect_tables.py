@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ganatomy.dissect.effect_tables import context_table, curve_table, sets_table
+from ganatomy.dissect.interventions.tables import context_table, curve_table, sets_table
 from ganatomy.dissect.stats.class_changes import Floats, Outcome, effects_table
 
 NAN = math.nan

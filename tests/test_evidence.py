@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import entropy, kstest
 
-from ganatomy.dissect import evidence as ev
-from ganatomy.dissect import scores as sc
 from ganatomy.dissect.capture.spool import SHARD
-from ganatomy.dissect.evidence import THOROUGHNESS, Evidence, examine_layer
-from ganatomy.dissect.levels import level_shares
+from ganatomy.dissect.scoring import label_tests as ev
+from ganatomy.dissect.scoring import scores as sc
+from ganatomy.dissect.scoring.counting import Tally, tally_layer
+from ganatomy.dissect.scoring.label_tests import THOROUGHNESS, Evidence, examine_layer
+from ganatomy.dissect.scoring.levels import level_shares
+from ganatomy.dissect.scoring.unit_table import judge, unit_table
 from ganatomy.dissect.stats.significance import ROUNDS, poisson_bootstrap
-from ganatomy.dissect.tally import Tally, tally_layer
-from ganatomy.dissect.unit_table import judge, unit_table
 
 from . import worlds
 from .worlds import BOTH, CLEAR, ELSEWHERE, NAMES, NOISE, NOISY, POSITION, Floats, World

@@ -217,7 +217,7 @@ def test_a_comparison_is_refused_before_the_work(on_path: Path, monkeypatch: pyt
     def never(*_: object) -> None:
         raise AssertionError("compared")
 
-    monkeypatch.setattr("ganatomy.dissect.comparison.compare", never)
+    monkeypatch.setattr("ganatomy.dissect.runs.compare.compare", never)
     (on_path / "taken").mkdir()
     (on_path / "taken" / "x").write_text("")
     done = CliRunner().invoke(main, ["compare", "a", "b", "--out", "taken"])

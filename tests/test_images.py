@@ -17,7 +17,7 @@ from ganatomy.dissect.fidelity.reference import reference_images
 from ganatomy.dissect.generators.sources import FolderImages
 from ganatomy.dissect.images.contact_sheet import GAP, sheet
 from ganatomy.dissect.images.reader import image_size, list_images, read_image, read_paint
-from ganatomy.dissect.places import Where, mask_place
+from ganatomy.dissect.interventions.places import Where, mask_place
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 
 RED, GREEN = (200, 30, 10), (10, 180, 40)

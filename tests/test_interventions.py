@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ganatomy import dissect
 from ganatomy.dissect import Dissection, Generator
-from ganatomy.dissect.measure import Variants, measure
+from ganatomy.dissect.interventions.areas import Variants, measure
 from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import UsageError

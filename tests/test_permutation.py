@@ -15,7 +15,7 @@ from scipy.stats import chisquare, entropy, poisson
 from sklearn.metrics import average_precision_score, mutual_info_score
 from torch import Tensor
 
-from ganatomy.dissect import scores as sc
+from ganatomy.dissect.scoring import scores as sc
 from ganatomy.dissect.stats.significance import ROUNDS, interval, permutation_p, permutation_spread, poisson_bootstrap
 
 Floats = NDArray[np.float64]

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from ganatomy.dissect.images.class_areas import at_centres, shares
-from ganatomy.dissect.measure import Variants
-from ganatomy.dissect.places import Where, box_place, class_places, grid_places, mask_place
-from ganatomy.dissect.selection import check_units, class_number, matched_sets, parse_units, random_orders
+from ganatomy.dissect.interventions.areas import Variants
+from ganatomy.dissect.interventions.places import Where, box_place, class_places, grid_places, mask_place
+from ganatomy.dissect.interventions.unit_choice import matched_sets, random_orders
+from ganatomy.dissect.runs.lookup import check_units, class_number, parse_units
 from ganatomy.hooks import Edit
 from ganatomy.hooks.edit import replace_softly
 from ganatomy.hooks.errors import DissectError, UsageError

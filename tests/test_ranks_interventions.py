@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ganatomy import dissect
 from ganatomy.cli import main
-from ganatomy.dissect import Generator, NormalLatents, checkerboard, optimise
+from ganatomy.dissect import Generator, NormalLatents, checkerboard
 from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.checkerboard import Geometry, InputMoments, Spectrum
 from ganatomy.dissect.diversity import audit
+from ganatomy.dissect.interventions import gradient_search
 from ganatomy.dissect.runtime import distributed
 from ganatomy.dissect.runtime.resources import at_work
 from ganatomy.hooks.errors import UsageError
@@ -59,7 +60,7 @@ def work(folder: Path) -> Found:
         "optimize": {"label": "green", "top": 2, "optimize": True},
         "by-scan": {"label": "red", "top": 2, "by": "scan"},
     }
-    with mock.patch.object(optimise, "STEPS", 5):
+    with mock.patch.object(gradient_search, "STEPS", 5):
         for name, options in asked.items():
             done = dissect.ablate(run, name=name, **(usual | options))
             found |= {f"{name} {key}": value for key, value in vars(done).items() if key != "info"}

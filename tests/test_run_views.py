@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ganatomy.dissect.images import resize as gr
-from ganatomy.dissect.levels import BINS, Scale, binned, float16_codes, float16_histogram
+from ganatomy.dissect.scoring.levels import BINS, Scale, binned, float16_codes, float16_histogram
 
 from .conftest import Go
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ...hooks.errors import DissectError, UsageError
 from ..fidelity.distances import frechet
-from ..measure import Variants
+from ..interventions.areas import Variants
 from ..runtime import distributed
 from ..subjects.subject import Subject, failing
 from .samples import Seen, reduced

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.factory import made_by
 from ...segmenters.base import Segmenter
-from .. import selection
 from ..fidelity.features import Features, open_features
 from ..fidelity.reference import Reference, count_reference, open_reference
 from ..generators.base import Generator
+from ..runs import lookup
 from ..runs.dissection import Dissection
 from ..runs.reopen import reopen
 from ..runtime import distributed
@@ -153,7 +153,7 @@ def find(
     """
     opened = run if isinstance(run, Dissection) else Dissection.load(run)
     # a run of directions, or a control, has no units to suspect
-    first = selection.pick_layer(opened, opened.layers[0] if layer is None else layer)
+    first = lookup.pick_layer(opened, opened.layers[0] if layer is None else layer)
     layers = opened.layers if layer is None else [first]
     if batch_size is not None and operator.index(batch_size) < 1:
         raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")

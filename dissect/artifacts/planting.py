@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from ...hooks.errors import UsageError
 from ...hooks.tap import Tap
-from .. import selection
 from ..generators.base import Generator
 from ..generators.families.progan import ProGAN
+from ..runs import lookup
 from ..runtime.random_streams import COLOURS, dice
 
 
@@ -74,7 +74,7 @@ def plant(generator: Generator, layer: str, units: Sequence[int], kind: str = "b
     above = parts[list(parts)[list(parts).index(layer) + 1]]
     chosen = torch.as_tensor(list(units), dtype=torch.int64, device=generator.device)
     with torch.inference_mode():
-        selection.check_units(tuple(units), layer, _maps(generator, layer, [0]).shape[1])
+        lookup.check_units(tuple(units), layer, _maps(generator, layer, [0]).shape[1])
         starts = range(MEASURED.start, MEASURED.stop, BATCH)
         maps = torch.cat([_maps(generator, layer, range(start, start + BATCH))[:, chosen] for start in starts])
     maps = maps.clone()

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 THUMBNAIL = 256  # pixels
-
-
 PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
 

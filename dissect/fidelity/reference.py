@@ -30,17 +30,9 @@ def reference_of(generator: Generator, given: str | Path | None) -> str | Path |
 
 
 SCENES = "scenes"
-
-
 REFERENCE = 2000  # scenes drawn, where they are the reference
-
-
 RENDERED = 1_000_003  # their seed: none that the embedded models were trained on
-
-
 FEWEST, MOST = 100, 5000  # images of a reference; of more, so many are drawn
-
-
 BATCH = 64
 
 

@@ -19,8 +19,6 @@ from ...hooks.errors import DissectError, one_line
 from .zoo import EMBEDDED, Model, place
 
 TIMEOUT = 30  # seconds without an answer
-
-
 CHUNK = 1 << 18
 
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from ...segmenters.scenes import CLASSES, ScenesSegmenter
 from .. import ablate, insert, run, scan
 from ..diversity import audit
-from ..effects import Effects
 from ..generators.base import Generator
 from ..generators.loading import load_generator
 from ..images.class_areas import UNLABELLED
+from ..interventions.result import Effects
 from ..runs.controls import CONTROLS
 from ..runs.dissection import Dissection
 from ..scenes.render import render

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...hooks.errors import DissectError, one_line
-from ..effects import PICTURES
+from ..interventions.result import PICTURES
 from ..runtime import distributed
 from ..storage.contract import COLUMNS
 from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json

@@ -7,7 +7,7 @@ untrained   the same architecture with weights drawn anew, on its own images
 
 from __future__ import annotations
 
-from ..bases import ROTATION
+from ..scoring.layer_basis import ROTATION
 
 UNTRAINED = "untrained"
 

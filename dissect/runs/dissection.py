@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
-from ..scores import Counts, chance_iou, curve, iou_of
+from ..scoring.scores import Counts, chance_iou, curve, iou_of
 from ..storage.contract import COLUMNS, unreadable
 from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, read_table, safe_name
 

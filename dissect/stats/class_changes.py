@@ -14,8 +14,6 @@ from ..images.class_areas import UNLABELLED
 from .significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, ratio, sign_flip_p
 
 Floats = NDArray[np.float64]
-
-
 BASELINES = ("random", "matched")  # of the same size; of about the same activation
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from ..runtime.random_streams import HALVES, bits
 
 ROUNDS, FEW_ROUNDS, WIDE = 50, 10, 512  # halves; of features wider than WIDE, whose roots take long
-
-
 LEVEL = 0.95
 
 

@@ -25,16 +25,16 @@ from ..diversity import classes as cl
 from ..diversity import whole
 from ..diversity.look import Look, look, standard_of
 from ..diversity.weighing import judged
-from ..evidence import THOROUGHNESS, examine_layer
 from ..fidelity.features import Features
 from ..fidelity.reference import reference_images
 from ..generators.base import Generator
-from ..levels import level_shares
 from ..runtime.resources import scoring_device
-from ..scores import label_units
+from ..scoring.counting import tally_layer
+from ..scoring.label_tests import THOROUGHNESS, examine_layer
+from ..scoring.levels import level_shares
+from ..scoring.scores import label_units
+from ..scoring.unit_table import judge, unit_table
 from ..stats.intervals import FEW_ROUNDS, halves
-from ..tally import tally_layer
-from ..unit_table import judge, unit_table
 from .history import PRESENCE, SHARE
 
 REAL = 4  # real images for each sample, at most

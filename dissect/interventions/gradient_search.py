@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.errors import DissectError, UsageError
-from ..segmenters.base import Differentiable, Segmenter
-from .subjects.subject import Subject, failing
+from ...hooks.errors import DissectError, UsageError
+from ...segmenters.base import Differentiable, Segmenter
+from ..subjects.subject import Subject, failing
 
 STEPS = 150
 IMAGES = 8  # a step

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..hooks.errors import UsageError
-from .bases import ROTATION, Basis
-from .capture.plan import Plan
-from .capture.spool import Spool
-from .runs.controls import UNTRAINED
-from .runs.dissection import Dissection, read_info, run_name
-from .runs.run_folder import kept_run, new_run
-from .runtime import distributed
-from .runtime.progress import Progress
-from .scoring import ALREADY, finish
-from .storage.files import COMPLETE
-from .storage.folder_lock import locked, writing
-from .storage.result_folder import command, difference, now
+from ...hooks.errors import UsageError
+from ..capture.plan import Plan
+from ..capture.spool import Spool
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..scoring.layer_basis import ROTATION, Basis
+from ..storage.files import COMPLETE
+from ..storage.folder_lock import locked, writing
+from ..storage.result_folder import command, difference, now
+from .controls import UNTRAINED
+from .dissection import Dissection, read_info, run_name
+from .finish import ALREADY, finish
+from .run_folder import kept_run, new_run
 
 FOUND = ("layers", "image", "planes", "vocabulary")  # in the first sample: what makes shards fit together
 OWN = ("schema", "status", "config", "created", "command", "keep_spool")  # what a shard's run.json says of itself

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.errors import DissectWarning, UsageError
-from .images.reader import read_paint
+from ...hooks.errors import DissectWarning, UsageError
+from ..images.reader import read_paint
 
 DISTORTED = 0.2  # relative difference of proportions, above which a mask was made for something else
 MOST_CELLS = 64 * 64  # of a layer whose cells are tried one by one

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..segmenters.base import Vocabulary
-from .evidence import Evidence
+from ...segmenters.base import Vocabulary
+from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
+from .counting import OK, Tally
+from .label_tests import Evidence
 from .scores import Floats, Labels, attainable_iou, average_precision, chance_iou, excess_iou, label_units
-from .stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
-from .tally import OK, Tally
 
 VOTES = 0.05  # of the bootstrap replicates: a class that comes first as often belongs to the label set
 

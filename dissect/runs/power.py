@@ -8,10 +8,10 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from ..hooks.errors import UsageError
-from .runs.dissection import Dissection
-from .scores import MIN_IOU, MIN_IOU_QUANTILE
-from .stats.significance import FALSE_DISCOVERIES
+from ...hooks.errors import UsageError
+from ..scoring.scores import MIN_IOU, MIN_IOU_QUANTILE
+from ..stats.significance import FALSE_DISCOVERIES
+from .dissection import Dissection
 
 FEWEST = 20  # samples; below, no standard deviation is worth the name
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .images.class_areas import UNLABELLED
-from .stats.class_changes import Floats, Outcome
-from .stats.significance import benjamini_hochberg, bootstrap, interval, ratio, sign_flip_p
+from ..images.class_areas import UNLABELLED
+from ..stats.class_changes import Floats, Outcome
+from ..stats.significance import benjamini_hochberg, bootstrap, interval, ratio, sign_flip_p
 
 
 def sets_table(before: Floats, outcomes: Sequence[Outcome], target: int | None, seed: int = 0) -> pd.DataFrame:

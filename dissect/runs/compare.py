@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ..hooks.errors import UsageError
-from .runs.dissection import Dissection
-from .runtime.random_streams import MATCHING, dice
-from .selection import find_layer
+from ...hooks.errors import UsageError
+from ..runtime.random_streams import MATCHING, dice
+from .dissection import Dissection
+from .lookup import find_layer
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]

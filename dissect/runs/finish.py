@@ -13,23 +13,23 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..segmenters.base import Vocabulary
-from .bases import Basis
-from .capture.maps import Maps, signature
-from .capture.plan import Plan
-from .capture.spool import Spool
-from .evidence import RIVALS, THOROUGHNESS, Evidence, examine_layer
-from .images import resize as gr
-from .levels import level_shares
-from .runs.dissection import Dissection
-from .runtime import distributed
-from .runtime.progress import Progress
-from .scores import Labels, label_units
-from .storage.files import COMPLETE, write_arrays, write_csv, write_json
-from .storage.result_folder import now
-from .subjects.first_look import label_trouble
-from .tally import Tally, images_with_class, tally_layer, top_masks
-from .unit_table import class_table, judge, unit_table
+from ...segmenters.base import Vocabulary
+from ..capture.maps import Maps, signature
+from ..capture.plan import Plan
+from ..capture.spool import Spool
+from ..images import resize as gr
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..scoring.counting import Tally, images_with_class, tally_layer, top_masks
+from ..scoring.label_tests import RIVALS, THOROUGHNESS, Evidence, examine_layer
+from ..scoring.layer_basis import Basis
+from ..scoring.levels import level_shares
+from ..scoring.scores import Labels, label_units
+from ..scoring.unit_table import class_table, judge, unit_table
+from ..storage.files import COMPLETE, write_arrays, write_csv, write_json
+from ..storage.result_folder import now
+from ..subjects.first_look import label_trouble
+from .dissection import Dissection
 
 ALREADY: dict[str, Any] = {"seconds": {"capture": 0.0}, "captured_now": 0}  # in run.json where nothing was captured
 

@@ -11,24 +11,24 @@ from typing import Any
 
 import torch
 
-from ..hooks.errors import UsageError
-from ..segmenters.base import Segmenter
-from .bases import Basis
-from .capture import capture
-from .capture.plan import Plan
-from .capture.spool import SHARD, Spool
-from .generators.base import Generator
-from .runs.dissection import Dissection
-from .runs.run_folder import kept_run, new_run
-from .runtime import distributed
-from .runtime.progress import Progress
-from .runtime.resources import scoring_device
-from .scoring import ALREADY, finish
-from .storage.files import COMPLETE
-from .storage.folder_lock import writing
-from .storage.result_folder import command, now
-from .subjects.identity import identity, segmenter_fingerprint
-from .subjects.opening import dissectable
+from ...hooks.errors import UsageError
+from ...segmenters.base import Segmenter
+from ..capture import capture
+from ..capture.plan import Plan
+from ..capture.spool import SHARD, Spool
+from ..generators.base import Generator
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import scoring_device
+from ..scoring.layer_basis import Basis
+from ..storage.files import COMPLETE
+from ..storage.folder_lock import writing
+from ..storage.result_folder import command, now
+from ..subjects.identity import identity, segmenter_fingerprint
+from ..subjects.opening import dissectable
+from .dissection import Dissection
+from .finish import ALREADY, finish
+from .run_folder import kept_run, new_run
 
 
 @dataclass(frozen=True, kw_only=True)

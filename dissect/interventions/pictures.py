@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from .images import resize as gr
-from .images.resize import SIDE
-from .measure import Areas, Variants
-from .subjects.subject import Subject
+from ..images import resize as gr
+from ..images.resize import SIDE
+from ..subjects.subject import Subject
+from .areas import Areas, Variants
 
 EACH = 4  # pictures of each role
 ROLES = ("most changed", "typical", "failing")

@@ -9,26 +9,26 @@ from typing import Any
 
 from torch import nn
 
-from ..hooks.errors import UsageError
-from ..hooks.factory import from_anywhere
-from ..hooks.layers import pick_layers
-from ..segmenters.base import Segmenter
-from .bases import FITTED, ROTATION, UNITS, Basis
-from .capture.capture import deviation, probe
-from .capture.plan import FLOAT32, PRECISIONS, Plan
-from .evidence import THOROUGHNESS
-from .generators.base import Generator
-from .generators.factory import as_generator
+from ...hooks.errors import UsageError
+from ...hooks.factory import from_anywhere
+from ...hooks.layers import pick_layers
+from ...segmenters.base import Segmenter
+from ..capture.capture import deviation, probe
+from ..capture.plan import FLOAT32, PRECISIONS, Plan
+from ..generators.base import Generator
+from ..generators.factory import as_generator
+from ..runtime import distributed
+from ..runtime.progress import say
+from ..scoring.label_tests import THOROUGHNESS
+from ..scoring.layer_basis import FITTED, ROTATION, UNITS, Basis
+from ..storage.files import COMPLETE
+from ..storage.folder_lock import locked, writing
+from ..subjects.first_look import first_look, noting
+from ..subjects.opening import Model, dissectable, open_models, usable_device
+from ..subjects.untrained import untrained
+from .controls import CONTROLS, UNTRAINED
+from .dissection import Dissection, run_name
 from .job import Job
-from .runs.controls import CONTROLS, UNTRAINED
-from .runs.dissection import Dissection, run_name
-from .runtime import distributed
-from .runtime.progress import say
-from .storage.files import COMPLETE
-from .storage.folder_lock import locked, writing
-from .subjects.first_look import first_look, noting
-from .subjects.opening import Model, dissectable, open_models, usable_device
-from .subjects.untrained import untrained
 
 RULES = ("iqr", "quantile")
 MODES = ("off", *THOROUGHNESS)

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hooks.edit import replace_softly
-from ..segmenters import check_range, check_shape
-from .generators.base import finite
-from .images.class_areas import at_centres, shares
-from .runtime import distributed
-from .runtime.resources import at_work
-from .subjects.subject import Subject
+from ...hooks.edit import replace_softly
+from ...segmenters import check_range, check_shape
+from ..generators.base import finite
+from ..images.class_areas import at_centres, shares
+from ..runtime import distributed
+from ..runtime.resources import at_work
+from ..subjects.subject import Subject
 
 Floats = NDArray[np.float64]
 

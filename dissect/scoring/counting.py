@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..capture.maps import Maps, pieces, whole
+from ..capture.spool import SHARD, Spool
+from ..images import resize as gr
+from ..runtime import distributed
+from ..runtime.resources import TOGETHER
 from . import levels as lv
-from .capture.maps import Maps, pieces, whole
-from .capture.spool import SHARD, Spool
-from .images import resize as gr
-from .runtime import distributed
-from .runtime.resources import TOGETHER, at_work, exact_products
 from .scores import Counts
+from .unit_blocks import Steps, in_blocks
 
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
 BLOCK_CELLS = {"cpu": 2**22, "cuda": 2**24}  # counters of a block of units
-ON_GPU = 2  # blocks side by side: while a GPU counts one, another is being read or finished
 MOST_SHARDS = 4  # counted together, where classes are many
 SURVEY_VALUES = 2**22  # float16 values counted together
 TOP = 12  # most-activating samples kept a unit
-
-Result = TypeVar("Result")
-Steps = Generator[Sequence[Tensor], None, Callable[[], Result]]  # see `in_blocks`
-
 OK, CONSTANT, NOT_FINITE = "ok", "constant", "not finite"
 
 
@@ -68,66 +62,6 @@ def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Call
         top=np.concatenate([part.top for part in parts]),
         peak=np.concatenate([part.peak for part in parts]),
     )
-
-
-def in_blocks(
-    work: Callable[[slice], Steps[Result]], maps: Maps, at_once: int, advance: Callable[[int], None]
-) -> list[Result]:
-    """What is made of each block of units, in order; blocks run side by side, one processor each, or two on a GPU.
-
-    `work` looks at the shards of this process, yields what is to be summed over all processes, and goes on with the
-    sums. What it returns is called in one of the processes, which tells the others.
-    """
-    blocks = list(pieces(len(maps), at_once))
-    done: list[Result] = []
-    workers = distributed.processors() if maps.device.type == "cpu" else ON_GPU
-    pool = ThreadPoolExecutor(max_workers=workers)
-    with at_work(), exact_products():
-        try:
-            steps = map(work, blocks)
-            results = pool.map(_at_once, steps) if distributed.size() == 1 else _together(list(steps), workers, pool)
-            for block, result in zip(blocks, results, strict=True):
-                done.append(result)
-                advance(block.stop - block.start)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return done
-
-
-def _at_once(steps: Steps[Result]) -> Result:
-    """All steps of a block, with nothing to be added to its sums."""
-    torch.set_num_threads(1)
-    while True:
-        _, end = _step(steps)
-        if end:
-            return end()
-
-
-def _together(blocks: Sequence[Steps[Result]], workers: int, pool: ThreadPoolExecutor) -> Iterator[Result]:
-    """The results of the blocks, some at a time; sums are taken in the same order in every process."""
-    for some in pieces(len(blocks), min(distributed.joined(workers))):
-        group = blocks[some]
-        ends: list[Callable[[], Result] | None] = [None] * len(group)
-        while waiting := [number for number, end in enumerate(ends) if end is None]:
-            for number, (sums, end) in zip(waiting, pool.map(_step, [group[k] for k in waiting]), strict=True):
-                with torch.inference_mode():
-                    distributed.total(*sums)
-                ends[number] = end
-        yield from distributed.in_order(list(pool.map(_call, distributed.mine(ends))))
-
-
-def _step(steps: Steps[Result]) -> tuple[Sequence[Tensor], Callable[[], Result] | None]:
-    """What a block wants summed next, or what is left to be called when it has all."""
-    torch.set_num_threads(1)
-    try:
-        return next(steps), None
-    except StopIteration as end:
-        return (), end.value
-
-
-def _call(end: Callable[[], Result] | None) -> Result:
-    assert end is not None
-    return end()
 
 
 def _stack(counts: Sequence[Counts]) -> Counts:

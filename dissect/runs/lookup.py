@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError
-from .images import resize as gr
-from .runs.dissection import Dissection
-from .runtime import distributed
-from .scores import iou, iqr
-from .subjects.subject import Subject
+from ...hooks.errors import UsageError
+from ..scoring.scores import iou, iqr
+from .dissection import Dissection
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-NEAREST = 5  # units of about the same strength among which a matched one is drawn
-MEASURED = 1000  # samples of the run, at most, on which values are measured
 
 
 def class_number(name: str, names: Sequence[str], seen: Sequence[str]) -> int:
@@ -133,98 +125,3 @@ def rank_by_iou(run: Dissection, layer: str, name: str, *, labelled_needed: bool
             "these, another run, units by --units, or find the class's units by their effect: --by scan or --optimize."
         )
     return np.lexsort((-class_iou(run, layer, run_class(run, name)), ~labelled))
-
-
-def random_orders(width: int, chosen: Integers, sets: int, seed: int) -> Integers:
-    """(B, U) orders of all units, drawn at random; the chosen ones come last where the others suffice for a set."""
-    dice = np.random.default_rng([seed, 1])
-    orders = np.stack([dice.permutation(width) for _ in range(sets)]) if sets else np.zeros((0, width), np.int64)
-    if 2 * len(chosen) > width:
-        return orders
-    late = np.isin(orders, chosen)
-    return np.take_along_axis(orders, late.argsort(axis=1, kind="stable"), 1)
-
-
-def matched_sets(strength: Floats, chosen: Integers, sets: int, seed: int) -> Integers:
-    """(B, n) units as strongly active as the chosen ones: for each, one of the five nearest that are left.
-
-    `strength` (U,) is the root mean square activation. Where the others do not suffice, chosen ones are drawn too.
-    """
-    dice = np.random.default_rng([seed, 2])
-    distance = np.abs(np.log(strength[:, None] + 1e-12) - np.log(strength[None, chosen] + 1e-12))  # (U, n)
-    if 2 * len(chosen) <= len(strength):
-        distance[chosen] = np.inf
-    drawn = np.zeros((sets, len(chosen)), np.int64)
-    for row in drawn:
-        left = distance.copy()
-        for place in dice.permutation(len(chosen)):
-            nearest = np.argsort(left[:, place], kind="stable")[:NEAREST]
-            row[place] = dice.choice(nearest[np.isfinite(left[nearest, place])])
-            left[row[place]] = np.inf
-    return drawn
-
-
-def unit_statistics(
-    subject: Subject, samples: Sequence[int], advance: Callable[[int], None] = lambda _: None
-) -> tuple[Tensor, Tensor]:
-    """(U,) mean activation of each unit over samples and positions, and (U,) its root mean square."""
-    total, square = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
-    for _, batch in subject.batches(samples):
-        x = subject.featuremaps(batch).float().nan_to_num(0, 0, 0)
-        total += x.mean((2, 3)).cpu().double().sum(0)
-        square += x.square().mean((2, 3)).cpu().double().sum(0)
-        advance(len(batch))
-    distributed.total(total, square)
-    return (total / len(samples)).float(), (square / len(samples)).sqrt().float()
-
-
-def typical_high(
-    subject: Subject,
-    run: Dissection,
-    number: int,
-    samples: Sequence[int],
-    advance: Callable[[int], None] = lambda _: None,
-) -> Tensor:
-    """(U,) what each unit puts out where it draws a class: the value that insertion gives it.
-
-    The mean, over these samples of the run, of its activation on the grid at the pixels of the class where it lies
-    above the threshold for that class. A unit that never does gets the threshold itself.
-
-    Raises:
-        DissectError: the class occurs in none of these samples.
-    """
-    level = class_level(run, subject.layer, number)
-    threshold = torch.from_numpy(run.levels(subject.layer)[np.arange(len(level)), level]).double()
-    total, count = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
-    found = 0
-    for _, batch in subject.batches(samples):
-        labels = torch.from_numpy(np.array(run.spool.gather("labels", np.array(batch))))
-        here = (labels == number).any(1, keepdim=True)  # (n, 1, g, g)
-        found += int(here.sum())
-        x = gr.at_most(subject.featuremaps(batch).float(), run.info["grid"])
-        x = gr.upsample(x, run.info["grid"]).cpu().nan_to_num(0, 0, 0)
-        inside = here & (x > threshold[:, None, None].float())
-        total += torch.where(inside, x, 0.0).double().sum((0, 2, 3))
-        count += inside.sum((0, 2, 3))
-        advance(len(batch))
-    distributed.total(total, count)
-    if not any(distributed.joined(found)):
-        name = run.classes["class"][number]
-        raise DissectError(
-            f"The class {name!r} occurs in none of the run's samples, so there is no typical value to insert; give "
-            "--level, or dissect more samples."
-        )
-    return torch.where(count > 0, total / count.clamp(min=1), threshold).float()
-
-
-def level_value(run: Dissection, layer: str, share: float) -> tuple[Tensor, float]:
-    """(U,) the activation that a share of the pixels exceeds, at the nearest of the run's levels, and that share.
-
-    Raises:
-        UsageError: a share outside the run's levels.
-    """
-    lowest, highest = float(run.shares.min()), float(run.shares.max())
-    if not lowest <= share <= highest:
-        raise UsageError(f"--level {share}: the share of pixels above it is needed, from {lowest:g} to {highest:g}.")
-    nearest = int(np.abs(np.log(run.shares / share)).argmin())
-    return torch.from_numpy(run.levels(layer)[:, nearest]).float(), float(run.shares[nearest])

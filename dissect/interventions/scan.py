@@ -18,20 +18,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError, UsageError
-from ..segmenters.base import Segmenter
-from . import selection
-from .images.class_areas import UNLABELLED
-from .measure import Areas, Variants, measure
-from .runs.dissection import Dissection
-from .runs.reopen import reopen
-from .runtime import distributed
-from .runtime.progress import Progress
-from .runtime.resources import at_work
-from .stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
-from .storage.files import read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
-from .subjects.opening import Given, usable_device
-from .subjects.subject import Subject
+from ...hooks.errors import DissectError, UsageError
+from ...segmenters.base import Segmenter
+from ..images.class_areas import UNLABELLED
+from ..runs import lookup
+from ..runs.dissection import Dissection
+from ..runs.reopen import reopen
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work
+from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
+from ..storage.files import read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
+from ..subjects.opening import Given, usable_device
+from ..subjects.subject import Subject
+from .areas import Areas, Variants, measure
 
 Floats = NDArray[np.float64]
 
@@ -88,8 +88,8 @@ def scan(
         DissectError: something failed.
     """
     run = run if isinstance(run, Dissection) else Dissection.load(run)
-    name = selection.pick_layer(run, layer)
-    target = selection.run_class(run, label)
+    name = lookup.pick_layer(run, layer)
+    target = lookup.run_class(run, label)
     if not 1 <= samples <= run.info["config"]["samples"]:
         raise UsageError(f"--samples {samples}: from 1 to the run's {run.info['config']['samples']} can be scanned.")
     generator, segmenter = reopen(run, generator, segmenter, usable_device(device), quiet)
@@ -180,7 +180,7 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
     spread = weights @ alone / samples  # (2000, U)
     low, high = interval(spread)
     q = benjamini_hochberg(sign_flip_p(alone))
-    iou = selection.class_iou(run, layer, target)
+    iou = lookup.class_iou(run, layer, target)
     units = run.units[run.units.layer == layer]
     table = pd.DataFrame(
         {

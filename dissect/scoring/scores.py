@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hooks.errors import DissectError
+from ...hooks.errors import DissectError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

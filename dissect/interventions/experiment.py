@@ -13,52 +13,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError
-from . import pictures, selection
-from .effect_tables import context_table, curve_table, sets_table
-from .effects import Effects
-from .measure import Areas, Variants, measure
-from .optimise import IMAGES, STEPS, optimise
+from ...hooks.errors import DissectError, UsageError
+from ..runs import lookup
+from ..runs.dissection import Dissection
+from ..runs.lookup import Integers
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..stats.class_changes import Outcome, effects_table
+from ..stats.significance import ratio
+from ..subjects.subject import Subject
+from . import pictures
+from .areas import Areas, Variants, measure
+from .gradient_search import IMAGES, STEPS, optimise
 from .places import Where, box_place, class_places, grid_places, mask_place
-from .runs.dissection import Dissection
-from .runtime import distributed
-from .runtime.progress import Progress
-from .selection import Integers
-from .stats.class_changes import Outcome, effects_table
-from .stats.significance import ratio
-from .subjects.subject import Subject
-from .unit_scan import scan_layer, scan_samples
+from .result import Effects
+from .scan import scan_layer, scan_samples
+from .tables import context_table, curve_table, sets_table
+from .task import Task
+from .unit_choice import MEASURED, level_value, matched_sets, random_orders, typical_high, unit_statistics
 
 SAMPLES = 256
 GRID_IMAGES, GRID_SAMPLES = 4096, 16  # on a grid of places: images drawn for the chosen set, about; samples at least
 
 Floats = NDArray[np.float64]
 Set = tuple[str, int, Integers]  # kind, number, units
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What was asked for, kept as `config` in effect.json. The same task gives the same numbers."""
-
-    kind: str  # ablate or insert
-    layer: str
-    label: str | None
-    units: tuple[int, ...] | None  # None: the best for the class
-    top: int
-    by: str
-    value: str | float | tuple[float, ...]  # zero, mean, resample; typical; or numbers
-    level: float | None
-    where: str | None
-    samples: int | None
-    random_sets: int
-    curve: bool
-    optimize: bool
-    seed: int
-
-    @property
-    def by_scan(self) -> bool:
-        """Whether a scan chooses the units."""
-        return self.by == "scan" and self.units is None and not self.optimize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +114,14 @@ class Experiment:
     @property
     def _measured_on(self) -> range:
         """The samples on which activations are measured: the run's, or those after the ones that are changed."""
-        return range(min(self._seen, selection.MEASURED)) if self.run else range(self._count, 2 * self._count)
+        return range(min(self._seen, MEASURED)) if self.run else range(self._count, 2 * self._count)
 
     def _statistics(self, progress: Progress) -> tuple[Tensor, Floats]:
         """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
         if not self.task.random_sets and self.task.value != "mean":
             return torch.zeros(self.subject.shape[0]), np.ones(self.subject.shape[0])
         with progress.task("measure activations", len(self._measured_on), spread=True) as advance:
-            mean, rms = selection.unit_statistics(self.subject, self._measured_on, advance)
+            mean, rms = unit_statistics(self.subject, self._measured_on, advance)
         return mean, rms.double().numpy()
 
     def _value(self, mean: Tensor, progress: Progress) -> Tensor | None:
@@ -162,7 +140,7 @@ class Experiment:
             return spread
         assert self.run is not None
         if task.level is not None:
-            return selection.level_value(self.run, task.layer, task.level)[0]
+            return level_value(self.run, task.layer, task.level)[0]
         return self._typical(progress)
 
     def _typical(self, progress: Progress) -> Tensor:
@@ -170,7 +148,7 @@ class Experiment:
         assert self.run is not None
         assert self.target is not None
         with progress.task("measure values", len(self._measured_on), spread=True) as advance:
-            return selection.typical_high(self.subject, self.run, self.target, self._measured_on, advance)
+            return typical_high(self.subject, self.run, self.target, self._measured_on, advance)
 
     def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, int, Floats | None]:
         """Units, best first; how many of them are meant; α of each unit of the layer where a gradient found them.
@@ -203,9 +181,9 @@ class Experiment:
         task, width = self.task, self.subject.shape[0]
         chosen = order[:size]
         sets = [("chosen", 0, chosen)]
-        for number, drawn in enumerate(selection.random_orders(width, chosen, task.random_sets, task.seed)):
+        for number, drawn in enumerate(random_orders(width, chosen, task.random_sets, task.seed)):
             sets.append(("random", number, drawn[:size]))
-        for number, drawn in enumerate(selection.matched_sets(strength, chosen, task.random_sets, task.seed)):
+        for number, drawn in enumerate(matched_sets(strength, chosen, task.random_sets, task.seed)):
             sets.append(("matched", number, drawn))
         if task.optimize and self.order is not None:
             sets.append(("by_iou", 0, self.order[:size]))
@@ -218,7 +196,7 @@ class Experiment:
         """
         width = self.subject.shape[0]
         numbers = {2**k for k in range(width.bit_length()) if 2**k <= len(order)} | {size}
-        drawn = selection.random_orders(width, order[:size], self.task.random_sets, self.task.seed)
+        drawn = random_orders(width, order[:size], self.task.random_sets, self.task.seed)
         steps = []
         for number in sorted(numbers):
             steps.append((number, "chosen", 0, order[:number]))
@@ -243,7 +221,7 @@ class Experiment:
         """The samples in which the class of `where` lies at the centre of a cell, and these cells."""
         assert self.where is not None
         names = self.subject.segmenter.vocabulary.names
-        number = selection.class_number(self.where.name, names, names)
+        number = lookup.class_number(self.where.name, names, names)
         width = self.subject.shape[0]
         nothing = Variants(weight=torch.zeros(0, 1, width), value=torch.zeros(width))
         places = class_places(measure(self.subject, samples, nothing).cells, number)  # (1, N, h, w)
@@ -290,7 +268,7 @@ class Experiment:
             units = self.run.units[self.run.units.layer == self.task.layer].set_index("unit")
             table["label"] = units.label.reindex(chosen).to_numpy()
             if self.target is not None:
-                table["iou"] = selection.class_iou(self.run, self.task.layer, self.target)[chosen]
+                table["iou"] = lookup.class_iou(self.run, self.task.layer, self.target)[chosen]
         table["value"] = np.nan if value is None else value.numpy()[chosen]
         if alpha is not None:
             table["alpha"] = alpha[chosen]
@@ -300,7 +278,7 @@ class Experiment:
         task, chosen = self.task, sets.iloc[0]
         value = task.value
         if task.level is not None and self.run is not None:
-            value = f"exceeded by {selection.level_value(self.run, task.layer, task.level)[1]:.3g} of the pixels"
+            value = f"exceeded by {level_value(self.run, task.layer, task.level)[1]:.3g} of the pixels"
         used = None if self.run is None or task.units is not None else self._seen
         if self.run is not None and task.by_scan:
             used = scan_samples(self.run, task.layer)

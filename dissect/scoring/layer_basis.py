@@ -24,10 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..hooks.errors import DissectError, UsageError, one_line
-from .capture.maps import Maps
-from .capture.spool import SHARD
-from .runtime import distributed, random_streams
+from ...hooks.errors import DissectError, UsageError, one_line
+from ..capture.maps import Maps
+from ..capture.spool import SHARD
+from ..runtime import distributed, random_streams
 
 UNITS = "units"
 FITTED = ("pca", "nmf")

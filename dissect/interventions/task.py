@@ -1,0 +1,156 @@
+"""What an intervention is asked to do, checked before anything is drawn."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...hooks.errors import UsageError
+from ..generators.base import Generator
+from ..runs import lookup
+from ..runs.dissection import Dissection
+from ..runs.lookup import Integers
+from ..storage.files import safe_name
+from ..subjects.opening import layer_name
+from .places import Where
+from .unit_choice import level_value
+
+VALUES = ("zero", "mean", "resample")
+BY = ("iou", "scan")
+What = Dissection | Generator | str | Path
+
+
+def layer_and_units(
+    what: What, layer: str | int | None, units: str | Sequence[int] | None
+) -> tuple[str, tuple[int, ...] | None]:
+    """The layer's name and the units that were asked for, each once."""
+    if isinstance(units, str):
+        named, units = lookup.parse_units(units)
+        if layer is not None and named is not None and str(layer) != named:
+            raise UsageError(f"--units names layer {named!r} and --layer {layer!r}; name one of them.")
+        layer = layer if named is None else named
+    if not isinstance(what, Generator):
+        layer = lookup.pick_layer(opened_run(what), layer)
+    elif layer is None or units is None:
+        raise UsageError("Without a run, name the layer and its units, e.g. units='layer4:12,57'.")
+    else:
+        layer = layer_name(what, layer)
+    try:
+        return layer, None if units is None else tuple(dict.fromkeys(operator.index(unit) for unit in units))
+    except TypeError:
+        raise UsageError(f"units={units!r}: whole numbers are needed, e.g. [12, 57].") from None
+
+
+def finite_numbers(name: str, value: object) -> float | tuple[float, ...]:
+    """A finite number, or several; raises UsageError for anything else."""
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if numbers.ndim > 1 or not np.isfinite(numbers).all():
+        raise UsageError(f"{name}={value!r}: a finite number is needed.")
+    return tuple(numbers.tolist()) if numbers.ndim else float(numbers)
+
+
+def finite_number(name: str, value: object) -> float:
+    """The same for one number."""
+    number = finite_numbers(name, value)
+    if isinstance(number, tuple):
+        raise UsageError(f"{name}={value!r}: a finite number is needed.")
+    return number
+
+
+def opened_run(what: Dissection | str | Path) -> Dissection:
+    return what if isinstance(what, Dissection) else Dissection.load(what)
+
+
+def check_task(task: Task, batch_size: int | None) -> None:
+    if task.by not in BY:
+        raise UsageError(f"--by {task.by!r} is not known; there are {', '.join(BY)}.")
+    for option, number, least in (
+        ("--top", task.top, 1),
+        ("--samples", 2 if task.samples is None else task.samples, 2),
+        ("--random-sets", task.random_sets, 0),
+        ("--batch-size", 1 if batch_size is None else batch_size, 1),
+        ("--seed", task.seed, 0),
+    ):
+        if number < least:
+            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+    if task.units is not None and task.optimize:
+        raise UsageError("--optimize finds the units itself; leave --units out.")
+    if task.label is None:
+        if task.units is None:
+            raise UsageError("Say which units: the best for a --class, or --units LAYER:UNIT,UNIT,….")
+        if task.curve:
+            raise UsageError("--curve shows how much of a class remains; name it by --class.")
+        if task.value == "typical" and task.level is None:
+            raise UsageError("What units should put out is measured where a class is: name a --class, or give --level.")
+
+
+def unit_order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
+    """The units of the run, best first, as far as its tables tell; None where a scan is asked for.
+
+    Raises:
+        UsageError: a class, a unit or a number of units that the run does not have.
+    """
+    width = int(run.info["layers"][task.layer]["units"])
+    for name in (task.label, where.name if where else None):
+        if name:
+            lookup.run_class(run, name)
+    if task.units is not None:
+        lookup.check_units(task.units, task.layer, width)
+        return np.array(task.units)
+    if task.top > width:
+        raise UsageError(f"--top {task.top}: {task.layer} has {width} units.")
+    if task.level is not None:
+        level_value(run, task.layer, task.level)
+    if task.by_scan:
+        return None
+    return lookup.rank_by_iou(run, task.layer, str(task.label), labelled_needed=not task.optimize)
+
+
+def task_name(task: Task) -> str:
+    """How the folder of a task is called when no name is given."""
+    parts = [task.kind, task.label or "units", task.layer]
+    parts += [f"top{task.top}"] if task.units is None else ["+".join(map(str, task.units))]
+    parts += ["optimized"] if task.optimize else [f"by-{task.by}"] if task.by != "iou" else []
+    parts += [str(task.value)] if task.value not in ("zero", "typical") else []
+    parts += [f"level{task.level:g}"] if task.level is not None else []
+    parts += [task.where] if task.where not in (None, "grid") else []
+    return "-".join(str(part) for part in parts)
+
+
+def file_name(text: str) -> str:
+    name = safe_name(text)
+    if not name or name.startswith("scan-"):
+        raise UsageError(f"--name {text!r}: letters or digits are needed, and names with scan- are taken by scans.")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What was asked for, kept as `config` in effect.json. The same task gives the same numbers."""
+
+    kind: str  # ablate or insert
+    layer: str
+    label: str | None
+    units: tuple[int, ...] | None  # None: the best for the class
+    top: int
+    by: str
+    value: str | float | tuple[float, ...]  # zero, mean, resample; typical; or numbers
+    level: float | None
+    where: str | None
+    samples: int | None
+    random_sets: int
+    curve: bool
+    optimize: bool
+    seed: int
+
+    @property
+    def by_scan(self) -> bool:
+        """Whether a scan chooses the units."""
+        return self.by == "scan" and self.units is None and not self.optimize
