@@ -116,13 +116,13 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
 def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Take suspect units out, or mend a checkerboard: better images? Writes the repaired generator."""
     if checkerboard:
-        from .dissect.checkerboard.repairing import repair_model
+        from .dissect.checkerboard.repair_grid import repair_model
 
         refuse(UNITS_ONLY, "--units or --detector, not with --checkerboard")
         kept = {name: value for name, value in options.items() if name not in UNITS_ONLY}
         opened, mended = repair_model(run, layers=layers, quiet=quiet, **kept)
         return told.mended(mended, opened, quiet)
-    from .dissect.repairing import repair as dissect_repair
+    from .dissect.repairs.repair_units import repair as dissect_repair
 
     refuse(GRID_ONLY, "--checkerboard")
     if run is None or len(layers) > 1:
@@ -139,14 +139,14 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
 def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: Any) -> object:
     """Does a generator draw checkerboards, or too little? Which layer? Or, with --tiles: do seams show?"""
     if tiles is not None:
-        from .dissect.seam_audit import check_seams
+        from .dissect.seams.check import check_seams
 
         if distributed.size() > 1:
             raise UsageError("dissect checkup --tiles is done by one process; start it without torchrun.")
         refuse(CRITIC_ONLY, "checkerboards, not with --tiles")
         kept = {name: value for name, value in options.items() if name not in CRITIC_ONLY}
         return told.seams(check_seams(tiles=tiles, samples=samples, quiet=quiet, **kept), quiet)
-    from .dissect.checking import checkup as check
+    from .dissect.full_checkup import checkup as check
 
     return told.checkup(check(samples=512 if samples is None else samples, quiet=quiet, **options), quiet)
 
@@ -168,7 +168,7 @@ def diversity(*, quiet: bool, **options: Any) -> object:
 def fitness(*, candidates: tuple[str, ...], quiet: bool, **options: Any) -> object:
     """Which of several generators to take? Quality and diversity of models or checkpoints."""
     from .dissect.candidates import fitness as dissect_fitness
-    from .dissect.candidates.opening import spec_of
+    from .dissect.candidates.checkpoint_files import spec_of
 
     model, opened = with_.how_to_open(options)
     specs = [spec_of(one, model, opened) for one in candidates]
@@ -271,7 +271,7 @@ def inspect(*, quiet: bool, **options: Any) -> object:
 def latents(*, kind: str, model: Any, animation: str, quiet: bool, **options: Any) -> object:
     """Move through latents: interpolate, arithmetic, mix, truncation, directions or path-length."""
     from .dissect.latents.explore import explore
-    from .dissect.latents.kinds import Asked
+    from .dissect.latents.moves import Asked
 
     where = {name: options.pop(name) for name in ("seed", "out", "batch_size", "device")}
     return told.explored(explore(kind, model, Asked(**options), animation=animation, quiet=quiet, **where), quiet)

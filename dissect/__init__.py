@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import artifacts, candidates, checkerboard, diversity, latents, watching
     from .candidates import Fitness, fitness
-    from .checking import checkup
-    from .checkups import Checkup
+    from .checkerboard.result import Checkup
+    from .full_checkup import checkup
     from .generators.base import Generator, Provenance
     from .generators.latents import BernoulliLatents, NormalLatents, SphereLatents, UniformLatents
     from .generators.loading import load_generator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .interventions.result import Effects
     from .interventions.scan import Scan, scan
     from .latents.explore import Explored, explore
-    from .latents.kinds import Asked
-    from .repairing import repair
+    from .latents.moves import Asked
+    from .repairs.repair_units import repair
     from .repairs.result import Repair
     from .runs.compare import Comparison, compare
     from .runs.dissection import Dissection
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .runs.power import power
     from .runs.run import run
     from .runtime.distributed import launched
-    from .seam_audit import check_seams
-    from .seam_checks import SeamCheck
+    from .seams.check import check_seams
+    from .seams.result import SeamCheck
     from .subjects.inspection import Inspection, inspect
     from .watching import Watch, Watched, follow
 
@@ -85,8 +85,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Asked": "latents.kinds",
-    "Checkup": "checkups",
+    "Asked": "latents.moves",
+    "Checkup": "checkerboard.result",
     "Comparison": "runs.compare",
     "Dissection": "runs.dissection",
     "Effects": "interventions.result",
@@ -102,13 +102,13 @@ _HOMES = {
     "Provenance": "generators.base",
     "Repair": "repairs.result",
     "Scan": "interventions.scan",
-    "SeamCheck": "seam_checks",
+    "SeamCheck": "seams.result",
     "Watch": "watching",
     "Watched": "watching",
     "ablate": "interventions.ablate_insert",
     "as_generator": "generators.factory",
-    "check_seams": "seam_audit",
-    "checkup": "checking",
+    "check_seams": "seams.check",
+    "checkup": "full_checkup",
     "compare": "runs.compare",
     "explore": "latents.explore",
     "fitness": "candidates",
@@ -119,7 +119,7 @@ _HOMES = {
     "load_generator": "generators.loading",
     "merge": "runs.merge",
     "power": "runs.power",
-    "repair": "repairing",
+    "repair": "repairs.repair_units",
     "run": "runs.run",
     "scan": "interventions.scan",
 }

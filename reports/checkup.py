@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dissect.checkups import DIVERSITY, TABLES, Checkup
+from ..dissect.checkerboard.result import DIVERSITY, TABLES, Checkup
 from ..dissect.repairs.result import TABLES as REPAIR_TABLES
 from ..dissect.repairs.result import Repair
 from . import figures

@@ -9,10 +9,10 @@ from rich.markup import escape
 from .console import ROWS, blanks, records, screen, shown_interval, shown_number, table
 
 if TYPE_CHECKING:
-    from ..dissect.checkups import Checkup
+    from ..dissect.artifacts.result import Suspects
+    from ..dissect.checkerboard.result import Checkup
     from ..dissect.repairs.result import Repair
-    from ..dissect.seam_checks import SeamCheck
-    from ..dissect.suspects import Suspects
+    from ..dissect.seams.result import SeamCheck
 
 
 def show_suspects(found: Suspects) -> None:

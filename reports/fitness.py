@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..dissect.candidates import Fitness
-from ..dissect.watching.history import METRICS
+from ..dissect.watching.result import METRICS
 from . import figures
 from .console import blanks
 from .data import plain

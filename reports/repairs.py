@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..dissect.artifacts.result import Suspects
 from ..dissect.repairs.result import TABLES, Repair
 from ..dissect.runs.dissection import Dissection
-from ..dissect.suspects import Suspects
 from .interventions import class_rows, pairs
 from .shelf import Shelf
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dissect.seam_checks import SeamCheck
+from ..dissect.seams.result import SeamCheck
 from . import figures
 from .console import blanks
 from .pages import render, replaced, telling

@@ -15,8 +15,9 @@ from ..dissect.runtime import distributed
 from . import console, console_diversity, console_models, console_repairs, console_watch
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
+    from ..dissect.artifacts.result import Suspects
     from ..dissect.candidates import Fitness
-    from ..dissect.checkups import Checkup
+    from ..dissect.checkerboard.result import Checkup
     from ..dissect.diversity import Diversity
     from ..dissect.generators.spec import ModelSpec
     from ..dissect.interventions.result import Effects
@@ -24,9 +25,8 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ..dissect.repairs.result import Repair
     from ..dissect.runs.compare import Comparison
     from ..dissect.runs.dissection import Dissection
-    from ..dissect.seam_checks import SeamCheck
+    from ..dissect.seams.result import SeamCheck
     from ..dissect.subjects.inspection import Inspection
-    from ..dissect.suspects import Suspects
     from ..dissect.watching import Watch
 
 Told = dict[str, object]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..dissect.storage.files import write_atomic
 from ..dissect.watching import Watched
-from ..dissect.watching.history import PRESENCE, SHARE
+from ..dissect.watching.result import PRESENCE, SHARE
 from .console import blanks
 from .data import plain
 from .figures import safe_colour

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..hooks.errors import DissectError, UsageError, running
-from ..hooks.factory import call_factory, is_factory
+from ..hooks.user_code import call_factory, is_factory
 from .base import UNLABELLED, Segmenter, Vocabulary
 
 if TYPE_CHECKING:

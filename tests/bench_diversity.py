@@ -34,10 +34,10 @@ from torch import Tensor
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator, run
 from ganatomy.dissect.diversity.audit import DEEP
-from ganatomy.dissect.diversity.depth import depth_table, where_it_dies
-from ganatomy.dissect.diversity.look import Look, drawn, look, standard_of
-from ganatomy.dissect.diversity.weighing import COLLAPSED, VARIED, Weighed, weigh
-from ganatomy.dissect.diversity.whole import METRICS
+from ganatomy.dissect.diversity.by_layer import depth_table, where_it_dies
+from ganatomy.dissect.diversity.image_set import Look, drawn, look, standard_of
+from ganatomy.dissect.diversity.verdict import COLLAPSED, VARIED, Weighed, weigh
+from ganatomy.dissect.diversity.whole_images import METRICS
 from ganatomy.dissect.fidelity.features import SceneFeatures
 from ganatomy.dissect.runtime.resources import at_work
 from ganatomy.dissect.scenes.render import render

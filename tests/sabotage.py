@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ganatomy.dissect import Dissection, Generator, NormalLatents, scan
-from ganatomy.dissect.diversity.classes import PRESENT
+from ganatomy.dissect.diversity.by_class import PRESENT
 from ganatomy.dissect.images.class_areas import shares
 from ganatomy.dissect.runs.lookup import rank_by_iou
 from ganatomy.hooks import Edit, Tap, edited

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ganatomy.cli import main
 from ganatomy.dissect import Fitness, Generator, ModelSpec, NormalLatents, fitness
+from ganatomy.dissect.candidates.checkpoint_files import checkpoints, labels_of, spec_of, step_of
 from ganatomy.dissect.candidates.compare import DIVERSITY, QUALITY, choice, fitness_table
-from ganatomy.dissect.candidates.opening import checkpoints, labels_of, spec_of, step_of
 from ganatomy.hooks.errors import UsageError
 
 from .conftest import Painter

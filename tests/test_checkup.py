@@ -17,8 +17,8 @@ from torch import nn
 from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Checkup, load_generator
-from ganatomy.dissect.checkerboard.gradient import gradient_side
-from ganatomy.dissect.checkerboard.measure import Look, phase_means
+from ganatomy.dissect.checkerboard.critic_gradient import gradient_side
+from ganatomy.dissect.checkerboard.ripple import Look, phase_means
 from ganatomy.dissect.checkerboard.upsampling import upsamplings
 from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, UsageError

@@ -17,8 +17,8 @@ from ganatomy import dissect
 from ganatomy.dissect import Dissection, Generator, NormalLatents
 from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.artifacts.flags import Flags, read_flags
+from ganatomy.dissect.artifacts.layer_view import Seen, look
 from ganatomy.dissect.artifacts.planting import shape
-from ganatomy.dissect.artifacts.samples import Seen, look
 from ganatomy.dissect.fidelity.distances import frechet
 from ganatomy.dissect.fidelity.reference import Reference
 from ganatomy.dissect.generators.families.progan import ProGAN

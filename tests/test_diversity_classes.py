@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ganatomy.dissect.diversity.classes import (
+from ganatomy.dissect.diversity.by_class import (
     PRESENT,
     compare_classes,
     compare_pairs,

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator
-from ganatomy.dissect.diversity.depth import alike, depth_table, effective_rank, where_it_dies
+from ganatomy.dissect.diversity.by_layer import alike, depth_table, effective_rank, where_it_dies
 from ganatomy.dissect.scenes.render import render
 from ganatomy.dissect.stats.intervals import halves
 from ganatomy.dissect.subjects.untrained import untrained

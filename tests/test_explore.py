@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, load_generator
+from ganatomy.dissect.latents.direction_effects import effects, fit
 from ganatomy.dissect.latents.explore import Explored, explore
-from ganatomy.dissect.latents.fitting import effects, fit
-from ganatomy.dissect.latents.kinds import Asked
+from ganatomy.dissect.latents.moves import Asked
 from ganatomy.dissect.latents.path_length import path_length
 from ganatomy.dissect.latents.space import open_space
 from ganatomy.hooks.errors import DissectError, UsageError

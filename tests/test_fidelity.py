@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ganatomy.dissect.diversity.whole import density, twin_distance
+from ganatomy.dissect.diversity.whole_images import density, twin_distance
 from ganatomy.dissect.fidelity import distances
 from ganatomy.dissect.fidelity.distances import BEFORE, METRICS, REPAIRED, compare, coverage, distinct, frechet
 from ganatomy.dissect.fidelity.features import InceptionFeatures, SceneFeatures

@@ -17,7 +17,7 @@ from torch import Tensor
 from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, Watch
-from ganatomy.dissect.diversity import whole
+from ganatomy.dissect.diversity import whole_images
 from ganatomy.dissect.stats.significance import benjamini_hochberg
 from ganatomy.dissect.subjects.first_look import label_trouble
 from ganatomy.dissect.watching import follow
@@ -108,12 +108,12 @@ def test_one_missing_p_value_takes_no_alarm_away() -> None:
 
 
 def test_a_metric_that_is_no_number_is_no_verdict() -> None:
-    figures = np.random.default_rng(0).normal(1, 0.1, (11, len(whole.METRICS)))
-    whole.table_of(figures, figures[::-1])
+    figures = np.random.default_rng(0).normal(1, 0.1, (11, len(whole_images.METRICS)))
+    whole_images.table_of(figures, figures[::-1])
     broken = figures.copy()
-    broken[3, whole.METRICS.index("vendi")] = np.nan
+    broken[3, whole_images.METRICS.index("vendi")] = np.nan
     with pytest.raises(DissectError, match="The vendi of the generated images is not a number in 1 of 11 sets"):
-        whole.table_of(broken, figures)
+        whole_images.table_of(broken, figures)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_watch_names_what_it_waits_for(on_path: Path, monkeypatch: pytest.Monkey
     def enough(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ganatomy.dissect.watching.following.time.sleep", enough)
+    monkeypatch.setattr("ganatomy.dissect.watching.follow_folder.time.sleep", enough)
     watch = Watch(on_path / "watch", segmenter=ColourSegmenter(), latent="normal:6", layer="paint")
     for place, said in (
         ("later", "no folder later yet"),

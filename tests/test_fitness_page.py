@@ -14,7 +14,7 @@ import pytest
 
 from ganatomy.dissect.candidates import Fitness
 from ganatomy.dissect.storage.files import write_arrays
-from ganatomy.dissect.watching.history import METRICS
+from ganatomy.dissect.watching.result import METRICS
 from ganatomy.hooks.errors import DissectError
 from ganatomy.reports.fitness import write_fitness
 from ganatomy.reports.pages import NoPage

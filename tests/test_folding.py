@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents
-from ganatomy.dissect.folding import make_permanent
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.generators.kept_edits import PULL, VALUE
 from ganatomy.dissect.generators.loading import load_generator
 from ganatomy.dissect.generators.recognition import open_checkpoint
+from ganatomy.dissect.repairs.folding import make_permanent
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError
 

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from ganatomy.cli import main
 from ganatomy.dissect import Checkup, Generator, NormalLatents, Repair, checkerboard, checkup
+from ganatomy.dissect.checkerboard.closed_form import input_moments, mended, notch
 from ganatomy.dissect.checkerboard.finetune import finetune
 from ganatomy.dissect.checkerboard.kernels import amplitude, flat_response, phase_sums
-from ganatomy.dissect.checkerboard.mend import input_moments, mended, notch
 from ganatomy.dissect.checkerboard.upsampling import upsamplings
 from ganatomy.dissect.generators.checkpoints import load_weights
 from ganatomy.dissect.generators.families.dcgan import DCGAN, ResizeConv

@@ -19,7 +19,7 @@ from ganatomy.dissect import Generator, ModelSpec, NormalLatents
 from ganatomy.dissect.generators.factory import as_generator, fitting_latents, measured_range
 from ganatomy.dissect.generators.loading import load_generator
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
-from ganatomy.hooks.factory import call_factory, is_factory, parse_arguments
+from ganatomy.hooks.user_code import call_factory, is_factory, parse_arguments
 
 from .conftest import ColourSegmenter
 

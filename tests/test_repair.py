@@ -189,7 +189,7 @@ def test_nothing_half_written_is_left(mend: Mend, found: Dissection, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ganatomy.dissect.repaired.write_atomic", full)
+    monkeypatch.setattr("ganatomy.dissect.repairs.checkpoint.write_atomic", full)
     with pytest.raises(DissectError, match="No space left on device"):
         mend(units={"paint": [RED]}, value="zero", random_sets=0, name="other")
     assert [path.name for path in (found.folder / "repairs").iterdir()] == [kept.info["name"]]

@@ -13,8 +13,8 @@ from torch import nn
 
 from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec
-from ganatomy.dissect.seam_audit import check_seams
-from ganatomy.dissect.seam_checks import SeamCheck
+from ganatomy.dissect.seams.check import check_seams
+from ganatomy.dissect.seams.result import SeamCheck
 from ganatomy.hooks.errors import DissectError, UsageError
 
 from .browser import expect, until

@@ -13,8 +13,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from ganatomy.dissect import Generator, NormalLatents, seams
-from ganatomy.dissect.seams import (
+from ganatomy.dissect import Generator, NormalLatents
+from ganatomy.dissect.seams import measures
+from ganatomy.dissect.seams.measures import (
     Seams,
     both_lines,
     join,
@@ -327,7 +328,7 @@ def test_what_cannot_run_on_the_whole_has_no_control(module: nn.Module, said: st
 
 
 def test_too_large_an_image_does_not_go_whole_through_a_network_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seams, "MOST", 32**2)
+    monkeypatch.setattr(measures, "MOST", 32**2)
     assert run(nn.Identity(), noise(1, 1, 32, 32)).no_whole is None
     assert "64×64 pixels are too large" in (run(Doubled(), noise(1, 1, 32, 32)).no_whole or "")
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganatomy.dissect import Generator, NormalLatents
-from ganatomy.dissect.checkerboard.mend import notch
+from ganatomy.dissect.checkerboard.closed_form import notch
 from ganatomy.dissect.checkerboard.upsampling import INTERPOLATION, SHUFFLE, TRANSPOSED, UNKNOWN, upsamplings
 from ganatomy.dissect.generators.kept_edits import attach_notch
-from ganatomy.hooks.calls import Call, watched
 from ganatomy.hooks.errors import DissectError, UsageError
+from ganatomy.hooks.functional_calls import Call, watched
 
 
 class Functional(nn.Module):

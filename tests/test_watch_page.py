@@ -17,7 +17,7 @@ from PIL import Image
 
 from ganatomy.dissect.storage.files import write_csv
 from ganatomy.dissect.watching import Watched
-from ganatomy.dissect.watching.history import COLUMNS, MEASURED, METRICS, PRESENCE, SHARE
+from ganatomy.dissect.watching.result import COLUMNS, MEASURED, METRICS, PRESENCE, SHARE
 from ganatomy.hooks.errors import DissectError
 from ganatomy.reports.watch import write_watch
 

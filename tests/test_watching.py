@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, Watch, Watched
-from ganatomy.dissect.watching import follow, scalars
-from ganatomy.dissect.watching.seeing import see
+from ganatomy.dissect.watching import follow, tensorboard
+from ganatomy.dissect.watching.measure import see
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.reports.watch import write_watch
 
@@ -199,7 +199,7 @@ def test_what_cannot_be_looked_at_is_told_and_nothing_is_lost(watch: Watch, monk
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ganatomy.dissect.watching.history.write_csv", full)
+    monkeypatch.setattr("ganatomy.dissect.watching.result.write_csv", full)
     with pytest.raises(DissectError, match="No space left on device"):
         watch(Painter())
     assert (watch.folder / "watch.csv").read_bytes() == kept
@@ -233,7 +233,7 @@ def test_scalars_are_those_of_the_lines(watch: Watch, monkeypatch: pytest.Monkey
         assert [one.value for one in told] == pytest.approx([row[name] for row in rows])
     assert "ganatomy/spread" not in events.Tags()["scalars"]  # without real images
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)  # as where it is not installed
-    scalars.Scalars(tmp_path / "none").add(rows[0])
+    tensorboard.Scalars(tmp_path / "none").add(rows[0])
     assert not (tmp_path / "none").exists()
 
 

@@ -7,9 +7,9 @@ found.units.head(20)
 planted = dissect.artifacts.plant(dissect.load_generator("progan_scenes"), "layer5", [3, 17], "blotches")
 """
 
-from ..suspects import Suspects
 from .detectors import DETECTORS
 from .find import find
 from .planting import KINDS, plant
+from .result import Suspects
 
 __all__ = ["DETECTORS", "KINDS", "Suspects", "find", "plant"]

@@ -20,7 +20,7 @@ from ..fidelity.distances import frechet
 from ..interventions.areas import Variants
 from ..runtime import distributed
 from ..subjects.subject import Subject, failing
-from .samples import Seen, reduced
+from .layer_view import Seen, reduced
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
-from ...hooks.factory import made_by
+from ...hooks.user_code import made_by
 from ...segmenters.base import Segmenter
 from ..fidelity.features import Features, open_features
 from ..fidelity.reference import Reference, count_reference, open_reference
@@ -29,10 +29,10 @@ from ..storage.files import SCHEMA, digest, safe_name
 from ..storage.result_folder import command, holds, now
 from ..subjects.opening import Given, usable_device
 from ..subjects.subject import Subject
-from ..suspects import Suspects
 from .detectors import DETECTORS, NEED_REFERENCE, Scores, images_drawn
 from .flags import Flags, read_flags
-from .samples import Seen, look
+from .layer_view import Seen, look
+from .result import Suspects
 
 Realism = Callable[[Tensor], Tensor]
 

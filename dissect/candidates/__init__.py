@@ -2,6 +2,6 @@
 
 from .compare import fitness
 from .critic import critic_fitness
-from .findings import Fitness
+from .result import Fitness
 
 __all__ = ["Fitness", "critic_fitness", "fitness"]

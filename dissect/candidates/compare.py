@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
-from ..diversity import whole
-from ..diversity.look import drawn, look, standard_of
+from ..diversity import whole_images
+from ..diversity.image_set import drawn, look, standard_of
 from ..fidelity.features import open_features
 from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
@@ -28,13 +28,13 @@ from ..storage.files import SCHEMA, digest
 from ..storage.result_folder import command, holds, now
 from ..subjects.identity import fingerprint, identity
 from ..subjects.opening import Model, open_critic, open_generator, usable_device
+from .checkpoint_files import labels_of, step_of
 from .critic import critic_fitness
-from .findings import Fitness
-from .opening import labels_of, step_of
+from .result import Fitness
 
 LEAST = 100  # images
 SHOWN = 8  # samples of each
-QUALITY, DIVERSITY = whole.METRICS.index("precision"), whole.METRICS.index("coverage")
+QUALITY, DIVERSITY = whole_images.METRICS.index("precision"), whole_images.METRICS.index("coverage")
 Figures = NDArray[np.float64]
 Opened = str | Path | ModelSpec | Generator
 
@@ -133,12 +133,12 @@ def fitness(
         judging = real.features[::2]
         number = rounds(real.features.shape[1])
         for features in made:
-            whole.check(features, real.features)
+            whole_images.check(features, real.features)
         sides = [one[:count] for one in (*made, real.features[1::2])]
         with progress.task("compare", len(sides) * (number + 1)) as advance:
-            *figures, zero = whole.figures(sides, judging, seed=seed, number=number, advance=advance)
+            *figures, zero = whole_images.figures(sides, judging, seed=seed, number=number, advance=advance)
     for name, mine in zip((*names, "real images"), (*figures, zero), strict=True):
-        whole.check_figures(mine, name)
+        whole_images.check_figures(mine, name)
     table = fitness_table(names, np.stack(figures))
     if criticised:
         table = table.merge(pd.DataFrame(criticised).assign(candidate=names), on="candidate", how="left")
@@ -157,7 +157,7 @@ def fitness(
             "zero": _ends(zero),
             "critic": config["critic"],
             "sentence": choice(table),
-            "caveats": whole.CAVEAT,
+            "caveats": whole_images.CAVEAT,
             "config": config,
         },
         table=table,
@@ -183,7 +183,7 @@ def fitness_table(names: Sequence[str], figures: Figures) -> pd.DataFrame:
             | _columns({name: ends[name] for name in ("quality", "diversity", "fitness")})
             | {"behind": behind[0], "behind_low": low, "behind_high": high}
             | {"equal": not low > 0, "front": not better.any()}
-            | _columns({metric: ends[metric] for metric in whole.METRICS})
+            | _columns({metric: ends[metric] for metric in whole_images.METRICS})
         )
     table = pd.DataFrame(rows).astype({"step": "Int64"})  # whole, where some have none
     return table.sort_values("behind", kind="stable", ignore_index=True)
@@ -215,8 +215,8 @@ def choice(table: pd.DataFrame) -> str:
 def _ends(figures: Figures) -> dict[str, dict[str, float]]:
     """figures (1 + rounds, 9) -> value, low and high of every metric, and of quality, diversity and fitness."""
     found = {}
-    for k, metric in enumerate(whole.METRICS):
-        low, high = whole.interval(metric, figures[:, k])
+    for k, metric in enumerate(whole_images.METRICS):
+        low, high = whole_images.interval(metric, figures[:, k])
         found[metric] = {"value": float(figures[0, k]), "low": low, "high": high}
     low, high = around(values := fit(figures))
     fitness = {"value": float(values[0]), "low": low, "high": high}

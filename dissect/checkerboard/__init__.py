@@ -16,7 +16,8 @@ give the condition for there being none.
 
 from __future__ import annotations
 
-from .audit import checkup
+from .check_layers import checkup
+from .closed_form import METHODS, mended, notch
 from .kernels import (
     Geometry,
     InputMoments,
@@ -30,8 +31,7 @@ from .kernels import (
     ripple,
     spread,
 )
-from .mend import METHODS, mended, notch
-from .repairing import repair
+from .repair_grid import repair
 from .spectrum import Spectrum, broadband, peaks
 from .upsampling import Upsampling, upsamplings
 

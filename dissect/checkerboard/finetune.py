@@ -11,7 +11,7 @@ from ...hooks.errors import UsageError
 from ..generators.base import Generator
 from ..generators.kept_edits import filtered
 from ..subjects.subject import failing
-from .mend import equalise_part, module_of, notch
+from .closed_form import equalise_part, module_of, notch
 from .upsampling import Upsampling
 
 FIRST = 10_000_000  # samples trained on: none that anything is measured on

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...hooks.calls import Call, watched
 from ...hooks.errors import UsageError
+from ...hooks.functional_calls import Call, watched
 from ..generators.base import Generator
 from ..subjects.subject import failing
 from .kernels import Geometry, flat_response, overlap, shuffle_kernel

@@ -10,10 +10,10 @@ diversity.compare_classes(made, real, names)               # shares of pixels (N
 """
 
 from .audit import audit
-from .classes import compare_classes, compare_pairs, contributions, mean_parts, segmentation_distance
-from .depth import depth_table, effective_rank
-from .findings import Diversity
-from .whole import support, twins, vendi
+from .by_class import compare_classes, compare_pairs, contributions, mean_parts, segmentation_distance
+from .by_layer import depth_table, effective_rank
+from .result import Diversity
+from .whole_images import support, twins, vendi
 
 __all__ = [
     "Diversity",

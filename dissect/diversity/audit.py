@@ -22,11 +22,11 @@ from ..storage.result_folder import command, holds, now
 from ..subjects.identity import identity, segmenter_fingerprint
 from ..subjects.opening import Model, dissectable, open_models, usable_device
 from ..subjects.untrained import untrained
-from . import classes as cl
-from . import depth, whole
-from .findings import Diversity
-from .look import Look, drawn, look, standard_of
-from .weighing import COLLAPSED, Weighed, weigh
+from . import by_class as cl
+from . import by_layer, whole_images
+from .image_set import Look, drawn, look, standard_of
+from .result import Diversity
+from .verdict import COLLAPSED, Weighed, weigh
 
 LEAST = 100  # images
 DEEP = 256  # samples whose activations are compared, layer by layer
@@ -106,12 +106,12 @@ def audit(
         with progress.task("layers, and an untrained control", 2 * len(deep)) as advance:
             deeper, control = distributed.first(
                 lambda: tuple(
-                    depth.depth_table(one, layers, deep, batch, advance=advance)
+                    by_layer.depth_table(one, layers, deep, batch, advance=advance)
                     for one in (generator, untrained(generator, seed, samples))
                 )
             )
     # a healthy network narrows as well: that tells where, not whether
-    dies = depth.where_it_dies(deeper, control) if weighed.verdict == COLLAPSED else None
+    dies = by_layer.where_it_dies(deeper, control) if weighed.verdict == COLLAPSED else None
     said = f" Beside an untrained network, {dies} keeps least of what differs between samples." if dies else ""
     found = Diversity(
         folder=folder,
@@ -128,14 +128,14 @@ def audit(
             "least_share": cl.PRESENT,
             "false_classes": weighed.false_classes,
             "segmentation_distance": weighed.distance,
-            "chance_pairs": whole.TWINS,
+            "chance_pairs": whole_images.TWINS,
             "deep": len(deep),
             "support": weighed.support,
             "twin_distance": weighed.twin_distance,
             "layer": dies,
             "verdict": weighed.verdict,
             "sentence": weighed.sentence + said,
-            "caveats": whole.CAVEAT,
+            "caveats": whole_images.CAVEAT,
             "config": config,
         },
         classes=weighed.classes,

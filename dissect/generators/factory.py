@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
-from ...hooks.factory import call_factory, parse_arguments
 from ...hooks.layers import layer_shapes
 from ...hooks.tap import Tap
+from ...hooks.user_code import call_factory, parse_arguments
 from .base import Generator, LatentSource
 from .checkpoints import load_weights, sha256
 from .labels import GivesLabels, embedding_of, give_labels, inputs_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...hooks.errors import UsageError, one_line
-from ...hooks.factory import is_factory
+from ...hooks.user_code import is_factory
 from .download import fetch
 from .spec import DIFFUSERS, ModelSpec
 from .zoo import MODELS, PUBLIC_LATENT, SPELT, place

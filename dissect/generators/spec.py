@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...hooks.errors import UsageError
-from ...hooks.factory import from_anywhere
+from ...hooks.user_code import from_anywhere
 
 DIFFUSERS = "diffusers:"
 

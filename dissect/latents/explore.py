@@ -26,7 +26,7 @@ from ..storage.files import SCHEMA, read_json, read_table, safe_name, write_csv,
 from ..storage.result_folder import command, holds, now, written
 from ..subjects.identity import identity
 from ..subjects.opening import Model, open_generator, usable_device
-from .kinds import KINDS, Asked
+from .moves import KINDS, Asked
 from .space import open_space
 
 FILMS = ("webp", "gif")

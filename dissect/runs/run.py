@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from ...hooks.errors import UsageError
-from ...hooks.factory import from_anywhere
 from ...hooks.layers import pick_layers
+from ...hooks.user_code import from_anywhere
 from ...segmenters.base import Segmenter
 from ..capture.capture import deviation, probe
 from ..capture.plan import FLOAT32, PRECISIONS, Plan

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ...hooks.errors import UsageError, one_line
-from ...hooks.factory import made_by
 from ...hooks.layers import LayerShape, layer_shapes, pick_layers
+from ...hooks.user_code import made_by
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
 from ..generators.base import Generator

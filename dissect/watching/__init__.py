@@ -7,8 +7,8 @@ for row in follow("checkpoints", watch, options={}):    # or from outside
 """
 
 from .alarms import alarms
-from .following import follow
-from .history import Watched
+from .follow_folder import follow
+from .result import Watched
 from .watch import Watch
 
 __all__ = ["Watch", "Watched", "alarms", "follow"]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..diversity.weighing import COLLAPSE, COLLAPSED
+from ..diversity.verdict import COLLAPSE, COLLAPSED
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
-from .history import PRESENCE
+from .result import PRESENCE
 
 COLLAPSING, LOST, CHECKERBOARD = "collapse", "lost", "checkerboard rising"
 FORGOTTEN = 0.1  # of the presence that a class once had: what is left of a lost one, at most

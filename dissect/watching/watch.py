@@ -34,9 +34,9 @@ from ..subjects.identity import fingerprint, segmenter_fingerprint
 from ..subjects.inspection import inspect
 from ..subjects.opening import layer_name, open_segmenter, usable_device
 from .alarms import alarms
-from .history import COLUMNS, PRESENCE, SHARE, Watched
-from .scalars import Scalars
-from .seeing import Real, Seen, line, look_at_real, see
+from .measure import Real, Seen, line, look_at_real, see
+from .result import COLUMNS, PRESENCE, SHARE, Watched
+from .tensorboard import Scalars
 
 LEAST, MOST = 64, 1024  # samples
 PICTURES = 8  # samples of each line that are shown

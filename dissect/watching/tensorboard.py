@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .history import MEASURED, SHARE
+from .result import MEASURED, SHARE
 
 TAGS = {name: f"ganatomy/{name}" for name in (*MEASURED, "peaks", "labelled", "covered")}
 

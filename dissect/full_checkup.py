@@ -10,7 +10,7 @@ from torch import nn
 from ..hooks.errors import UsageError
 from ..segmenters.base import Segmenter
 from . import checkerboard
-from .checkups import DIVERSITY, Checkup
+from .checkerboard.result import DIVERSITY, Checkup
 from .diversity.audit import LEAST, audit
 from .fidelity.reference import reference_of
 from .generators.zoo import MODELS

@@ -8,17 +8,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..hooks.errors import UsageError
-from .generators.latents import DrawnLatents
-from .generators.sources import Encoded, FolderImages
-from .runtime.progress import Progress
-from .runtime.resources import at_work, usual_batch
-from .seam_checks import SeamCheck
-from .seams import EXCESS, MEASURES, TILED, Seams, measure_seams
-from .storage.files import SCHEMA, safe_name
-from .storage.result_folder import command, holds, now
-from .subjects.identity import identity
-from .subjects.opening import Model, open_generator, usable_device
+from ...hooks.errors import UsageError
+from ..generators.latents import DrawnLatents
+from ..generators.sources import Encoded, FolderImages
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
+from ..storage.files import SCHEMA, safe_name
+from ..storage.result_folder import command, holds, now
+from ..subjects.identity import identity
+from ..subjects.opening import Model, open_generator, usable_device
+from .measures import EXCESS, MEASURES, TILED, Seams, measure_seams
+from .result import SeamCheck
 
 SAMPLES = 16
 SHOWN = 1024  # pixels of a picture's side, at most

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from .storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from .storage.result_folder import written
+from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from ..storage.result_folder import written
 
 
 @dataclass(frozen=True, kw_only=True)

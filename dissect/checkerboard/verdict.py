@@ -9,9 +9,9 @@ import pandas as pd
 
 from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, TOLERATED
 from ..generators.base import Generator
-from ..repaired import classes_changed, figures_table
-from .bench import Bench
-from .mend import module_of
+from ..repairs.checkpoint import classes_changed, figures_table
+from .closed_form import module_of
+from .trade_off import Bench
 
 HALVED = 0.5  # of z: what a repair has to bring the strongest peak down to
 DEARER = 0.05  # relative rise of the Fréchet distance that is tolerated

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ...hooks.errors import DissectError, UsageError
-from ...hooks.factory import is_factory
-from ..candidates.opening import CHECKPOINTS, checkpoints, spec_of, step_of
+from ...hooks.user_code import is_factory
+from ..candidates.checkpoint_files import CHECKPOINTS, checkpoints, spec_of, step_of
 from ..generators.loading import load_generator
 from ..generators.spec import ModelSpec
 from ..runtime.progress import say
 from ..storage.folder_lock import locked
 from ..subjects.opening import usable_device
-from .history import Watched
+from .result import Watched
 from .watch import Watch
 
 POLL = 2.0  # seconds between looks into the folder; a file that has not changed meanwhile is whole

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..hooks.errors import DissectError, UsageError
-from .runs import lookup
-from .runs.dissection import Dissection
+from ...hooks.errors import DissectError, UsageError
+from ..runs import lookup
+from ..runs.dissection import Dissection
 
 Chosen = dict[str, tuple[int, ...]]  # units of each layer
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ...hooks.calls import Call, watched
 from ...hooks.errors import UsageError
+from ...hooks.functional_calls import Call, watched
 from ..generators.base import Generator
 from ..generators.kept_edits import attach_notch
 from ..generators.replaced_layers import boxed_like, can_resize, put, resize_like
@@ -27,7 +27,7 @@ from .kernels import (
     shuffle_kernel,
     spread,
 )
-from .measure import batches
+from .ripple import batches
 from .upsampling import SHUFFLE, TRANSPOSED, Upsampling, periods_of
 
 METHODS = ("equalise", "resize", "box", "notch")

@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ...hooks.calls import Call, watched
 from ...hooks.errors import DissectError, UsageError, one_line
+from ...hooks.functional_calls import Call, watched
 from ..generators.base import Generator
 from .kernels import Geometry, overlap
-from .measure import Seen, batches, random_shifts
+from .ripple import Seen, batches, random_shifts
 
 KINDS = {"conv2d": "strided convolution", "avg_pool2d": "average pooling", "max_pool2d": "max pooling"}
 

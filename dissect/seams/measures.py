@@ -52,10 +52,10 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.errors import DissectError, UsageError, one_line, out_of_memory
-from .generators.base import Generator
-from .stats.significance import LEVEL, Floats, interval, ratio
-from .subjects.subject import failing
+from ...hooks.errors import DissectError, UsageError, one_line, out_of_memory
+from ..generators.base import Generator
+from ..stats.significance import LEVEL, Floats, interval, ratio
+from ..subjects.subject import failing
 
 HALF = 4  # pixels: half the width of a band
 LEAST = 4  # pixels of a tile's side: with fewer, no line is clear of the borders

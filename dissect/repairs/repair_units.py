@@ -15,30 +15,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..hooks.edit import Edit, edited
-from ..hooks.errors import UsageError
-from ..segmenters.base import Segmenter
-from .artifacts.find import Realism, Search, asked, check_detector
-from .chosen_units import Chosen, check_chosen, given_units, repair_name
-from .fidelity.distances import BEFORE, RANDOM, REPAIRED, compare, frechet
-from .generators.base import Generator
-from .interventions.unit_choice import MEASURED, random_orders, unit_statistics
-from .repair_sets import Draw, draw_edited, draw_sets, gallery
-from .repaired import check_target, write_repaired
-from .repairs.result import Repair, save
-from .repairs.verdict import verdict
-from .runs import lookup
-from .runs.dissection import Dissection
-from .runs.reopen import reopen
-from .runtime import distributed
-from .runtime.progress import Progress
-from .runtime.resources import at_work, usual_batch
-from .stats.class_changes import effects_table
-from .stats.intervals import rounds
-from .storage.files import SCHEMA, safe_name
-from .storage.result_folder import command, holds, now
-from .subjects.opening import Given, usable_device
-from .subjects.subject import Subject
+from ...hooks.edit import Edit, edited
+from ...hooks.errors import UsageError
+from ...segmenters.base import Segmenter
+from ..artifacts.find import Realism, Search, asked, check_detector
+from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, compare, frechet
+from ..generators.base import Generator
+from ..interventions.unit_choice import MEASURED, random_orders, unit_statistics
+from ..runs import lookup
+from ..runs.dissection import Dissection
+from ..runs.reopen import reopen
+from ..runtime import distributed
+from ..runtime.progress import Progress
+from ..runtime.resources import at_work, usual_batch
+from ..stats.class_changes import effects_table
+from ..stats.intervals import rounds
+from ..storage.files import SCHEMA, safe_name
+from ..storage.result_folder import command, holds, now
+from ..subjects.opening import Given, usable_device
+from ..subjects.subject import Subject
+from .checkpoint import check_target, write_repaired
+from .draw_sets import Draw, draw_edited, draw_sets, gallery
+from .named_units import Chosen, check_chosen, given_units, repair_name
+from .result import Repair, save
+from .verdict import verdict
 
 VALUES = ("best", "zero", "mean")
 TRIED = 512  # samples of the run, at most, on which the value is chosen

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
-from ...hooks.factory import made_by
+from ...hooks.user_code import made_by
 from ...segmenters.base import Segmenter
 from ..generators.families.biggan_deep import BigGANDeep
 from ..generators.families.style_based import StyleBased
@@ -25,7 +25,7 @@ from ..images.contact_sheet import SIDE, sheet
 from ..runtime.progress import Progress
 from ..subjects.identity import fingerprint, segmenter_fingerprint
 from ..subjects.opening import open_segmenter
-from .fitting import FITTED_ON, METHODS, RANDOM, effects, fit, summary
+from .direction_effects import FITTED_ON, METHODS, RANDOM, effects, fit, summary
 from .path_length import EPSILON, Similarity, open_lpips, path_length
 from .paths import WAYS, arithmetic, mixing_table, parse_arithmetic, sweep, walk
 from .space import Space, spread

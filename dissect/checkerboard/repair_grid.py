@@ -13,15 +13,14 @@ import pandas as pd
 from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
-from ..checkups import Checkup
 from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, compare
 from ..fidelity.features import open_features
 from ..fidelity.reference import count_reference, is_scenes, open_reference
 from ..generators.base import Generator
 from ..generators.spec import ModelSpec
 from ..generators.zoo import MODELS
-from ..repair_sets import draw_sets, gallery
-from ..repaired import check_target, write_generator
+from ..repairs.checkpoint import check_target, write_generator
+from ..repairs.draw_sets import draw_sets, gallery
 from ..repairs.result import Repair, save
 from ..runtime import distributed
 from ..runtime.progress import Progress
@@ -32,13 +31,14 @@ from ..storage.files import SCHEMA, safe_name
 from ..storage.result_folder import command, holds, now
 from ..subjects.identity import check_same
 from ..subjects.opening import Model, open_generator, usable_device
-from .audit import checkup, reference_spectrum
-from .bench import Bench
+from .check_layers import checkup, reference_spectrum
+from .closed_form import METHODS
 from .finetune import finetune
-from .judging import card, changes, verdict
-from .measure import Look
-from .mend import METHODS
+from .result import Checkup
+from .ripple import Look
+from .trade_off import Bench
 from .upsampling import upsamplings
+from .verdict import card, changes, verdict
 
 CURVE = 128  # samples of the checkup, at most, on which the trade-off is drawn
 LEAST = 64

@@ -21,10 +21,10 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from .diversity.findings import Diversity
-from .storage.contract import COLUMNS
-from .storage.files import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from .storage.result_folder import written
+from ..diversity.result import Diversity
+from ..storage.contract import COLUMNS
+from ..storage.files import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
+from ..storage.result_folder import written
 
 DIVERSITY = "diversity"  # folder
 TABLES = {"layers": "layers.csv", "peaks": "peaks.csv", "gradient": "gradient.csv"}

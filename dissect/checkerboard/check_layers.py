@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...hooks.errors import UsageError
-from ..checkups import Checkup
 from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..images import resize as gr
@@ -29,10 +28,11 @@ from ..storage.result_folder import command, holds, now
 from ..subjects.identity import fingerprint, identity
 from ..subjects.opening import Model, open_critic, open_generator, usable_device
 from ..subjects.untrained import untrained
-from .gradient import gradient_side
+from .closed_form import input_moments, mendable, mended
+from .critic_gradient import gradient_side
 from .kernels import amplitude, overlap_line, ripple
-from .measure import Effect, Look, Seen, correlation, take_out, whole_amplitude, without
-from .mend import input_moments, mendable, mended
+from .result import Checkup
+from .ripple import Effect, Look, Seen, correlation, take_out, whole_amplitude, without
 from .spectrum import Spectrum, broadband, grids, peaks
 from .upsampling import INTERPOLATION, Upsampling, periods_of, upsamplings
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from .storage.files import read_json, read_table, write_csv, write_json
-from .storage.result_folder import written
+from ..storage.files import read_json, read_table, write_csv, write_json
+from ..storage.result_folder import written
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from ..capture.maps import Maps
 from ..capture.spool import Spool
 from ..checkerboard.spectrum import Spectrum, peaks
 from ..checkerboard.upsampling import periods_of, upsamplings
-from ..diversity import classes as cl
-from ..diversity import whole
-from ..diversity.look import Look, look, standard_of
-from ..diversity.weighing import judged
+from ..diversity import by_class as cl
+from ..diversity import whole_images
+from ..diversity.image_set import Look, look, standard_of
+from ..diversity.verdict import judged
 from ..fidelity.features import Features
 from ..fidelity.reference import reference_images
 from ..generators.base import Generator
@@ -35,7 +35,7 @@ from ..scoring.levels import level_shares
 from ..scoring.scores import label_units
 from ..scoring.unit_table import judge, unit_table
 from ..stats.intervals import FEW_ROUNDS, halves
-from .history import PRESENCE, SHARE
+from .result import PRESENCE, SHARE
 
 REAL = 4  # real images for each sample, at most
 GRID = 64  # side on which units and labels meet, at most
@@ -57,8 +57,8 @@ class Real:
     def described(self) -> dict[str, Any]:
         """As watch.json keeps it."""
         zero = {}
-        for k, metric in enumerate(whole.METRICS):
-            low, high = whole.interval(metric, self.figures[:, k])
+        for k, metric in enumerate(whole_images.METRICS):
+            low, high = whole_images.interval(metric, self.figures[:, k])
             zero[metric] = {"value": float(self.figures[0, k]), "low": low, "high": high}
         return {
             "reference": self.name,
@@ -110,7 +110,7 @@ def look_at_real(
         look=found,
         standard=standard,
         spectrum=spectrum,
-        figures=whole.figures(sides, judge, seed=seed, number=FEW_ROUNDS)[0],
+        figures=whole_images.figures(sides, judge, seed=seed, number=FEW_ROUNDS)[0],
         deviation=float(deviations(found, seed)[0]),
     )
 
@@ -181,11 +181,11 @@ def line(seen: Seen, real: Real | None, names: tuple[str, ...], seed: int) -> di
     if real is not None:
         count = min(len(look), len(real.look) // 2)
         made = (look.standard(real.standard).features[:count],)
-        figures = whole.figures(made, real.look.features[::2], seed=seed, number=FEW_ROUNDS)[0]
-        for k, metric in enumerate(whole.METRICS):
+        figures = whole_images.figures(made, real.look.features[::2], seed=seed, number=FEW_ROUNDS)[0]
+        for k, metric in enumerate(whole_images.METRICS):
             row |= _ends(metric, figures[:, k])
         classes = cl.compare_classes(look.shares, real.look.shares, names)
-        row["verdict"], _ = judged(classes, whole.table_of(figures, real.figures))
+        row["verdict"], _ = judged(classes, whole_images.table_of(figures, real.figures))
     found = peaks(seen.spectrum, seen.periods, real.spectrum if real else None)
     if len(found):
         top = found.iloc[0]
@@ -211,5 +211,5 @@ def deviations(look: Look, seed: int) -> Figures:
 
 def _ends(name: str, figures: Figures) -> dict[str, float]:
     """figures (1 + rounds,) -> value and interval."""
-    low, high = whole.interval(name, figures)
+    low, high = whole_images.interval(name, figures)
     return {name: float(figures[0]), f"{name}_low": low, f"{name}_high": high}

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..hooks.edit import Edit, edited
-from ..hooks.errors import DissectError
-from ..hooks.layers import find_layer
-from ..hooks.tap import Tap
-from .generators.base import Generator
-from .generators.families.progan import SLOPE, Block
-from .generators.kept_edits import attach
+from ...hooks.edit import Edit, edited
+from ...hooks.errors import DissectError
+from ...hooks.layers import find_layer
+from ...hooks.tap import Tap
+from ..generators.base import Generator
+from ..generators.families.progan import SLOPE, Block
+from ..generators.kept_edits import attach
 
 TOLERANCE = 1e-4  # of images in [0, 1], between a folded edit and the hook's
 

@@ -12,8 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ...hooks.calls import Call, watched
 from ...hooks.errors import DissectError
+from ...hooks.functional_calls import Call, watched
 from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.random_streams import SHIFTS, bits

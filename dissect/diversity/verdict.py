@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from . import classes as cl
-from . import whole
-from .look import Look
+from . import by_class as cl
+from . import whole_images
+from .image_set import Look
 
 VERDICTS = VARIED, LACKING, COLLAPSED = "varied", "lacking", "collapsed"
 COLLAPSE = 0.5  # of real images' spread or Vendi score, or share of images with a twin: what is called a collapse
@@ -33,10 +33,10 @@ class Weighed:
 
     classes: pd.DataFrame
     pairs: pd.DataFrame
-    whole: pd.DataFrame
+    whole_images: pd.DataFrame
     distance: dict[str, float]
     false_classes: int
-    twins: whole.Twins
+    twins: whole_images.Twins
     twin_distance: float
     verdict: str
     sentence: str
@@ -44,7 +44,7 @@ class Weighed:
     @property
     def support(self) -> dict[str, Any]:
         """The birthday estimate; None for what has no upper end."""
-        estimate, low, high = whole.support(self.twins.pairs, whole.TWINS, self.twins.count)
+        estimate, low, high = whole_images.support(self.twins.pairs, whole_images.TWINS, self.twins.count)
         ends = {"estimate": estimate, "low": low, "high": high}
         return {"pairs": self.twins.pairs, "share": self.twins.share} | {
             name: value if np.isfinite(value) else None for name, value in ends.items()
@@ -64,8 +64,8 @@ def weigh(
     Raises:
         DissectError: too few images, see `whole.compare`.
     """
-    table = whole.compare(made.features, real.features, seed=seed, advance=advance)
-    threshold = whole.twin_distance(real.features, len(made))
+    table = whole_images.compare(made.features, real.features, seed=seed, advance=advance)
+    threshold = whole_images.twin_distance(real.features, len(made))
     classes, distance, false = _by_class(made.shares, real.shares, names)
     verdict, sentence = judged(classes, table)
     return Weighed(
@@ -74,7 +74,7 @@ def weigh(
         whole=table,
         distance=distance,
         false_classes=false,
-        twins=whole.twins(made.features, threshold),
+        twins=whole_images.twins(made.features, threshold),
         twin_distance=threshold,
         verdict=verdict,
         sentence=sentence,

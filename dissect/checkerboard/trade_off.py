@@ -14,10 +14,10 @@ from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.random_streams import NOISE, dice
-from .audit import ripples
+from .check_layers import ripples
+from .closed_form import METHODS, WORKS_ON, input_moments, mendable, mended, module_of
 from .kernels import Moments, box, equalise, project, spread
-from .measure import Look, batches
-from .mend import METHODS, WORKS_ON, input_moments, mendable, mended, module_of
+from .ripple import Look, batches
 from .spectrum import Spectrum, peaks
 from .upsampling import Upsampling, periods_of, upsamplings
 

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hooks.edit import Edit, edited
-from ..segmenters import segment
-from ..segmenters.base import Segmenter
-from .fidelity.distances import BEFORE
-from .fidelity.features import Features
-from .fidelity.reference import Reference
-from .generators.base import Generator
-from .images import resize as gr
-from .images.class_areas import shares
-from .images.resize import SIDE
-from .runtime import distributed
-from .stats.class_changes import Outcome
-from .subjects.subject import failing
+from ...hooks.edit import Edit, edited
+from ...segmenters import segment
+from ...segmenters.base import Segmenter
+from ..fidelity.distances import BEFORE
+from ..fidelity.features import Features
+from ..fidelity.reference import Reference
+from ..generators.base import Generator
+from ..images import resize as gr
+from ..images.class_areas import shares
+from ..images.resize import SIDE
+from ..runtime import distributed
+from ..stats.class_changes import Outcome
+from ..subjects.subject import failing
 
 SHOWN = 12  # pictures of each role
 ROLES = ("worst before", "most changed")

@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from ..hooks.edit import Edit
-from ..hooks.errors import DissectError, UsageError
-from .fidelity.distances import BEFORE, RANDOM
+from ...hooks.edit import Edit
+from ...hooks.errors import DissectError, UsageError
+from ..fidelity.distances import BEFORE, RANDOM
+from ..generators.base import Generator
+from ..storage.files import read_json, safe_name, write_atomic, write_json
 from .folding import make_permanent
-from .generators.base import Generator
-from .storage.files import read_json, safe_name, write_atomic, write_json
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
