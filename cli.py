@@ -10,15 +10,17 @@ import click
 from .dissect.generators.loading import layers_of
 from .dissect.runtime import distributed
 from .hooks.errors import UsageError
-from .reports import command as with_
-from .reports import console, console_models, told
-from .reports.command import CRITIC_ONLY, GRID_ONLY, UNITS_ONLY, a_file, a_run, common, refuse, spread
-from .reports.runnable import examples
+from .reports.rows import records
+from .reports.terminal import model_tables, results, run_tables
+from .reports.terminal import options as with_
+from .reports.terminal.command import OneLine, common, refuse, spread
+from .reports.terminal.examples import examples
+from .reports.terminal.options import CRITIC_ONLY, GRID_ONLY, UNITS_ONLY, a_file, a_run
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group("dissect", cls=with_.OneLine, epilog=examples("dissect"), context_settings=SETTINGS)
+@click.group("dissect", cls=OneLine, epilog=examples("dissect"), context_settings=SETTINGS)
 @click.version_option(package_name="ganatomy", prog_name="dissect")
 def main() -> None:
     """Open a generator: see what its units draw."""
@@ -31,7 +33,7 @@ def run(*, quiet: bool, no_report: bool, spool_limit: float, **options: Any) -> 
     """Dissect layers: which units draw which classes."""
     from .dissect.runs.run import run as dissect_run
 
-    return told.run(dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **options), quiet, no_report)
+    return results.run(dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **options), quiet, no_report)
 
 
 @main.command(epilog=examples("merge"))
@@ -44,7 +46,7 @@ def merge(*, shards: tuple[Path, ...], no_report: bool, quiet: bool, **options: 
     """Make one run of its shards, that `dissect run --shard` made."""
     from .dissect.runs.merge import merge as dissect_merge
 
-    return told.run(dissect_merge(shards, quiet=quiet, **options), quiet, no_report)
+    return results.run(dissect_merge(shards, quiet=quiet, **options), quiet, no_report)
 
 
 @main.command(epilog=examples("ablate"))
@@ -56,7 +58,7 @@ def ablate(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN off: which classes leave?"""
     from .dissect.interventions.ablate_insert import ablate as dissect_ablate
 
-    return told.effects(dissect_ablate(run, quiet=quiet, **options), run, quiet)
+    return results.effects(dissect_ablate(run, quiet=quiet, **options), run, quiet)
 
 
 @main.command(epilog=examples("insert"))
@@ -70,7 +72,7 @@ def insert(*, run: Path, quiet: bool, **options: Any) -> object:
     """Switch units of a RUN on: which classes appear?"""
     from .dissect.interventions.ablate_insert import insert as dissect_insert
 
-    return told.effects(dissect_insert(run, quiet=quiet, **options), run, quiet)
+    return results.effects(dissect_insert(run, quiet=quiet, **options), run, quiet)
 
 
 @main.command(epilog=examples("scan"))
@@ -88,7 +90,7 @@ def scan(*, run: Path, layer: str | None, quiet: bool, **options: Any) -> object
 
     opened = Dissection.load(run)
     layers = [layer] if layer else opened.layers
-    return told.scans([dissect_scan(opened, layer=name, quiet=quiet, **options) for name in layers], opened, quiet)
+    return results.scans([dissect_scan(opened, layer=name, quiet=quiet, **options) for name in layers], opened, quiet)
 
 
 @main.command(epilog=examples("artifacts"))
@@ -107,7 +109,7 @@ def artifacts(*, run: Path | None, layers: tuple[str, ...], quiet: bool, **optio
         options["generator"], model = with_.moved(model), None
     opened = run_or_open(run, model=model, segmenter=segmenter, layers=layers, device=options["device"], quiet=quiet)
     layer = layers[0] if run is not None and layers else None
-    return told.suspects(find(opened, layer=layer, quiet=quiet, **options), opened, quiet)
+    return results.suspects(find(opened, layer=layer, quiet=quiet, **options), opened, quiet)
 
 
 @main.command(epilog=examples("repair"))
@@ -121,7 +123,7 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
         refuse(UNITS_ONLY, "--units or --detector, not with --checkerboard")
         kept = {name: value for name, value in options.items() if name not in UNITS_ONLY}
         opened, mended = repair_model(run, layers=layers, quiet=quiet, **kept)
-        return told.mended(mended, opened, quiet)
+        return results.mended(mended, opened, quiet)
     from .dissect.repairs.repair_units import repair as dissect_repair
 
     refuse(GRID_ONLY, "--checkerboard")
@@ -130,7 +132,7 @@ def repair(*, run: Path | None, checkerboard: bool, layers: tuple[str, ...], qui
     kept = {name: value for name, value in options.items() if name not in (*GRID_ONLY, "model")}
     if options["model"] is not None:  # of which the run was made
         kept["generator"] = with_.moved(options["model"])
-    return told.repair(dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept), run, quiet)
+    return results.repair(dissect_repair(run, layer=layers[0] if layers else None, quiet=quiet, **kept), run, quiet)
 
 
 @main.command(epilog=examples("checkup"))
@@ -145,10 +147,10 @@ def checkup(*, tiles: int | None, samples: int | None, quiet: bool, **options: A
             raise UsageError("dissect checkup --tiles is done by one process; start it without torchrun.")
         refuse(CRITIC_ONLY, "checkerboards, not with --tiles")
         kept = {name: value for name, value in options.items() if name not in CRITIC_ONLY}
-        return told.seams(check_seams(tiles=tiles, samples=samples, quiet=quiet, **kept), quiet)
+        return results.seams(check_seams(tiles=tiles, samples=samples, quiet=quiet, **kept), quiet)
     from .dissect.full_checkup import checkup as check
 
-    return told.checkup(check(samples=512 if samples is None else samples, quiet=quiet, **options), quiet)
+    return results.checkup(check(samples=512 if samples is None else samples, quiet=quiet, **options), quiet)
 
 
 @main.command(epilog=examples("diversity"))
@@ -158,7 +160,7 @@ def diversity(*, quiet: bool, **options: Any) -> object:
     """What does a generator draw too rarely, too alike, or never, beside real images?"""
     from .dissect.diversity import audit
 
-    return told.diversity(audit(quiet=quiet, **options), quiet)
+    return results.diversity(audit(quiet=quiet, **options), quiet)
 
 
 @main.command(epilog=examples("fitness"))
@@ -172,7 +174,7 @@ def fitness(*, candidates: tuple[str, ...], quiet: bool, **options: Any) -> obje
 
     model, opened = with_.how_to_open(options)
     specs = [spec_of(one, model, opened) for one in candidates]
-    return told.fitness(dissect_fitness(specs, quiet=quiet, **options), quiet)
+    return results.fitness(dissect_fitness(specs, quiet=quiet, **options), quiet)
 
 
 @main.command(epilog=examples("watch"))
@@ -190,7 +192,7 @@ def watch(*, place: str, once: bool, out: Path | None, device: str, quiet: bool,
     used = None if device == "auto" else device
     watching = Watch(folder, page=lambda found: write_watch(found, live=not once), device=used, **options)
     rows = follow(place, watching, model=model, options=opened, device=device, once=once, quiet=quiet)
-    return told.watched(rows, watching, place, quiet)
+    return results.watched(rows, watching, place, quiet)
 
 
 @main.command(epilog=examples("power"))
@@ -204,8 +206,8 @@ def power(*, run: Path, quiet: bool, **options: Any) -> object:
 
     table = dissect_power(run, **options)
     if not quiet:
-        console.show_power(table)
-    return {**table.attrs, "classes": console.records(table)}
+        run_tables.show_power(table)
+    return {**table.attrs, "classes": records(table)}
 
 
 @main.command(epilog=examples("compare"))
@@ -219,7 +221,7 @@ def compare(*, runs: tuple[str, ...], out: Path | None, quiet: bool) -> object:
 
     if out is not None:
         check_place(out)  # before the work
-    return told.comparison(dissect_compare(*runs), out, quiet)
+    return results.comparison(dissect_compare(*runs), out, quiet)
 
 
 @main.command(epilog=examples("report"))
@@ -245,11 +247,11 @@ def models(*, detail: str | None, quiet: bool) -> object:
     from .dissect.generators import zoo
 
     if not detail:
-        return console_models.show_rows(zoo.table(), "{} pixels", quiet)
+        return model_tables.show_rows(zoo.table(), "{} pixels", quiet)
     text, layers = zoo.card(detail), layers_of(detail)
     if not quiet:
         click.echo(text)
-        console_models.show_layers(layers)
+        model_tables.show_layers(layers)
     return {"name": detail, "card": text, "layers": layers}
 
 
@@ -262,7 +264,7 @@ def inspect(*, quiet: bool, **options: Any) -> object:
     """What is this MODEL: family, latents, layers with shapes, and which to dissect?"""
     from .dissect.subjects.inspection import inspect as dissect_inspect
 
-    return told.inspection(dissect_inspect(quiet=quiet, **options), options["model"], quiet)
+    return results.inspection(dissect_inspect(quiet=quiet, **options), options["model"], quiet)
 
 
 @main.command(epilog=examples("latents"))
@@ -274,7 +276,7 @@ def latents(*, kind: str, model: Any, animation: str, quiet: bool, **options: An
     from .dissect.latents.moves import Asked
 
     where = {name: options.pop(name) for name in ("seed", "out", "batch_size", "device")}
-    return told.explored(explore(kind, model, Asked(**options), animation=animation, quiet=quiet, **where), quiet)
+    return results.explored(explore(kind, model, Asked(**options), animation=animation, quiet=quiet, **where), quiet)
 
 
 @main.command(epilog=examples("segmenters"))
@@ -283,7 +285,7 @@ def segmenters(*, quiet: bool) -> object:
     """List segmenters: what names the pixels."""
     from .segmenters import table
 
-    return console_models.show_rows(table(), "{} classes", quiet)
+    return model_tables.show_rows(table(), "{} classes", quiet)
 
 
 @main.command(epilog=examples("scenes"))

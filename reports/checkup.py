@@ -12,12 +12,11 @@ from ..dissect.checkerboard.result import DIVERSITY, TABLES, Checkup
 from ..dissect.repairs.result import TABLES as REPAIR_TABLES
 from ..dissect.repairs.result import Repair
 from . import figures
-from .console import blanks
-from .console_diversity import told_by
 from .diversity import STYLES
 from .interventions import class_rows, pairs
-from .pages import render, replaced, telling
+from .page import render, replaced, telling
 from .repairs import metrics
+from .rows import blanks, told_by
 from .shelf import Shelf
 
 PEAKS = 12  # shown

@@ -13,7 +13,7 @@ from ..dissect.runtime.progress import Progress
 from ..dissect.storage.files import safe_name, write_csv, write_json
 from ..hooks.errors import UsageError
 from . import figures
-from .pages import put_samples, render, replaced, telling
+from .page import put_samples, render, replaced, telling
 from .shelf import Shelf
 
 SAMPLES = 24  # side by side

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..dissect.diversity import Diversity
 from . import figures
-from .console import blanks
-from .pages import render, replaced, telling
+from .page import render, replaced, telling
+from .rows import blanks
 from .shelf import Shelf
 
 FILES = ("by_class.csv", "pairs.csv", "whole.csv", "layers.csv", "diversity.json")

@@ -10,9 +10,9 @@ import pandas as pd
 from ..dissect.candidates import Fitness
 from ..dissect.watching.result import METRICS
 from . import figures
-from .console import blanks
-from .data import plain
-from .pages import render, replaced, telling
+from .page import render, replaced, telling
+from .rows import blanks
+from .run_data import plain
 from .shelf import Shelf
 
 FILES = ("fitness.csv", "fitness.json")

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..dissect.seams.result import SeamCheck
 from . import figures
-from .console import blanks
-from .pages import render, replaced, telling
+from .page import render, replaced, telling
+from .rows import blanks
 from .shelf import Shelf
 
 FILES = ("seams.csv", "profile.csv", "seams.json")

@@ -12,10 +12,10 @@ from PIL import Image
 from ..dissect.storage.files import write_atomic
 from ..dissect.watching import Watched
 from ..dissect.watching.result import PRESENCE, SHARE
-from .console import blanks
-from .data import plain
 from .figures import safe_colour
-from .pages import render, telling
+from .page import render, telling
+from .rows import blanks
+from .run_data import plain
 
 PAGE = "index.html"
 CLASSES = 24  # that are charted

@@ -17,7 +17,7 @@ from ganatomy.dissect.storage.files import write_arrays
 from ganatomy.dissect.watching.result import METRICS
 from ganatomy.hooks.errors import DissectError
 from ganatomy.reports.fitness import write_fitness
-from ganatomy.reports.pages import NoPage
+from ganatomy.reports.page import NoPage
 
 from .browser import expect, until
 from .charts import axis, path_of, places, show

@@ -18,7 +18,8 @@ from ganatomy.cli import main
 from ganatomy.dissect import Dissection
 from ganatomy.hooks.errors import DissectError, Fault, explained
 from ganatomy.reports import figures, pages
-from ganatomy.reports.pages import NoPage, write_report
+from ganatomy.reports.page import NoPage
+from ganatomy.reports.pages import write_report
 from ganatomy.reports.shelf import Shelf
 
 from .conftest import Go

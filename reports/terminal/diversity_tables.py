@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from .console import ROWS, screen, shown_number, table
+from ..rows import told_by
+from .screen import ROWS, screen, shown_number, table
 
 if TYPE_CHECKING:
-    from ..dissect.diversity import Diversity
+    from ...dissect.diversity import Diversity
 
 COLOURS = {"varied": "green", "lacking": "yellow", "collapsed": "red"}
 
@@ -40,11 +40,6 @@ def show_diversity(found: Diversity) -> None:
     )
     _show_layers(found)
     screen.print(f"[{COLOURS[info['verdict']]}]{info['verdict']}[/]: {escape(info['sentence'])}")
-
-
-def told_by(row: Mapping[str, Any]) -> Any:
-    """The q-value that a class's verdict rests on."""
-    return row["q_size"] if row["verdict"] in ("smaller", "larger") else row["q_presence"]
 
 
 def _show_classes(found: Diversity) -> None:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from .console import ROWS, blanks, records, screen, shown_interval, shown_number, table
+from ..rows import blanks, records
+from .screen import ROWS, screen, shown_interval, shown_number, table
 
 if TYPE_CHECKING:
-    from ..dissect.artifacts.result import Suspects
-    from ..dissect.checkerboard.result import Checkup
-    from ..dissect.repairs.result import Repair
-    from ..dissect.seams.result import SeamCheck
+    from ...dissect.artifacts.result import Suspects
+    from ...dissect.checkerboard.result import Checkup
+    from ...dissect.repairs.result import Repair
+    from ...dissect.seams.result import SeamCheck
 
 
 def show_suspects(found: Suspects) -> None:

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from .screen import ROWS, screen, shown_interval, shown_number, table
 
 if TYPE_CHECKING:  # pandas and numpy are imported when a command has something to show
     import pandas as pd
 
-    from ..dissect.interventions.result import Effects
-    from ..dissect.runs.compare import Comparison
-    from ..dissect.runs.dissection import Dissection
-
-screen = Console(stderr=True)
-
-ROWS = 14  # of a table, at most; the files hold all
-
-
-def table(title: str, *columns: str) -> Table:
-    """A table whose columns marked * are text, the others numbers."""
-    made = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for name in columns:
-        made.add_column(name.rstrip("*"), justify="left" if name.endswith("*") else "right", no_wrap=True)
-    return made
-
-
-def records(shown: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows of a table for JSON: what is no number is null."""
-    rows: list[dict[str, object]] = shown.astype(object).where(shown.notna(), None).to_dict("records")
-    return rows
-
-
-def blanks(shown: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table, with empty text for what is missing."""
-    return [dict(row) for row in shown.astype(object).where(shown.notna(), "").to_dict("records")]
+    from ...dissect.interventions.result import Effects
+    from ...dissect.runs.compare import Comparison
+    from ...dissect.runs.dissection import Dissection
 
 
 def show_run(run: Dissection, summary: pd.DataFrame) -> None:
@@ -265,15 +233,6 @@ def show_scan(found: pd.DataFrame, info: dict[str, Any]) -> None:
         f"strongest add up to {info['strongest']:+.2f}. Rank correlation of IoU and effect: "
         f"{shown_number(info['rank_correlation'], '.2f')} {between}."
     )
-
-
-def shown_number(value: float | None, form: str) -> str:
-    text = "–" if value is None or value != value else format(value, form)
-    return text.lstrip("+-") if not re.search("[1-9]", text) else text
-
-
-def shown_interval(low: float | None, high: float | None, form: str) -> str:
-    return f"\\[{shown_number(low, form)}, {shown_number(high, form)}]"
 
 
 def _units(units: Sequence[int]) -> str:

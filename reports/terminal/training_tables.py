@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from .console import ROWS, screen, shown_interval, table
-from .console_diversity import COLOURS
+from .diversity_tables import COLOURS
+from .screen import ROWS, screen, shown_interval, table
 
 if TYPE_CHECKING:
-    from ..dissect.candidates import Fitness
+    from ...dissect.candidates import Fitness
 
 NAME = 30  # letters of a candidate's name, its last ones
 LARGEST = 4  # classes of a line

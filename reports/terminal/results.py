@@ -11,23 +11,24 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from ..dissect.runtime import distributed
-from . import console, console_diversity, console_models, console_repairs, console_watch
+from ...dissect.runtime import distributed
+from ..rows import records
+from . import diversity_tables, model_tables, repair_tables, run_tables, training_tables
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
-    from ..dissect.artifacts.result import Suspects
-    from ..dissect.candidates import Fitness
-    from ..dissect.checkerboard.result import Checkup
-    from ..dissect.diversity import Diversity
-    from ..dissect.generators.spec import ModelSpec
-    from ..dissect.interventions.result import Effects
-    from ..dissect.latents.explore import Explored
-    from ..dissect.repairs.result import Repair
-    from ..dissect.runs.compare import Comparison
-    from ..dissect.runs.dissection import Dissection
-    from ..dissect.seams.result import SeamCheck
-    from ..dissect.subjects.inspection import Inspection
-    from ..dissect.watching import Watch
+    from ...dissect.artifacts.result import Suspects
+    from ...dissect.candidates import Fitness
+    from ...dissect.checkerboard.result import Checkup
+    from ...dissect.diversity import Diversity
+    from ...dissect.generators.spec import ModelSpec
+    from ...dissect.interventions.result import Effects
+    from ...dissect.latents.explore import Explored
+    from ...dissect.repairs.result import Repair
+    from ...dissect.runs.compare import Comparison
+    from ...dissect.runs.dissection import Dissection
+    from ...dissect.seams.result import SeamCheck
+    from ...dissect.subjects.inspection import Inspection
+    from ...dissect.watching import Watch
 
 Told = dict[str, object]
 FAILED = "ganatomy.failed"  # in click's context: why there is no page
@@ -51,7 +52,7 @@ def link(page: Path, **address: str) -> str:
 
 def written(write: Callable[[], Path]) -> Path | None:
     """The page that `write` writes; None where it cannot: the command goes on to print its result, and then fails."""
-    from .pages import NoPage
+    from ..page import NoPage
 
     try:
         return write()
@@ -62,8 +63,8 @@ def written(write: Callable[[], Path]) -> Path | None:
 
 def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
     """The report of a run, or of one in a folder, written again: the place in it that an address names."""
-    from ..dissect.runs.dissection import Dissection
-    from .pages import write_report
+    from ...dissect.runs.dissection import Dissection
+    from ..pages import write_report
 
     opened = Dissection.load(run) if isinstance(run, Path) else run
     page = written(lambda: write_report(opened, quiet=quiet))
@@ -85,22 +86,22 @@ def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
             click.echo(found.folder)
         return {"folder": found.folder, "shard": shard}
     if not no_report:
-        from .pages import write_report
+        from ..pages import write_report
 
         page = written(lambda: write_report(found, quiet=quiet))
     summary = found.summary()
     if not quiet:
-        console.show_run(found, summary)
+        run_tables.show_run(found, summary)
         _show(page or found.folder / "units.csv")
-    controls = {name: console.records(control.summary()) for name, control in found.controls.items()}
-    return {"folder": found.folder, "report": page, "layers": console.records(summary), "controls": controls}
+    controls = {name: records(control.summary()) for name, control in found.controls.items()}
+    return {"folder": found.folder, "report": page, "layers": records(summary), "controls": controls}
 
 
 @_on_first
 def effects(found: Effects, folder: Path, quiet: bool) -> Told:
     name = found.info["name"]
     if not quiet:
-        console.show_effects(found)
+        run_tables.show_effects(found)
     page = page_of(folder, quiet, intervention=name)
     if not quiet:
         _show(page)
@@ -109,21 +110,21 @@ def effects(found: Effects, folder: Path, quiet: bool) -> Told:
         "report": page,
         "units": found.info["units"],
         "on_target": found.info.get("on_target"),
-        "effects": console.records(found.table),
+        "effects": records(found.table),
     }
 
 
 @_on_first
 def scans(found: Sequence[Any], opened: Dissection, quiet: bool) -> list[Told]:
-    from .pages import write_report
+    from ..pages import write_report
 
     report = written(lambda: write_report(opened, quiet=quiet))
     pages = [report and link(report, intervention=one.info["name"]) for one in found]
     if not quiet:
         for one in found:
-            console.show_scan(one.table, one.info)
+            run_tables.show_scan(one.table, one.info)
         _show(*pages)
-    tables = [console.records(one.table.head(20)) for one in found]
+    tables = [records(one.table.head(20)) for one in found]
     return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
 
 
@@ -132,9 +133,9 @@ def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
     name = found.info["name"]
     page = page_of(opened, quiet, artifacts=name)
     if not quiet:
-        console_repairs.show_suspects(found)
+        repair_tables.show_suspects(found)
         _show(page)
-    tables = {name: console.records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
+    tables = {name: records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
     return {"folder": opened.folder / "artifacts" / name, "report": page, **tables}
 
 
@@ -142,116 +143,116 @@ def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
 def repair(found: Repair, folder: Path, quiet: bool) -> Told:
     page = page_of(folder, quiet, repair=found.info["name"])
     if not quiet:
-        console_repairs.show_repair(found)
+        repair_tables.show_repair(found)
         _show(found.checkpoint, page)
-    return console_repairs.repair_records(found, page)
+    return repair_tables.repair_records(found, page)
 
 
 @_on_first
 def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
-    from .checkup import write_checkup
+    from ..checkup import write_checkup
 
     report = written(lambda: write_checkup(opened))
     page = None if report is None else f"{report.resolve().as_uri()}#repair-{found.info['name']}"
     if not quiet:
-        console_repairs.show_mended(found)
+        repair_tables.show_mended(found)
         _show(found.checkpoint, page)
-    return console_repairs.repair_records(found, page)
+    return repair_tables.repair_records(found, page)
 
 
 @_on_first
 def checkup(found: Checkup, quiet: bool) -> Told:
-    from .checkup import write_checkup
+    from ..checkup import write_checkup
 
     varied = found.diversity
     more: Told = {} if varied is None else {"diversity": diversity(varied, True)}
     page = written(lambda: write_checkup(found))
     if not quiet:
-        console_repairs.show_checkup(found)
+        repair_tables.show_checkup(found)
         if varied:
-            console_diversity.show_diversity(varied)
+            diversity_tables.show_diversity(varied)
         _show(page)
-    tables = {name: console.records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
+    tables = {name: records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
     return {"folder": found.folder, "report": page, **told, **tables, **more}
 
 
 @_on_first
 def diversity(found: Diversity, quiet: bool) -> Told:
-    from .diversity import write_diversity
+    from ..diversity import write_diversity
 
     page = written(lambda: write_diversity(found))
     if not quiet:
-        console_diversity.show_diversity(found)
+        diversity_tables.show_diversity(found)
         _show(page)
-    tables = {name: console.records(getattr(found, name)) for name in ("classes", "pairs", "whole", "layers")}
+    tables = {name: records(getattr(found, name)) for name in ("classes", "pairs", "whole", "layers")}
     told = {name: found.info[name] for name in ("verdict", "sentence", "segmentation_distance", "support", "layer")}
     return {"folder": found.folder, "report": page, **told, **tables}
 
 
 def fitness(found: Fitness, quiet: bool) -> Told:
-    from .fitness import write_fitness
+    from ..fitness import write_fitness
 
     page = written(lambda: write_fitness(found))
     if not quiet:
-        console_watch.show_fitness(found)
+        training_tables.show_fitness(found)
         _show(page)
     told = {name: found.info[name] for name in ("sentence", "zero")}
-    return {"folder": found.folder, "report": page, **told, "candidates": console.records(found.table)}
+    return {"folder": found.folder, "report": page, **told, "candidates": records(found.table)}
 
 
 def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: bool) -> Told:
     """Tell of each row as it comes, until no more come or Ctrl-C is pressed."""
-    from ..dissect.watching import Watched
-    from .watch import write_watch
+    from ...dissect.watching import Watched
+    from ..watch import write_watch
 
     if not quiet:
         click.echo(f"Checkpoints of {place}; the page: {watch.folder / 'index.html'}; Ctrl-C ends.", err=True)
-        console_watch.show_heading()
+        training_tables.show_heading()
     with suppress(KeyboardInterrupt):
         for row in rows:
             if not quiet:
-                console_watch.show_line(row)
+                training_tables.show_line(row)
     if not (watch.folder / "watch.json").exists():
         return {"folder": watch.folder, "report": None, "checkpoints": [], "skipped": watch.skipped}
     found = Watched.load(watch.folder)
     page = written(lambda: write_watch(found))
     if not quiet:
         _show(page)
-    told = {"checkpoints": console.records(found.lines), "skipped": found.info["skipped"]}
+    told = {"checkpoints": records(found.lines), "skipped": found.info["skipped"]}
     return {"folder": watch.folder, "report": page, **told}
 
 
 def seams(found: SeamCheck, quiet: bool) -> Told:
-    from .seams import write_seams
+    from ..seams import write_seams
 
     page = written(lambda: write_seams(found))
     if not quiet:
-        console_repairs.show_seams(found)
+        repair_tables.show_seams(found)
         _show(page)
     told = {name: found.info[name] for name in ("verdict", "sentence")}
-    return {"folder": found.folder, "report": page, **told, "seams": console.records(found.table)}
+    return {"folder": found.folder, "report": page, **told, "seams": records(found.table)}
 
 
 def comparison(found: Comparison, out: Path | None, quiet: bool) -> Told:
-    from .comparison import write_comparison
+    from ..comparison import write_comparison
 
     page = written(lambda: write_comparison(found, out, quiet=quiet))
     if not quiet:
-        console.show_comparison(found)
+        run_tables.show_comparison(found)
         _show(page)
-    sides, classes = console.records(found.summary()), console.records(found.classes)
+    sides, classes = records(found.summary()), records(found.classes)
     return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
 
 
 def inspection(found: Inspection, spec: ModelSpec, quiet: bool) -> Told:
     if not quiet:
-        console_models.show_inspection(found, spec)
-    return {**vars(found), "layers": console.records(found.layers), "norms": console.records(found.norms)}
+        model_tables.show_inspection(found, spec)
+    return {**vars(found), "layers": records(found.layers), "norms": records(found.norms)}
 
 
 def explored(found: Explored, quiet: bool) -> Told:
     if not quiet:
-        console_models.show_explored(found)
+        model_tables.show_explored(found)
     told = {name: value for name, value in found.info.items() if name not in ("schema", "created", "command", "tables")}
-    return {"folder": found.folder, **told, **{name: console.records(one) for name, one in found.tables.items()}}
+    return {"folder": found.folder, **told, **{name: records(one) for name, one in found.tables.items()}}

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .console import blanks, screen, shown_interval, table
+from ..rows import blanks
+from .screen import screen, shown_interval, table
 
 if TYPE_CHECKING:
-    from ..dissect.generators.spec import ModelSpec
-    from ..dissect.latents.explore import Explored
-    from ..dissect.subjects.inspection import Inspection
+    from ...dissect.generators.spec import ModelSpec
+    from ...dissect.latents.explore import Explored
+    from ...dissect.subjects.inspection import Inspection
 
 
 def show_rows(listed: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:
