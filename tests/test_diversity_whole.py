@@ -12,6 +12,7 @@ import torch
 
 from ganatomy.dissect.diversity import whole_images
 from ganatomy.dissect.fidelity import distances
+from ganatomy.dissect.stats import intervals
 from ganatomy.hooks.errors import DissectError
 
 COLUMNS = ["value", "low", "high", "zero", "zero_low", "zero_high", "difference_low", "difference_high"]
@@ -143,7 +144,7 @@ def test_the_support_lies_in_its_interval_as_often_as_told() -> None:
 
 
 def test_figures_are_of_halves_of_equal_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "ROUNDS", 3)
+    monkeypatch.setattr(intervals, "ROUNDS", 3)
     made, real = draw(0, 70), draw(1, 121)
     judge, odd = real[::2], real[1::2]
     table = whole_images.compare(made, real).set_index("metric")
@@ -188,14 +189,14 @@ def test_intervals_lie_around_their_values_and_alarms_follow_the_difference() ->
 
 
 def test_healthy_images_raise_few_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "ROUNDS", 6)
+    monkeypatch.setattr(intervals, "ROUNDS", 6)
     raised = np.array([whole_images.compare(draw(k), draw(1000 + k, 200), seed=k).alarm for k in range(40)])  # (40, 9)
     assert raised.any(1).sum() <= 5  # of 40 at 5 %: six or more are a chance of 1.4 %
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_squeezed_and_collapsed_images_raise_alarms(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "ROUNDS", 10)
+    monkeypatch.setattr(intervals, "ROUNDS", 10)
     real = draw(100 + seed, 400)
     squeezed = alarms(whole_images.compare(0.5 * draw(seed, 200), real))
     assert {"frechet", "kernel", "recall", "spread"} <= squeezed
@@ -210,7 +211,7 @@ def test_squeezed_and_collapsed_images_raise_alarms(seed: int, monkeypatch: pyte
 
 
 def test_seeds_repeat_and_choose_the_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "ROUNDS", 10)
+    monkeypatch.setattr(intervals, "ROUNDS", 10)
     made, real, done = draw(0), draw(1, 200), []
     first = whole_images.compare(made, real, seed=3, advance=done.append)
     pd.testing.assert_frame_equal(first, whole_images.compare(made, real, seed=3), check_exact=True)
@@ -230,7 +231,7 @@ def test_features_that_are_not_finite_are_refused(side: str) -> None:
 
 @pytest.mark.parametrize(("made", "real"), [(19, 40), (20, 39)])
 def test_too_few_images_are_refused(made: int, real: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "ROUNDS", 3)
+    monkeypatch.setattr(intervals, "ROUNDS", 3)
     with pytest.raises(DissectError, match=f"of {made} generated and {real} real .*at least 20 generated and 40 real"):
         whole_images.compare(draw(0, made), draw(1, real))
     assert np.isfinite(whole_images.compare(draw(0, 20), draw(1, 40))[COLUMNS].to_numpy()).all()

@@ -11,8 +11,16 @@ import torch
 from PIL import Image
 
 from ganatomy.dissect.diversity.whole_images import density, twin_distance
-from ganatomy.dissect.fidelity import distances
-from ganatomy.dissect.fidelity.distances import BEFORE, METRICS, REPAIRED, compare, coverage, distinct, frechet
+from ganatomy.dissect.fidelity.distances import (
+    BEFORE,
+    METRICS,
+    REPAIRED,
+    compare,
+    coverage,
+    distances,
+    distinct,
+    frechet,
+)
 from ganatomy.dissect.fidelity.features import InceptionFeatures, SceneFeatures
 from ganatomy.dissect.fidelity.reference import FEWEST, open_reference
 from ganatomy.dissect.repairs.verdict import verdict
@@ -201,7 +209,7 @@ def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monk
         InceptionFeatures(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("ganatomy.dissect.fidelity.distances.features.torch.hub.download_url_to_file", _unreachable)
+    monkeypatch.setattr("ganatomy.dissect.fidelity.features.torch.hub.download_url_to_file", _unreachable)
     with pytest.raises(DissectError, match=r"cannot be downloaded from https://.*Put the file at .*scene features"):
         InceptionFeatures("download")
     cached = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"

@@ -166,7 +166,7 @@ def test_inputs_and_reference_say_what_they_leave_out(tmp_path: Path, monkeypatc
     folder = folder_of(tmp_path)
     with pytest.warns(DissectWarning, match="7 of 11 files are read"):
         assert len(FolderImages(str(folder)).files) == 7
-    monkeypatch.setattr("ganatomy.dissect.fidelity.distances.reference.FEWEST", 7)
+    monkeypatch.setattr("ganatomy.dissect.fidelity.reference.FEWEST", 7)
     with pytest.warns(DissectWarning, match="7 of 11 files are read"):
         batches, name = reference_images(folder, (8, 8))
     assert "7 of 7 images, copies among them: 1" in name
@@ -183,7 +183,7 @@ def test_a_reference_is_upright_like_the_inputs(tmp_path: Path, monkeypatch: pyt
     exif[0x0112] = 6
     (tmp_path / "p").mkdir()
     Image.fromarray(np.rot90(two_colours(8, 8), 1).copy()).save(tmp_path / "p" / "x.png", exif=exif)
-    monkeypatch.setattr("ganatomy.dissect.fidelity.distances.reference.FEWEST", 1)
+    monkeypatch.setattr("ganatomy.dissect.fidelity.reference.FEWEST", 1)
     batches, _ = reference_images(tmp_path / "p", (8, 8))
     (given,) = FolderImages(str(tmp_path / "p"), value_range=(0, 1))([0])
     (real,) = next(iter(batches))

@@ -59,40 +59,6 @@ def test_the_command_is_declared(wheel: zipfile.ZipFile) -> None:
     assert "dissect = ganatomy.cli:main" in wheel.read(name).decode()
 
 
-def test_who_may_import_whom() -> None:
-    allowed = {
-        "hooks": set(),
-        "segmenters": {"hooks"},  # for the one family of errors and for factories
-        "dissect": {"hooks", "segmenters"},
-        "reports": {"dissect", "hooks"},
-    }
-    for folder, others in allowed.items():
-        for path in (ROOT / folder).rglob("*.py"):
-            depth = len(path.relative_to(ROOT).parts)
-            text = path.read_text()
-            found = set(re.findall(rf"^\s*from \.{{{depth}}}(\w+)", text, re.MULTILINE))
-            assert found <= others | {folder}, path
-            if folder == "reports":
-                assert set(re.findall(r"from \.\.dissect import (.+)", text)) <= {"ranks"}, path
-                assert set(re.findall(r"from \.\.dissect\.(\w+)", text)) <= {
-                    "storage",
-                    "store",
-                    "effects",
-                    "candidates",
-                    "comparison",
-                    "progress",
-                    "checkups",
-                    "diversity",
-                    "inspection",
-                    "latents",
-                    "model_spec",
-                    "seam_checks",
-                    "repairs",
-                    "suspects",
-                    "watching",
-                }, path
-
-
 def test_files_stay_short_and_nothing_is_unpickled() -> None:
     for folder in (".", "dissect", "hooks", "reports", "segmenters", "tests"):
         for path in (ROOT / folder).glob("*.py") if folder == "." else (ROOT / folder).rglob("*.py"):

@@ -33,7 +33,7 @@ class Weighed:
 
     classes: pd.DataFrame
     pairs: pd.DataFrame
-    whole_images: pd.DataFrame
+    whole: pd.DataFrame
     distance: dict[str, float]
     false_classes: int
     twins: whole_images.Twins

@@ -216,7 +216,7 @@ def density(features: Tensor, reference: Tensor) -> float:
 
     Around 1 where both are alike, above where the images crowd in dense places. M above 5.
 
-    Source: Naeem et al. 2020, equation 8. Of copies in the reference one counts, see `fidelity.distinct`.
+    Source: Naeem et al. 2020, equation 8. Of copies in the reference one counts, see `fidelity.distances.distinct`.
     """
     reference = distances.distinct(reference)
     radius = distances.fifth_neighbour(reference)

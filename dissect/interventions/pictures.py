@@ -81,7 +81,7 @@ def draw(
     picks: Sequence[tuple[str, int, int]],
     target: int | None,
 ) -> dict[str, NDArray[Any]]:
-    """The picked pairs before and after; see effects.py for the arrays.
+    """The picked pairs before and after; see result.py for the arrays.
 
     `place` is where the edit was made; for an edit made everywhere, where the class was before.
     """

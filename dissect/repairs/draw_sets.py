@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """features: (N, D) of each set, standardised. areas: (N, C + 1) of each set, as `measure.shares`."""
+    """features: (N, D) of each set, standardised. areas: (N, C + 1) of each set, as `class_areas.shares`."""
 
     features: dict[str, Tensor]
     areas: dict[str, Floats]

@@ -6,7 +6,7 @@
                chosen.csv      units taken out, with layer, value and score
                grid.csv        of a checkerboard: one row a set, its ripple and its peaks
                curve.csv       of a checkerboard: one row a method and strength
-               pictures.npz    as of an intervention, see effects.py; roles: worst, most changed
+               pictures.npz    as of an intervention, see interventions/result.py; roles: worst, most changed
                MODEL-repaired.pth, MODEL-repaired.md    the generator and its card
 """
 
@@ -41,7 +41,7 @@ class Repair:
     """A generator repaired, and whether that made the images better, on samples that did not serve to choose how.
 
     info: what was changed and how; `verdict` (improved, not improved, made worse) and `sentence`, with the figures.
-    fidelity: one row a set (before, repaired, others, random 1 …) and metric, see `fidelity.compare`.
+    fidelity: one row a set (before, repaired, others, random 1 …) and metric, see `fidelity.distances.compare`.
     effects: one row a class, see `effect_tables.effects_table`. units: one row a unit taken out. grid, curve: of a
     checkerboard, see `checkerboard.repairing`. Tables that do not belong to a repair are empty. checkpoint: the
     generator's file.

@@ -13,7 +13,7 @@ import torch
 
 from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
-from ..capture import capture
+from ..capture.capture import capture
 from ..capture.plan import Plan
 from ..capture.spool import SHARD, Spool
 from ..generators.base import Generator
