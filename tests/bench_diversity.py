@@ -45,7 +45,7 @@ from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks import edited
 from ganatomy.segmenters import Segmenter, load_segmenter
 
-from .sabotage import FITTED, KINDS, Few, Squeezed, dropping, early, narrowed, units_against
+from .support.sabotage import FITTED, KINDS, Few, Squeezed, dropping, early, narrowed, units_against
 
 Row = dict[str, Any]
 

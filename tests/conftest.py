@@ -16,8 +16,8 @@ from ganatomy import dissect
 from ganatomy.dissect import Dissection, Effects, Generator, NormalLatents, run
 from ganatomy.segmenters import Vocabulary
 
-from .browser import page as page
-from .releases import writer
+from .support.browser import page as page
+from .support.releases import writer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores share them
     torch.set_num_threads(1)
