@@ -50,11 +50,6 @@ def contrasts(log: Tensor) -> Tensor:
     return torch.stack([log - (log.roll(REACH, axis) + log.roll(-REACH, axis)) / 2 for axis in (-2, -1)])
 
 
-def excess_of(log: Tensor) -> Tensor:
-    """log power (H, W) -> excess (H, W), by the formula above."""
-    return contrasts(log).amin(0)
-
-
 @dataclass
 class Spectrum:
     """Sums over images, in dB; memory does not grow with their number."""
@@ -202,19 +197,6 @@ COLUMNS = ["period", "vertical", "horizontal", "excess", "low", "high", "referen
 def _frequency(place: int, side: int) -> float:
     """Of a bin, in cycles a pixel: above −1/2, up to 1/2."""
     return (place if place <= side // 2 else place - side) / side
-
-
-def blamed(table: pd.DataFrame) -> list[str]:
-    """The periods whose grid the peaks show: those with a peak that no coarser grid with a peak of its own has too."""
-    seen = list(dict.fromkeys(table.period[table.peak]))
-
-    def sides(period: str) -> list[int]:
-        return [int(side) for side in period.split("×")]
-
-    def coarser(one: str, other: str) -> bool:
-        return one != other and all(b % a == 0 for a, b in zip(sides(one), sides(other), strict=True))
-
-    return [period for period in seen if not any(coarser(period, other) for other in seen)]
 
 
 def broadband(spectrum: Spectrum, reference: Spectrum) -> dict[str, float]:

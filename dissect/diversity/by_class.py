@@ -206,11 +206,9 @@ def _check(made: Floats, real: Floats, classes: int) -> None:
 
 def _wilson(has: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
     """Presences (N, C) -> their shares (C,), and both ends (C,) of the 95 % score interval (Wilson 1927)."""
-    number, share = len(has), has.mean(0)
-    centre = share + Z**2 / (2 * number)
-    reach = Z * np.sqrt(share * (1 - share) / number + (Z / (2 * number)) ** 2)
-    low, high = ((centre + side * reach) / (1 + Z**2 / number) for side in (-1, 1))
-    return share, np.maximum(low, 0), np.minimum(high, 1)  # beyond 0 and 1 only by round-off
+    ends = [stats.binomtest(int(count), len(has)).proportion_ci(method="wilson") for count in has.sum(0)]
+    low, high = np.array(ends).reshape(-1, 2).T
+    return has.mean(0), low, high
 
 
 def _size_test(mine: Floats, theirs: Floats) -> tuple[float, float]:

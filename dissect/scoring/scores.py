@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hooks.errors import DissectError
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Numbers = Integers | Floats
@@ -40,20 +38,6 @@ class Counts:
             unit_area=self.unit_area,
             class_area=self.class_area[[number]],
             pixels=self.pixels,
-        )
-
-    def merge(self, other: Counts) -> Counts:
-        """The counts of both sets of samples together; they must have been taken at the same levels."""
-        if self.intersection.shape != other.intersection.shape:
-            raise DissectError(
-                f"Counts of different shape cannot be merged: {self.intersection.shape} and {other.intersection.shape} "
-                "(units, classes, levels)."
-            )
-        return Counts(
-            intersection=self.intersection + other.intersection,
-            unit_area=self.unit_area + other.unit_area,
-            class_area=self.class_area + other.class_area,
-            pixels=self.pixels + other.pixels,
         )
 
 

@@ -61,7 +61,8 @@ HALF = 4  # pixels: half the width of a band
 LEAST = 4  # pixels of a tile's side: with fewer, no line is clear of the borders
 TIE = 1e-5  # relative: ratios nearer than this differ by rounding
 MOST = 2048**2  # pixels of an image that goes whole through a network on the CPU, where no error tells of lost memory
-STEP, JUMP, STRIPE = MEASURES = ("step", "jump", "stripe")
+STEP = "step"
+MEASURES = (STEP, "jump", "stripe")
 DIRECTIONS = {"all": (0, 1), "vertical": (0,), "horizontal": (1,)}
 TILED, WHOLE, INPUT, EXCESS = "tiled", "whole", "input", "excess"
 

@@ -233,18 +233,6 @@ def test_empty_union_is_nan_and_avoidance_scores_nothing() -> None:
     assert sc.iqr(shunned)[0, 0, 0] == 0
 
 
-def test_counts_merge(tally: Tally) -> None:
-    both = tally.choose.merge(tally.score)
-    assert np.array_equal(both.intersection, tally.choose.intersection + tally.score.intersection)
-    assert both.pixels == N * G * G
-    with pytest.raises(sc.DissectError, match="different shape"):
-        both.merge(
-            sc.Counts(
-                intersection=both.intersection[:2], unit_area=both.unit_area, class_area=both.class_area, pixels=1
-            )
-        )
-
-
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7), (16, 16)])
 def test_upsampling_is_the_librarys(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
