@@ -75,6 +75,14 @@ class ColourSegmenter:
         return labels[:, None]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that open a page are marked as such."""
+    for item in items:
+        if "page" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def painter() -> Generator:
     return Generator(module=Painter(), name="painter", source=NormalLatents((6,)), layers=("paint",))

@@ -28,6 +28,8 @@ from ganatomy.hooks.errors import DissectError, UsageError
 
 from ..conftest import GREEN, RED, UNITS, Soft
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Seen]
 
 

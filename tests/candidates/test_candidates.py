@@ -24,6 +24,8 @@ from ganatomy.hooks.errors import UsageError
 
 from ..conftest import Painter
 
+pytestmark = pytest.mark.slow
+
 
 class Few(NormalLatents):
     """Only three latents, over and over."""
@@ -215,9 +217,9 @@ def test_the_command_compares_checkpoints(real: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for step, module in ((20, Painter()), (1234567, only_red())):
         torch.save(module.state_dict(), folder / f"G-{step}.pth")
-    arguments = ["fitness", *map(str, sorted(folder.iterdir())), "--model", "tests.test_candidates:make"]
+    arguments = ["fitness", *map(str, sorted(folder.iterdir())), "--model", "tests.candidates.test_candidates:make"]
     arguments += ["--reference", str(real), "--samples", "150", "--out", str(tmp_path / "it")]
-    arguments += ["--critic", "tests.test_candidates:Score"]
+    arguments += ["--critic", "tests.candidates.test_candidates:Score"]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
     assert Path(shown.stdout.strip()).is_file()

@@ -27,6 +27,8 @@ from ganatomy.reports.checkup import write_checkup
 from ..support.boards import SIZE, Board, Repeated, board, flat, of_another_size, photographs, strided, unstrided
 from ..support.browser import expect
 
+pytestmark = pytest.mark.slow
+
 
 def check(tmp_path: Path, name: str = "it", **options: Any) -> Checkup:
     usual: dict[str, Any] = {"model": board(), "samples": 64, "out": tmp_path / name, "quiet": True}

@@ -29,6 +29,8 @@ from ..conftest import ColourSegmenter
 from ..support.boards import Board, board, photographs
 from ..support.browser import expect, until
 
+pytestmark = pytest.mark.slow
+
 Mend = Callable[..., Repair]
 
 

@@ -21,6 +21,8 @@ from click.testing import CliRunner, Result
 from ganatomy.cli import main
 from ganatomy.dissect.generators.families.progan import ProGAN
 
+pytestmark = pytest.mark.slow
+
 FACTORY = """
 from tests.conftest import ColourSegmenter, Painter
 net, namer = Painter, ColourSegmenter

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from ganatomy.cli import main
 from ganatomy.dissect import Dissection
 
+pytestmark = pytest.mark.slow
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 

@@ -22,6 +22,8 @@ from ganatomy.hooks.errors import DissectError, UsageError
 from ..conftest import ColourSegmenter, Painter
 from ..support.browser import expect, until
 
+pytestmark = pytest.mark.slow
+
 Audit = Callable[..., Diversity]
 
 
@@ -107,8 +109,15 @@ def test_three_images_over_and_over_are_a_collapse(look: Audit, painter: Generat
 
 
 def test_the_command_tells_and_shows(real: Path, tmp_path: Path, page: Any) -> None:
-    arguments = ["diversity", "--model", "tests.test_diversity:without_green", "--reference", str(real)]
-    arguments += ["--segmenter", "tests.test_diversity:colours", "--samples", "120", "--out", str(tmp_path / "it")]
+    arguments = ["diversity", "--model", "tests.diversity.test_diversity:without_green", "--reference", str(real)]
+    arguments += [
+        "--segmenter",
+        "tests.diversity.test_diversity:colours",
+        "--samples",
+        "120",
+        "--out",
+        str(tmp_path / "it"),
+    ]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
     assert "green (missing)" in shown.stderr

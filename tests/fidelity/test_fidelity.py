@@ -27,6 +27,8 @@ from ganatomy.dissect.repairs.verdict import verdict
 from ganatomy.dissect.stats.intervals import rounds
 from ganatomy.hooks.errors import DissectError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def draw(seed: int, count: int = 300, shift: float = 0.0, spread: float = 1.0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(shift, spread, (count, 4)))

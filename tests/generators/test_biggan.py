@@ -45,6 +45,7 @@ def test_what_was_converted_from_tensorflow_hub_has_a_larger_epsilon() -> None:
         assert agrees(biggan.infer(one), latents, lambda *given: big_images(*given, [16, 8, 8], 2, 1e-4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", STAGES)
 def test_biggan_of_every_resolution_draws_what_the_paper_says(resolution: int) -> None:
     widths = [(2 if resolution > 128 else 4) * times for times in STAGES[resolution]]

@@ -29,6 +29,8 @@ from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
 
 from ..conftest import ColourSegmenter
 
+pytestmark = pytest.mark.slow
+
 LATENT = 12
 
 
@@ -454,6 +456,12 @@ def test_building_checks_the_weights() -> None:
 # what files that nobody vouches for must not do
 
 
+@pytest.fixture(scope="module")
+def rebuilt() -> Chain:
+    torch.manual_seed(0)
+    return rebuild(leaky().state_dict())
+
+
 def test_names_of_layers_are_no_code(tmp_path: Path) -> None:
     state = leaky().state_dict()
     odd = {key.replace("1.", '1": __import__("os").abort(), "', 1): value for key, value in state.items()}
@@ -473,12 +481,12 @@ def test_names_of_layers_are_no_code(tmp_path: Path) -> None:
         lambda kept: kept["steps"][1]["settings"].append(["kernel", 10**12]),
     ],
 )
-def test_damaged_and_hostile_plans_are_one_line(change: Callable[[Any], object], tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    found = rebuild(leaky().state_dict())
-    kept = json.loads(found.plan.text())
+def test_damaged_and_hostile_plans_are_one_line(
+    change: Callable[[Any], object], rebuilt: Chain, tmp_path: Path
+) -> None:
+    kept = json.loads(rebuilt.plan.text())
     change(kept)
-    state = found.state_dict()
+    state = dict(rebuilt.state_dict())
     state["ganatomy_plan"] = torch.frombuffer(bytearray(json.dumps(kept).encode()), dtype=torch.uint8)
     torch.save(state, tmp_path / "g.pth")
     with pytest.raises(DissectError) as caught:

@@ -18,6 +18,8 @@ from ganatomy.dissect.generators.recognition import open_checkpoint
 from ganatomy.dissect.generators.replaced_layers import boxed_like, put, resize_like
 from ganatomy.hooks.errors import DissectError
 
+pytestmark = pytest.mark.slow
+
 
 def example(latent: int = 100, width: int = 8, channels: int = 3) -> nn.Module:
     """The example's generator for 64×64 images, written out: kernels of 4, bias nowhere."""

@@ -12,6 +12,8 @@ from ganatomy.dissect.recipes.train_segmenter import accuracy
 from ganatomy.dissect.scenes.render import RARE
 from ganatomy.segmenters.scenes import ScenesSegmenter
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = range(50_000, 50_128)
 
 

@@ -15,6 +15,8 @@ from ganatomy.dissect import ModelSpec, load_generator
 from ganatomy.dissect.generators.families import residual
 from ganatomy.hooks.errors import DissectError
 
+pytestmark = pytest.mark.slow
+
 LATENT = 6
 
 

@@ -255,7 +255,7 @@ def test_a_similarity_says_as_many_numbers_as_there_are_pairs(bars: Generator, t
 def test_path_lengths_are_compared_with_what_they_can_be(tmp_path: Path) -> None:
     spec = replace(FAMILIES["stylegan2"][0](tmp_path), noise=None)
     for space in ("z", "w"):
-        asked = Asked(pairs=4, similarity="tests.test_explore:squared", space=space)
+        asked = Asked(pairs=4, similarity="tests.latents.test_explore:squared", space=space)
         told = explore("path-length", spec, asked, out=tmp_path / space, quiet=True).info
         assert (told["space"], told["path"]) == (space, "lerp")
 
@@ -283,7 +283,7 @@ def squared() -> Any:
 
 
 def test_a_path_length_by_a_similarity_of_ones_own(tmp_path: Path) -> None:
-    asked = Asked(pairs=6, similarity="tests.test_explore:squared")
+    asked = Asked(pairs=6, similarity="tests.latents.test_explore:squared")
     spec = FAMILIES["progan"][0](tmp_path)
     found = explore("path-length", spec, asked, out=tmp_path / "it", quiet=True)
     generator = load_generator(spec)

@@ -22,6 +22,8 @@ from ganatomy.dissect.scenes.render import RARE, render
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.segmenters.scenes import CLASSES
 
+pytestmark = pytest.mark.slow
+
 SIDE, WIDTHS, DOWN = 32, (8, 8, 8, 4), (4, 8, 8, 8)
 RECIPE = Recipe(
     images=64, minutes=None, batch=8, rate=2e-3, ratio=0.5, r1=1.0, half_life=100, evolve=False, graphs=True, seed=1

@@ -26,6 +26,8 @@ from ganatomy.reports.pages import write_report
 from ..conftest import GREEN, RED, UNITS, Planted, Soft
 from ..support.browser import expect, until
 
+pytestmark = pytest.mark.slow
+
 Mend = Callable[..., Repair]
 
 

@@ -24,7 +24,13 @@ from ganatomy.reports.shelf import Shelf
 
 from ..conftest import Go
 
-EMBEDDED = ("run", "--model", "tests.test_our_faults:painter", "--segmenter", "tests.test_our_faults:segmenter")
+EMBEDDED = (
+    "run",
+    "--model",
+    "tests.reports.test_our_faults:painter",
+    "--segmenter",
+    "tests.reports.test_our_faults:segmenter",
+)
 
 
 def painter() -> Any:

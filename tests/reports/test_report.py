@@ -26,6 +26,8 @@ from ganatomy.segmenters import Vocabulary
 from ..conftest import COLOURS, ColourSegmenter
 from ..support.browser import expect, until
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = '"><script>document.title="owned"</script>'
 HOSTILE = ("<img src=x onerror=document.title='owned'>", "$x$ & <b>", "blue", SCRIPT)
 

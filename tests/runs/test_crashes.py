@@ -17,6 +17,8 @@ from ganatomy.hooks.errors import DissectError, UsageError
 
 from ..conftest import ColourSegmenter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

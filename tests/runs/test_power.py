@@ -19,6 +19,8 @@ from ganatomy.hooks.errors import UsageError
 
 from ..conftest import ColourSegmenter, Go
 
+pytestmark = pytest.mark.slow
+
 UNITS = 60
 
 

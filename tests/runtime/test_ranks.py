@@ -16,6 +16,8 @@ from ganatomy.hooks.errors import UsageError
 
 from ..support.killed import TABLES
 
+pytestmark = pytest.mark.slow
+
 NAMER = """
 import os, signal
 from ganatomy.tests.conftest import ColourSegmenter

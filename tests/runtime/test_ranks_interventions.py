@@ -34,6 +34,8 @@ from ganatomy.hooks.errors import UsageError
 from ..conftest import Planted, Soft
 from ..support.boards import board, photographs, strided
 
+pytestmark = pytest.mark.slow
+
 Found = dict[str, Any]
 SAMPLES, BATCH = 37, 9  # five batches, the last of one sample: three for one process and two for the other
 WRITING = os.O_WRONLY | os.O_RDWR

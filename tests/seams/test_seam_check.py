@@ -44,7 +44,7 @@ def tiles(tmp_path: Path) -> str:
 
 
 def test_seams_are_told_and_shown(tiles: str, tmp_path: Path, page: Any) -> None:
-    arguments = ["checkup", "--model", "tests.test_seam_check:normed", "--inputs", tiles, "--tiles", "2"]
+    arguments = ["checkup", "--model", "tests.seams.test_seam_check:normed", "--inputs", tiles, "--tiles", "2"]
     arguments += ["--out", str(tmp_path / "it")]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
@@ -65,7 +65,9 @@ def test_seams_are_told_and_shown(tiles: str, tmp_path: Path, page: Any) -> None
 
 
 def test_a_pointwise_network_leaves_no_seams(tiles: str, tmp_path: Path) -> None:
-    found = check_seams(ModelSpec("tests.test_seam_check:plain", inputs=tiles), 4, out=tmp_path / "it", quiet=True)
+    found = check_seams(
+        ModelSpec("tests.seams.test_seam_check:plain", inputs=tiles), 4, out=tmp_path / "it", quiet=True
+    )
     assert found.info["verdict"] == "clean"
     assert found.info["sentence"].startswith("No seams beyond doubt")
     excess = found.table[found.table["what"] == "excess"]
@@ -82,7 +84,9 @@ def test_a_pointwise_network_leaves_no_seams(tiles: str, tmp_path: Path) -> None
 )
 def test_what_cannot_be_tiled_is_named(options: dict[str, Any], said: str, tiles: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
-        check_seams(ModelSpec("tests.test_seam_check:plain", inputs=tiles), **options, out=tmp_path / "it", quiet=True)
+        check_seams(
+            ModelSpec("tests.seams.test_seam_check:plain", inputs=tiles), **options, out=tmp_path / "it", quiet=True
+        )
     assert not (tmp_path / "it").exists()
 
 
@@ -95,7 +99,7 @@ def test_latents_have_no_tiles_and_critics_no_place(tmp_path: Path, tiles: str) 
 
 
 def test_a_damaged_folder_is_named(tiles: str, tmp_path: Path) -> None:
-    spec = ModelSpec("tests.test_seam_check:plain", inputs=tiles)
+    spec = ModelSpec("tests.seams.test_seam_check:plain", inputs=tiles)
     check_seams(spec, 2, out=tmp_path / "it", quiet=True)
     (tmp_path / "it" / "seams.json").write_text("{")
     with pytest.raises(DissectError, match=r"seams\.json"):

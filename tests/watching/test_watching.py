@@ -28,6 +28,8 @@ from ganatomy.reports.watch import write_watch
 
 from ..conftest import ColourSegmenter, Painter
 
+pytestmark = pytest.mark.slow
+
 GREEN = 1  # the unit that draws it, and its number among the classes
 LATENTS = range(64)
 
@@ -72,7 +74,7 @@ def checkpoints(tmp_path: Path) -> Path:
     return folder
 
 
-HOW: dict[str, Any] = {"model": "tests.test_watching:make", "options": {}}
+HOW: dict[str, Any] = {"model": "tests.watching.test_watching:make", "options": {}}
 
 
 def test_a_line_tells_what_the_samples_show(watch: Watch, tmp_path: Path) -> None:
@@ -264,8 +266,16 @@ def test_no_checkpoint_is_told(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_the_command_tells_a_line_a_checkpoint(checkpoints: Path, tmp_path: Path) -> None:
-    arguments = ["watch", str(checkpoints), "--model", "tests.test_watching:make", "--layer", "paint", "--once"]
-    arguments += ["--segmenter", "tests.test_watching:colours", "--out", str(tmp_path / "it")]
+    arguments = [
+        "watch",
+        str(checkpoints),
+        "--model",
+        "tests.watching.test_watching:make",
+        "--layer",
+        "paint",
+        "--once",
+    ]
+    arguments += ["--segmenter", "tests.watching.test_watching:colours", "--out", str(tmp_path / "it")]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
     assert Path(shown.stdout.strip()) == tmp_path / "it" / "index.html"
@@ -279,7 +289,7 @@ def test_the_command_tells_a_line_a_checkpoint(checkpoints: Path, tmp_path: Path
 
 def test_a_live_watch_sees_what_appears_and_ends_by_ctrl_c(checkpoints: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ganatomy.cli", "watch", str(checkpoints), "--layer", "paint"]
-    command += ["--model", "tests.test_watching:make", "--segmenter", "tests.test_watching:colours"]
+    command += ["--model", "tests.watching.test_watching:make", "--segmenter", "tests.watching.test_watching:colours"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "it")],
         cwd=Path(__file__).parents[2],
