@@ -253,8 +253,8 @@ def test_labels_are_resized_nearest_exact() -> None:
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 3)
     spool.write(0, {"labels": np.zeros((2, 1, 4, 4), np.int16)})
-    with pytest.raises(sc.DissectError, match=r"shard-00000.*labels\.npy .*holds 2 samples instead of 3"):
+    with pytest.raises(DissectError, match=r"shard-00000.*labels\.npy .*holds 2 samples instead of 3"):
         spool.read(0, "labels")
     (tmp_path / "shard-00000" / "labels.npy").write_bytes(b"nonsense")
-    with pytest.raises(sc.DissectError, match="cannot be read"):
+    with pytest.raises(DissectError, match="cannot be read"):
         spool.read(0, "labels")
