@@ -41,7 +41,7 @@ class Row:
 
 
 def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
-    """The segmenter of a spec: `scenes`, `hub:ID`, `hub:FOLDER`, `torchvision:NAME`, or code of your own.
+    """The segmenter of a spec: `scenes`, `faces`, `hub:ID`, `hub:FOLDER`, `torchvision:NAME`, or code of your own.
 
     That is `package.module:Name` or `file.py:Name`, a function or class that is called without arguments and chooses
     its device itself. Raises UsageError for what does not exist, DissectError for what cannot be fetched or loaded.
@@ -51,6 +51,10 @@ def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
         from .scenes import ScenesSegmenter
 
         return ScenesSegmenter(device)
+    if spec == "faces":
+        from .faces import FacesSegmenter
+
+        return FacesSegmenter(device)
     if kind == "hub" and rest:
         from .hub import HubSegmenter
 
@@ -68,7 +72,7 @@ def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
     raise UsageError(
         f"There is no segmenter {spec!r}."
         + (f" Did you mean {specs[near[0]]!r}?" if near else "")
-        + " Allowed: scenes, hub:ID, hub:FOLDER, torchvision:NAME, package.module:Name, file.py:Name. "
+        + " Allowed: scenes, faces, hub:ID, hub:FOLDER, torchvision:NAME, package.module:Name, file.py:Name. "
         "`dissect segmenters` lists those known by name."
     )
 
@@ -144,16 +148,22 @@ def table() -> list[Row]:
     """All segmenters known by name, for `dissect segmenters`."""
     from torchvision.models import get_model_weights
 
-    from . import hub, scenes, torchvision
+    from . import hub, torchvision
+    from .faces import FacesSegmenter
+    from .scenes import ScenesSegmenter
 
     rows = [
         Row(
-            spec="scenes",
-            title="U-Net for the embedded church scenes, 128x128",
-            classes=len(scenes.VOCABULARY),
+            spec=embedded.name,
+            title=title,
+            classes=len(embedded.vocabulary),
             origin="in the package",
             licence="MIT",
-            here=scenes.WEIGHTS.is_file(),
+            here=embedded.weights.is_file(),
+        )
+        for embedded, title in (
+            (ScenesSegmenter, "U-Net for the embedded church scenes, 128x128"),
+            (FacesSegmenter, "U-Net for one face that fills the image, 128x128"),
         )
     ]
     for repository, title in hub.KNOWN:

@@ -52,7 +52,7 @@ class Row:
     here: bool  # its weights are on this machine
 
 
-def _progan(name: str, file: str, title: str, resolution: int = 256) -> Model:
+def _progan(name: str, file: str, title: str, resolution: int = 256, segmenter: str = ADE20K_SEGMENTER) -> Model:
     return Model(
         name=name,
         title=title,
@@ -68,7 +68,7 @@ def _progan(name: str, file: str, title: str, resolution: int = 256) -> Model:
             else "layer1 to layer18, two of each size: 512 units at 4 to 32 pixels, 256 at 64, 128 at 128, 64 at 256, "
             "32 at 512, 16 at 1024"
         ),
-        segmenter=ADE20K_SEGMENTER,
+        segmenter=segmenter,
         licence="CC BY-NC 4.0 (of the original networks)",
         citation=(
             "Karras, Aila, Laine and Lehtinen 2018, Progressive Growing of GANs for Improved Quality, Stability, and "
@@ -99,7 +99,7 @@ PUBLISHED = (
         hash_prefix="0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f",
         resolution=64,
         layers="main.2, main.5, main.8 and main.11, the output of each ReLU: 4, 8, 16 and 32 pixels",
-        segmenter=None,
+        segmenter="faces",
         licence="MIT (of the package; trained on DigiFace-1M, which is for non-commercial research)",
         citation=(
             "Chien Liu 2023, github.com/chien-liu/DCGAN-PyTorch, package gan_face_generate 1.1.1; trained on Bae et "
@@ -147,8 +147,9 @@ MODELS: dict[str, Model] = {
         _progan(
             "progan_celebhq",
             "proggan_celebhq-620d161c.pth",
-            "CelebA-HQ faces; the default segmenter knows scenes, not parts of faces",
+            "CelebA-HQ faces",
             1024,
+            "faces",
         ),
     )
 }

@@ -22,7 +22,7 @@ from .opening import dissectable, shapes_of
 
 FIRST = 4  # samples
 FEWEST, LOOKED_AT = 16, 64  # samples on which batch norms are compared with what they remember
-BUILT_IN = ("scenes", "hub", "torchvision")  # how the names of our own segmenters begin
+BUILT_IN = ("scenes", "faces", "hub", "torchvision")  # how the names of our own segmenters begin
 WHOLE = 1 - 1e-9
 ONE_CLASS = 0.98  # share of the pixels of each of the first samples that is suspicious if it has the same label
 SAME = 1e-4  # of values in [0, 1]: two drawings of the same latents differ by no more

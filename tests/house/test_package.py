@@ -41,6 +41,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     for needed in (
         "segmenters/ade20k.csv",
         "segmenters/weights/scenes.safetensors",
+        "segmenters/weights/faces.safetensors",
+        "dissect/py.typed",
         "dissect/generators/weights/progan_scenes.safetensors",
         "dissect/generators/weights/progan_scenes.md",
         "reports/templates/report.html",

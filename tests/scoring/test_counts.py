@@ -18,6 +18,7 @@ from ganatomy.dissect.images import resize as gr
 from ganatomy.dissect.scoring import scores as sc
 from ganatomy.dissect.scoring.counting import CONSTANT, NOT_FINITE, OK, Tally, images_with_class, tally_layer, top_masks
 from ganatomy.dissect.scoring.levels import STEPS, level_shares
+from ganatomy.hooks.errors import DissectError
 
 N, U, C, G = 131, 11, 4, 16  # two shards, the second with a rest
 QUANTILE = 0.01

@@ -193,6 +193,6 @@ def test_palette() -> None:
 def test_table() -> None:
     rows = {row.spec: row for row in table()}
     assert set(rows) >= {"scenes", "hub:smp-hub/segformer-b5-640x640-ade-160k", f"torchvision:{LRASPP}"}
-    assert len(rows) == 1 + 4 + len(torchvision.models.list_models(torchvision.models.segmentation))
-    assert rows["scenes"].classes == 23
+    assert len(rows) == 2 + 4 + len(torchvision.models.list_models(torchvision.models.segmentation))
+    assert (rows["scenes"].classes, rows["faces"].classes) == (23, 8)
     assert rows[f"torchvision:{LRASPP}"].classes == 20
