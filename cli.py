@@ -51,7 +51,7 @@ def merge(*, shards: tuple[Path, ...], no_report: bool, quiet: bool, **options: 
 
 @main.command(epilog=examples("ablate"))
 @with_.effects_options
-@click.option("--value", default="zero", show_default=True, help="What units put out: zero, mean or resample.")
+@click.option("--value", default="zero", show_default=True, help="What units output: zero, mean or resample.")
 @click.option("--curve", is_flag=True, help="Also for 1, 2, 4, … units.")
 @spread
 def ablate(*, run: Path, quiet: bool, **options: Any) -> object:

@@ -35,7 +35,7 @@ class Above:
             module(latents)
         above(tap["layer4"], latents)  # what module(latents) returns
 
-    Where the network is a chain from the layer on, every module taking just what the one before put out, `chain` holds
+    Where the network is a chain from the layer on, every module taking just what the one before output, `chain` holds
     these modules and nothing below the layer runs again. This is found in one forward pass and then tried: after a
     second pass, on another input, running the chain must give the first one's output, bit for bit. Anything else
     (skip connections, side inputs, arithmetic between modules) runs whole, with the given featuremaps in the place of

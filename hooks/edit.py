@@ -1,4 +1,4 @@
-"""Change what chosen units put out during a forward pass: ablation, insertion and everything between."""
+"""Change what chosen units output during a forward pass: ablation, insertion and everything between."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Edit:
             or (mask.ndim == 4 and (mask.shape[1] != 1 or mask.shape[0] not in (1, x.shape[0])))
         ):
             raise UsageError(
-                f"Layer {self.layer!r} puts out {tuple(x.shape[-2:])} positions; a mask must be (h, w) or (N, 1, h, w) "
+                f"Layer {self.layer!r} outputs {tuple(x.shape[-2:])} positions; a mask must be (h, w) or (N, 1, h, w) "
                 f"of that size, got {tuple(mask.shape)}."
             )
         out[:, units] = replace_softly(x[:, units], value, mask * self.strength)

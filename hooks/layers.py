@@ -1,4 +1,4 @@
-"""Find the layers of a module by name or number, and see what they put out."""
+"""Find the layers of a module by name or number, and see what they output."""
 
 from __future__ import annotations
 

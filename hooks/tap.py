@@ -1,4 +1,4 @@
-"""Capture what chosen layers put out during a forward pass."""
+"""Capture what chosen layers output during a forward pass."""
 
 from __future__ import annotations
 

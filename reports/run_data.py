@@ -23,7 +23,7 @@ NUMBERS = [
 
 
 def units_data(run: Dissection, scans: Scans, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Columns with one entry a unit, units in the order of the table. `advance` is told of units done.
+    """Columns with one entry a unit, units in the order of the table. `advance(n)` comes after every n units.
 
     layer and label are indices (-1 for no label); top holds [sample, outline] pairs; curve the IoU and the chance IoU
     at every level, in 1/10,000, -1 where there is none; histogram its counts; span their ends; fires base64 bytes

@@ -1,6 +1,6 @@
 """Artifacts of known cause: chosen units of a generator paint blotches, streaks or colour spots into its images.
 
-A unit's excess is what it puts out above a threshold that it exceeds in a few of all samples. The layer above sees the
+A unit's excess is what it outputs above a threshold that it exceeds in a few of all samples. The layer above sees the
 unit as before; the excess is painted over the finished image in a colour of the unit's own. So the artifact is there if
 and only if the unit is active, its share of samples is set by the threshold, and ablating the unit takes it out and
 also takes out what the unit did before: as with real units, a repair has a price.

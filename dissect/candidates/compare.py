@@ -65,7 +65,7 @@ def fitness(
         critic: images (N, 3, H, W) in [0, 1] -> scores, high for real ones; or `package.module:name` of one.
         inception: torch-fidelity's Inception weights, or `download`; None takes the embedded segmenter's features.
         seed: of latents and halves.
-        out: folder; None is runs/fitness. The same comparison there is returned at once.
+        out: folder; None is runs/fitness. One that holds this comparison already is loaded instead of recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 

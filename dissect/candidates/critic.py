@@ -52,7 +52,7 @@ def critic_fitness(
             gradient mode.
         real: the same of real images.
         groups: of images, at least 2.
-        advance: is told of images done, of both sides.
+        advance: is called with the number of images done, of both sides.
 
     Returns:
         critic_quality: the mean score of the generated images: the score as the critic gives it, not its sigmoid.

@@ -48,7 +48,7 @@ def probe(
     for layer, x in features.items():
         if x.ndim != 4:
             raise UsageError(
-                f"Layer {layer!r} puts out {tuple(x.shape)}; a layer to dissect puts out (N, units, height, width)."
+                f"Layer {layer!r} outputs {tuple(x.shape)}; a layer to dissect outputs (N, units, height, width)."
             )
         shapes[layer] = (x.shape[1], min(x.shape[2], grid), min(x.shape[3], grid))
         peak = float(x.float().abs().nan_to_num(0, 0, 0).max())

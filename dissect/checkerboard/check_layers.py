@@ -64,7 +64,7 @@ def checkup(
         critic: a discriminator or classifier, images (N, 3, H, W) in [0, 1] -> scores, or `package.module:name` of
             one; its gradient is checked too.
         seed: of latents, chance and the untrained control.
-        out: folder; None is runs/MODEL-checkup. The same checkup there is returned at once.
+        out: folder; None is runs/MODEL-checkup. One that holds this checkup already is loaded instead of recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 

@@ -108,7 +108,7 @@ def mended(
 
     Args:
         strength: 0 to 1, how much of it.
-        moments: of the sites' inputs by name, see `input_moments`; without them taps count, not what they put out.
+        moments: of the sites' inputs by name, see `input_moments`; without them taps count, not what they output.
         image: height and width of the images, for the notch.
 
     Raises:

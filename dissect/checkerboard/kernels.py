@@ -92,7 +92,7 @@ def equalise(weight: Tensor, geometry: Geometry, strength: float = 1.0, moments:
 
     With C_φ the second moments of the inputs that meet the taps of phase φ, S the sum over taps, and w_φ the taps:
     M_φ = (S C_φ⁻¹ Sᵀ)⁻¹, the common sum is g = (Σ M_φ)⁻¹ Σ M_φ S w_φ, and w_φ changes by C_φ⁻¹ Sᵀ M_φ (g − S w_φ).
-    This is the least mean square change of what the layer puts out. Without moments C is the identity: the least change
+    This is the least mean square change of what the layer outputs. Without moments C is the identity: the least change
     of the taps themselves, g = Σ (g_φ / n_φ) / Σ (1 / n_φ) with n_φ taps.
 
     Args:
@@ -224,7 +224,7 @@ def project(weight: Tensor, geometry: Geometry, groups: int = 1, moments: Moment
     """The nearest resize-convolution: that of nearest ×s, then this kernel.
 
     weight (in, out / groups, kh, kw) -> (out, in / groups, kh − sh + 1, kw − sw + 1), as torch.nn.Conv2d keeps it; see
-    `spread` for the way back. Nearest by the mean square of what the layer puts out, where `moments` of its input are
+    `spread` for the way back. Nearest by the mean square of what the layer outputs, where `moments` of its input are
     given (without groups), else by that of the taps. A kernel that is a resize-convolution comes back exactly.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What upsampling layers really put out: the ripple of their maps over samples, and what it does to the images."""
+"""What upsampling layers really output: the ripple of their maps over samples, and what it does to the images."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class Look:
                     levels[number] = mean_level(call.input.float()).sum(0).cpu()
                 if call.place == site.place:
                     if not bool(output.isfinite().all()):
-                        raise DissectError(f"{site.name} puts out numbers that are not finite on {said}.")
+                        raise DissectError(f"{site.name} outputs numbers that are not finite on {said}.")
                     sums.add(output, numbers, mine, site.factor, levels.get(number))
 
         with failing(said), watched(self.generator.module, see):
@@ -259,7 +259,7 @@ class Look:
 
 @contextmanager
 def without(generator: Generator, site: Upsampling, tile: Tensor) -> Iterator[None]:
-    """While open, the site puts out its maps less the tile (C, sh, sw), repeated all over them."""
+    """While open, the site outputs its maps less the tile (C, sh, sw), repeated all over them."""
 
     def see(call: Call, output: Tensor) -> Tensor | None:
         if call.place != site.place:

@@ -84,7 +84,7 @@ def upsamplings(generator: Generator) -> list[Upsampling]:
     """Every place where the generator makes a map finer, in the order of a forward pass of two samples.
 
     Transposed convolutions, pixel shuffles, interpolation with the convolution that follows it, and convolutions whose
-    input is finer, by a whole factor, than everything that was put out before, by whatever means.
+    input is finer, by a whole factor, than everything that was output before, by whatever means.
 
     Raises:
         UsageError: there is none.

@@ -55,7 +55,7 @@ def audit(
         samples: how many images are drawn.
         inception: torch-fidelity's Inception weights, or `download`; None takes the embedded segmenter's features.
         seed: of latents, halves and the untrained control.
-        out: folder; None is runs/MODEL-diversity. The same audit there is returned at once.
+        out: folder; None is runs/MODEL-diversity. One that holds this audit already is loaded instead of recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 

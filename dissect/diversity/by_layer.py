@@ -83,7 +83,7 @@ def depth_table(
         layers: names, in any order.
         samples: 16 to 1024 indices.
         batch: samples of a forward pass. It changes nothing but rounding.
-        advance: is told of samples done.
+        advance: is called with the number of samples done.
 
     Columns: layer; dimensions, of what is compared; rank, alike and kept, each with _low and _high. `kept` is the rank
     divided by that of the row before, NaN in the first row.
@@ -204,7 +204,7 @@ def _activations(
 def _rows(layer: str, x: Tensor, count: int) -> Tensor:
     """x (n, U, h, w) or (n, …) -> (n, D) float32 on the CPU."""
     if x.ndim < 2 or len(x) != count:
-        raise UsageError(f"Layer {layer!r} puts out {tuple(x.shape)} for {count} samples; it must put out (N, …).")
+        raise UsageError(f"Layer {layer!r} outputs {tuple(x.shape)} for {count} samples; it must output (N, …).")
     x = x.float()
     if x.ndim == 4:
         x = F.adaptive_avg_pool2d(x, (min(x.shape[2], CELLS), min(x.shape[3], CELLS)))

@@ -85,7 +85,7 @@ def compare(
         real: (M, D). Its even rows judge, its odd rows are judged for the zero. Of the generated images and the odd
             rows, the longer is cut to the length of the shorter.
         seed: of the halves behind the intervals.
-        advance: is told of comparisons done, `2 · (rounds(D) + 1)` in all.
+        advance: is called with the number of comparisons done, `2 · (rounds(D) + 1)` in all.
 
     Columns: metric; value, low, high of the generated images; zero, zero_low, zero_high of real ones; difference_low,
     difference_high around value - zero on the same halves; p_value that this lies on the bad side by chance, of the

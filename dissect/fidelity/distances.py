@@ -124,7 +124,7 @@ def compare(
     Args:
         sets: features (N, D) of the same latents; `before` among them.
         reference: (M, D).
-        advance: is told of comparisons done, `rounds(D) + 1` a set.
+        advance: is called with the number of comparisons done, `rounds(D) + 1` a set.
 
     Columns: set, metric, value, low, high; change from `before` with change_low, change_high, NaN in its own rows.
 

@@ -23,7 +23,7 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".safetensors")
 
 
 def layers_of(name: str) -> dict[str, tuple[int, ...] | None]:
-    """What each layer of a model puts out for one sample: (units, height, width), with or without its weights here."""
+    """What each layer of a model outputs for one sample: (units, height, width), with or without its weights here."""
     import torch
 
     from ...hooks.layers import layer_shapes

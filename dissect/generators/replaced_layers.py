@@ -41,7 +41,7 @@ def resize_like(part: nn.ConvTranspose2d) -> ResizeConv:
 
 
 def boxed_like(part: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
-    """The transposed convolution with a kernel larger by stride − 1 that puts out maps of the same size."""
+    """The transposed convolution with a kernel larger by stride − 1 that outputs maps of the same size."""
     early = [max(0, -(-(step - 1 - rest) // 2)) for step, rest in zip(part.stride, part.output_padding, strict=True)]
     rest = [
         was - (step - 1) + 2 * shift for was, step, shift in zip(part.output_padding, part.stride, early, strict=True)

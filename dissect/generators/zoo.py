@@ -83,7 +83,7 @@ def _dcgan(name: str, title: str) -> Model:
         title=title,
         file=f"{name}.safetensors",
         resolution=64,
-        layers="main.2, main.5, main.8 and main.11, what each ReLU puts out: 4, 8, 16 and 32 pixels",
+        layers="main.2, main.5, main.8 and main.11, what each ReLU outputs: 4, 8, 16 and 32 pixels",
         segmenter="scenes",
         licence="MIT, as this package",
     )

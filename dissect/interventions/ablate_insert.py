@@ -76,8 +76,8 @@ def ablate(
         units: these units instead: numbers, or `layer4:12,57`.
         layer: which layer; needed where the run has several.
         by: what makes a unit good for the class: `iou`, or `scan`, the effect of ablating it alone (see `scan`).
-        value: what the units put out instead: `zero`, their `mean` over samples and positions, or `resample`, what
-            they put out in another sample.
+        value: what the units output instead: `zero`, their `mean` over samples and positions, or `resample`, what
+            they output in another sample.
         samples: on how many unseen samples effects are measured; None is 256.
         random_sets: how many random sets of as many units, and how many of units as active, are measured beside.
         curve: also for 1, 2, 4, … units.
@@ -139,7 +139,7 @@ def insert(
     """Switch units on and measure what appears.
 
     Args are those of `ablate`, and:
-        value: what the units put out: a number, or one a unit of `units`; None measures it in the run: the mean of a
+        value: what the units output: a number, or one a unit of `units`; None measures it in the run: the mean of a
             unit where it draws the class (see `selection.typical_high`).
         level: or else the activation that this share of the pixels exceeds, e.g. 0.005.
         where: `grid`, each cell of the layer in turn, one at a time; `x,y` or `x,y,w,h` in fractions of the image;
@@ -157,7 +157,7 @@ def insert(
     if isinstance(given, tuple) and (units is None or len(given) != len(units)):
         raise UsageError(f"value: {len(given)} numbers are given; needed is one, or one for each of `units`.")
     if isinstance(what, Generator) and given == "typical":
-        raise UsageError("Without a run, say what the units put out: value=5.0, or one number for each unit.")
+        raise UsageError("Without a run, say what the units output: value=5.0, or one number for each unit.")
     task = Task(
         kind="insert",
         layer=layer,

@@ -89,12 +89,12 @@ def measure(
     target: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Areas:
-    """Every variant on every sample, paired: all start from the same featuremaps. `advance` is told of images done.
+    """Every variant on every sample, paired: all start from the same featuremaps. `advance(n)` after every n images.
 
     What lies below the layer runs once a sample; what lies above it once a sample and variant, many rows at a time.
 
     Raises:
-        DissectError: a network failed, or put out numbers that are not finite.
+        DissectError: a network failed, or output numbers that are not finite.
     """
     count, classes = len(samples), len(subject.segmenter.vocabulary)
     # on the networks' device: a GPU is waited for once a batch of samples, not once a batch of images

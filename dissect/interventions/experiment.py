@@ -125,7 +125,7 @@ class Experiment:
         return mean, rms.double().numpy()
 
     def _value(self, mean: Tensor, progress: Progress) -> Tensor | None:
-        """(U,) what units are set to; None for what they put out in another sample."""
+        """(U,) what units are set to; None for what they output in another sample."""
         task, width = self.task, self.subject.shape[0]
         if task.value == "resample":
             return None
@@ -144,7 +144,7 @@ class Experiment:
         return self._typical(progress)
 
     def _typical(self, progress: Progress) -> Tensor:
-        """(U,) what each unit puts out where it draws the class."""
+        """(U,) what each unit outputs where it draws the class."""
         assert self.run is not None
         assert self.target is not None
         with progress.task("measure values", len(self._measured_on), spread=True) as advance:

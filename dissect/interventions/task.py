@@ -88,7 +88,7 @@ def check_task(task: Task, batch_size: int | None) -> None:
         if task.curve:
             raise UsageError("--curve shows how much of a class remains; name it by --class.")
         if task.value == "typical" and task.level is None:
-            raise UsageError("What units should put out is measured where a class is: name a --class, or give --level.")
+            raise UsageError("What units should output is measured where a class is: name a --class, or give --level.")
 
 
 def unit_order(task: Task, run: Dissection, where: Where | None) -> Integers | None:

@@ -69,7 +69,7 @@ def typical_high(
     samples: Sequence[int],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """(U,) what each unit puts out where it draws a class: the value that insertion gives it.
+    """(U,) what each unit outputs where it draws a class: the value that insertion gives it.
 
     The mean, over these samples of the run, of its activation on the grid at the pixels of the class where it lies
     above the threshold for that class. A unit that never does gets the threshold itself.

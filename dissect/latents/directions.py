@@ -132,7 +132,7 @@ def closed_form(weights: Sequence[Tensor], count: int) -> Directions:
 
     With A all rows of all matrices, the eigenvectors of AᵀA of the largest eigenvalues. Rows count as they are, as in
     the paper; the authors' code first scales each to unit length, and so finds other directions. A convolution of
-    a 1×1 map has a row for each place that it puts out: `weight.movedim(1, 3).flatten(0, 2)`, of a transposed one
+    a 1×1 map has a row for each place that it outputs: `weight.movedim(1, 3).flatten(0, 2)`, of a transposed one
     `weight.flatten(1).T`.
 
     Source: Shen and Zhou 2021, section 3.2, equations 3 to 6.

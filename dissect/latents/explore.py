@@ -75,7 +75,7 @@ def explore(
             package.module:name, or the folder of `lpips`.
         animation: webp or gif.
         seed: of latents and chance.
-        out: folder; None is runs/MODEL-latents-KIND. The same there is returned at once.
+        out: folder; None is runs/MODEL-latents-KIND. One that holds this already is loaded instead of recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 

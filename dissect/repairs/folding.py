@@ -1,6 +1,6 @@
 """Make an edit permanent: into the weights where the architecture allows it, else beside them (see `kept_edits`).
 
-A unit pulled by strength s to value v puts out (1 − s) x + s v. Folded, a zeroed unit is a zeroed filter and bias.
+A unit pulled by strength s to value v outputs (1 − s) x + s v. Folded, a zeroed unit is a zeroed filter and bias.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def repair(
             as the `suspects.csv` of `artifacts.find` with the innocent ones taken out.
         detector, top: instead, the most suspect units of each layer, see `artifacts.find`.
         layer: for a detector, one of the run's layers; None is all.
-        value: what the units put out instead: `zero`, their `mean` on the run's samples, or the `best` of the two, by
+        value: what the units output instead: `zero`, their `mean` on the run's samples, or the `best` of the two, by
             the Fréchet distance on at most 512 of the run's samples.
         strength: how far they are pulled there, above 0 and up to 1.
         one_by_one: with several layers, look for suspects in each layer as it is after those below were repaired;

@@ -45,7 +45,7 @@ class Tally:
 
 
 def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Callable[[int], None]) -> Tally:
-    """Tally a layer, several unit blocks at a time, one processor each. `advance` is told of units done."""
+    """Tally a layer, several unit blocks at a time, one processor each; `advance(n)` after every n units."""
     cells = BLOCK_CELLS[maps.device.type]
     at_once = max(1, min(UNITS_AT_ONCE, cells // (2 * (classes + 1) * lv.STEPS)))
     parts = in_blocks(lambda block: _tally_block(maps, block, classes, shares), maps, at_once, advance)

@@ -75,7 +75,7 @@ class Evidence:
 def examine_layer(
     maps: Maps, tally: Tally, labels: Labels, rule: str, how: Thoroughness, seed: int, advance: Callable[[int], None]
 ) -> Evidence:
-    """Test the labels of a layer. `advance` is told of units done.
+    """Test the labels of a layer. `advance` is called with the number of units done.
 
     - position_iou: E / (|M| + |C| − E) with E = n Σ_p m(p) c(p), n images, m and c their mean region and class map at
       grid pixel p. E is exactly the mean of |M ∩ C| over all pairings of regions with class maps.

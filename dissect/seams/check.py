@@ -46,7 +46,7 @@ def check_seams(
         tiles: S.
         samples: how many images; None is 16, or as many as there are.
         seed: of the order in which the images of a folder are taken.
-        out: folder; None is runs/MODEL-seams. The same check there is returned at once.
+        out: folder; None is runs/MODEL-seams. One that holds this check already is loaded instead of recomputed.
         batch_size, device: None chooses; the batch is of tiles.
         quiet: no progress bar.
 

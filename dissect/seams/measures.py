@@ -263,7 +263,7 @@ def measure_seams(
         samples: numbers of the images; one at a time is in memory.
         tiles: S, from 2 up.
         batch: how many tiles go through the network at a time.
-        advance: is told of images done.
+        advance: is called with the number of images done.
 
     Raises:
         UsageError: the generator takes no images, or they cannot be cut into so many tiles.

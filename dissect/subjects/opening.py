@@ -101,14 +101,14 @@ def open_critic(critic: str | nn.Module, device: str) -> nn.Module:
 
 
 def dissectable(generator: Generator) -> tuple[str, ...]:
-    """The generator's own list of layers, else every innermost module that puts out one featuremap in a pass."""
+    """The generator's own list of layers, else every innermost module that outputs one featuremap in a pass."""
     if generator.layers:
         return generator.layers
     return tuple(one.name for one in shapes_of(generator) if one.innermost and one.is_featuremap and one.calls == 1)
 
 
 def shapes_of(generator: Generator) -> list[LayerShape]:
-    """Every module of the network that takes part, with what it puts out for one sample."""
+    """Every module of the network that takes part, with what it outputs for one sample."""
     return layer_shapes(generator.module, lambda: generator(generator.latents([0])))
 
 

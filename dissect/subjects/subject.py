@@ -45,7 +45,7 @@ class Subject:
                 generator.module(latents)
             maps = tap[layer]
             if maps.ndim != 4:
-                raise UsageError(f"Layer {layer!r} puts out {tuple(maps.shape)}; needed is (N, units, height, width).")
+                raise UsageError(f"Layer {layer!r} outputs {tuple(maps.shape)}; needed is (N, units, height, width).")
             images = generator(latents)
             subject = cls(
                 generator=generator,

@@ -136,7 +136,7 @@ def see(
     """Draw the first samples once, and look at images, labels and units.
 
     Raises:
-        UsageError: the layer puts out no maps.
+        UsageError: the layer outputs no maps.
         DissectError: a network failed, or drew what is not finite.
     """
     names = segmenter.vocabulary

@@ -192,7 +192,7 @@ repair_options = _options(
     click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line."),
     click.option("--detector", help="Instead: the most suspect units; see dissect artifacts."),
     click.option("--top", default=20, show_default=True, help="How many of each layer."),
-    click.option("--value", default="best", show_default=True, help="What units put out: zero, mean, or the better."),
+    click.option("--value", default="best", show_default=True, help="What units output: zero, mean, or the better."),
     click.option("--one-by-one", is_flag=True, help="Detect in each layer as it is after the repairs below."),
     click.option("--checkerboard", is_flag=True, help="Mend upsampling instead of taking units out."),
     click.option("--method", default="equalise", show_default=True, help="How: equalise, resize, box or notch."),

@@ -201,7 +201,7 @@ def test_bad_input_is_named_and_leaves_nothing(options: dict[str, Any], said: st
 def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
     broken = board()
     broken.module.get_submodule("up").weight.data[0, 0, 0, 0] = torch.nan
-    with pytest.raises(DissectError, match="up puts out numbers that are not finite on samples 0 to"):
+    with pytest.raises(DissectError, match="up outputs numbers that are not finite on samples 0 to"):
         check(tmp_path, model=broken)
     assert list(tmp_path.iterdir()) == []
 

@@ -294,7 +294,7 @@ def test_layers_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_layer_without_a_row_for_each_sample_is_refused(function: Callable[[Tensor], Tensor], shape: str) -> None:
     generator = network(lot=Map(function), back=Map(lambda x: torch.zeros(16, WIDTH)))
-    with pytest.raises(UsageError, match=f"'lot' puts out {shape} for 16 samples"):
+    with pytest.raises(UsageError, match=f"'lot' outputs {shape} for 16 samples"):
         depth_table(generator, ["lot"], SAMPLES, 16)
 
 

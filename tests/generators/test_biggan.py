@@ -256,8 +256,8 @@ def test_what_does_not_fit_a_deep_one_is_named(key: str, value: Tensor | None, s
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (((False, 4, 2), (True, 2, 2)), "layers.0.conv_3.weight_orig must put out 16 units .* expected 32"),
-        (((False, 4, 4), (True, 4, 1)), "layers.1.conv_3.weight_orig must put out 8 units .* expected 32 or 16"),
+        (((False, 4, 2), (True, 2, 2)), "layers.0.conv_3.weight_orig must output 16 units .* expected 32"),
+        (((False, 4, 4), (True, 4, 1)), "layers.1.conv_3.weight_orig must output 8 units .* expected 32 or 16"),
     ],
 )
 def test_deep_generators_that_break_the_rule_of_upsampling_are_refused(table: Table, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Networks of the optional libraries spandrel and diffusers: what the library itself puts out, and refusals."""
+"""Networks of the optional libraries spandrel and diffusers: what the library itself outputs, and refusals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_weights_that_spandrel_cannot_use_are_refused(monkeypatch: pytest.Monkey
         open_spandrel({"main.0.weight": torch.ones(1)})
     with refused(DissectError, "spandrel cannot build .*model.0.bias"):
         open_spandrel({key: tensor for key, tensor in state.items() if key != "model.0.bias"})
-    with refused(DissectError, r"ESRGAN \(spandrel\) puts out 2 channels"):
+    with refused(DissectError, r"ESRGAN \(spandrel\) outputs 2 channels"):
         open_spandrel(dict(esrgan(out_nc=2).state_dict()))
     import spandrel
 
@@ -240,7 +240,7 @@ def test_folders_that_hold_no_decoder_are_refused(tmp_path: Path) -> None:
         with refused(DissectError, said):
             open_diffusers(name)
     name = saved(autoencoder(out_channels=4), tmp_path)
-    with refused(DissectError, "puts out 4 channels"):
+    with refused(DissectError, "outputs 4 channels"):
         open_diffusers(name)
 
 

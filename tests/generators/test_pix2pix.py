@@ -70,7 +70,7 @@ def weights(state: State, key: str) -> tuple[Tensor, Tensor | None]:
 
 
 def naive_resnet(state: State, x: Tensor, blocks: int, dropout: bool) -> dict[str, Tensor]:
-    """What the network puts out at every place worth a name; the images are `out`."""
+    """What the network outputs at every place worth a name; the images are `out`."""
     seen = {}
 
     def mirrored(x: Tensor, margin: int) -> Tensor:
@@ -247,7 +247,7 @@ def put(key: str, *size: int) -> Callable[[State], object]:
         (put("model.1.weight", 4), r"model.1.weight has shape \(4\); expected the 4 axes"),
         (put("model.1.weight", 0, 3, 7, 7), r"model.1.weight has shape \(0, 3, 7, 7\); expected"),
         (put("model.4.weight", 8, 4, 4, 4), r"model.4.weight has shape \(8, 4, 4, 4\), expected \(8, 4, 3, 3\)"),
-        (put("model.19.weight", 4, 4, 7, 7), "puts out 4 channels; expected 3, or 1"),
+        (put("model.19.weight", 4, 4, 7, 7), "outputs 4 channels; expected 3, or 1"),
         (put("model.2.weight", 4), r"key model.2.bias is missing"),
         (put("model.99.bias", 4), "key model.99.bias is not of this architecture"),
     ],
@@ -265,7 +265,7 @@ def test_what_does_not_fit_a_resnet_is_named(change: Callable[[State], object], 
     [
         (without("model.model.3.weight"), "key model.model.3.weight is missing"),
         (without("model.model.1.model.3.model.6.running_var"), "model.model.1.model.3.model.6.running_var is missing"),
-        (put("model.model.3.weight", 4, 2, 4, 4), "puts out 2 channels"),
+        (put("model.model.3.weight", 4, 2, 4, 4), "outputs 2 channels"),
         (lambda state: [state.pop(key) for key in list(state) if ".1.model." in key], "1 times; expected 2 to 12"),
         (
             lambda state: state.update(

@@ -130,7 +130,7 @@ def test_pixels_that_an_edit_breaks_are_said() -> None:
 
 
 def test_without_a_run_a_value_is_needed(planted: Generator) -> None:
-    with pytest.raises(UsageError, match="Without a run, say what the units put out: value="):
+    with pytest.raises(UsageError, match="Without a run, say what the units output: value="):
         dissect.insert(planted, units="paint:7", label="green", segmenter=Soft(), quiet=True)
 
 

@@ -81,7 +81,7 @@ def test_outputs_that_are_no_images_or_labels(go: Go, painter: Generator) -> Non
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x).view(-1, 3, 2, 2)
 
-    with pytest.raises(UsageError, match=r"'linear' puts out \(1, 12\)"):
+    with pytest.raises(UsageError, match=r"'linear' outputs \(1, 12\)"):
         go(model=Generator(module=Vector(), name="v", source=NormalLatents((6,))), layers=["linear"])
 
 

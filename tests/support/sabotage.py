@@ -74,7 +74,7 @@ class Chosen(NormalLatents):
 
 @contextmanager
 def narrowed(generator: Generator, layer: str, kind: str, samples: Sequence[int]) -> Iterator[None]:
-    """While open, what a layer puts out is projected onto its first principal components, or drawn to its mean.
+    """While open, what a layer outputs is projected onto its first principal components, or drawn to its mean.
 
     Both are taken from these samples, which should not be those that are audited.
     """

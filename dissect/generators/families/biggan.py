@@ -267,7 +267,7 @@ class BigGAN(Architecture):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What each stage puts out, 8×8 first."""
+        """What each stage outputs, 8×8 first."""
         return tuple(f"blocks.{number}" for number in range(len(self.blocks)))
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ class BigGANDeep(Architecture):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What each block and each self-attention puts out, two blocks of each size, 4×4 and 8×8 first."""
+        """What each block and each self-attention outputs, two blocks of each size, 4×4 and 8×8 first."""
         return tuple(f"generator.layers.{place}" for place in range(len(self.generator.layers)))
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -296,7 +296,7 @@ def check_widths(widths: Sequence[int], places: Sequence[int]) -> None:
         if after != before and (number % 2 == 0 or after != before // 2):
             allowed = f"{before} or {before // 2}" if number % 2 else f"{before}"
             raise DissectError(
-                f"key generator.layers.{place}.conv_3.weight_orig must put out {after} units to fit what follows; "
+                f"key generator.layers.{place}.conv_3.weight_orig must output {after} units to fit what follows; "
                 f"expected {allowed}, since every second block upsamples, and only these may halve the units."
             )
     if widths[-1] < 3:

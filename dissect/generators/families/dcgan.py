@@ -111,7 +111,7 @@ class DCGAN(Architecture):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers worth dissecting: what each ReLU puts out."""
+        """Names of the layers worth dissecting: what each ReLU outputs."""
         return tuple(f"main.{place}" for place, part in enumerate(self.main) if isinstance(part, nn.ReLU))
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def infer(state: Mapping[str, Tensor]) -> DCGAN:
     last, flat = steps[-1]
     channels = last.shape[0 if flat else 1]
     if channels not in (1, 3):
-        raise DissectError(f"the last convolution puts out {channels} channels; expected 3, or 1 for grey images.")
+        raise DissectError(f"the last convolution outputs {channels} channels; expected 3, or 1 for grey images.")
     with torch.device("meta"):
         module = DCGAN(
             shapes[0][0].shape[0],

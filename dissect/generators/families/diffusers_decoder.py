@@ -122,7 +122,7 @@ def open_diffusers(name: str) -> Decoder:
         raise DissectError(f"{folder / WEIGHTS} lacks {some(info['missing_keys'], 4)}; fetch or save it again.")
     if vae.config["out_channels"] not in (1, 3):
         raise DissectError(
-            f"The {kind} in {folder} puts out {vae.config['out_channels']} channels; expected 3, or 1 for grey images."
+            f"The {kind} in {folder} outputs {vae.config['out_channels']} channels; expected 3, or 1 for grey images."
         )
     return decoder
 

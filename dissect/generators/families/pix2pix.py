@@ -248,5 +248,5 @@ def channels(outputs: int) -> int:
         DissectError: no image has that many channels.
     """
     if outputs not in (1, 3):
-        raise DissectError(f"the last convolution puts out {outputs} channels; expected 3, or 1 for grey images.")
+        raise DissectError(f"the last convolution outputs {outputs} channels; expected 3, or 1 for grey images.")
     return outputs

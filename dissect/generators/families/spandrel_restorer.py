@@ -78,6 +78,6 @@ def open_spandrel(state: dict[str, Tensor]) -> Restorer:
         )
     if model.output_channels not in (1, 3):
         raise DissectError(
-            f"{name} (spandrel) puts out {model.output_channels} channels; expected 3, or 1 for grey images."
+            f"{name} (spandrel) outputs {model.output_channels} channels; expected 3, or 1 for grey images."
         )
     return Restorer(model)

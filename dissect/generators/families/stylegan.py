@@ -111,7 +111,7 @@ class Noise(nn.Module):
 
 
 class AdaIN(nn.Module):
-    """Adaptive instance norm. `styled` puts out the normed maps times their styles: its units are style channels."""
+    """Adaptive instance norm. `styled` outputs the normed maps times their styles: its units are style channels."""
 
     def __init__(self, units: int, width: int, epsilon: float) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class StyleGAN(StyleBased):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers worth dissecting: what each adaptive instance norm puts out."""
+        """Names of the layers worth dissecting: what each adaptive instance norm outputs."""
         return tuple(f"generator.progression.{level}.adain{n}" for level in range(self.levels) for n in (1, 2))
 
     @property

@@ -78,7 +78,7 @@ def normal(x: Tensor) -> Tensor:
 class Modulated(nn.Module):
     """A convolution whose inputs are scaled by styles, of which there is one for each input channel.
 
-    `styled` puts out the scaled inputs: its units are the style channels (Wu et al. 2021), each with the map on which
+    `styled` outputs the scaled inputs: its units are the style channels (Wu et al. 2021), each with the map on which
     it acts. A unit set to zero there is a style of zero, except that the weights stay demodulated by the style it had.
     """
 
@@ -172,7 +172,7 @@ class StyleGAN2(StyleBased):
         classes: how many there are, as one-hot behind the latent; 0 without.
         embedded: length of the class's embedding.
         averaged: whether the state holds the mean style.
-        clamped: whether it holds a limit, `synthesis.conv_clamp`, to which ± what every layer puts out is clamped, as
+        clamped: whether it holds a limit, `synthesis.conv_clamp`, to which ± what every layer outputs is clamped, as
             networks trained in half precision are; NVIDIA's files tell it among their options, infinite where there is
             none, and weights alone do not.
     """
@@ -210,7 +210,7 @@ class StyleGAN2(StyleBased):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers worth dissecting: what each leaky ReLU puts out."""
+        """Names of the layers worth dissecting: what each leaky ReLU outputs."""
         return tuple(name for name, part in self.named_modules() if isinstance(part, Layer))
 
     @property
