@@ -7,16 +7,25 @@ from dataclasses import replace
 from ..generators.base import Generator
 from ..generators.batch_statistics import Fingerprint, fingerprint_of, norms_of
 from ..generators.chains.rebuild import KINDS
+from ..generators.families.biggan_deep import BigGANDeep
 from ..generators.latents import DrawnLatents
-from ..generators.sources import Encoded, FolderImages, NoiseImages
+from ..generators.sources import ClassLatents, Encoded, FolderImages, NoiseImages
 
 SAMPLES = 256  # on which it is measured
 
 
 def fingerprint(generator: Generator, samples: int = SAMPLES) -> Fingerprint:
-    """How far the generator reproduces, on its latents, what its batch norms remember of its training."""
+    """How far the generator reproduces, on its latents, what its batch norms remember of its training.
+
+    Training saw all classes and whole latents, so that what --label and --truncation choose is left aside.
+    """
+    if isinstance(generator.source, ClassLatents):
+        generator = replace(generator, source=replace(generator.source, label=None, truncation=None))
     norms = len(norms_of(generator.module))
     source = generator.source.images if isinstance(generator.source, Encoded) else generator.source
+    if isinstance(generator.module, BigGANDeep) and generator.module.truncation != 1:
+        said = "its statistics are those of the truncation"
+        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured=said)
     if norms and isinstance(source, NoiseImages):
         return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured="it takes images; give them by --inputs")
     if isinstance(source, FolderImages):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 
+from ganatomy import dissect
 from ganatomy.dissect import ModelSpec, load_generator
 from ganatomy.dissect.generators.families import studiogan
 from ganatomy.hooks.errors import DissectError
@@ -137,6 +138,13 @@ def test_a_generator_of_studiogan_draws_what_its_own_code_draws(kind: dict[str, 
     assert generator.latents(range(6)).shape == latents.shape
     with torch.no_grad():
         assert torch.allclose(generator.module(latents), theirs(z, y), atol=1e-5)
+
+
+def test_one_class_and_truncated_latents_are_held_against_no_network(tmp_path: Path) -> None:
+    torch.save(trained(**KINDS[2]).state_dict(), tmp_path / "g.pth")
+    for chosen in ({"label": 1}, {"truncation": 0.4}):
+        said = dissect.inspect(ModelSpec(str(tmp_path / "g.pth"), **chosen)).fingerprint  # type: ignore[arg-type]
+        assert said.startswith("reproduces its training statistics")
 
 
 def test_an_activation_that_nothing_tells_is_said(tmp_path: Path) -> None:
