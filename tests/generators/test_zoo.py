@@ -140,6 +140,7 @@ def wheeled(checkpoint: bytes, cache: Path, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     model = replace(
         zoo.MODELS["dcgan_faces"],
+        segmenter=None,
         name="wheeled",
         wheel="tiny_gan==1.0",
         member="tiny_gan/weights.tar",
