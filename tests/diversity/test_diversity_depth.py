@@ -19,6 +19,8 @@ from ganatomy.dissect.stats.intervals import halves
 from ganatomy.dissect.subjects.untrained import untrained
 from ganatomy.hooks.errors import DissectError, UsageError
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 48  # of the latent and of every layer; an image of 3×4×4
 SAMPLES = range(64)
 

@@ -27,6 +27,8 @@ from ganatomy.hooks.errors import DissectError, UsageError
 from ..conftest import ColourSegmenter
 from ..support.families import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 SIDE, LATENT = 20, 5
 
 

@@ -25,6 +25,8 @@ from ganatomy.dissect.stats.significance import ROUNDS, poisson_bootstrap
 from ..support import worlds
 from ..support.worlds import BOTH, CLEAR, ELSEWHERE, NAMES, NOISE, NOISY, POSITION, Floats, World
 
+pytestmark = pytest.mark.slow
+
 QUANTILE = 0.1
 SHARES = level_shares(QUANTILE)
 FIXED = SHARES.index(QUANTILE)
