@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.nn.utils import spectral_norm
 
 from ganatomy import dissect
 from ganatomy.dissect import ModelSpec, load_generator
-from ganatomy.dissect.generators.families import studiogan
+from ganatomy.dissect.generators.families import residual, studiogan
 from ganatomy.hooks.errors import DissectError
 
 CLASSES, LATENT, SHARED = 3, 12, 5
@@ -153,6 +154,18 @@ def test_an_activation_that_nothing_tells_is_said(tmp_path: Path) -> None:
     torch.save(untrained.state_dict(), tmp_path / "g.pth")
     said = load_generator(ModelSpec(str(tmp_path / "g.pth"))).recognised or ""
     assert "nothing in it tells its activation (ReLU is taken), nor what its batch norms add to variances" in said
+
+
+def test_as_many_classes_as_latent_numbers_are_no_parts_of_the_latent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studiogan, "LARGEST_PART", 2)
+    monkeypatch.setattr(sys.modules[__name__], "CLASSES", LATENT)
+    theirs = trained(**KINDS[1])
+    module = residual.infer(theirs.state_dict())
+    assert "whether its norms take 12 classes (they are taken)" in module.assumed
+    z, y = torch.randn(5, LATENT), torch.arange(5)
+    with torch.no_grad():
+        images = module(torch.cat([z, F.one_hot(y, LATENT).float()], 1))
+        assert torch.allclose(images, theirs(z, y), atol=1e-5)
 
 
 def test_codes_beside_the_latent_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +46,13 @@ def settle_activation(module: nn.Module, first: Run, latents: Sequence[Tensor]) 
     told = len(names) == 1
     _use(module, names[0] if told else USUAL)
     return told
+
+
+def trial_latents(latent: int, classes: int, count: int) -> list[Tensor]:
+    """Normal latents (count, latent + classes) with each class as often, in batches: the same for every network."""
+    z = torch.randn(count, latent, generator=torch.Generator().manual_seed(0))
+    y = torch.eye(classes)[torch.arange(count) % classes] if classes else z[:, :0]
+    return list(torch.cat([z, y], 1).split(BATCH))
 
 
 def _off(module: nn.Module, name: str, run: Run, latents: Sequence[Tensor]) -> float:

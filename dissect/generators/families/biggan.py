@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....hooks.errors import DissectError
-from ..entries import folded
 from . import studiogan
-from .activations import ACTIVATIONS, BATCH, SAMPLES, USUAL, Run, settle_activation
+from .activations import ACTIVATIONS, SAMPLES, USUAL, Run, settle_activation, trial_latents
 from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
 
 BN_EPS, CONVERTED_EPS = 1e-5, 1e-4
@@ -324,7 +323,7 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no such BigGAN.
     """
-    studio = studiogan.biggan(folded(state))
+    studio = studiogan.biggan(state)
     if studio is not None:
         state = studio
     if not any(key.endswith(".sv0") for key in state):  # converted ones may lack them
@@ -370,17 +369,17 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
         )
     filled(module, state)
     module.layout = studiogan.LAYOUT if studio is not None else ""
-    if not settle_activation(module, *_start(module)):
+    if not settle_activation(module, _halfway(module), trial_latents(module.latent, module.classes, SAMPLES)):
         module.assumed = (f"its activation ({USUAL} is taken)",)
+    if studio is not None and not classes:
+        taken = f"whether its norms take {part} classes (parts of the latent are taken)"
+        module.assumed = (*module.assumed, taken)
     module.assumed = (*module.assumed, f"what its batch norms add to variances ({epsilon:g} is taken)")
     return module
 
 
-def _start(module: BigGAN) -> tuple[Run, list[Tensor]]:
-    """What runs the network up to its second batch norm, and latents for it, in batches."""
-    dice = torch.Generator().manual_seed(0)
-    z = torch.randn(SAMPLES, module.latent, generator=dice)
-    y = torch.eye(module.classes)[torch.arange(SAMPLES) % module.classes] if module.classes else z[:, :0]
+def _halfway(module: BigGAN) -> Run:
+    """What runs the network up to its second batch norm."""
     block = module.get_submodule("blocks.0.0")
     assert isinstance(block, Block)
 
@@ -390,4 +389,4 @@ def _start(module: BigGAN) -> tuple[Run, list[Tensor]]:
         condition = torch.cat([module.shared(classes), *parts[:1]], 1)
         return block.halfway(module.linear(first).unflatten(1, (-1, SIDE, SIDE)), condition)
 
-    return run, list(torch.cat([z, y], 1).split(BATCH))
+    return run

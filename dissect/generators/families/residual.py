@@ -25,12 +25,12 @@ from ....hooks.errors import DissectError
 from ..batch_statistics import measure, norms_of, remembered, taken
 from ..entries import folded
 from . import studiogan
-from .activations import ACTIVATIONS, SAMPLES, USUAL, settle_activation
+from .activations import ACTIVATIONS, BATCH, SAMPLES, USUAL, settle_activation, trial_latents
 from .architecture import Architecture, filled
 from .biggan import Attention, Conv, Embedding, Linear, Spectral, agreed
 
 RESIZES = ("bilinear", "nearest")  # mimicry's own first
-TRIED, BATCH = 256, 64  # samples on which ways are compared
+TRIED = 256  # samples on which ways are compared
 
 
 class ConditionalNorm(nn.Module):
@@ -161,7 +161,6 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no such generator.
     """
-    state = folded(state)  # attention comes with PyTorch's own spectral norm
     studio = studiogan.residual(state)
     if studio is not None:
         state = studio.state
@@ -170,6 +169,7 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
         raise DissectError("no key is like block2.c_sc.weight.")
     if numbers != list(range(2, len(numbers) + 2)):
         raise DissectError(f"its blocks that double are numbered {', '.join(map(str, numbers))}; expected 2, 3, 4, ….")
+    state = folded(state)  # attention comes with PyTorch's own spectral norm
     state = {re.sub(r"\.sn_u$", ".u0", re.sub(r"\.sn_sigma$", ".sv0", key)): value for key, value in state.items()}
     blocks = [f"block{number}" for number in numbers]
     widths = [agreed(state, ("block2.c1.weight", 1), ("block2.c_sc.weight", 1))]
@@ -201,6 +201,8 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
         for norm in norms_of(module).values():
             norm.eps = studiogan.EPS  # type: ignore[assignment]
         settle(module, ["nearest"], [studio.attends])
+        if module.classes == module.latent:
+            module.assumed += (f"whether its norms take {module.classes} classes (they are taken)",)
     return module
 
 
@@ -211,9 +213,7 @@ def settle(module: Residual, resizes: Sequence[str], places: Sequence[int]) -> N
     Where they do not tell, it does as mimicry does, and `assumed` says so.
     """
     module.resize, module.attends = resizes[0], places[min(1, len(places) - 1)]
-    z = torch.randn(TRIED, module.latent, generator=torch.Generator().manual_seed(0))
-    y = torch.eye(module.classes)[torch.arange(TRIED) % module.classes] if module.classes else z[:, :0]
-    latents = torch.cat([z, y], 1).split(BATCH)
+    latents = trial_latents(module.latent, module.classes, TRIED)
     ways = list(product(resizes, places))
     if not taken(map(remembered, norms_of(module).values())):
         module.assumed = (f"its activation ({USUAL} is taken)",)

@@ -3,7 +3,7 @@
 Two of its generators are known: `resnet` (SNGAN, SAGAN, ProjGAN, …), which is a `Residual` here, and `big_resnet`
 (BigGAN, ContraGAN, ReACGAN, …), a `BigGAN`. Both keep `linear0`, blocks `blocks.N.0.conv2d0` … and attention between
 them as blocks of its own, `bn4` and `conv2d5`; their blocks repeat pixels, and their norms add 1e-4 to variances. The
-spectral norm is PyTorch's, worked into the weights beforehand.
+spectral norm is PyTorch's, and is worked into the weights.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from ....hooks.errors import DissectError
+from ..entries import folded
 
 LAYOUT = "StudioGAN's layout"
 EPS = 1e-4  # of the batch norms
+LARGEST_PART = 40  # numbers of the latent for one block; the library's configurations have 20
 
 State = dict[str, Tensor]
 
@@ -57,13 +59,15 @@ class Place:
 
 def is_one(state: Mapping[str, Tensor]) -> bool:
     """Whether these are weights of `resnet` or `big_resnet`."""
-    return {"linear0.weight", "blocks.0.0.conv2d0.weight", "bn4.weight", "conv2d5.weight"} <= set(state)
+    return {"linear0.bias", "blocks.0.0.conv2d0.bias", "bn4.weight", "conv2d5.bias"} <= set(state)
 
 
 def is_hierarchical(state: Mapping[str, Tensor]) -> bool:
     """Whether they are of `big_resnet`, which shares an embedding or gives each block a part of the latent."""
     gain = state.get("blocks.0.0.bn1.gain.weight")
-    return "shared.weight" in state or (gain is not None and gain.shape[-1] == state["linear0.weight"].shape[-1])
+    return "shared.weight" in state or (
+        gain is not None and gain.shape[-1] == state["linear0.weight"].shape[-1] <= LARGEST_PART
+    )
 
 
 def biggan(state: Mapping[str, Tensor]) -> State | None:
@@ -72,7 +76,7 @@ def biggan(state: Mapping[str, Tensor]) -> State | None:
     Raises:
         DissectError: it takes codes beside the latent.
     """
-    if not is_one(state) or not is_hierarchical(state):
+    if not is_one(state) or not is_hierarchical(state := folded(state)):
         return None
     _check_codes(state)
     ours: State = {}
@@ -104,7 +108,7 @@ def residual(state: Mapping[str, Tensor]) -> ResidualState | None:
     Raises:
         DissectError: it takes codes beside the latent, or attends more than once.
     """
-    if not is_one(state) or is_hierarchical(state):
+    if not is_one(state) or is_hierarchical(state := folded(state)):
         return None
     _check_codes(state)
     places = {key: place for key in state if (place := _place(key, state)) is not None}
