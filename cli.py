@@ -273,10 +273,12 @@ def inspect(*, quiet: bool, **options: Any) -> object:
 def latents(*, kind: str, model: Any, animation: str, quiet: bool, **options: Any) -> object:
     """Move through latents: interpolate, arithmetic, mix, truncation, directions or path-length."""
     from .dissect.latents.explore import explore
-    from .dissect.latents.moves import Asked
+    from .dissect.latents.moves import LatentOptions
 
     where = {name: options.pop(name) for name in ("seed", "out", "batch_size", "device")}
-    return results.explored(explore(kind, model, Asked(**options), animation=animation, quiet=quiet, **where), quiet)
+    return results.explored(
+        explore(kind, model, LatentOptions(**options), animation=animation, quiet=quiet, **where), quiet
+    )
 
 
 @main.command(epilog=examples("segmenters"))

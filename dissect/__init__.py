@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from .interventions.ablate_insert import ablate, insert
     from .interventions.result import Effects
     from .interventions.scan import Scan, scan
-    from .latents.explore import Explored, explore
-    from .latents.moves import Asked
+    from .latents.explore import explore
+    from .latents.moves import Asked, LatentOptions
+    from .latents.result import Explored
     from .repairs.repair_units import repair
     from .repairs.result import Repair
     from .runs.compare import Comparison, compare
@@ -49,6 +50,7 @@ __all__ = [
     "Fitness",
     "Generator",
     "Inspection",
+    "LatentOptions",
     "ModelSpec",
     "NormalLatents",
     "Provenance",
@@ -86,11 +88,12 @@ __all__ = [
 
 _HOMES = {
     "Asked": "latents.moves",
+    "LatentOptions": "latents.moves",
     "Checkup": "checkerboard.result",
     "Comparison": "runs.compare",
     "Dissection": "runs.dissection",
     "Effects": "interventions.result",
-    "Explored": "latents.explore",
+    "Explored": "latents.result",
     "Fitness": "candidates",
     "Generator": "generators.base",
     "Inspection": "subjects.inspection",

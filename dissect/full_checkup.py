@@ -1,4 +1,4 @@
-"""checkup(): what ails a generator? Checkerboards, and beside real images, what it cannot draw."""
+"""checkup(): audits a generator for checkerboards, and beside real images for what it cannot draw."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def checkup(
 ) -> Checkup:
     """Look for checkerboards, see `checkerboard.checkup`, and for what is missing or alike, see `diversity.audit`.
 
-    The latter needs real images, a segmenter, and at least 100 samples, and is left out without them. It is kept in the
-    checkup's folder.
+    The second audit needs real images, a segmenter, and at least 100 samples, and is left out without them. Its result
+    lies in the folder of the checkup.
 
     Args:
         segmenter: as of `dissect.run`; it names classes for the comparison with real images.
         model, samples, reference, critic, seed, options: of both; see there.
 
     Raises:
-        UsageError: something asked for does not exist or does not fit; a segmenter without real images.
+        UsageError: an argument does not exist or does not fit, or there is a segmenter without real images.
         DissectError: something failed.
     """
     model = open_generator(model, seed, usable_device(options.get("device")), options.get("quiet", False))
     if reference_of(model, reference) is None and segmenter is not None:
         raise UsageError("--segmenter is for the comparison with real images; name them by --reference.")
-    found = checkerboard.checkup(model, samples=samples, reference=reference, critic=critic, seed=seed, **options)
-    real = found.info["config"]["reference"]
-    name = found.info["generator"]
-    own = name in MODELS and MODELS[name].segmenter is not None
-    if real is not None and (segmenter is not None or own) and samples >= LEAST:
-        options |= {"out": found.folder / DIVERSITY}
+    result = checkerboard.checkup(model, samples=samples, reference=reference, critic=critic, seed=seed, **options)
+    real = result.info["config"]["reference"]
+    name = result.info["generator"]
+    has_segmenter = segmenter is not None or (name in MODELS and MODELS[name].segmenter is not None)
+    if real is not None and has_segmenter and samples >= LEAST:
+        options |= {"out": result.folder / DIVERSITY}
         audit(model, reference=real, segmenter=segmenter, samples=samples, seed=seed, **options)
-    return found
+    return result

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dissect.checkerboard.result import DIVERSITY, TABLES, Checkup
-from ..dissect.repairs.result import TABLES as REPAIR_TABLES
+from ..dissect.checkerboard.result import DIVERSITY, Checkup
 from ..dissect.repairs.result import Repair
 from . import figures
 from .diversity import STYLES
@@ -38,7 +37,7 @@ def write_checkup(found: Checkup) -> Path:
 def _page(found: Checkup, shelf: Shelf) -> bytes:
     info = found.info
     shown = found.peaks[found.peaks.set == "images"]
-    files = [file for file in (*TABLES.values(), "checkup.json") if (found.folder / file).is_file()]
+    files = Checkup.files(found.folder)
     context: dict[str, Any] = {
         "info": info,
         "layers": [_layer(row, number, found, shelf) for number, row in enumerate(blanks(found.layers))],
@@ -117,7 +116,7 @@ def _repair(place: Path, shelf: Shelf) -> dict[str, Any]:
         order = found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index
         rows, scale = class_rows(found.effects.loc[order])
     card = found.checkpoint.with_suffix(".md").name
-    kept = [file for file in (*REPAIR_TABLES.values(), "repair.json", card) if (place / file).is_file()]
+    kept = [*Repair.files(place), *([card] if (place / card).is_file() else [])]
     where = f"repairs/{place.name}"
     return {
         "name": place.name,

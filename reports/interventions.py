@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..dissect.interventions.result import TABLES, Effects
+from ..dissect.interventions.result import Effects
 from ..dissect.runs.dissection import Dissection
 from ..dissect.storage.contract import COLUMNS, KEYS
 from ..dissect.storage.files import read_json, read_table
@@ -61,7 +61,7 @@ def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
     title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {_DONE[info['kind']]}"
     target = next((row for row in rows if row["class"] == info["label"]), None)
     sets = effects.sets
-    tables = [file for file in (*TABLES.values(), "effect.json") if (place / file).exists()]
+    tables = Effects.files(place)
     return {
         "name": name,
         "title": f"{title}, {info['label']}" if target else title,

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..dissect.artifacts.result import Suspects
-from ..dissect.repairs.result import TABLES, Repair
+from ..dissect.repairs.result import Repair
 from ..dissect.runs.dissection import Dissection
 from .interventions import class_rows, pairs
 from .shelf import Shelf
@@ -68,7 +68,7 @@ def repair_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
         order = found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index
         rows, scale = class_rows(found.effects.loc[order])
         card = found.checkpoint.with_suffix(".md").name
-        kept = [file for file in (*TABLES.values(), "repair.json", card) if (place / file).is_file()]
+        kept = [*Repair.files(place), *([card] if (place / card).is_file() else [])]
         pages.append(
             {
                 "name": place.name,

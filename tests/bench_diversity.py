@@ -35,7 +35,7 @@ from torch import Tensor
 from ganatomy.dissect import Generator, NormalLatents, load_generator, run
 from ganatomy.dissect.diversity.audit import DEEP
 from ganatomy.dissect.diversity.by_layer import depth_table, where_it_dies
-from ganatomy.dissect.diversity.image_set import Look, drawn, look, standard_of
+from ganatomy.dissect.diversity.image_set import ImageSet, drawn, look, standard_of
 from ganatomy.dissect.diversity.verdict import COLLAPSED, VARIED, Weighed, weigh
 from ganatomy.dissect.diversity.whole_images import METRICS
 from ganatomy.dissect.fidelity.features import SceneFeatures
@@ -74,20 +74,20 @@ def scenes(count: int, seed: int, side: int = 128) -> Iterator[Tensor]:
         yield torch.from_numpy(np.asarray(images, np.float32))
 
 
-def seen(batches: Iterable[Tensor]) -> Look:
+def seen(batches: Iterable[Tensor]) -> ImageSet:
     """A look at images."""
     return look(batches, *eyes(), "cpu")
 
 
 @cache
-def intact(name: str, count: int, seed: int) -> Look:
+def intact(name: str, count: int, seed: int) -> ImageSet:
     """Images of a generator, or `scenes`, or `scenes of 64 pixels`."""
     if name == SMALL_SCENES:
         return seen(scenes(count, seed, 64))
     return seen(scenes(count, seed) if name == "scenes" else drawn(load_generator(name, seed=seed), count, BATCH))
 
 
-def weighed(made: Look, real: Look, seed: int) -> Weighed:
+def weighed(made: ImageSet, real: ImageSet, seed: int) -> Weighed:
     """As `audit` weighs them."""
     standard = standard_of(eyes()[0], real)
     return weigh(made.standard(standard), real.standard(standard), eyes()[1].vocabulary.names, seed=seed)

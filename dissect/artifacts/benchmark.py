@@ -23,7 +23,7 @@ from torch import Tensor
 from ...hooks.edit import Edit, edited
 from ...segmenters.scenes import ScenesSegmenter
 from ..fidelity.distances import frechet
-from ..fidelity.features import SceneFeatures
+from ..fidelity.features import SceneFeatures, Standard
 from ..fidelity.reference import Reference
 from ..generators.base import Generator
 from ..generators.loading import load_generator
@@ -63,11 +63,11 @@ def measure(layer: str, kind: str, count: int, seeds: int, random_sets: int, pro
             return torch.cat([extract(part) for part in of.split(BATCH)]).double()
 
         plain = features(images(generator, CLEAN))
-        mean, scale = plain.mean(0), plain.std(0)
-        reference = Reference(name="before planting", features=(plain - mean) / scale, mean=mean, scale=scale)
+        standard = Standard(plain.mean(0), plain.std(0))
+        reference = Reference(name="before planting", features=standard.apply(plain), standard=standard)
 
         def distance(of: Tensor) -> float:
-            return frechet(reference.standard(features(of)), reference.features)
+            return frechet(standard.apply(features(of)), reference.features)
 
     subject = Subject.open(generator, segmenter, layer)
     width = subject.shape[0]

@@ -1,4 +1,4 @@
-"""Detectors of units behind artifacts: functions from what is seen of a layer to a score for each unit and sample.
+"""Detectors of units behind artifacts: functions from a view of a layer to a score for each unit and sample.
 
 More is more suspect. Scores of different detectors, or of layers, are not comparable. N samples, U units, maps h×w.
 """
@@ -20,7 +20,7 @@ from ..fidelity.distances import frechet
 from ..interventions.areas import Variants
 from ..runtime import distributed
 from ..subjects.subject import Subject, failing
-from .layer_view import Seen, reduced
+from .layer_view import LayerView, reduced
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Scores:
     samples: Floats
 
 
-def flagged(seen: Seen) -> Scores:
+def flagged(view: LayerView) -> Scores:
     """Units that are active where, or when, the user marked samples as bad.
 
     With painted masks (Bau et al. 2019, section 4.3, made a number): IoU of the unit's region with the marked regions,
@@ -54,39 +54,39 @@ def flagged(seen: Seen) -> Scores:
     marks them.
     A sample's score: the mean of the ten best units' peaks in it, each as its rank among the samples.
     """
-    if seen.flags is None:
+    if view.flags is None:
         raise UsageError("The detector flagged needs --flags: a text file of sample numbers, or a folder of masks.")
-    marked = torch.from_numpy(seen.flags.marked)
-    ranks = torch.from_numpy(rankdata(seen.peaks.numpy(), axis=0))  # (N, U) from 1; ties get their mean
-    if seen.flags.regions is not None:
-        units = _excess_iou(seen.maps, _cells(seen.flags.regions, seen.maps.shape[2], seen.maps.shape[3]))
+    marked = torch.from_numpy(view.flags.marked)
+    ranks = torch.from_numpy(rankdata(view.peaks.numpy(), axis=0))  # (N, U) from 1; ties get their mean
+    if view.flags.regions is not None:
+        units = _excess_iou(view.maps, _cells(view.flags.regions, view.maps.shape[2], view.maps.shape[3]))
     else:
-        top = _top(seen.peaks)
+        top = _top(view.peaks)
         above = ranks[marked].mean(0) - (int(marked.sum()) + 1) / 2  # how many others a marked one exceeds, on average
         units = marked[top].double().mean(0) + above / len(marked) * 1e-3
-        units[seen.peaks.amax(0) == seen.peaks.amin(0)] = 0  # a unit that peaks alike everywhere tells nothing
+        units[view.peaks.amax(0) == view.peaks.amin(0)] = 0  # a unit that peaks alike everywhere tells nothing
     best = units.argsort(dim=0, descending=True, stable=True)[:10]
     return Scores(units=units.numpy(), samples=(ranks[:, best].mean(1) / len(marked)).numpy())
 
 
-def rare(seen: Seen) -> Scores:
+def rare(view: LayerView) -> Scores:
     """Units that are rarely on, in samples where many such are (Choi et al. 2022, rareness score).
 
     A unit is on at a position where its activation is above 0; it is rare there if 0 < share of samples ≤ 0.3. A
     sample's score is the number of rare units and positions that are on in it. A unit's score is the mean number of its
     rare positions that are on in the worst tenth of the samples; the paper scores samples only.
     """
-    rate = torch.zeros(seen.maps.shape[1:], dtype=torch.float64)
-    for part in seen.maps.split(128):
-        rate += (part > 0).double().sum(0)
-    rate /= len(seen.maps)
+    rate = torch.zeros(view.maps.shape[1:], dtype=torch.float64)
+    for maps in view.maps.split(128):
+        rate += (maps > 0).double().sum(0)
+    rate /= len(view.maps)
     uncommon = (rate > 0) & (rate <= RARE)
-    own = torch.cat([((part > 0) & uncommon).flatten(2).sum(2) for part in seen.maps.split(128)]).double()  # (N, U)
+    own = torch.cat([((maps > 0) & uncommon).flatten(2).sum(2) for maps in view.maps.split(128)]).double()  # (N, U)
     samples = own.sum(1)
     return Scores(units=own[_worst(samples)].mean(0).numpy(), samples=samples.numpy())
 
 
-def local(seen: Seen) -> Scores:
+def local(view: LayerView) -> Scores:
     """Units much stronger at a latent than around it (after Jeong et al. 2022, local activation).
 
     Exactly: around latent z lie z_k = cos(0.3) z + sin(0.3) e_k, k = 1 … 8, e_k other latents of the same source, so
@@ -95,38 +95,38 @@ def local(seen: Seen) -> Scores:
     of L over its most local samples (2 %, at least 8); a sample's score is the mean over units of L², which counts few
     strong ones more than many weak ones.
     """
-    subject, found = seen.subject, []
-    for rows, batch in subject.batches(seen.samples):
+    subject, excesses = view.subject, []
+    for rows, batch in subject.batches(view.samples):
         latents = subject.generator.latents(batch)
-        around = torch.zeros_like(seen.maps[rows], dtype=torch.float32)
+        around = torch.zeros_like(view.maps[rows], dtype=torch.float32)
         for k in range(AROUND):
             others = [FAR + index * AROUND + k for index in batch]
             near = np.cos(ANGLE) * latents + np.sin(ANGLE) * subject.generator.latents(others)
             around += reduced(subject.maps_of(near)).float() / AROUND
-        found.append((seen.maps[rows].float() - around).amax((2, 3)) / seen.strength)
-        seen.advance(AROUND * len(batch))
-    above = torch.cat(distributed.in_order(found)).clamp(min=0).double()  # (N, U)
-    strongest = above.sort(0, descending=True).values[: _some(len(above))]
+        excesses.append((view.maps[rows].float() - around).amax((2, 3)) / view.strength)
+        view.advance(AROUND * len(batch))
+    above = torch.cat(distributed.in_order(excesses)).clamp(min=0).double()  # (N, U)
+    strongest = above.sort(0, descending=True).values[: _top_count(len(above))]
     return Scores(units=strongest.mean(0).numpy(), samples=above.square().mean(1).numpy())
 
 
-def metric(seen: Seen) -> Scores:
+def metric(view: LayerView) -> Scores:
     """Units whose most-activating images are farthest from the reference (Bau et al. 2019, the automatic variant).
 
     A unit's score is the Fréchet distance, by torch-fidelity, between the features of its most-activating images (2 %,
     at least 8) and the reference, in the reference's 32 first principal directions. A sample's score is the squared
     Mahalanobis distance of its image there.
     """
-    features, reference = _projected(seen)
+    features, reference = _projected(view)
     centred = features - reference.mean(0)
     samples = (centred.square() / reference.var(0).clamp(min=1e-9)).mean(1)
     units = distributed.in_order(
-        [frechet(features[top], reference) for top in distributed.mine(list(_top(seen.peaks).T))]
+        [frechet(features[top], reference) for top in distributed.mine(list(_top(view.peaks).T))]
     )
     return Scores(units=np.array(units), samples=samples.numpy())
 
 
-def greedy(seen: Seen) -> Scores:
+def greedy(view: LayerView) -> Scores:
     """Greedy removal: the most suspect units by `metric`, tried in turn and kept out if images come nearer.
 
     The 32 units of highest `metric` are ablated, each alone, on 256 of the samples; in the order of the Fréchet
@@ -134,27 +134,27 @@ def greedy(seen: Seen) -> Scores:
     further. Score: by how much it did, in its turn; the others get what they did alone, less the greatest of these, so
     that units that stayed out come first. Samples are scored as by `metric`.
     """
-    first = metric(seen)
-    _, reference = _projected(seen)
+    first = metric(view)
+    _, reference = _projected(view)
     width = len(first.units)
     candidates = np.argsort(-first.units, kind="stable")[:CANDIDATES]
-    start = _distance_without(seen, [[]], reference)[0]
-    alone = start - np.array(_distance_without(seen, [[unit] for unit in candidates], reference))
+    start = _distance_without(view, [[]], reference)[0]
+    alone = start - np.array(_distance_without(view, [[unit] for unit in candidates], reference))
     units = np.full(width, -np.inf)
     units[candidates] = alone - alone.max() - 1e-9
-    out: list[int] = []
-    left = start
+    removed: list[int] = []
+    smallest = start
     for unit in candidates[np.argsort(-alone, kind="stable")]:
-        now = _distance_without(seen, [[*out, unit]], reference)[0]
-        if now < left:
-            units[unit], left = left - now, now
-            out.append(int(unit))
-    others = np.isinf(units)
-    units[others] = units[~others].min() - 2 + first.units[others] / (1 + np.abs(first.units).max())  # in their order
+        distance = _distance_without(view, [[*removed, unit]], reference)[0]
+        if distance < smallest:
+            units[unit], smallest = smallest - distance, distance
+            removed.append(int(unit))
+    untried = np.isinf(units)  # they come last, in the order of `metric`
+    units[untried] = units[~untried].min() - 2 + first.units[untried] / (1 + np.abs(first.units).max())
     return Scores(units=units, samples=first.samples)
 
 
-def realism(seen: Seen) -> Scores:
+def realism(view: LayerView) -> Scores:
     """Units whose removal would make the least real images more real, by gradient.
 
     R, a realism score of images, is any differentiable function, such as the GAN's own discriminator; without one, the
@@ -163,34 +163,37 @@ def realism(seen: Seen) -> Scores:
     al. 2017); the gradient passes saturated pixels as if they were not. A unit's score is its mean over the tenth of
     the samples with least R; a sample's is −R.
     """
-    score = seen.realism or _density(seen)
-    subject = seen.subject
+    score = view.realism or _density(view)
+    subject = view.subject
     values: list[Tensor] = []
     with torch.inference_mode(), failing("the realism score"):
-        for _, batch in subject.batches(seen.samples):
+        for _, batch in subject.batches(view.samples):
             latents = subject.generator.latents(batch)
             values.append(score(subject.draw(subject.featuremaps(batch), latents)).flatten().cpu().double())
-            seen.advance(len(batch))
-    found = torch.cat(distributed.in_order(values))
-    if found.shape != (len(seen.samples),) or not bool(found.isfinite().all()):
-        raise DissectError(f"The realism score gave {tuple(found.shape)} or no finite numbers; it must give (N,).")
-    worst = _worst(-found)
-    gain = torch.zeros(seen.maps.shape[1], dtype=torch.float64)
+            view.advance(len(batch))
+    scores = torch.cat(distributed.in_order(values))
+    if scores.shape != (len(view.samples),) or not bool(scores.isfinite().all()):
+        raise DissectError(
+            f"The realism score returned the shape {tuple(scores.shape)} or numbers that are not finite; it must "
+            "return (N,) finite numbers."
+        )
+    worst = _worst(-scores)
+    gain = torch.zeros(view.maps.shape[1], dtype=torch.float64)
     for start in distributed.mine(range(0, len(worst), subject.batch)):
-        batch = [seen.samples[int(row)] for row in worst[start : start + subject.batch]]
+        batch = [view.samples[int(row)] for row in worst[start : start + subject.batch]]
         x = subject.featuremaps(batch).clone().requires_grad_()
         with torch.enable_grad(), failing("the gradient of the realism score"):
             total = score(_through_the_clamp(subject, x, subject.generator.latents(batch).clone())).sum()
             (slope,) = torch.autograd.grad(total, x)
         gain -= (x.detach() * slope).sum((0, 2, 3)).cpu().double()
-        seen.advance(len(batch))
+        view.advance(len(batch))
     distributed.total(gain)
     if not bool(gain.isfinite().all()):
         raise DissectError("The gradient of the realism score is not finite; give another --realism.")
-    return Scores(units=(gain / len(worst)).numpy(), samples=(-found).numpy())
+    return Scores(units=(gain / len(worst)).numpy(), samples=(-scores).numpy())
 
 
-DETECTORS: dict[str, Callable[[Seen], Scores]] = {
+DETECTORS: dict[str, Callable[[LayerView], Scores]] = {
     "flagged": flagged,
     "rare": rare,
     "local": local,
@@ -203,19 +206,24 @@ NEED_REFERENCE = ("metric", "greedy", "realism")
 
 def images_drawn(detector: str, samples: int) -> int:
     """How many images, about, a detector draws beyond those of the samples: for its progress bar."""
-    return {"local": AROUND * samples, "greedy": (2 * CANDIDATES + 1) * min(samples, TRIED)}.get(
-        detector, samples + -(-samples // round(1 / WORST)) if detector == "realism" else 0
-    )
+    match detector:
+        case "local":
+            return AROUND * samples
+        case "greedy":
+            return (2 * CANDIDATES + 1) * min(samples, TRIED)
+        case "realism":
+            return samples + -(-samples // round(1 / WORST))  # all, then the worst again, rounded up
+    return 0
 
 
-def _some(count: int) -> int:
+def _top_count(count: int) -> int:
     """How many samples are a unit's most-activating ones."""
     return min(count, max(LEAST, round(TOP * count)))
 
 
 def _top(peaks: Tensor) -> Tensor:
     """(n, U) each unit's most-activating samples."""
-    return peaks.argsort(dim=0, descending=True, stable=True)[: _some(len(peaks))]
+    return peaks.argsort(dim=0, descending=True, stable=True)[: _top_count(len(peaks))]
 
 
 def _worst(samples: Tensor) -> Tensor:
@@ -225,11 +233,11 @@ def _worst(samples: Tensor) -> Tensor:
 
 def _cells(regions: NDArray[np.bool_], height: int, width: int) -> Tensor:
     """(N, H, W) marked pixels -> (N, h, w) marked cells; see `flagged`."""
-    parts = []
-    for some in torch.from_numpy(regions).split(64):
-        share = F.adaptive_avg_pool2d(some[:, None].float(), (height, width))[:, 0]
-        parts.append((share >= 0.5) | ((share > 0) & (share == share.amax((1, 2), keepdim=True))))
-    return torch.cat(parts)
+    cells = []
+    for batch in torch.from_numpy(regions).split(64):
+        share = F.adaptive_avg_pool2d(batch[:, None].float(), (height, width))[:, 0]
+        cells.append((share >= 0.5) | ((share > 0) & (share == share.amax((1, 2), keepdim=True))))
+    return torch.cat(cells)
 
 
 def _excess_iou(maps: Tensor, cells: Tensor) -> Tensor:
@@ -237,48 +245,48 @@ def _excess_iou(maps: Tensor, cells: Tensor) -> Tensor:
     marked = cells.flatten()
     total = marked.sum().double()
     size = torch.arange(1, len(marked) + 1).double()
-    share, others = total / len(marked), size / len(marked)
-    chance = share * others / (share + others - share * others)
+    marked_share, region_share = total / len(marked), size / len(marked)
+    chance = marked_share * region_share / (marked_share + region_share - marked_share * region_share)
     best = []
-    for part in maps.split(max(1, SORTED // len(marked)), dim=1):
-        values, order = part.transpose(0, 1).flatten(1).float().sort(dim=1, descending=True, stable=True)  # (u, N·h·w)
+    for units in maps.split(max(1, SORTED // len(marked)), dim=1):
+        values, order = units.transpose(0, 1).flatten(1).float().sort(dim=1, descending=True, stable=True)  # (u, N·h·w)
         hits = marked[order].cumsum(1).double()
         excess = hits / (size + total - hits) - chance
-        within = values[:, :-1] == values[:, 1:]  # a threshold takes all of several equal values
-        excess[:, :-1][within] = 0
+        inside_ties = values[:, :-1] == values[:, 1:]  # a threshold takes all of several equal values
+        excess[:, :-1][inside_ties] = 0
         best.append(excess.amax(1))
     return torch.cat(best)
 
 
-def _projected(seen: Seen) -> tuple[Tensor, Tensor]:
+def _projected(view: LayerView) -> tuple[Tensor, Tensor]:
     """(N, d) and (M, d): features of the samples and of the reference in the reference's first principal directions."""
-    mean, directions = seen.directions
-    assert seen.features is not None
-    assert seen.reference is not None
-    return (seen.features - mean) @ directions, (seen.reference.features - mean) @ directions
+    mean, directions = view.directions
+    assert view.features is not None
+    assert view.reference is not None
+    return (view.features - mean) @ directions, (view.reference.features - mean) @ directions
 
 
 @torch.inference_mode()
-def _distance_without(seen: Seen, sets: list[list[int]], reference: Tensor) -> list[float]:
+def _distance_without(view: LayerView, sets: list[list[int]], reference: Tensor) -> list[float]:
     """Fréchet distances, in principal directions, of the first 256 samples with each set of units ablated."""
-    assert seen.extract is not None
-    assert seen.reference is not None
-    subject, samples = seen.subject, seen.samples[:TRIED]
-    width = seen.maps.shape[1]
+    assert view.extract is not None
+    assert view.reference is not None
+    subject, samples = view.subject, view.samples[:TRIED]
+    width = view.maps.shape[1]
     weight = torch.zeros(len(sets), 1, width)
     for row, members in enumerate(sets):
         weight[row, 0, members] = 1
     variants = Variants(weight=weight, value=torch.zeros(width))
-    found: list[list[Tensor]] = [[] for _ in sets]
+    batches: list[list[Tensor]] = [[] for _ in sets]
     for rows, batch in subject.batches(samples):
         x, latents = subject.featuremaps(batch), subject.generator.latents(batch)
-        for number in range(len(sets)):
-            changed = variants.apply(x, None, slice(number, number + 1), rows)
-            found[number].append(seen.reference.standard(seen.extract(subject.draw(changed, latents))))
-            seen.advance(len(batch))
-    mean, directions = seen.directions
-    whole = [torch.cat(distributed.in_order(parts)) for parts in found]
-    return distributed.first(lambda: [frechet((features - mean) @ directions, reference) for features in whole])
+        for index, of_set in enumerate(batches):
+            changed = variants.apply(x, None, slice(index, index + 1), rows)
+            of_set.append(view.reference.standard.apply(view.extract(subject.draw(changed, latents))))
+            view.advance(len(batch))
+    mean, directions = view.directions
+    sets_features = [torch.cat(distributed.in_order(of_set)) for of_set in batches]
+    return distributed.first(lambda: [frechet((features - mean) @ directions, reference) for features in sets_features])
 
 
 def _through_the_clamp(subject: Subject, maps: Tensor, latents: Tensor) -> Tensor:
@@ -290,13 +298,13 @@ def _through_the_clamp(subject: Subject, maps: Tensor, latents: Tensor) -> Tenso
     return free + (images - free).detach()
 
 
-def _density(seen: Seen) -> Callable[[Tensor], Tensor]:
+def _density(view: LayerView) -> Callable[[Tensor], Tensor]:
     """The default realism score; see `realism`."""
-    extract, reference = seen.extract, seen.reference
+    extract, reference = view.extract, view.reference
     if extract is None or reference is None:
         raise UsageError("The detector realism needs --realism, a differentiable score of images, or --reference.")
     if not extract.differentiable:
         raise UsageError("Inception's features have no gradient here; give --realism, or leave --inception out.")
-    device = seen.subject.generator.device
-    mean, scale = (value.to(device, torch.float32) for value in (reference.mean, reference.scale))
+    device = view.subject.generator.device
+    mean, scale = (value.to(device, torch.float32) for value in reference.standard)
     return lambda images: -((extract(images) - mean) / scale).square().mean(1) / 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,17 +23,40 @@ from ..runs.dissection import Dissection
 from ..runs.reopen import reopen
 from ..runtime import distributed
 from ..runtime.progress import Progress
+from ..runtime.requests import check_choice, check_integers
 from ..runtime.resources import at_work
-from ..storage.files import SCHEMA, digest, safe_name
-from ..storage.result_folder import command, holds, now
+from ..storage.files import digest
+from ..storage.result_folder import header, result_name
 from ..subjects.opening import Given, usable_device
 from ..subjects.subject import Subject
 from .detectors import DETECTORS, NEED_REFERENCE, Scores, images_drawn
 from .flags import Flags, read_flags
-from .layer_view import Seen, look
+from .layer_view import LayerView, look
 from .result import Suspects
 
 Realism = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorInputs:
+    """What a user gives to a detector beside the run; see `find` for each."""
+
+    reference: str | Path | None = None
+    inception: str | Path | None = None
+    flags: str | Path | None = None
+    realism: str | Realism | None = None
+
+    def record(self) -> dict[str, str | None]:
+        """The same as text that can be kept in a description and compared."""
+        realism = self.realism
+        if not isinstance(realism, (str, type(None))):
+            realism = f"{getattr(realism, '__module__', '')}:{getattr(realism, '__qualname__', type(realism).__name__)}"
+        return {
+            "reference": None if self.reference is None else str(Path(self.reference).resolve()),
+            "inception": None if self.inception is None else str(self.inception),
+            "flags_sha256": digest(self.flags),
+            "realism": realism,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,46 +76,44 @@ class Search:
         generator: Generator,
         segmenter: Segmenter,
         detector: str,
+        inputs: DetectorInputs,
         *,
-        reference: str | Path | None,
-        inception: str | Path | None,
-        flags: str | Path | None,
-        realism: str | Realism | None,
         needs_reference: bool,
         progress: Progress,
     ) -> Search:
-        """Check what was asked, and take the features of the reference where they are needed.
+        """Check a detector's inputs, and compute the features of the reference where they are needed.
 
         Raises:
-            UsageError: something asked for does not exist, does not fit, or is missing.
-            DissectError: it cannot be read.
+            UsageError: an input does not exist, does not fit, or is missing.
+            DissectError: an input cannot be read.
         """
         height, width = run.info["image"]
-        marks = None if flags is None else read_flags(flags, int(run.info["config"]["samples"]), (height, width))
-        score = _scorer(realism, generator.device)
-        needs_reference = needs_reference or (detector in NEED_REFERENCE and not (detector == "realism" and score))
-        extract = compared = None
+        samples = int(run.info["config"]["samples"])
+        flags = None if inputs.flags is None else read_flags(inputs.flags, samples, (height, width))
+        realism = _realism(inputs.realism, generator.device)
+        needs_reference = needs_reference or (detector in NEED_REFERENCE and not (detector == "realism" and realism))
+        extract = reference = None
         if needs_reference:
-            extract = open_features(inception, generator.device)
-            with progress.task("reference", count_reference(reference), spread=True) as advance:
-                compared = open_reference(
-                    reference,
+            extract = open_features(inputs.inception, generator.device)
+            with progress.task("reference", count_reference(inputs.reference), spread=True) as advance:
+                reference = open_reference(
+                    inputs.reference,
                     extract,
                     (height, width),
                     drawn=segmenter.name == "scenes",
                     device=generator.device,
                     advance=advance,
                 )
-        return cls(detector=detector, extract=extract, reference=compared, flags=marks, realism=score)
+        return cls(detector=detector, extract=extract, reference=reference, flags=flags, realism=realism)
 
     def scores(self, subject: Subject, samples: range, progress: Progress) -> Scores:
         """Look at a layer as it is now, with whatever hooks are on the generator."""
         with progress.task(f"look at {subject.layer}", len(samples), spread=True) as advance:
-            wanted = self.detector in NEED_REFERENCE and self.reference is not None
+            compares = self.detector in NEED_REFERENCE and self.reference is not None
             maps, features = look(
-                subject, samples, self.extract if wanted else None, self.reference if wanted else None, advance
+                subject, samples, self.extract if compares else None, self.reference if compares else None, advance
             )
-        seen = Seen(
+        view = LayerView(
             subject=subject,
             samples=samples,
             maps=maps,
@@ -106,10 +126,11 @@ class Search:
         )
         if more := images_drawn(self.detector, len(samples)):
             with progress.task(f"detect: {self.detector}", more, spread=True) as advance:
-                found = DETECTORS[self.detector](replace(seen, advance=advance))
+                scores = DETECTORS[self.detector](replace(view, advance=advance))
         else:
-            found = DETECTORS[self.detector](seen)
-        return distributed.first(lambda: found)  # what is chosen by them must be the same in every process
+            scores = DETECTORS[self.detector](view)
+        # every process takes the first one's scores: rounding may differ, and all must choose the same units
+        return distributed.first(lambda: scores)
 
 
 def find(
@@ -128,9 +149,9 @@ def find(
     device: str | None = None,
     quiet: bool = False,
 ) -> Suspects:
-    """Rank the units of a run's layers, and its samples, by a detector; kept in RUN/artifacts/NAME/.
+    """Rank the units of a run's layers, and its samples, by a detector.
 
-    The same call again returns what is kept.
+    The result is kept in RUN/artifacts/NAME/; the same call again loads it instead of computing it anew.
 
     Args:
         run: a finished run, or its folder.
@@ -152,46 +173,30 @@ def find(
         DissectError: something failed. Nothing is written.
     """
     opened = run if isinstance(run, Dissection) else Dissection.load(run)
-    # a run of directions, or a control, has no units to suspect
+    # pick_layer refuses a run of directions and a control, which have no units to suspect
     first = lookup.pick_layer(opened, opened.layers[0] if layer is None else layer)
     layers = opened.layers if layer is None else [first]
-    if batch_size is not None and operator.index(batch_size) < 1:
-        raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
+    check_integers({"--batch-size": (batch_size, 1)})
     check_detector(detector, flags)
-    called = safe_name(name or "-".join([detector, *(layers if len(layers) < len(opened.layers) else [])]))
-    if not called:
-        raise UsageError(f"--name {name!r}: letters or digits are needed.")
-    folder = opened.folder / "artifacts" / called
-    config = {"detector": detector, "layers": layers} | asked(reference, inception, flags, realism)
-    if holds(folder, "artifacts.json", config):
-        return Suspects.load(folder)
+    name = result_name(name or "-".join([detector, *(layers if len(layers) < len(opened.layers) else [])]))
+    inputs = DetectorInputs(reference=reference, inception=inception, flags=flags, realism=realism)
+    folder = opened.folder / "artifacts" / name
+    config = {"detector": detector, "layers": layers} | inputs.record()
+    if (kept := Suspects.kept(folder, config)) is not None:
+        return kept
     device = usable_device(device)
     generator, segmenter = reopen(opened, generator, segmenter, device, quiet)
     samples = range(int(opened.info["config"]["samples"]))
-    units, bad = [], []
+    unit_tables, sample_tables = [], []
     with Progress(quiet) as progress, at_work():
-        search = Search.open(
-            opened,
-            generator,
-            segmenter,
-            detector,
-            reference=reference,
-            inception=inception,
-            flags=flags,
-            realism=realism,
-            needs_reference=False,
-            progress=progress,
-        )
-        for one in layers:
-            scores = search.scores(Subject.open(generator, segmenter, one, batch_size), samples, progress)
-            units.append(_ranked({"layer": one, "unit": range(len(scores.units)), "score": scores.units}))
-            bad.append(_ranked({"layer": one, "sample": samples, "score": scores.samples}))
-    known = opened.units[["layer", "unit", "label", "iou"]]
-    info = {
-        "schema": SCHEMA,
-        "name": called,
-        "created": now(),
-        "command": command(),
+        search = Search.open(opened, generator, segmenter, detector, inputs, needs_reference=False, progress=progress)
+        for of_layer in layers:
+            scores = search.scores(Subject.open(generator, segmenter, of_layer, batch_size), samples, progress)
+            unit_tables.append(_ranked({"layer": of_layer, "unit": range(len(scores.units)), "score": scores.units}))
+            sample_tables.append(_ranked({"layer": of_layer, "sample": samples, "score": scores.samples}))
+    labels = opened.units[["layer", "unit", "label", "iou"]]
+    info = header() | {
+        "name": name,
         "detector": detector,
         "layers": layers,
         "samples": len(samples),
@@ -200,47 +205,29 @@ def find(
         "flags": None if search.flags is None else int(search.flags.marked.sum()),
         "config": config,
     }
-    found = Suspects(
+    suspects = Suspects(
         info=info,
-        units=pd.concat(units, ignore_index=True).merge(known, how="left", on=["layer", "unit"]),
-        samples=pd.concat(bad, ignore_index=True),
+        units=pd.concat(unit_tables, ignore_index=True).merge(labels, how="left", on=["layer", "unit"]),
+        samples=pd.concat(sample_tables, ignore_index=True),
     )
-    distributed.first(lambda: found.save(folder))
-    return found
+    distributed.first(lambda: suspects.save(folder))
+    return suspects
 
 
 def check_detector(detector: str, flags: str | Path | None) -> None:
-    """Raise UsageError for a detector that does not exist, or lacks the flags that it needs."""
-    if detector not in DETECTORS:
-        raise UsageError(f"--detector {detector!r} is not known; there are {', '.join(DETECTORS)}.")
+    """Raise UsageError for a detector that does not exist, or that lacks the flags it needs."""
+    check_choice("--detector", detector, DETECTORS)
     if detector == "flagged" and flags is None:
         raise UsageError("The detector flagged needs --flags: a file of sample numbers, or a folder of masks.")
 
 
-def asked(
-    reference: str | Path | None,
-    inception: str | Path | None,
-    flags: str | Path | None,
-    realism: str | Realism | None,
-) -> dict[str, str | None]:
-    """What was asked for in a form that can be kept and compared."""
-    if not isinstance(realism, (str, type(None))):
-        realism = f"{getattr(realism, '__module__', '')}:{getattr(realism, '__qualname__', type(realism).__name__)}"
-    return {
-        "reference": None if reference is None else str(Path(reference).resolve()),
-        "inception": None if inception is None else str(inception),
-        "flags_sha256": digest(flags),
-        "realism": realism,
-    }
-
-
-def _scorer(realism: str | Realism | None, device: torch.device) -> Realism | None:
+def _realism(realism: str | Realism | None, device: torch.device) -> Realism | None:
     """The realism score itself, made by its factory where it is named; a module in eval mode, on the device."""
     if isinstance(realism, str):
-        made = made_by("--realism", realism)
-        if not callable(made):
-            raise DissectError(f"--realism {realism}: the factory made a {type(made).__name__}, which is no function.")
-        realism = made
+        score = made_by("--realism", realism)
+        if not callable(score):
+            raise DissectError(f"--realism {realism}: the factory made a {type(score).__name__}, which is no function.")
+        realism = score
     if isinstance(realism, nn.Module):
         return copy.deepcopy(realism).to(device).eval().requires_grad_(False)
     return realism

@@ -1,4 +1,4 @@
-"""What a detector sees of a layer: activations and images of samples, reduced to what is asked of them."""
+"""What a detector works on: a layer's activations on samples, and the features of their images, at a reduced size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DIRECTIONS = 32  # principal directions of the reference in which sets of images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class LayerView:
     """A layer's activations on samples, and their images' features.
 
     maps (N, U, h, w) float16, h and w at most 16: 64 KiB a sample for 512 units at 8×8. features (N, D) float64,
@@ -37,7 +37,7 @@ class Seen:
     reference: Reference | None
     flags: Flags | None
     realism: Callable[[Tensor], Tensor] | None  # images (N, 3, H, W) in [0, 1] -> (N,), more is more real
-    advance: Callable[[int], None]  # is told of images drawn beyond those of the samples
+    advance: Callable[[int], None]  # called with the number of images drawn beyond those of the samples
 
     @cached_property
     def peaks(self) -> Tensor:
@@ -60,8 +60,8 @@ class Seen:
     def strength(self) -> Tensor:
         """(U,) root mean square activation."""
         total = torch.zeros(self.maps.shape[1], dtype=torch.float64)
-        for part in self.maps.split(128):
-            total += part.double().square().mean((2, 3)).sum(0)
+        for maps in self.maps.split(128):
+            total += maps.double().square().mean((2, 3)).sum(0)
         return (total / len(self.maps)).sqrt().float().clamp(min=1e-6)
 
 
@@ -78,7 +78,7 @@ def look(
     reference: Reference | None,
     advance: Callable[[int], None],
 ) -> tuple[Tensor, Tensor | None]:
-    """`Seen.maps` and `Seen.features` of these samples; each passes the generator once.
+    """`LayerView.maps` and `LayerView.features` of these samples; each passes the generator once.
 
     Raises:
         DissectError: a network failed, or activations or features are not finite.
@@ -95,10 +95,10 @@ def look(
         maps.append(small)
         if extract is not None and reference is not None:
             images = subject.draw(x, subject.generator.latents(batch))
-            features.append(reference.standard(extract(images)))
+            features.append(reference.standard.apply(extract(images)))
         advance(len(batch))
     features = distributed.in_order(features)
-    found = torch.cat(features) if features else None
-    if found is not None and not bool(found.isfinite().all()):
+    all_features = torch.cat(features) if features else None
+    if all_features is not None and not bool(all_features.isfinite().all()):
         raise DissectError(f"Features of images of {subject.generator.name} are not finite; look at its images.")
-    return torch.cat(distributed.in_order(maps)), found
+    return torch.cat(distributed.in_order(maps)), all_features

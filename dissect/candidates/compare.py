@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
 from ..diversity import whole_images
-from ..diversity.image_set import drawn, look, standard_of
-from ..fidelity.features import open_features
+from ..diversity.image_set import ImageSet, drawn, look, standard_of
+from ..fidelity.features import Features, Standard, open_features
 from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..generators.spec import ModelSpec
 from ..runtime.progress import Progress
+from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import LEVEL, around, rounds
-from ..storage.files import SCHEMA, digest
-from ..storage.result_folder import command, holds, now
+from ..storage.files import digest
+from ..storage.result_folder import header
 from ..subjects.identity import fingerprint, identity
 from ..subjects.opening import Model, open_critic, open_generator, usable_device
 from .checkpoint_files import labels_of, step_of
@@ -65,94 +67,63 @@ def fitness(
         critic: images (N, 3, H, W) in [0, 1] -> scores, high for real ones; or `package.module:name` of one.
         inception: torch-fidelity's Inception weights, or `download`; None takes the embedded segmenter's features.
         seed: of latents and halves.
-        out: folder; None is runs/fitness. One that holds this comparison already is loaded instead of recomputed.
+        out: folder; None is runs/fitness. If it already holds this comparison, that is loaded instead of
+            recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 
     Raises:
-        UsageError: something asked for does not exist or does not fit; no real images.
+        UsageError: an argument does not exist or does not fit, or there are no real images.
         DissectError: something failed. Nothing is written.
     """
-    for option, number, least in (("--samples", samples, LEAST), ("--seed", seed, 0), ("--batch-size", batch_size, 1)):
-        if number is not None and operator.index(number) < least:
-            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+    check_integers({"--samples": (samples, LEAST), "--seed": (seed, 0), "--batch-size": (batch_size, 1)})
     if not candidates:
         raise UsageError("Name at least one candidate: a model from `dissect models`, or checkpoints.")
-    modules = [one for one in candidates if isinstance(one, nn.Module)]  # states of one class are numbered
-    called = [f"{type(one).__name__}-{number}" if len(modules) > 1 else None for number, one in enumerate(modules, 1)]
-    wrapped = iter([as_generator(one, name=name) for one, name in zip(modules, called, strict=True)])
-    opened: list[Opened] = [next(wrapped) if isinstance(one, nn.Module) else one for one in candidates]
-    names = labels_of([_name(one) for one in opened])
+    models = _as_models(candidates)
+    names = labels_of([_name(model) for model in models])
     device = usable_device(device)
-    first = open_generator(opened[0], seed, device, quiet)
-    compared = reference_of(first, reference)
-    if compared is None:
-        raise UsageError("Say what is real: --reference FOLDER, with images of the kind that they were trained on.")
-    real_count = count_reference(compared)
+    first = open_generator(models[0], seed, device, quiet)
+    reference = reference_of(first, reference)
+    if reference is None:
+        raise UsageError("Name real images of the kind that they were trained on: --reference FOLDER.")
     extract = open_features(inception, device)
     judge = None if critic is None else open_critic(critic, device)
     folder = Path(out) if out else Path("runs") / "fitness"
     config = {
-        "candidates": [_identity(one) for one in opened],
-        "reference": str(compared),
-        "reference_sha256": digest(compared) if Path(compared).is_dir() else None,
+        "candidates": [_identity(model) for model in models],
+        "reference": str(reference),
+        "reference_sha256": digest(reference) if Path(reference).is_dir() else None,
         "features": extract.name,
         "critic": critic if isinstance(critic, str | None) else type(critic).__qualname__,
         "critic_sha256": None if judge is None else fingerprint(judge),
         "samples": samples,
         "seed": seed,
     }
-    if holds(folder, "fitness.json", config, "give another --out"):
-        return Fitness.load(folder)
-    made: list[Tensor] = []
-    pictures: list[NDArray[Any]] = []
-    criticised: list[dict[str, float]] = []
+    if (kept := Fitness.kept(folder, config, "give another --out")) is not None:
+        return kept
     with Progress(quiet) as progress, at_work(), torch.no_grad():
-        size = first(first.latents([0])).shape[2:]
-        with progress.task("real images", real_count) as advance:
-            batches, reference_name = reference_images(compared, (size[0], size[1]))
-            real = look(batches, extract, None, device, advance)
-        standard = standard_of(extract, real)
-        real = real.standard(standard)
-        for candidate, name in zip(opened, names, strict=True):
-            generator = open_generator(candidate, seed, device, quiet)
-            generator.latents([samples - 1])  # there may not be so many
-            batch = batch_size or usual_batch(generator.device)
-            with progress.task(f"generate: {name[-30:]}", samples) as advance:
-                try:
-                    seen = look(drawn(generator, samples, batch), extract, None, device, advance)
-                except DissectError as error:
-                    raise DissectError(f"{name}: {error}") from error
-            made.append(seen.standard(standard).features)
-            pictures.append(seen.pictures[:SHOWN])
-            if judge is not None:
-                with progress.task(f"criticise: {name[-30:]}", samples + real_count) as advance:
-                    batches, _ = reference_images(compared, (size[0], size[1]))
-                    criticised.append(critic_fitness(judge, drawn(generator, samples, batch), batches, advance=advance))
-        count = min(samples, len(real) // 2)
-        judging = real.features[::2]
-        number = rounds(real.features.shape[1])
-        for features in made:
-            whole_images.check(features, real.features)
-        sides = [one[:count] for one in (*made, real.features[1::2])]
-        with progress.task("compare", len(sides) * (number + 1)) as advance:
-            *figures, zero = whole_images.figures(sides, judging, seed=seed, number=number, advance=advance)
-    for name, mine in zip((*names, "real images"), (*figures, zero), strict=True):
-        whole_images.check_figures(mine, name)
+        height, width = first(first.latents([0])).shape[2:]
+        contest = Contest.open(reference, (height, width), extract, judge, samples, device, progress)
+        entries = []
+        for model, name in zip(models, names, strict=True):
+            generator = open_generator(model, seed, device, quiet)
+            entries.append(contest.draw(generator, name, batch_size or usual_batch(generator.device)))
+        figures, zero = contest.compare([entry.features for entry in entries], seed)
+    for name, of_set in zip((*names, "real images"), (*figures, zero), strict=True):
+        whole_images.check_figures(of_set, name)
     table = fitness_table(names, np.stack(figures))
-    if criticised:
-        table = table.merge(pd.DataFrame(criticised).assign(candidate=names), on="candidate", how="left")
+    if judge is not None:
+        by_critic = pd.DataFrame([entry.by_critic for entry in entries]).assign(candidate=names)
+        table = table.merge(by_critic, on="candidate", how="left")
     order = [names.index(name) for name in table.candidate]
-    found = Fitness(
+    result = Fitness(
         folder=folder,
         info={
-            "schema": SCHEMA,
-            "created": now(),
-            "command": command(),
-            "reference": reference_name,
-            "real_images": len(real),
+            **header(),
+            "reference": contest.reference_name,
+            "real_images": len(contest.real),
             "images": samples,
-            "compared": count,
+            "compared": contest.compared,
             "features": extract.note,
             "zero": _ends(zero),
             "critic": config["critic"],
@@ -161,10 +132,111 @@ def fitness(
             "config": config,
         },
         table=table,
-        pictures={str(place): pictures[number] for place, number in enumerate(order)},
+        pictures={str(row): entries[index].pictures for row, index in enumerate(order)},
     )
-    found.save()
-    return found
+    result.save(folder)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What one candidate drew: features (N, D), standardised; pictures of the first samples; the critic's figures."""
+
+    features: Tensor
+    pictures: NDArray[np.uint8]
+    by_critic: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """The real images, the features and the critic by which all candidates are compared."""
+
+    reference: str | Path
+    reference_name: str
+    size: tuple[int, int]
+    real: ImageSet
+    standard: Standard
+    extract: Features
+    critic: nn.Module | None
+    samples: int
+    device: str
+    progress: Progress
+
+    @classmethod
+    def open(
+        cls,
+        reference: str | Path,
+        size: tuple[int, int],
+        extract: Features,
+        critic: nn.Module | None,
+        samples: int,
+        device: str,
+        progress: Progress,
+    ) -> Contest:
+        """Read the real images at the size of the generated ones."""
+        with progress.task("real images", count_reference(reference)) as advance:
+            batches, name = reference_images(reference, size)
+            real = look(batches, extract, None, device, advance)
+        standard = standard_of(extract, real)
+        return cls(
+            reference=reference,
+            reference_name=name,
+            size=size,
+            real=real.standard(standard),
+            standard=standard,
+            extract=extract,
+            critic=critic,
+            samples=samples,
+            device=device,
+            progress=progress,
+        )
+
+    @property
+    def compared(self) -> int:
+        """How many images of each candidate are compared, with as many real ones."""
+        return min(self.samples, len(self.real) // 2)
+
+    def draw(self, generator: Generator, name: str, batch: int) -> Entry:
+        """Draw a candidate's samples; raises DissectError if its network fails."""
+        generator.latents([self.samples - 1])  # raises if the source has fewer than `samples` inputs
+        with self.progress.task(f"generate: {name[-30:]}", self.samples) as advance:
+            try:
+                images = look(drawn(generator, self.samples, batch), self.extract, None, self.device, advance)
+            except DissectError as error:
+                raise DissectError(f"{name}: {error}") from error
+        by_critic = {}
+        if self.critic is not None:
+            steps = self.samples + count_reference(self.reference)
+            with self.progress.task(f"criticise: {name[-30:]}", steps) as advance:
+                batches, _ = reference_images(self.reference, self.size)
+                generated = drawn(generator, self.samples, batch)
+                by_critic = critic_fitness(self.critic, generated, batches, advance=advance)
+        features = images.standard(self.standard).features
+        return Entry(features=features, pictures=images.pictures[:SHOWN].copy(), by_critic=by_critic)
+
+    def compare(self, candidates: Sequence[Tensor], seed: int) -> tuple[list[Figures], Figures]:
+        """The figures of each candidate beside one half of the real images, and of the other half beside it."""
+        halves, judges = rounds(self.real.features.shape[1]), self.real.features[::2]
+        for features in candidates:
+            whole_images.check(features, self.real.features)
+        sides = [features[: self.compared] for features in (*candidates, self.real.features[1::2])]
+        with self.progress.task("compare", len(sides) * (halves + 1)) as advance:
+            *figures, zero = whole_images.figures(sides, judges, seed=seed, number=halves, advance=advance)
+        return figures, zero
+
+
+def _as_models(candidates: Sequence[Model]) -> list[Opened]:
+    """Modules become Generators; several are numbered, since states of one class have the same name."""
+    several = sum(isinstance(candidate, nn.Module) for candidate in candidates) > 1
+    numbers = count(1)
+    models: list[Opened] = []
+    for candidate in candidates:
+        if isinstance(candidate, nn.Module):
+            name = f"{type(candidate).__name__}-{next(numbers)}" if several else None
+            models.append(as_generator(candidate, name=name))
+        else:
+            models.append(candidate)
+    return models
 
 
 def fitness_table(names: Sequence[str], figures: Figures) -> pd.DataFrame:
@@ -173,15 +245,16 @@ def fitness_table(names: Sequence[str], figures: Figures) -> pd.DataFrame:
     best = int(both[:, 0].argmax())
     level = 1 - (1 - LEVEL) / max(1, len(names) - 1)  # so that all the others' intervals hold together
     rows = []
-    for k, (name, mine) in enumerate(zip(names, figures, strict=True)):
+    for k, (name, of_candidate) in enumerate(zip(names, figures, strict=True)):
         behind = both[best] - both[k]
         low, high = (np.nan, np.nan) if k == best else around(behind, level)
-        better = (figures[:, 0, [QUALITY, DIVERSITY]] > mine[0, [QUALITY, DIVERSITY]]).all(1)
-        ends = _ends(mine)
+        better = (figures[:, 0, [QUALITY, DIVERSITY]] > of_candidate[0, [QUALITY, DIVERSITY]]).all(1)
+        ends = _ends(of_candidate)
         rows.append(
             {"candidate": name, "step": step_of(name)}
             | _columns({name: ends[name] for name in ("quality", "diversity", "fitness")})
             | {"behind": behind[0], "behind_low": low, "behind_high": high}
+            # of the fittest itself the interval is NaN, which is not above 0, so that it counts as equal
             | {"equal": not low > 0, "front": not better.any()}
             | _columns({metric: ends[metric] for metric in whole_images.METRICS})
         )
@@ -197,36 +270,36 @@ def fit(figures: Figures) -> Figures:
 
 
 def choice(table: pd.DataFrame) -> str:
-    """Which to take, in a sentence, of the table of `Fitness`."""
+    """Which candidate to take, in a sentence, from the table of `Fitness`."""
     first, equal = table.iloc[0], list(table.candidate[table.equal])[1:]
     if not first.fitness:
         return "No candidate can be called fit: none both draws images like the real ones and covers them."
-    said = (
+    figures = (
         f"{first.candidate} is fittest: fitness {first.fitness:.3f} ({first.fitness_low:.3f} to "
         f"{first.fitness_high:.3f}), quality {first.quality:.3f}, diversity {first.diversity:.3f}"
     )
     if len(table) == 1:
-        return f"{said}."
+        return f"{figures}."
     if equal:
-        return f"{said}; not to be told from it: {', '.join(equal)}."
-    return f"{said}; all others are less fit beyond their intervals."
+        return f"{figures}; without a significant difference from it: {', '.join(equal)}."
+    return f"{figures}; all others are less fit, beyond their intervals."
 
 
 def _ends(figures: Figures) -> dict[str, dict[str, float]]:
     """figures (1 + rounds, 9) -> value, low and high of every metric, and of quality, diversity and fitness."""
-    found = {}
+    ends = {}
     for k, metric in enumerate(whole_images.METRICS):
         low, high = whole_images.interval(metric, figures[:, k])
-        found[metric] = {"value": float(figures[0, k]), "low": low, "high": high}
+        ends[metric] = {"value": float(figures[0, k]), "low": low, "high": high}
     low, high = around(values := fit(figures))
     fitness = {"value": float(values[0]), "low": low, "high": high}
-    return found | {"quality": found["precision"], "diversity": found["coverage"], "fitness": fitness}
+    return ends | {"quality": ends["precision"], "diversity": ends["coverage"], "fitness": fitness}
 
 
 def _columns(ends: dict[str, dict[str, float]]) -> dict[str, float]:
     return {
-        f"{name}{suffix}": one[end]
-        for name, one in ends.items()
+        f"{name}{suffix}": figures[end]
+        for name, figures in ends.items()
         for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from ..storage.result_folder import written
+from ..storage.result import FolderResult, Shapes, TableFile, Tables
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitness:
+class Fitness(FolderResult):
     """Quality and diversity of each candidate.
 
     table: one row a candidate, fittest first. Columns:
@@ -36,8 +34,10 @@ class Fitness:
         metric), created, command, config.
     """
 
-    folder: Path
-    info: dict[str, Any]
+    DESCRIPTION: ClassVar = "fitness.json"
+    TABLES: ClassVar = {"table": TableFile("fitness.csv")}
+    ARRAYS: ClassVar = "pictures"
+
     table: pd.DataFrame
     pictures: Mapping[str, NDArray[Any]]
 
@@ -45,29 +45,5 @@ class Fitness:
         return f"<p>{self.info['sentence']}</p>" + self.table.to_html(index=False)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Fitness:
-        """Open what was kept.
-
-        Raises:
-            DissectError: a file of it is missing or damaged.
-        """
-        folder = Path(folder)
-        table = read_table(folder / "fitness.csv")
-        shapes = {str(number): (None, None, None, 3) for number in range(len(table))}
-        return cls(
-            folder=folder,
-            info=read_json(folder / "fitness.json"),
-            table=table,
-            pictures=read_arrays(folder / "pictures.npz", shapes),
-        )
-
-    def save(self) -> None:
-        """Write the folder, whole or not at all.
-
-        Raises:
-            DissectError: it cannot be written; nothing of it is left.
-        """
-        with written(self.folder) as part:
-            write_csv(part / "fitness.csv", self.table)
-            write_arrays(part / "pictures.npz", self.pictures)
-            write_json(part / "fitness.json", self.info)
+    def _shapes(cls, tables: Tables) -> Shapes:
+        return {str(row): (None, None, None, 3) for row in range(len(tables["table"]))}

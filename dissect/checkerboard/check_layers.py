@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...hooks.errors import UsageError
 from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..images import resize as gr
 from ..images.resize import SIDE
 from ..runtime import distributed
 from ..runtime.progress import Progress
+from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
-from ..storage.files import SCHEMA, safe_name
-from ..storage.result_folder import command, holds, now
-from ..subjects.identity import fingerprint, identity
+from ..storage.files import safe_name
+from ..storage.result_folder import header
+from ..subjects.identity import fingerprint, identity, source_record
 from ..subjects.opening import Model, open_critic, open_generator, usable_device
 from ..subjects.untrained import untrained
 from .closed_form import input_moments, mendable, mended
@@ -36,7 +36,7 @@ from .ripple import Effect, Look, Seen, correlation, take_out, whole_amplitude, 
 from .spectrum import Spectrum, broadband, grids, peaks
 from .upsampling import INTERPOLATION, Upsampling, periods_of, upsamplings
 
-LEAST = 32  # samples: of fewer, intervals say nothing
+LEAST = 32  # samples: intervals of fewer say nothing
 FAINT = 0.5  # levels of 255 by which images change: half a step of rounding
 VERDICTS = ("clean", "mild", "visible")
 SHOWN = 4  # samples of each layer
@@ -54,31 +54,30 @@ def checkup(
     device: str | None = None,
     quiet: bool = False,
 ) -> Checkup:
-    """Find every layer that makes maps finer and say whether it draws a checkerboard, and how much of it is seen.
+    """Find every layer that makes maps finer, and measure whether it draws a checkerboard that images show.
 
     Args:
         model: as of `dissect.run`.
         samples: how many images are drawn.
         reference: folder of real images, or `scenes`; None is the drawn scenes for generators of them, else none. With
-            one, peaks count only as far as they exceed the reference's own, and the broadband excess can be told.
+            one, peaks count only as far as they exceed the reference's own, and the broadband excess is measured.
         critic: a discriminator or classifier, images (N, 3, H, W) in [0, 1] -> scores, or `package.module:name` of
             one; its gradient is checked too.
         seed: of latents, chance and the untrained control.
-        out: folder; None is runs/MODEL-checkup. One that holds this checkup already is loaded instead of recomputed.
+        out: folder; None is runs/MODEL-checkup. If it already holds this checkup, that is loaded
+            instead of recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 
     Raises:
-        UsageError: something asked for does not exist or does not fit, or the generator makes no map finer.
+        UsageError: an argument does not exist or does not fit, or no layer of the generator makes maps finer.
         DissectError: something failed. Nothing is written.
     """
-    for option, number, least in (("--samples", samples, LEAST), ("--seed", seed, 0), ("--batch-size", batch_size, 1)):
-        if number is not None and operator.index(number) < least:
-            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+    check_integers({"--samples": (samples, LEAST), "--seed": (seed, 0), "--batch-size": (batch_size, 1)})
     device = usable_device(device)
     generator = open_generator(model, seed, device, quiet)
-    generator.latents([samples - 1])  # there may not be so many
-    compared = reference_of(generator, reference)
+    generator.latents([samples - 1])  # raises if the source has fewer than `samples` inputs
+    reference = reference_of(generator, reference)
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-checkup")
     judge = None
     if critic is not None:
@@ -86,110 +85,173 @@ def checkup(
     config = {
         **identity(generator),
         "samples": samples,
-        "reference": None if compared is None else str(compared),
+        "reference": None if reference is None else str(reference),
         "critic": critic if isinstance(critic, str | None) else type(critic).__qualname__,
         "critic_sha256": None if judge is None else fingerprint(judge),
         "seed": seed,
     }
-    if holds(folder, "checkup.json", config, "give another --out, or name the folder itself"):
-        return Checkup.load(folder)
-    batch = batch_size or usual_batch(generator.device)
-    sites = upsamplings(generator)
-    numbers = range(samples)
-    with torch.inference_mode():
-        first = generator(generator.latents([0]))
-    image = (first.shape[2], first.shape[3])
-    periods = periods_of(sites, image)
+    advice = "give another --out, or name the folder itself"
+    if (kept := Checkup.kept(folder, config, advice)) is not None:
+        return kept
     with Progress(quiet) as progress, at_work():
-        if judge is not None:  # first, since it may not fit
-            with progress.task("gradient of the critic", samples, spread=True) as advance:
-                gradient = gradient_side(generator, judge, numbers, batch, seed, advance)
-        with progress.task("look at layers", samples, spread=True) as advance:
-            drawn = Look(generator, sites, numbers, seed).all(numbers, batch, advance)
-        seen, spectrum = drawn.seen, drawn.spectrum
-        with progress.task("take ripples out", samples, spread=True) as advance:
-            effects = take_out(generator, sites, [one.tile for one in seen], numbers, batch, advance)
-        able = [site for site in sites if mendable(generator, site, "equalise")]
-        moments = input_moments(generator, able, numbers, batch)
-        equal = {}
-        if able:
-            with progress.task("equalise layers", samples * len(able), spread=True) as advance:
-                equal = {
-                    site.name: Look(mended(generator, [site], "equalise", moments=moments), (), numbers)
-                    .all(numbers, batch, advance)
-                    .spectrum
-                    for site in able
-                }
-        with progress.task("untrained control", samples, spread=True) as advance:
-            fresh = untrained(generator, seed, samples)
-            bare = Look(fresh, upsamplings(fresh), numbers, seed).all(numbers, batch, advance)
-        real, name = (None, None) if compared is None else reference_spectrum(compared, image, progress)
-    found = peaks(spectrum, periods, real)
-    tables = [found.assign(set="images"), peaks(bare.spectrum, periods, real).assign(set="untrained")]
-    control = [ripples(site, one) for site, one in zip(bare.sites, bare.seen, strict=True)]
-    layers = [
-        _row(site, one, effect, image, found, equal.get(site.name))
-        | {f"untrained_{key}": other[key] for key in ("foretold", "measured")}
-        for site, one, effect, other in zip(sites, seen, effects, control, strict=True)
-    ]
-    table = pd.DataFrame(layers)
-    strongest = {site.name: _worst(effect) for site, effect in zip(sites, effects, strict=True)}
+        measured = _measure(
+            generator, judge, reference, range(samples), batch_size or usual_batch(generator.device), seed, progress
+        )
+    layers = pd.DataFrame(measured.rows())
+    peaks_found = measured.peaks_of(measured.drawn)
+    peaks_untrained = measured.peaks_of(measured.untrained)
+    sites, effects, image = measured.drawn.sites, measured.effects, measured.image
+    strongest = {site.name: _strongest(effect) for site, effect in zip(sites, effects, strict=True)}
+    visible = grids(image, measured.periods)
     info = {
-        "schema": SCHEMA,
-        "created": now(),
-        "command": command(),
+        **header(),
         "generator": generator.name,
         "weights_sha256": config["weights_sha256"],
         "provenance": {key: value for key, value in vars(generator.provenance).items() if value},
-        "source": {"model": None} if generator.spec is None else generator.spec.record(),
+        "source": source_record(generator),
         "samples": samples,
         "image": list(image),
-        "reference": name,
+        "reference": measured.reference_name,
         "critic": config["critic"],
-        "grids": ["×".join(map(str, period)) for period in grids(image, periods)],
-        "coarse": sorted({"×".join(map(str, one)) for one in periods - set(grids(image, periods))}),
-        "broadband": None if real is None else broadband(spectrum, real),
-        "untrained_peaks": int(tables[1].peak.sum()),
+        "grids": [_by(period) for period in visible],
+        "coarse": sorted({_by(period) for period in measured.periods - set(visible)}),
+        "broadband": None if measured.reference is None else broadband(measured.drawn.spectrum, measured.reference),
+        "untrained_peaks": int(peaks_untrained.peak.sum()),
         "colours": {site.name: effect.strongest()[:6] for site, effect in zip(sites, effects, strict=True)},
         "overlap": {site.name: _overlap(site) for site in sites if site.pattern is not None},
         "strongest": strongest,
         "config": config,
-    } | judged(table, found)
-    arrays: dict[str, NDArray[Any]] = {"images": _shown(spectrum), "untrained": _shown(bare.spectrum)}
-    arrays |= {} if real is None else {"reference": _shown(real)}
-    for number, (site, one) in enumerate(zip(sites, seen, strict=True)):
-        arrays[f"samples_{number}"] = _pictures(generator, site, one.tile, strongest[site.name])
+        **judged(layers, peaks_found),
+    }
     result = Checkup(
         folder=folder,
         info=info,
-        layers=table,
-        peaks=pd.concat(tables, ignore_index=True),
-        gradient=gradient if judge is not None else pd.DataFrame(),
-        arrays=arrays,
+        layers=layers,
+        peaks=pd.concat([peaks_found.assign(set="images"), peaks_untrained.assign(set="untrained")], ignore_index=True),
+        gradient=measured.gradient,
+        arrays=_arrays(generator, measured, strongest),
     )
-    distributed.first(result.save)
+    distributed.first(lambda: result.save(folder))
     return result
 
 
-def reference_spectrum(compared: str | Path, image: tuple[int, int], progress: Progress) -> tuple[Spectrum, str]:
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a checkup measures.
+
+    drawn, untrained: the generator, and the same network untrained. effects: of taking out each layer's ripple.
+    equalised: by layer, the spectrum of the images with its phases equalised. gradient: see `critic_gradient`.
+    """
+
+    image: tuple[int, int]
+    periods: set[tuple[int, int]]
+    drawn: Look
+    untrained: Look
+    effects: Sequence[Effect]
+    equalised: dict[str, Spectrum]
+    gradient: pd.DataFrame
+    reference: Spectrum | None
+    reference_name: str | None
+
+    def peaks_of(self, look: Look) -> pd.DataFrame:
+        """The peaks of the layers' grids in the spectrum of the images, see `spectrum.peaks`."""
+        return peaks(look.spectrum, self.periods, self.reference)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One row a layer, with the ripple of the untrained network beside its own."""
+        table = self.peaks_of(self.drawn)
+        untrained = [ripples(site, seen) for site, seen in zip(self.untrained.sites, self.untrained.seen, strict=True)]
+        looked = zip(self.drawn.sites, self.drawn.seen, self.effects, untrained, strict=True)
+        for site, seen, effect, control in looked:
+            row = _row(site, seen, effect, self.image, table, self.equalised.get(site.name))
+            yield row | {f"untrained_{name}": control[name] for name in ("foretold", "measured")}
+
+
+def _measure(
+    generator: Generator,
+    critic: nn.Module | None,
+    reference: str | Path | None,
+    samples: range,
+    batch: int,
+    seed: int,
+    progress: Progress,
+) -> Measured:
+    """Draw the samples as often as a checkup needs."""
+    sites = upsamplings(generator)
+    with torch.inference_mode():
+        first = generator(generator.latents([0]))
+    image = (first.shape[2], first.shape[3])
+    periods = periods_of(sites, image)
+    count = len(samples)
+    gradient = pd.DataFrame()
+    if critic is not None:  # before the long work, since a critic may refuse images of this size
+        with progress.task("gradient of the critic", count, spread=True) as advance:
+            gradient = gradient_side(generator, critic, samples, batch, seed, advance)
+    with progress.task("look at layers", count, spread=True) as advance:
+        drawn = Look(generator, sites, samples, seed).all(samples, batch, advance)
+    with progress.task("take ripples out", count, spread=True) as advance:
+        effects = take_out(generator, sites, [seen.tile for seen in drawn.seen], samples, batch, advance)
+    repairable = [site for site in sites if mendable(generator, site, "equalise")]
+    moments = input_moments(generator, repairable, samples, batch)
+    equalised = {}
+    if repairable:
+        with progress.task("equalise layers", count * len(repairable), spread=True) as advance:
+            for site in repairable:
+                version = mended(generator, [site], "equalise", moments=moments)
+                equalised[site.name] = Look(version, (), samples).all(samples, batch, advance).spectrum
+    with progress.task("untrained control", count, spread=True) as advance:
+        fresh = untrained(generator, seed, count)
+        control = Look(fresh, upsamplings(fresh), samples, seed).all(samples, batch, advance)
+    real, name = (None, None) if reference is None else reference_spectrum(reference, image, progress)
+    return Measured(
+        image=image,
+        periods=periods,
+        drawn=drawn,
+        untrained=control,
+        effects=effects,
+        equalised=equalised,
+        gradient=gradient,
+        reference=real,
+        reference_name=name,
+    )
+
+
+def _arrays(
+    generator: Generator, measured: Measured, strongest: dict[str, list[dict[str, Any]]]
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `result.Checkup`."""
+    spectra = {"images": measured.drawn.spectrum, "untrained": measured.untrained.spectrum}
+    spectra |= {} if measured.reference is None else {"reference": measured.reference}
+    arrays: dict[str, NDArray[Any]] = {name: _shown(spectrum) for name, spectrum in spectra.items()}
+    for index, (site, seen) in enumerate(zip(measured.drawn.sites, measured.drawn.seen, strict=True)):
+        arrays[f"samples_{index}"] = _pictures(generator, site, seen.tile, strongest[site.name])
+    return arrays
+
+
+def _by(sizes: Iterable[int]) -> str:
+    """(4, 8) -> "4×8"."""
+    return "×".join(map(str, sizes))
+
+
+def reference_spectrum(reference: str | Path, image: tuple[int, int], progress: Progress) -> tuple[Spectrum, str]:
     """The spectrum of the reference at the size of the images, and what it is, in words.
 
     Raises:
         UsageError: no folder, or too few images.
         DissectError: an image that cannot be read.
     """
-    found = Spectrum()
-    with progress.task("reference", count_reference(compared), spread=True) as advance:
-        drawn, name = reference_images(compared, image)
-        for images in drawn:
+    spectrum = Spectrum()
+    with progress.task("reference", count_reference(reference), spread=True) as advance:
+        batches, name = reference_images(reference, image)
+        for images in batches:
             if tuple(images.shape[2:]) != image:
                 images = torch.nn.functional.interpolate(
                     images, image, mode="bilinear", antialias=True, align_corners=False
                 )
-            found.add(images)
+            spectrum.add(images)
             advance(len(images))
-    found.together()
-    return found, name
+    spectrum.together()
+    return spectrum, name
 
 
 def ripples(site: Upsampling, seen: Seen) -> dict[str, Any]:
@@ -197,40 +259,40 @@ def ripples(site: Upsampling, seen: Seen) -> dict[str, Any]:
     scale = max(1e-12, seen.deviation)
     level = None if seen.level is None else seen.level / seen.count
     foretold = None if level is None else site.foretold(level)
-    found: dict[str, Any] = {"foretold": float("nan"), "correlation": float("nan")}
+    shares: dict[str, Any] = {"foretold": float("nan"), "correlation": float("nan")}
     if foretold is not None:
         foretold = ripple(foretold.cpu())
-        found["foretold"] = float(whole_amplitude(foretold)) / scale
-        found["correlation"] = correlation(amplitude(foretold), amplitude(seen.tile))
-    return found | seen.measured(scale)
+        shares["foretold"] = float(whole_amplitude(foretold)) / scale
+        shares["correlation"] = correlation(amplitude(foretold), amplitude(seen.tile))
+    return shares | seen.measured(scale)
 
 
 def _row(
-    site: Upsampling, seen: Seen, effect: Effect, image: tuple[int, int], found: pd.DataFrame, equal: Spectrum | None
+    site: Upsampling, seen: Seen, effect: Effect, image: tuple[int, int], table: pd.DataFrame, equal: Spectrum | None
 ) -> dict[str, Any]:
     """One layer. own: the strongest peak of its grid, as excess in dB; own_without: the same with its ripple taken out;
     own_equalised: the same with its phases equalised."""
     period = site.period(image)
     geometry, pattern = site.geometry, site.pattern
-    mine = found[found.period == "×".join(map(str, period))] if period else found[:0]
+    of_grid = table[table.period == _by(period)] if period else table[:0]
     own = {"own": float("nan"), "own_without": float("nan"), "own_equalised": float("nan")}
-    if bool(mine.peak.any()):
-        top = mine[mine.peak].iloc[0]
-        place = (round(top.vertical * image[0]) % image[0], round(top.horizontal * image[1]) % image[1])
-        own["own"], own["own_without"] = float(top.excess), float(effect.spectrum.excess[place])
-        own["own_equalised"] = float("nan") if equal is None else float(equal.excess[place])
+    if bool(of_grid.peak.any()):
+        top = of_grid[of_grid.peak].iloc[0]
+        frequency = (round(top.vertical * image[0]) % image[0], round(top.horizontal * image[1]) % image[1])
+        own["own"], own["own_without"] = float(top.excess), float(effect.spectrum.excess[frequency])
+        own["own_equalised"] = float("nan") if equal is None else float(equal.excess[frequency])
     seen_ripple, change = ripples(site, seen), effect.levels()
     return {
         "layer": site.name,
         "kind": site.kind,
         "how": site.how,
-        "maps": "×".join(map(str, site.maps)),
-        "kernel": "" if site.kernel is None else "×".join(map(str, site.kernel)),
-        "stride": "×".join(map(str, site.factor)),
-        "padding": "" if geometry is None else "×".join(map(str, geometry.padding)),
-        "output_padding": "" if geometry is None else "×".join(map(str, geometry.output_padding)),
-        "dilation": "" if geometry is None else "×".join(map(str, geometry.dilation)),
-        "period": "" if period is None else "×".join(map(str, period)),
+        "maps": _by(site.maps),
+        "kernel": "" if site.kernel is None else _by(site.kernel),
+        "stride": _by(site.factor),
+        "padding": "" if geometry is None else _by(geometry.padding),
+        "output_padding": "" if geometry is None else _by(geometry.output_padding),
+        "dilation": "" if geometry is None else _by(geometry.dilation),
+        "period": "" if period is None else _by(period),
         "taps": "" if pattern is None else f"{int(pattern.min())} to {int(pattern.max())}",
         "uneven": site.uneven,
         **seen_ripple,
@@ -241,31 +303,38 @@ def _row(
 
 
 def _verdict(
-    site: Upsampling, found: dict[str, Any], levels: float, own: dict[str, float], looked: bool
+    site: Upsampling, shares: dict[str, Any], levels: float, own: dict[str, float], grid_measured: bool
 ) -> dict[str, str]:
-    """A word and why.
+    """The verdict on a layer, and its reason.
 
-    visible: the spectrum of the images has a peak of the layer's grid, and mending the layer lowers it. mild: it has
+    visible: the spectrum of the images has a peak of the layer's grid, and repairing the layer lowers it. mild: it has
     the peak, or the layer's ripple changes the images by at least half a level. clean: neither, or it cannot ripple.
     """
-    said = f"its constant ripple changes the images by {levels:.2g} levels of 255"
+    change = f"its constant ripple changes the images by {levels:.2g} levels of 255"
     if site.kind == INTERPOLATION:
         return {"verdict": VERDICTS[0], "reason": "interpolation leaves no trace on a flat input"}
     if not math.isnan(own["own"]):
-        mended = np.nanmin([own["own_without"], own["own_equalised"]])
+        repaired = np.nanmin([own["own_without"], own["own_equalised"]])
         why = f"the spectrum has a peak of its grid, {own['own']:.1f} dB"
-        if mended < own["own"]:
-            return {"verdict": VERDICTS[2], "reason": f"{why}, and mending the layer lowers it to {mended:.1f}; {said}"}
-        return {"verdict": VERDICTS[1], "reason": f"{why}, but mending this layer alone does not lower it; {said}"}
-    if found["measured"] <= found["chance"]:
+        if repaired < own["own"]:
+            return {
+                "verdict": VERDICTS[2],
+                "reason": f"{why}, and repairing the layer lowers it to {repaired:.1f}; {change}",
+            }
+        return {"verdict": VERDICTS[1], "reason": f"{why}, but repairing this layer alone does not lower it; {change}"}
+    if shares["measured"] <= shares["chance"]:
         return {"verdict": VERDICTS[0], "reason": "its ripple is what chance gives"}
     if levels < FAINT:
-        return {"verdict": VERDICTS[0], "reason": f"{said}, less than rounding"}
-    rest = "the spectrum has no peak of its grid" if looked else "its grid is too coarse to be told from layout"
-    return {"verdict": VERDICTS[1], "reason": f"{said}, but {rest}"}
+        return {"verdict": VERDICTS[0], "reason": f"{change}, less than rounding"}
+    spectrum = (
+        "the spectrum has no peak of its grid"
+        if grid_measured
+        else "its grid is too coarse to be distinguished from the layout of the images"
+    )
+    return {"verdict": VERDICTS[1], "reason": f"{change}, but {spectrum}"}
 
 
-def judged(layers: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
+def judged(layers: pd.DataFrame, peaks: pd.DataFrame) -> dict[str, Any]:
     """The worst verdict, the layer to blame, and a sentence.
 
     To blame: the layer that lowers the strongest peak of its own grid most, when its constant ripple is taken out or
@@ -275,21 +344,23 @@ def judged(layers: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
     best = layers[["own_without", "own_equalised"]].min(axis=1)
     drop = layers.own - best
     blame = str(layers.layer[drop.idxmax()]) if bool((drop > 0).any()) else None
-    number = int(found.peak.sum())
-    said = "The spectrum of the images has no peak of any grid"
-    if number:
-        top = found[found.peak].iloc[0]
-        said = (
-            f"{number} peak{'s' * (number > 1)} of grids in the spectrum of the images, the strongest {top.excess:.1f} "
+    count = int(peaks.peak.sum())
+    sentence = "The spectrum of the images has no peak of any grid"
+    if count:
+        top = peaks[peaks.peak].iloc[0]
+        sentence = (
+            f"{count} peak{'s' * (count > 1)} of grids in the spectrum of the images, the strongest {top.excess:.1f} "
             f"dB above its neighbours (z = {top.z:.1f}, grid of {top.period} pixels)"
         )
     if blame:
         row = layers[layers.layer == blame].iloc[0]
-        how = "its phases equalised" if row.own_equalised <= row.own_without else "its ripple taken out"
-        said += f"; most to blame is {blame}: with {how}, {row.own:.1f} dB become {min(best[row.name], row.own):.1f}"
-    elif number:
-        said += "; no layer alone explains them: mending one leaves them or makes them higher"
-    return {"verdict": worst, "blame": blame, "peaks": number, "sentence": f"{worst.capitalize()}. {said}."}
+        remedy = "its phases equalised" if row.own_equalised <= row.own_without else "its ripple taken out"
+        sentence += (
+            f"; most to blame is {blame}: with {remedy}, {row.own:.1f} dB become {min(best[row.name], row.own):.1f}"
+        )
+    elif count:
+        sentence += "; no layer alone explains them: repairing one leaves them or makes them higher"
+    return {"verdict": worst, "blame": blame, "peaks": count, "sentence": f"{worst.capitalize()}. {sentence}."}
 
 
 def _overlap(site: Upsampling) -> dict[str, Any]:
@@ -300,9 +371,10 @@ def _overlap(site: Upsampling) -> dict[str, Any]:
     return {"pattern": site.pattern.tolist(), "line": overlap_line(site.kernel[1], site.geometry, 8).tolist()}
 
 
-def _worst(effect: Effect) -> list[dict[str, Any]]:
+def _strongest(effect: Effect) -> list[dict[str, Any]]:
+    """The samples that a layer's ripple changes most, and by how many levels of 255."""
     order = np.argsort(np.negative(effect.samples), kind="stable")[:SHOWN]
-    return [{"sample": int(place), "levels": effect.samples[place]} for place in order]
+    return [{"sample": int(sample), "levels": effect.samples[sample]} for sample in order]
 
 
 def _shown(spectrum: Spectrum) -> NDArray[Any]:
@@ -312,10 +384,10 @@ def _shown(spectrum: Spectrum) -> NDArray[Any]:
 
 @torch.inference_mode()
 def _pictures(
-    generator: Generator, site: Upsampling, tile: Tensor, worst: Sequence[dict[str, Any]]
+    generator: Generator, site: Upsampling, tile: Tensor, strongest: Sequence[dict[str, Any]]
 ) -> NDArray[np.uint8]:
-    """(n, 2, side, side, 3): samples with the site's ripple and without."""
-    latents = generator.latents([one["sample"] for one in worst])
+    """(n, 2, side, side, 3): samples with the layer's ripple and without."""
+    latents = generator.latents([entry["sample"] for entry in strongest])
     before = generator(latents)
     with without(generator, site, tile):
         after = generator(latents)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
 from ...segmenters.base import Segmenter
-from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, compare
+from ..fidelity.distances import BEFORE, RANDOM, REPAIRED
 from ..fidelity.features import open_features
 from ..fidelity.reference import count_reference, is_scenes, open_reference
 from ..generators.base import Generator
 from ..generators.spec import ModelSpec
 from ..generators.zoo import MODELS
 from ..repairs.checkpoint import check_target, write_generator
-from ..repairs.draw_sets import draw_sets, gallery
-from ..repairs.result import Repair, save
+from ..repairs.draw_sets import compare_sets, gallery
+from ..repairs.result import Repair
 from ..runtime import distributed
 from ..runtime.progress import Progress
+from ..runtime.requests import check_choice, check_integers, check_strength
 from ..runtime.resources import at_work, usual_batch
-from ..stats.class_changes import effects_table
-from ..stats.intervals import rounds
-from ..storage.files import SCHEMA, safe_name
-from ..storage.result_folder import command, holds, now
+from ..storage.result_folder import header, result_name
 from ..subjects.identity import check_same
 from ..subjects.opening import Model, open_generator, usable_device
 from .check_layers import checkup, reference_spectrum
@@ -38,7 +37,7 @@ from .result import Checkup
 from .ripple import Look
 from .trade_off import Bench
 from .upsampling import upsamplings
-from .verdict import card, changes, verdict
+from .verdict import changes, grid_card, verdict
 
 CURVE = 128  # samples of the checkup, at most, on which the trade-off is drawn
 LEAST = 64
@@ -46,7 +45,7 @@ CHECKED = ("method", "strength", "finetune_minutes", "samples", "random_sets", "
 
 
 def repair(
-    found: Checkup | str | Path,
+    checkup: Checkup | str | Path,
     *,
     method: str = "equalise",
     layers: Sequence[str] = (),
@@ -65,16 +64,16 @@ def repair(
     device: str | None = None,
     quiet: bool = False,
 ) -> Repair:
-    """Mend upsampling layers, measure what that does, and write the repaired generator.
+    """Repair upsampling layers, measure what that does, and write the repaired generator.
 
-    Layers are chosen, and what their weights are fitted to is seen, on the samples of the checkup; everything reported
-    is measured on later ones, on the same latents before and after, beside the other methods at full strength and
+    Layers are chosen, and their new weights fitted, on the samples of the checkup; everything reported is measured on
+    later samples, on the same latents before and after, beside the other methods at full strength and
     beside random changes of the same layers' weights of the same size.
 
     Args:
-        found: a checkup, or its folder; its `repairs/NAME/` keeps the result; the same call again returns it.
-        method: `equalise`, `resize`, `box` or `notch`, see `mend.mended`.
-        layers: which to mend; none is the layer to blame, and for the notch those whose grid the spectrum shows.
+        checkup: a checkup, or its folder; its `repairs/NAME/` keeps the result, which the same call loads again.
+        method: `equalise`, `resize`, `box` or `notch`, see `closed_form.mended`.
+        layers: which to repair; none is the layer to blame, and for the notch those whose grid the spectrum shows.
         strength: above 0 and up to 1.
         finetune_minutes: of training afterwards, see `finetune.finetune`; 0 is none.
         samples: how many unseen ones everything is measured on.
@@ -90,133 +89,222 @@ def repair(
         quiet: no progress bars.
 
     Raises:
-        UsageError: something asked for does not exist or does not fit. Nothing is written.
+        UsageError: an argument does not exist or does not fit. Nothing is written.
         DissectError: something failed. Nothing is written.
     """
-    found = found if isinstance(found, Checkup) else Checkup.load(found)
-    _check(method, strength, finetune_minutes, samples, random_sets, seed, batch_size)
-    chosen = tuple(layers) or _chosen(found, method)
-    default = f"{method}-{'+'.join(chosen)}" + (f"-{strength:g}" if strength < 1 else "")
-    called = safe_name(name or default + (f"-tuned-{finetune_minutes:g}min" if finetune_minutes else ""))
-    if not called:
-        raise UsageError(f"--name {name!r}: letters or digits are needed.")
-    compared = reference or found.info["config"]["reference"]
-    if compared is None:
-        raise UsageError("Say what the images should be like: --reference FOLDER, with images of the kind it was made.")
-    folder = found.folder / "repairs" / called
-    config = {
-        "method": method,
-        "layers": list(chosen),
-        "strength": float(strength),
-        "finetune_minutes": float(finetune_minutes),
-        "samples": samples,
-        "random_sets": random_sets,
-        "reference": str(compared),
-        "inception": None if inception is None else str(inception),
-        "segmenter": segmenter if isinstance(segmenter, str | None) else segmenter.name,
-        "seed": seed,
-        "out": None if out is None else str(Path(out).resolve()),
-    }
-    if holds(folder, "repair.json", config):
-        return Repair.load(folder)
-    device = usable_device(device)
-    original = _reopened(found, generator, device, quiet)
-    target = distributed.first(lambda: check_target(folder, out, original.name))
-    named = MODELS[original.name].segmenter if original.name in MODELS else None
-    if segmenter is None and named is not None:
-        segmenter = named
-    judge = load_segmenter(segmenter, device) if isinstance(segmenter, str) else segmenter
-    batch = batch_size or usual_batch(original.device)
-    seen = range(found.info["samples"])
-    image = (int(found.info["image"][0]), int(found.info["image"][1]))
-    with Progress(quiet) as progress, at_work():
-        work = Bench.open(original, chosen, seen, batch, image)
-        repaired = work.mended(method, strength)
-        curve = work.curve(seen[:CURVE], progress)
-        steps = 0
-        if finetune_minutes:
-            with progress.task("fine-tune, seconds", round(60 * finetune_minutes)) as advance:
-                tune = partial(
-                    finetune,
-                    repaired,
-                    original,
-                    work.sites,
-                    method=method,
-                    period=work.period,
-                    minutes=finetune_minutes,
-                    batch=batch,
-                    advance=advance,
-                )
-                steps = distributed.first(tune)  # by the clock: no two processes would come to the same
-                repaired.module.load_state_dict(distributed.first(repaired.module.state_dict))
-        versions = {BEFORE: original, REPAIRED: repaired}
-        for other in METHODS:
-            if work.able(other) and (other, 1.0, 0.0) != (method, float(strength), float(finetune_minutes)):
-                versions[f"{other} alone" if other == method else other] = work.mended(other, 1.0)
-        if method != "notch":
-            versions |= {f"{RANDOM} {k + 1}": work.random(seed, k, method, strength) for k in range(random_sets)}
-        unseen = range(seen.stop, seen.stop + samples)
-        looks = {key: Look(version, upsamplings(version), unseen, seed) for key, version in versions.items()}
-        extract = open_features(inception, original.device)
-        with progress.task("reference", count_reference(compared), spread=True) as advance:
-            features = open_reference(
-                None if is_scenes(compared) else compared,
-                extract,
-                image,
-                drawn=True,
-                device=device,
-                advance=advance,
-            )
-        with progress.task("draw and compare", len(versions) * samples, spread=True) as advance:
-            drawn = draw_sets(judge, extract, features, unseen, looks, batch, advance)
-            for look in looks.values():
-                look.together()
-        pairs = len(versions) * (rounds(drawn.features[BEFORE].shape[1]) + 1)
-        with progress.task("distances", pairs, spread=True) as advance:
-            fidelity = compare(drawn.features, features.features, seed=seed, advance=advance)
-        real, _ = reference_spectrum(compared, image, progress)
-        grid = pd.DataFrame([{"set": key} | work.grid(look, real) for key, look in looks.items()])
-        word, sentence = verdict(fidelity, grid, extract.note)
-        pictures = gallery(judge, unseen, drawn, {key: Look(v, (), unseen) for key, v in versions.items()}, REPAIRED)
-        tables = {"fidelity": fidelity, "grid": grid, "curve": curve}
-        if judge is not None:
-            outcomes = [drawn.outcome(REPAIRED, "chosen", 0)]
-            outcomes += [drawn.outcome(key, RANDOM, k) for k, key in enumerate(versions) if key.startswith(RANDOM)]
-            tables["effects"] = effects_table(drawn.areas[BEFORE], outcomes, judge.vocabulary.names)
-    info = {
-        "schema": SCHEMA,
-        "kind": "checkerboard",
-        "name": called,
-        "created": now(),
-        "command": command(),
-        "generator": original.name,
-        "segmenter": None if judge is None else judge.name,
-        "colours": {} if judge is None else dict(zip(judge.vocabulary.names, judge.vocabulary.colours, strict=True)),
-        "weights_sha256": found.info["weights_sha256"],
-        "method": method,
-        "layers": list(chosen),
-        "strength": float(strength),
-        "finetune": {"minutes": float(finetune_minutes), "steps": steps},
-        "chosen_on": {"first": 0, "last": seen[-1]},
-        "samples": {"first": unseen[0], "last": unseen[-1], "number": samples},
-        "random_sets": random_sets,
-        "reference": features.name,
-        "features": extract.note,
-        "verdict": word,
-        "sentence": sentence,
-        "how": changes(work, repaired, method),
-        "checkpoint": target.name if out is None else str(target.resolve()),
-        "config": config,
-    }
-    return save(
-        folder,
-        info,
-        tables,
-        pictures,
-        lambda part: write_generator(
-            repaired, part / target.name if out is None else target, original.name, card(info, tables, target)
-        ),
+    checkup = checkup if isinstance(checkup, Checkup) else Checkup.load(checkup)
+    check_request(method, strength, finetune_minutes, samples, random_sets, seed, batch_size)
+    reference = reference or checkup.info["config"]["reference"]
+    if reference is None:
+        raise UsageError(
+            "Name images of the kind that the generator was made for, to compare with: --reference FOLDER."
+        )
+    request = GridRepairRequest(
+        method=method,
+        layers=tuple(layers) or _layers_to_repair(checkup, method),
+        strength=float(strength),
+        finetune_minutes=float(finetune_minutes),
+        samples=samples,
+        random_sets=random_sets,
+        reference=reference,
+        inception=inception,
+        segmenter=segmenter,
+        seed=seed,
+        out=out,
     )
+    name = result_name(name or request.name)
+    folder = checkup.folder / "repairs" / name
+    if (kept := Repair.kept(folder, request.config)) is not None:
+        return kept
+    device = usable_device(device)
+    original = _reopened(checkup, generator, device, quiet)
+    target = distributed.first(lambda: check_target(folder, out, original.name))
+    if segmenter is None and original.name in MODELS:
+        segmenter = MODELS[original.name].segmenter
+    namer = load_segmenter(segmenter, device) if isinstance(segmenter, str) else segmenter
+    with Progress(quiet) as progress, at_work():
+        bench = Bench.open(
+            original,
+            request.layers,
+            range(checkup.info["samples"]),
+            batch_size or usual_batch(original.device),
+            (int(checkup.info["image"][0]), int(checkup.info["image"][1])),
+        )
+        repaired = bench.mended(method, strength)
+        curve = bench.curve(bench.samples[:CURVE], progress)
+        steps = _finetune(bench, repaired, request, progress) if finetune_minutes else 0
+        measured = _measure(bench, repaired, request, namer, progress)
+    info = header() | {
+        "kind": "checkerboard",
+        "name": name,
+        "generator": original.name,
+        "segmenter": None if namer is None else namer.name,
+        "colours": {} if namer is None else dict(zip(namer.vocabulary.names, namer.vocabulary.colours, strict=True)),
+        "weights_sha256": checkup.info["weights_sha256"],
+        "method": method,
+        "layers": list(request.layers),
+        "strength": request.strength,
+        "finetune": {"minutes": request.finetune_minutes, "steps": steps},
+        "chosen_on": {"first": 0, "last": bench.samples[-1]},
+        "samples": {"first": measured.samples[0], "last": measured.samples[-1], "number": samples},
+        "random_sets": random_sets,
+        "reference": measured.reference,
+        "features": measured.features,
+        "verdict": measured.verdict,
+        "sentence": measured.sentence,
+        "how": changes(bench, repaired, method),
+        "checkpoint": target.name if out is None else str(target.resolve()),
+        "tables": ["fidelity", "grid", "curve", *([] if namer is None else ["effects"])],
+        "config": request.config,
+    }
+    result = Repair(
+        folder=folder,
+        info=info,
+        fidelity=measured.fidelity,
+        effects=measured.effects,
+        grid=measured.grid,
+        curve=curve,
+        pictures=measured.pictures,
+    )
+    text = grid_card(result, target.stem)
+    return result.save_with(
+        lambda part: write_generator(repaired, part / target.name if out is None else target, original.name, text)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRepairRequest:
+    """Which layers are repaired, and how that is measured; see `repair`."""
+
+    method: str
+    layers: tuple[str, ...]
+    strength: float
+    finetune_minutes: float
+    samples: int
+    random_sets: int
+    reference: str | Path
+    inception: str | Path | None
+    segmenter: str | Segmenter | None
+    seed: int
+    out: str | Path | None
+
+    @property
+    def name(self) -> str:
+        """What the repair is called where no name is given."""
+        return "-".join(
+            [
+                f"{self.method}-{'+'.join(self.layers)}",
+                *([f"{self.strength:g}"] if self.strength < 1 else []),
+                *([f"tuned-{self.finetune_minutes:g}min"] if self.finetune_minutes else []),
+            ]
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What is kept and compared: the same config gives the same numbers."""
+        return {
+            "method": self.method,
+            "layers": list(self.layers),
+            "strength": self.strength,
+            "finetune_minutes": self.finetune_minutes,
+            "samples": self.samples,
+            "random_sets": self.random_sets,
+            "reference": str(self.reference),
+            "inception": None if self.inception is None else str(self.inception),
+            "segmenter": self.segmenter if isinstance(self.segmenter, str | None) else self.segmenter.name,
+            "seed": self.seed,
+            "out": None if self.out is None else str(Path(self.out).resolve()),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a repair did; tables and pictures as of `repairs.result.Repair`. reference, features: what they were."""
+
+    samples: range
+    fidelity: pd.DataFrame
+    grid: pd.DataFrame
+    effects: pd.DataFrame
+    pictures: Mapping[str, NDArray[Any]]
+    reference: str
+    features: str
+    verdict: str
+    sentence: str
+
+
+def _finetune(bench: Bench, repaired: Generator, request: GridRepairRequest, progress: Progress) -> int:
+    """Fine-tune the repaired generator in place; the number of steps."""
+    minutes = request.finetune_minutes
+    with progress.task("fine-tune, seconds", round(60 * minutes)) as advance:
+        tune = partial(
+            finetune,
+            repaired,
+            bench.generator,
+            bench.sites,
+            method=request.method,
+            period=bench.period,
+            minutes=minutes,
+            batch=bench.batch,
+            advance=advance,
+        )
+        # one process alone: training ends by the clock, so that no two processes would reach the same weights
+        steps = distributed.first(tune)
+        repaired.module.load_state_dict(distributed.first(repaired.module.state_dict))
+    return steps
+
+
+def _measure(
+    bench: Bench, repaired: Generator, request: GridRepairRequest, segmenter: Segmenter | None, progress: Progress
+) -> Measured:
+    """Draw unseen samples with every version of the generator, and compare."""
+    versions = _versions(bench, repaired, request)
+    samples = range(bench.samples.stop, bench.samples.stop + request.samples)
+    looks = {name: Look(version, upsamplings(version), samples, request.seed) for name, version in versions.items()}
+    device = bench.generator.device
+    extract = open_features(request.inception, device)
+    with progress.task("reference", count_reference(request.reference), spread=True) as advance:
+        reference = open_reference(
+            None if is_scenes(request.reference) else request.reference,
+            extract,
+            bench.image,
+            drawn=True,
+            device=device,
+            advance=advance,
+        )
+    drawn, fidelity = compare_sets(
+        segmenter, extract, reference, samples, looks, batch=bench.batch, seed=request.seed, progress=progress
+    )
+    for look in looks.values():
+        look.together()
+    real, _ = reference_spectrum(request.reference, bench.image, progress)
+    grid = pd.DataFrame([{"set": name} | bench.grid(look, real) for name, look in looks.items()])
+    word, sentence = verdict(fidelity, grid, extract.note)
+    draws = {name: Look(version, (), samples) for name, version in versions.items()}
+    return Measured(
+        samples=samples,
+        fidelity=fidelity,
+        grid=grid,
+        effects=pd.DataFrame() if segmenter is None else drawn.effects(segmenter.vocabulary.names),
+        pictures=gallery(segmenter, samples, drawn, draws, REPAIRED),
+        reference=reference.name,
+        features=extract.note,
+        verdict=word,
+        sentence=sentence,
+    )
+
+
+def _versions(bench: Bench, repaired: Generator, request: GridRepairRequest) -> dict[str, Generator]:
+    """The generator as it was, repaired, repaired by every other method at full strength, and changed at random."""
+    versions = {BEFORE: bench.generator, REPAIRED: repaired}
+    requested = (request.method, request.strength, request.finetune_minutes)
+    for method in METHODS:
+        if bench.able(method) and (method, 1.0, 0.0) != requested:
+            versions[f"{method} alone" if method == request.method else method] = bench.mended(method, 1.0)
+    if request.method != "notch":
+        for index in range(request.random_sets):
+            random = bench.random(request.seed, index, request.method, request.strength)
+            versions[f"{RANDOM} {index + 1}"] = random
+    return versions
 
 
 def repair_model(
@@ -227,7 +315,7 @@ def repair_model(
     quiet: bool = False,
     **options: Any,
 ) -> tuple[Checkup, Repair]:
-    """A checkup, in its folder or made of a model, and its repair; options as of `repair`.
+    """A checkup, loaded from its folder or made of a model, and its repair; options as of `repair`.
 
     Raises:
         UsageError: both were given, or neither; or as of `checkup` and `repair`.
@@ -235,50 +323,23 @@ def repair_model(
     """
     if (folder is None) == (model is None):
         raise UsageError("Give the folder of a checkup, or --model.")
-    asked = (repair.__kwdefaults__ or {}) | options
-    _check(**{name: asked[name] for name in CHECKED})  # before the checkup's work
+    values = (repair.__kwdefaults__ or {}) | options
+    check_request(**{name: values[name] for name in CHECKED})  # before the work of the checkup
     if model is None:
-        found = Checkup.load(str(folder))
+        checked = Checkup.load(str(folder))
     else:
-        compared = options.get("reference")
-        found = checkup(
+        checked = checkup(
             model,
-            reference=compared,
+            reference=options.get("reference"),
             batch_size=options.get("batch_size"),
             device=device,
             quiet=quiet,
         )
-    given = model if isinstance(model, Generator) else None
-    return found, repair(found, generator=given, device=device, quiet=quiet, **options)
+    generator = model if isinstance(model, Generator) else None
+    return checked, repair(checked, generator=generator, device=device, quiet=quiet, **options)
 
 
-def _chosen(found: Checkup, method: str) -> tuple[str, ...]:
-    """The layers to mend where none are named."""
-    if method == "notch":
-        names = tuple(str(name) for name in found.layers.layer[found.layers.own.notna()])
-    else:
-        names = (found.info["blame"],) if found.info["blame"] else ()
-    if not names:
-        raise UsageError(
-            f"The checkup blames no layer ({found.info['sentence']}) Name the ones to mend all the same by --layer."
-        )
-    return names
-
-
-def _reopened(found: Checkup, generator: Generator | None, device: str, quiet: bool) -> Generator:
-    """The generator of the checkup, loaded as then, or given; raises UsageError if it has changed."""
-    model = generator or ModelSpec.recorded(found.info["source"])
-    if model is None:
-        raise UsageError(
-            f"The checkup in {found.folder} was given its generator as an object; give the same one again."
-        )
-    seed = found.info["config"]["seed"]
-    opened = open_generator(model, seed, device, quiet)
-    check_same(opened, found.info["config"], f"the checkup in {found.folder}")
-    return opened
-
-
-def _check(
+def check_request(
     method: str,
     strength: float,
     finetune_minutes: float,
@@ -287,22 +348,46 @@ def _check(
     seed: int,
     batch_size: int | None,
 ) -> None:
-    if method not in METHODS:
-        raise UsageError(f"--method {method!r} is not known; there are {', '.join(METHODS)}.")
-    if not 0 < strength <= 1:
-        raise UsageError(f"--strength {strength}: a number above 0 and up to 1 is needed.")
-    minutes = finetune_minutes
-    if not 0 <= minutes <= 24 * 60:
-        raise UsageError(f"--finetune-minutes {minutes}: a number from 0 up to 1440 is needed.")
-    if minutes and method == "notch":
+    """Raise UsageError for values that lie outside their limits, or do not go together."""
+    check_choice("--method", method, METHODS)
+    check_strength(strength)
+    if not 0 <= finetune_minutes <= 24 * 60:
+        raise UsageError(f"--finetune-minutes {finetune_minutes}: must be between 0 and 1440.")
+    if finetune_minutes and method == "notch":
         raise UsageError("--finetune-minutes goes with equalise, resize and box; a notch changes no weights.")
-    if minutes and strength < 1:
+    if finetune_minutes and strength < 1:
         raise UsageError("--finetune-minutes goes with --strength 1, since a fine-tuned repair is kept exact.")
-    for option, number, least in (
-        ("--samples", samples, LEAST),
-        ("--random-sets", random_sets, 0),
-        ("--seed", seed, 0),
-        ("--batch-size", 1 if batch_size is None else batch_size, 1),
-    ):
-        if operator.index(number) < least:
-            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+    check_integers(
+        {
+            "--samples": (samples, LEAST),
+            "--random-sets": (random_sets, 0),
+            "--seed": (seed, 0),
+            "--batch-size": (batch_size, 1),
+        }
+    )
+
+
+def _layers_to_repair(checkup: Checkup, method: str) -> tuple[str, ...]:
+    """The layers to repair where none are named."""
+    if method == "notch":
+        names = tuple(str(name) for name in checkup.layers.layer[checkup.layers.own.notna()])
+    else:
+        names = (checkup.info["blame"],) if checkup.info["blame"] else ()
+    if not names:
+        raise UsageError(
+            f"The checkup found no layer to repair ({checkup.info['sentence']}) To repair layers anyway, name them by "
+            "--layer."
+        )
+    return names
+
+
+def _reopened(checkup: Checkup, generator: Generator | None, device: str, quiet: bool) -> Generator:
+    """The generator of the checkup, loaded as then, or given; raises UsageError if it has changed."""
+    model = generator or ModelSpec.recorded(checkup.info["source"])
+    if model is None:
+        raise UsageError(
+            f"The checkup in {checkup.folder} was made of a generator in Python; give the same generator again."
+        )
+    opened = open_generator(model, checkup.info["config"]["seed"], device, quiet)
+    check_same(opened, checkup.info["config"], f"the checkup in {checkup.folder}")
+    return opened

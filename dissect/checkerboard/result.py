@@ -14,35 +14,39 @@ CHECKUP/checkup.json    what was looked at; verdict, which layer is to blame, br
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..diversity.result import Diversity
-from ..storage.contract import COLUMNS
-from ..storage.files import finished, read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from ..storage.result_folder import written
+from ..storage.files import finished
+from ..storage.result import FolderResult, Shapes, TableFile, Tables
 
 DIVERSITY = "diversity"  # folder
-TABLES = {"layers": "layers.csv", "peaks": "peaks.csv", "gradient": "gradient.csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkup:
+class Checkup(FolderResult):
     """Where a generator's upsampling draws a grid.
 
     layers: one row a layer that makes maps finer, see `checkerboard.audit`. peaks: see `spectrum.peaks`, with a column
     `set`. gradient: see `gradient.gradient_side`; empty without a critic. arrays: see above.
     """
 
-    folder: Path
-    info: dict[str, Any]
+    DESCRIPTION: ClassVar = "checkup.json"
+    TABLES: ClassVar = {
+        "layers": TableFile("layers.csv", columns="checkup: layers.csv"),
+        "peaks": TableFile("peaks.csv"),
+        "gradient": TableFile("gradient.csv", optional=True),
+    }
+    ARRAYS: ClassVar = "arrays"
+
     layers: pd.DataFrame
     peaks: pd.DataFrame
-    gradient: pd.DataFrame
+    gradient: pd.DataFrame = field(default_factory=pd.DataFrame)
     arrays: Mapping[str, NDArray[Any]]
 
     @property
@@ -65,33 +69,6 @@ class Checkup:
         return f"<p>{self.info['sentence']}</p>" + self.layers.to_html(index=False)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Checkup:
-        """Open what was kept.
-
-        Raises:
-            DissectError: a file of it is missing or damaged.
-        """
-        folder = Path(folder)
-        info = read_json(folder / "checkup.json")
-        tables = {
-            name: read_table(folder / file, COLUMNS.get(f"checkup: {file}"))
-            if (folder / file).exists() or name != "gradient"
-            else pd.DataFrame()
-            for name, file in TABLES.items()
-        }
-        shapes: dict[str, tuple[int | None, ...]] = {"images": (None, None)}
-        shapes |= {f"samples_{number}": (None, 2, None, None, 3) for number in range(len(tables["layers"]))}
-        return cls(folder=folder, info=info, arrays=read_arrays(folder / "arrays.npz", shapes), **tables)
-
-    def save(self) -> None:
-        """Write the folder, whole or not at all.
-
-        Raises:
-            DissectError: it cannot be written; nothing of it is left.
-        """
-        with written(self.folder) as part:
-            for name, file in TABLES.items():
-                if len((table := getattr(self, name)).columns):
-                    write_csv(part / file, table)
-            write_arrays(part / "arrays.npz", self.arrays)
-            write_json(part / "checkup.json", self.info)
+    def _shapes(cls, tables: Tables) -> Shapes:
+        samples = {f"samples_{index}": (None, 2, None, None, 3) for index in range(len(tables["layers"]))}
+        return {"images": (None, None), **samples}

@@ -1,4 +1,4 @@
-"""A generator on the bench: its layers mended by every method and strength, and what that does to the grid."""
+"""Layers of a generator repaired by every method and strength, and what each does to the grid."""
 
 from __future__ import annotations
 
@@ -26,72 +26,77 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A generator and the sites that are mended."""
+    """A generator and the layers that are repaired. samples: of the checkup, on which the new weights are fitted."""
 
     generator: Generator
     sites: list[Upsampling]
-    places: list[int]  # of these among all
+    indices: list[int]  # of these among all upsampling layers
+    samples: range
     moments: dict[str, Moments]
     image: tuple[int, int]
-    periods: set[tuple[int, int]]  # of all sites
+    periods: set[tuple[int, int]]  # of the grids of all upsampling layers
     batch: int
 
     @classmethod
     def open(
-        cls, generator: Generator, chosen: Sequence[str], seen: range, batch: int, image: tuple[int, int]
+        cls, generator: Generator, layers: Sequence[str], samples: range, batch: int, image: tuple[int, int]
     ) -> Bench:
-        """Find the layers and look at their inputs.
+        """Find the layers and measure the moments of their inputs.
 
         Raises:
             UsageError: there is no such upsampling layer.
         """
-        every = upsamplings(generator)
-        names = [site.name for site in every]
-        if missing := [name for name in chosen if name not in names]:
-            raise UsageError(f"--layer {missing[0]} makes no map finer; those that do: {', '.join(names)}.")
-        sites = [site for site in every if site.name in chosen]
-        fit = [site for site in sites if any(mendable(generator, site, method) for method in WORKS_ON)]
+        all_sites = upsamplings(generator)
+        names = [site.name for site in all_sites]
+        if missing := [layer for layer in layers if layer not in names]:
+            raise UsageError(f"--layer {missing[0]} makes no map finer; layers that do: {', '.join(names)}.")
+        sites = [site for site in all_sites if site.name in layers]
+        fitted = [site for site in sites if any(mendable(generator, site, method) for method in WORKS_ON)]
         return cls(
             generator=generator,
             sites=sites,
-            places=[names.index(site.name) for site in sites],
-            moments=input_moments(generator, fit, seen, batch),
+            indices=[names.index(site.name) for site in sites],
+            samples=samples,
+            moments=input_moments(generator, fitted, samples, batch),
             image=image,
-            periods=periods_of(every, image),
+            periods=periods_of(all_sites, image),
             batch=batch,
         )
 
     @property
     def period(self) -> tuple[int, int]:
-        """Of the coarsest grid of the sites that are mended."""
+        """Of the coarsest grid of the layers that are repaired."""
         if not self._own:
             raise UsageError("The grids of these layers are no whole number of pixels; they cannot be fine-tuned.")
         return max(self._own)
 
     def able(self, method: str) -> bool:
-        """Whether the method works on all sites."""
+        """Whether the method works on all of these layers."""
         if method == "notch":
             return bool(self._own)
         return all(mendable(self.generator, site, method) for site in self.sites)
 
     def mended(self, method: str, strength: float) -> Generator:
-        """See `mend.mended`."""
+        """See `closed_form.mended`."""
         return mended(self.generator, self.sites, method, strength, moments=self.moments, image=self.image)
 
     @torch.no_grad()
-    def random(self, seed: int, number: int, method: str, strength: float) -> Generator:
-        """The generator with random numbers added to the weights of the sites, of the size of the repair's change."""
-        noisy = mended(self.generator, (), "equalise")
-        for place, site in enumerate(self.sites):
+    def random(self, seed: int, index: int, method: str, strength: float) -> Generator:
+        """The generator with noise added to the weights of these layers, of the norm of the repair's change.
+
+        index: counts the random changes.
+        """
+        noisy = mended(self.generator, (), "equalise")  # a copy
+        for row, site in enumerate(self.sites):
             weight = module_of(noisy, site).get_parameter("weight")
             change = self._change(site, method) * strength
             shape = tuple(weight.shape)
-            noise = torch.from_numpy(dice(seed, NOISE, number * len(self.sites) + place).standard_normal(shape, "f4"))
+            noise = torch.from_numpy(dice(seed, NOISE, index * len(self.sites) + row).standard_normal(shape, "f4"))
             weight.add_(noise.to(weight) * (change / noise.norm()))
         return noisy
 
     def _change(self, site: Upsampling, method: str) -> float:
-        """The norm of what the method changes of the site's kernel at full strength."""
+        """The norm of the method's change of a layer's kernel at full strength."""
         assert site.weight is not None
         assert site.geometry is not None
         kernel, moments = site.weight, self.moments.get(site.name)
@@ -106,8 +111,8 @@ class Bench:
     def curve(self, samples: range, progress: Progress) -> pd.DataFrame:
         """One row a method and strength, from 0 up.
 
-        Columns: method, strength, levels (root mean square change of a pixel, of 255), left (foretold ripple of a flat
-        input as a share of what it was), and those of `grid`.
+        Columns: method, strength, levels (root mean square change of a pixel, of 255), left (the ripple foretold for a
+        flat input, as a share of what it was), and those of `grid`.
         """
         methods = [method for method in METHODS if self.able(method)]
         rows = []
@@ -136,17 +141,17 @@ class Bench:
     def grid(self, look: Look, real: Spectrum | None = None) -> dict[str, Any]:
         """What is left of the grid.
 
-        flat: ripple that the weights foretell for a flat input at its mean level, ripple: the one that is measured,
-        with its interval; of the mended layer where it is greatest, as shares of the maps' standard deviation.
-        peaks: how many of any grid; z: of the strongest; own_peaks, own_z, own_excess: of the mended layers' grids.
+        flat: the ripple that the weights foretell for a flat input at its mean level; ripple: the measured one, with
+        its interval; both of the repaired layer where it is greatest, as shares of the maps' standard deviation.
+        peaks: how many of any grid; z: of the strongest; own_peaks, own_z, own_excess: of the repaired layers' grids.
         """
         worst: dict[str, float] = {}
-        for place in self.places:
-            here = ripples(look.sites[place], look.seen[place])
-            if not worst or here["measured"] > worst["measured"]:
-                worst = here
+        for index in self.indices:
+            of_layer = ripples(look.sites[index], look.seen[index])
+            if not worst or of_layer["measured"] > worst["measured"]:
+                worst = of_layer
         table = peaks(look.spectrum, self.periods, real)
-        own = table[table.period.isin(["×".join(map(str, one)) for one in self._own])]
+        own = table[table.period.isin(["×".join(map(str, period)) for period in self._own])]
         return {
             "flat": worst["foretold"],
             "ripple": worst["measured"],
@@ -165,9 +170,9 @@ class Bench:
 
 
 def _images(look: Look, samples: range, batch: int, advance: Callable[[int], None]) -> torch.Tensor:
-    found = []
-    for numbers in batches(samples, batch):
-        found.append(look(numbers).cpu())
-        advance(len(numbers))
+    images = []
+    for some in batches(samples, batch):
+        images.append(look(some).cpu())
+        advance(len(some))
     look.together()
-    return torch.cat(distributed.in_order(found))
+    return torch.cat(distributed.in_order(images))

@@ -1,29 +1,26 @@
-"""Whether a mended generator is better, and the card that says so."""
+"""Whether a generator is better after the repair of its checkerboard, and its model card."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, TOLERATED
 from ..generators.base import Generator
-from ..repairs.checkpoint import classes_changed, figures_table
+from ..repairs.card import card
+from ..repairs.result import Repair
 from .closed_form import module_of
 from .trade_off import Bench
 
-HALVED = 0.5  # of z: what a repair has to bring the strongest peak down to
-DEARER = 0.05  # relative rise of the Fréchet distance that is tolerated
+HALVED = 0.5  # share of z to which a repair must lower the strongest peak
+FARTHER = 0.05  # tolerated relative rise of the Fréchet distance
 
 
 def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str, str]:
     """`improved`, `not improved` or `made worse`, and a sentence with the figures.
 
-    Improved: there was a peak of the mended layers' grids, and z of the strongest falls to half or less; no random
-    change does that;
-    the Fréchet distance does not rise by more than a twentieth beyond its interval; and coverage does not fall by more
-    than a tenth beyond its interval. Made worse: one of the last two fails.
+    Improved: there was a peak of the repaired layers' grids, and z of the strongest falls to half or less; no random
+    change does that; the Fréchet distance does not rise by more than a twentieth beyond its interval; and coverage does
+    not fall by more than a tenth beyond its interval. Made worse: one of the last two fails.
     """
     mine = fidelity[fidelity.set == REPAIRED].set_index("metric")
     distance, diversity = mine.loc["frechet"], mine.loc["coverage"]
@@ -32,10 +29,10 @@ def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str,
     random = grid[grid.set.str.startswith(RANDOM)]
     fell = after.own_z <= max(0.0, HALVED * before.own_z)
     beaten = bool((random.own_z <= max(0.0, HALVED * before.own_z)).any())
-    dearer = distance.change_low > 0 and distance.change > DEARER * was
+    farther = distance.change_low > 0 and distance.change > FARTHER * was
     lost = diversity.change_high < 0 and diversity.change < -TOLERATED * (diversity.value - diversity.change)
     figures = (
-        f"strongest peak of its grid z {before.own_z:.1f} to {after.own_z:.1f}"
+        f"strongest peak of the layer's grid z {before.own_z:.1f} to {after.own_z:.1f}"
         + (f" (random changes {random.own_z.min():.1f} to {random.own_z.max():.1f})" if len(random) else "")
         + f", peaks {before.peaks} to {after.peaks}; ripple of the layer {before.ripple:.3f} to {after.ripple:.3f}, "
         f"foretold for a flat input {before.flat:.3f} to {after.flat:.3f}; Fréchet distance {was:.3g} to "
@@ -44,11 +41,11 @@ def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str,
         f"({diversity.change_low:+.3f} to {diversity.change_high:+.3f}); {note}"
     )
     if not before.own_peaks:
-        return "not improved", f"Not improved, there was no peak of its grid to take out: {figures}."
-    if dearer or lost:
+        return "not improved", f"Not improved, there was no peak of the layer's grid to remove: {figures}."
+    if farther or lost:
         return (
             "made worse",
-            f"Made worse, {'images are farther from the reference' if dearer else 'diversity is lost'}: {figures}.",
+            f"Made worse, {'images are farther from the reference' if farther else 'diversity is lost'}: {figures}.",
         )
     if fell and not beaten:
         return "improved", f"Improved: {figures}."
@@ -56,74 +53,41 @@ def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str,
     return "not improved", f"Not improved, {why}: {figures}."
 
 
-def card(info: dict[str, Any], tables: dict[str, pd.DataFrame], target: Path) -> str:
+def grid_card(repair: Repair, title: str) -> str:
     """The model card, in Markdown."""
-    samples, grid = info["samples"], tables["grid"]
-    rows = [
-        f"| {row.set} | {row.ripple:.3f} [{row.ripple_low:.3f}, {row.ripple_high:.3f}] | {row.flat:.3g} "
-        f"| {row.peaks} | {row.own_z:.1f} | {row.own_excess:.1f} |"
-        for row in grid.itertuples()
-    ]
-    tuned = info["finetune"]
-    return "\n".join(
-        [
-            f"# {target.stem}",
-            "",
-            f"**{info['sentence']}**",
-            "",
-            f"`{info['generator']}` (weights sha256 `{info['weights_sha256']}`) with its checkerboard mended.",
-            "",
-            "## What was changed",
-            "",
-            *(f"- {line}" for line in info["how"]),
-            f"- strength {info['strength']:g}"
-            + (f"; then fine-tuned for {tuned['minutes']:g} minutes, {tuned['steps']} steps" if tuned["steps"] else ""),
-            "",
-            f"Layers and fit come from samples {info['chosen_on']['first']} to {info['chosen_on']['last']}. Everything "
-            f"below was measured on samples {samples['first']} to {samples['last']}, against {info['reference']}.",
-            "",
-            "## Grid",
-            "",
-            "Ripple: of the mended layer's output, over phases, as a share of its standard deviation. Flat: the same "
-            "as foretold for a flat input. z and excess: of the strongest peak of its grid in the images' spectrum.",
-            "",
-            "| set | ripple | flat | peaks | z | excess, dB |",
-            "| --- | --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-            "## Fidelity",
-            "",
-            f"{info['features'][0].upper()}{info['features'][1:]}. In brackets: 95 % intervals over random halves of "
-            f"images and reference. {RANDOM.capitalize()}: random changes of the same weights, of the same size.",
-            "",
-            *figures_table(tables["fidelity"]),
-            "",
-            *(classes_changed(tables["effects"], info["segmenter"]) if "effects" in tables else []),
-            "",
-            f"Made by `{info['command']}`, {info['created']}.",
-            "",
-        ]
+    info, tuning = repair.info, repair.info["finetune"]
+    tuned = f"; then fine-tuned for {tuning['minutes']:g} minutes, {tuning['steps']} steps" if tuning["steps"] else ""
+    return card(
+        title,
+        info,
+        changes=[*info["how"], f"strength {info['strength']:g}{tuned}"],
+        origin=f"The layers were chosen, and their weights fitted, on samples {info['chosen_on']['first']} to "
+        f"{info['chosen_on']['last']}.",
+        random="random changes of the same weights, of the same size",
+        fidelity=repair.fidelity,
+        effects=repair.effects if info["segmenter"] else None,
+        grid=repair.grid,
     )
 
 
 def changes(bench: Bench, repaired: Generator, method: str) -> list[str]:
-    """What was changed, and how the file loads; a line of Markdown each."""
+    """What was changed, and how the file is loaded, a line of Markdown each."""
     if method == "notch":
         return [
             f"a notch for the grid of {'×'.join(map(str, bench.period))} pixels, kept beside the weights as "
             "`ganatomy_notch`, for ganatomy to apply to the finished images; plain PyTorch loads the file with "
-            "strict=False, and lacks it then"
+            "strict=False, and lacks the notch then"
         ]
-    said = []
+    lines = []
     for site in bench.sites:
         old = module_of(bench.generator, site)
         new = repaired.module.get_submodule(site.name if site.source is None else site.source[0])
-        was, became = (" ".join(str(part).split()) for part in (old, new))
-        load = (
-            "the module is as it was, with other weights: plain PyTorch loads the file as before"
+        was, became = (" ".join(str(module).split()) for module in (old, new))
+        loading = (
+            "the module is the same, with other weights: plain PyTorch loads the file as before"
             if was == became
             else f"`{was}` became `{became}`; ganatomy replaces it when it loads the file, plain PyTorch needs it "
             "replaced first"
         )
-        said.append(f"`{site.name}`: {method}; {load}")
-    return said
+        lines.append(f"`{site.name}`: {method}; {loading}")
+    return lines

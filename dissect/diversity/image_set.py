@@ -1,4 +1,4 @@
-"""What is kept of images, generated or real, to compare them by."""
+"""Sets of images, generated or real, reduced to what they are compared by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...hooks.errors import DissectError
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from ..fidelity.features import Features, standardisation
+from ..fidelity.features import Features, Standard, standardisation
 from ..generators.base import Generator
 from ..images.class_areas import shares
 from ..images.resize import thumbnails
@@ -23,8 +23,8 @@ SHOWN = 128  # pixels of a picture, at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """N images seen."""
+class ImageSet:
+    """What is kept of N images."""
 
     features: Tensor  # (N, D) float64
     shares: NDArray[np.float64]  # (N, C) of each image's pixels, by class
@@ -34,7 +34,7 @@ class Look:
         return len(self.features)
 
     @classmethod
-    def at(cls, images: Tensor, labels: Tensor | None, extract: Features, classes: int) -> Look:
+    def at(cls, images: Tensor, labels: Tensor | None, extract: Features, classes: int) -> ImageSet:
         """images (n, 3, H, W) in [0, 1] and their labels (n, P, H, W), or none, where no class is asked for."""
         return cls(
             features=extract(images).cpu().double(),
@@ -43,25 +43,24 @@ class Look:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Look]) -> Look:
+    def joined(cls, batches: Sequence[ImageSet]) -> ImageSet:
         """Several as one, in order.
 
         Raises:
             DissectError: features that are not finite.
         """
-        found = cls(
-            features=torch.cat([one.features for one in parts]),
-            shares=np.concatenate([one.shares for one in parts]),
-            pictures=np.concatenate([one.pictures for one in parts]),
+        joined = cls(
+            features=torch.cat([batch.features for batch in batches]),
+            shares=np.concatenate([batch.shares for batch in batches]),
+            pictures=np.concatenate([batch.pictures for batch in batches]),
         )
-        if not bool(found.features.isfinite().all()):
+        if not bool(joined.features.isfinite().all()):
             raise DissectError("Features of some images are not finite; look at the images with dissect run.")
-        return found
+        return joined
 
-    def standard(self, standard: tuple[Tensor, Tensor]) -> Look:
-        """The same with features less the first (D,) and over the second, see `standardisation`."""
-        mean, scale = standard
-        return replace(self, features=(self.features - mean) / scale)
+    def standard(self, standard: Standard) -> ImageSet:
+        """The same with its features standardised."""
+        return replace(self, features=standard.apply(self.features))
 
 
 def drawn(generator: Generator, samples: int, batch: int) -> Iterator[Tensor]:
@@ -83,22 +82,24 @@ def look(
     namer: Segmenter | None,
     device: str | torch.device,
     advance: Callable[[int], None] = lambda _: None,
-) -> Look:
-    """Look at all images once; of several processes each at its own batches. Without a segmenter there are no classes.
+) -> ImageSet:
+    """Reduce all images to what they are compared by; each of several processes does its own batches.
+
+    Without a segmenter there are no classes.
 
     Raises:
         DissectError: features that are not finite.
     """
-    found = []
+    sets = []
     classes = len(namer.vocabulary.names) if namer else 0
     with torch.no_grad():
         for images in batches:
             images = images.to(device)
-            found.append(Look.at(images, segment(namer, images) if namer else None, extract, classes))
+            sets.append(ImageSet.at(images, segment(namer, images) if namer else None, extract, classes))
             advance(len(images))
-    return Look.joined(distributed.in_order(found))
+    return ImageSet.joined(distributed.in_order(sets))
 
 
-def standard_of(extract: Features, real: Look) -> tuple[Tensor, Tensor]:
-    """By what features of these real images, and of all that are compared with them, are standardised."""
+def standard_of(extract: Features, real: ImageSet) -> Standard:
+    """How the features of these real images, and of all that are compared with them, are standardised."""
     return standardisation(extract, real.features)

@@ -12,25 +12,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..storage.contract import COLUMNS
-from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from ..storage.result_folder import written
-
-TABLES = {"classes": "by_class.csv", "pairs": "pairs.csv", "whole": "whole.csv", "layers": "layers.csv"}
+from ..storage.result import FolderResult, TableFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diversity:
+class Diversity(FolderResult):
     """What a generator draws too rarely, too alike, or never; tables and pictures: see above."""
 
-    folder: Path
-    info: dict[str, Any]
+    DESCRIPTION: ClassVar = "diversity.json"
+    TABLES: ClassVar = {
+        "classes": TableFile("by_class.csv"),
+        "pairs": TableFile("pairs.csv"),
+        "whole": TableFile("whole.csv"),
+        "layers": TableFile("layers.csv", columns="diversity: layers.csv"),
+    }
+    ARRAYS: ClassVar = "pictures"
+    SHAPES: ClassVar = {"twins": (None, 2, None, None, 3), "prototype": (None, None, 3)}
+
     classes: pd.DataFrame
     pairs: pd.DataFrame
     whole: pd.DataFrame
@@ -39,32 +42,3 @@ class Diversity:
 
     def _repr_html_(self) -> str:
         return f"<p>{self.info['sentence']}</p>" + self.classes.to_html(index=False) + self.whole.to_html(index=False)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Diversity:
-        """Open what was kept.
-
-        Raises:
-            DissectError: a file of it is missing or damaged.
-        """
-        folder = Path(folder)
-        return cls(
-            folder=folder,
-            info=read_json(folder / "diversity.json"),
-            pictures=read_arrays(
-                folder / "pictures.npz", {"twins": (None, 2, None, None, 3), "prototype": (None, None, 3)}
-            ),
-            **{name: read_table(folder / file, COLUMNS.get(f"diversity: {file}")) for name, file in TABLES.items()},
-        )
-
-    def save(self) -> None:
-        """Write the folder, whole or not at all.
-
-        Raises:
-            DissectError: it cannot be written; nothing of it is left.
-        """
-        with written(self.folder) as part:
-            for name, file in TABLES.items():
-                write_csv(part / file, getattr(self, name))
-            write_arrays(part / "pictures.npz", self.pictures)
-            write_json(part / "diversity.json", self.info)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import by_class as cl
 from . import whole_images
-from .image_set import Look
+from .image_set import ImageSet
 
 VERDICTS = VARIED, LACKING, COLLAPSED = "varied", "lacking", "collapsed"
 COLLAPSE = 0.5  # of real images' spread or Vendi score, or share of images with a twin: what is called a collapse
@@ -52,8 +52,8 @@ class Weighed:
 
 
 def weigh(
-    made: Look,
-    real: Look,
+    made: ImageSet,
+    real: ImageSet,
     names: tuple[str, ...],
     *,
     seed: int = 0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -113,12 +113,23 @@ def open_features(inception: str | Path | None, device: str | torch.device) -> F
     return SceneFeatures(device) if inception is None else InceptionFeatures(inception, device)
 
 
-def standardisation(features: Features, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """reference (M, D) float64 -> what to subtract and to divide by, (D,) each.
+class Standard(NamedTuple):
+    """How features are standardised: mean and scale, (D,) float64 each."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def apply(self, features: Tensor) -> Tensor:
+        """(N, D) features -> the same in units of `scale` from the mean. Float64, on the CPU."""
+        return (features.cpu().double() - self.mean) / self.scale
+
+
+def standardisation(features: Features, reference: Tensor) -> Standard:
+    """How features are standardised by those of a reference (M, D) float64.
 
     Scene features are standardised, since they differ in scale by orders of magnitude; others are left as they are.
     """
     if not isinstance(features, SceneFeatures):
-        return torch.zeros(reference.shape[1]).double(), torch.ones(reference.shape[1]).double()
+        return Standard(torch.zeros(reference.shape[1]).double(), torch.ones(reference.shape[1]).double())
     scale = reference.std(0)
-    return reference.mean(0), scale.clamp(min=max(1e-6, FLOOR * float(scale.median())))
+    return Standard(reference.mean(0), scale.clamp(min=max(1e-6, FLOOR * float(scale.median()))))

@@ -20,14 +20,7 @@ from ..images.reader import list_images, read_image
 from ..runtime import distributed
 from ..runtime.random_streams import PICTURES, dice
 from ..scenes.render import render
-from .features import Features, standardisation
-
-
-def reference_of(generator: Generator, given: str | Path | None) -> str | Path | None:
-    """What the images are compared with: what was asked for, else the scenes for a generator of them."""
-    named = generator.name in MODELS and MODELS[generator.name].segmenter == SCENES
-    return SCENES if given is None and named else given
-
+from .features import Features, Standard, standardisation
 
 SCENES = "scenes"
 REFERENCE = 2000  # scenes drawn, where they are the reference
@@ -38,25 +31,26 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The images that a generator should be like. `mean`, `scale` (D,) standardise every feature by them."""
+    """The images that a generator should be like. features: (M, D) float64, standardised by `standard`."""
 
     name: str
-    features: Tensor  # (M, D) float64, standardised
-    mean: Tensor
-    scale: Tensor
+    features: Tensor
+    standard: Standard
 
     def halves(self) -> tuple[Reference, Reference]:
-        """Every other image, and the rest: to choose by, and to judge by."""
+        """The images of even and of odd index: one half to choose by, the other to judge by."""
         first, second = (replace(self, features=self.features[start::2]) for start in (0, 1))
         return first, second
 
-    def standard(self, features: Tensor) -> Tensor:
-        """(N, D) features -> the same in units of the reference's standard deviations. Float64, on the CPU."""
-        return (features.cpu().double() - self.mean) / self.scale
+
+def reference_of(generator: Generator, reference: str | Path | None) -> str | Path | None:
+    """The user's reference; where there is none, the drawn scenes for a generator of scenes, and None for others."""
+    draws_scenes = generator.name in MODELS and MODELS[generator.name].segmenter == SCENES
+    return SCENES if reference is None and draws_scenes else reference
 
 
 def open_reference(
-    given: str | Path | None,
+    reference: str | Path | None,
     features: Features,
     size: tuple[int, int],
     *,
@@ -67,7 +61,7 @@ def open_reference(
     """The features of the images of a folder, or of 2,000 scenes that no model was trained on.
 
     Args:
-        given: a folder of images; each is cut to the shape of `size` around its middle and resized to it.
+        reference: a folder of images; each is cut to the shape of `size` around its middle and resized to it.
         size: height and width of the generated images.
         drawn: whether scenes may stand in where no folder is given.
 
@@ -78,22 +72,22 @@ def open_reference(
         UsageError: no folder, no images in it, or too few of them.
         DissectError: an image that cannot be read; features that are not finite.
     """
-    if given is None and not drawn:
-        raise UsageError("Say what the images should be like: --reference FOLDER, with images of the kind it was made.")
-    batches, name = reference_images(SCENES if given is None else given, size)
-    found = []
+    if reference is None and not drawn:
+        raise UsageError("Name images of the kind that the generator was made for: --reference FOLDER.")
+    batches, name = reference_images(SCENES if reference is None else reference, size)
+    batch_features = []
     with torch.inference_mode():
         for images in batches:
-            found.append(features(images.to(device)).cpu().double())
+            batch_features.append(features(images.to(device)).cpu().double())
             advance(len(images))
-    every = torch.cat(distributed.in_order(found))
+    every = torch.cat(distributed.in_order(batch_features))
     if not bool(every.isfinite().all()):
         raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
-    mean, scale = standardisation(features, every)
-    return Reference(name=name, features=(every - mean) / scale, mean=mean, scale=scale)
+    standard = standardisation(features, every)
+    return Reference(name=name, features=standard.apply(every), standard=standard)
 
 
-def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
+def reference_images(reference: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
     """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes`, as squares of
     that size, of 128 pixels at most.
 
@@ -103,22 +97,22 @@ def reference_images(given: str | Path, size: tuple[int, int]) -> tuple[Iterator
         UsageError: no folder, or too few images in it.
         DissectError: on the way, an image that cannot be read.
     """
-    if is_scenes(given):
+    if is_scenes(reference):
         return _scenes(size), f"{REFERENCE} drawn scenes"
-    files, name = _files(Path(given))
+    files, name = _files(Path(reference))
     return _read(files, size), name
 
 
-def is_scenes(given: str | Path) -> bool:
+def is_scenes(reference: str | Path) -> bool:
     """Whether drawn scenes are meant, and no folder of that name."""
-    return str(given) == SCENES and not Path(given).is_dir()
+    return str(reference) == SCENES and not Path(reference).is_dir()
 
 
-def count_reference(given: str | Path | None) -> int:
+def count_reference(reference: str | Path | None) -> int:
     """How many images a reference holds."""
-    if given is None or is_scenes(given):
+    if reference is None or is_scenes(reference):
         return REFERENCE
-    return len(_files(Path(given))[0])
+    return len(_files(Path(reference))[0])
 
 
 def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Switch units off and see what leaves; switch them on and see what appears; say how sure we are.
+"""Switch units off and measure what leaves, or switch them on and measure what appears, with intervals.
 
 Units are chosen on the samples of a run. What changing them does is measured on samples that the run has not seen, each
 beside itself unchanged, and beside random sets of units on the same samples.
@@ -6,23 +6,19 @@ beside itself unchanged, and beside random sets of units on the same samples.
 
 from __future__ import annotations
 
-import operator
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
-from ...hooks.errors import DissectError, UsageError
+from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
 from ..generators.base import Generator
 from ..runs import lookup
 from ..runs.reopen import reopen
 from ..runtime import distributed
 from ..runtime.progress import Progress
+from ..runtime.requests import check_choice
 from ..runtime.resources import at_work
-from ..storage.files import SCHEMA
-from ..storage.result_folder import command, difference, now
+from ..storage.result_folder import check_writable, header
 from ..subjects.opening import Given, open_models, usable_device
 from ..subjects.subject import Subject
 from .experiment import Experiment
@@ -92,24 +88,21 @@ def ablate(
         UsageError: something asked for does not exist, or the model has changed since the run. Nothing is written.
         DissectError: something failed. Nothing is written.
     """
-    if value not in VALUES:
-        raise UsageError(f"--value {value!r} is not known; there are {', '.join(VALUES)}.")
+    check_choice("--value", value, VALUES)
     layer, units = layer_and_units(what, layer, units)
     task = Task(
         kind="ablate",
         layer=layer,
         label=label,
         units=units,
-        top=operator.index(top),
+        top=top,
         by=by,
         value=value,
-        level=None,
-        where=None,
-        samples=None if samples is None else operator.index(samples),
-        random_sets=operator.index(random_sets),
+        samples=samples,
+        random_sets=random_sets,
         curve=curve,
         optimize=optimize,
-        seed=operator.index(seed),
+        seed=seed,
     )
     return _intervene(what, task, generator, segmenter, batch_size, device, name, quiet)
 
@@ -153,26 +146,25 @@ def insert(
     if value is not None and level is not None:
         raise UsageError("Give a value or a --level, not both.")
     layer, units = layer_and_units(what, layer, units)
-    given: str | float | tuple[float, ...] = "typical" if value is None else finite_numbers("value", value)
-    if isinstance(given, tuple) and (units is None or len(given) != len(units)):
-        raise UsageError(f"value: {len(given)} numbers are given; needed is one, or one for each of `units`.")
-    if isinstance(what, Generator) and given == "typical":
+    output: str | float | tuple[float, ...] = "typical" if value is None else finite_numbers("value", value)
+    if isinstance(output, tuple) and (units is None or len(output) != len(units)):
+        raise UsageError(f"value: {len(output)} numbers were given; give one number, or one for each of `units`.")
+    if isinstance(what, Generator) and output == "typical":
         raise UsageError("Without a run, say what the units output: value=5.0, or one number for each unit.")
     task = Task(
         kind="insert",
         layer=layer,
         label=label,
         units=units,
-        top=operator.index(top),
+        top=top,
         by=by,
-        value=given,
+        value=output,
         level=None if level is None else finite_number("level", level),
         where=where,
-        samples=None if samples is None else operator.index(samples),
-        random_sets=operator.index(random_sets),
-        curve=False,
+        samples=samples,
+        random_sets=random_sets,
         optimize=optimize,
-        seed=operator.index(seed),
+        seed=seed,
     )
     return _intervene(what, task, generator, segmenter, batch_size, device, name, quiet)
 
@@ -187,7 +179,7 @@ def _intervene(
     name: str | None,
     quiet: bool,
 ) -> Effects:
-    """Check what can be checked without a network, return what is there already, else do it and keep it."""
+    """Check what needs no network; load the result if its folder holds it, else measure and keep it."""
     run = None if isinstance(what, Generator) else opened_run(what)
     where = None if task.where is None else Where.parse(task.where)
     check_task(task, batch_size)
@@ -203,7 +195,7 @@ def _intervene(
     else:
         generator, segmenter = reopen(opened_run(what), generator, segmenter, device, quiet)
     folder = None if run is None else run.folder / "interventions" / name
-    if folder is not None and (kept := distributed.first(lambda: _kept(folder, config))) is not None:
+    if folder is not None and (kept := Effects.kept(folder, config)) is not None:
         return kept
     subject = Subject.open(generator, segmenter, task.layer, batch_size)
     if run is None:  # else it was checked with the run's tables
@@ -216,38 +208,10 @@ def _intervene(
     target = None if task.label is None else lookup.class_number(task.label, names, names)
     experiment = Experiment(task=task, subject=subject, run=run, where=where, target=target, order=order)
     if folder is not None:
-        distributed.first(lambda: _writable(folder.parent))
+        distributed.first(lambda: check_writable(folder.parent))
     with Progress(quiet) as progress, at_work():
         effects = experiment.perform(progress)
-    noted = {"schema": SCHEMA, "name": name, "created": now(), "command": command(), "config": config}
-    effects = replace(effects, info=noted | effects.info)
+    effects = replace(effects, info=header() | {"name": name, "config": config} | effects.info)
     if folder is not None:
         distributed.first(lambda: effects.save(folder))
-    return effects
-
-
-def _writable(folder: Path) -> None:
-    """Raise DissectError unless the folder can be written, before long work is done in vain."""
-    try:
-        folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DissectError(f"Writing to {folder} failed ({error.strerror or error}); make it writable.") from error
-
-
-def _kept(folder: Path, config: dict[str, Any]) -> Effects | None:
-    """The effects in the folder if they are of this very task; None if there is no folder.
-
-    Raises:
-        UsageError: it holds another task's.
-    """
-    if not folder.exists():
-        return None
-    try:
-        effects = Effects.load(folder)
-    except DissectError as error:
-        raise DissectError(f"{error} Or give another --name.") from error
-    if said := difference(effects.info.get("config", {}), config):
-        raise UsageError(f"{folder} holds another intervention ({said}); give another --name.")
     return effects

@@ -19,12 +19,12 @@ from ..runs.dissection import Dissection
 from ..runs.lookup import Integers
 from ..runtime import distributed
 from ..runtime.progress import Progress
-from ..stats.class_changes import Outcome, effects_table
-from ..stats.significance import ratio
+from ..stats.class_changes import effects_table
 from ..subjects.subject import Subject
 from . import pictures
 from .areas import Areas, Variants, measure
 from .gradient_search import IMAGES, STEPS, optimise
+from .layout import CellByCell, Outcome, SetBySet, UnitSet
 from .places import Where, box_place, class_places, grid_places, mask_place
 from .result import Effects
 from .scan import scan_layer, scan_samples
@@ -36,7 +36,23 @@ SAMPLES = 256
 GRID_IMAGES, GRID_SAMPLES = 4096, 16  # on a grid of places: images drawn for the chosen set, about; samples at least
 
 Floats = NDArray[np.float64]
-Set = tuple[str, int, Integers]  # kind, number, units
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The units that a task changes.
+
+    order: units, best first. size: how many of them are changed. alpha: (U,) weight of each unit of the layer, where a
+    gradient chose them.
+    """
+
+    order: Integers
+    size: int
+    alpha: Floats | None = None
+
+    @property
+    def units(self) -> Integers:
+        return self.order[: self.size]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,40 +71,40 @@ class Experiment:
         task, subject = self.task, self.subject
         mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
-        order, size, alpha = self._choose(value, progress)
-        sets = distributed.first(lambda: self._sets(order, size, strength))
+        choice = self._choose(value, progress)
+        sets = distributed.first(lambda: self._sets(choice, strength))
         samples, place = self._samples_and_place()
-        steps = self._curve_steps(order, size) if task.curve else []
-
-        weights = self._on_grid(sets, len(samples)) if self._grid else [_weight(s[2], subject.shape[0]) for s in sets]
-        weights += [_weight(members, subject.shape[0]) for _, _, _, members in steps]
+        width = subject.shape[0]
+        layout = CellByCell(sets, width, self._cells, len(samples)) if self._grid else SetBySet(sets, width)
+        steps = SetBySet(self._curve_steps(choice) if task.curve else [], width)
+        weight = torch.cat([layout.weights(), steps.weights()]) if steps.sets else layout.weights()
         donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
-        variants = Variants(weight=_stack(weights, len(samples)), value=value, place=place, donors=donors)
+        variants = Variants(weight=weight, value=value, place=place, donors=donors)
         with progress.task("draw and segment", len(variants) * len(samples), spread=True) as advance:
             areas = measure(subject, samples, variants, target=self.target, advance=advance)
 
-        outcomes = self._grid_outcomes(areas, sets) if self._grid else _outcomes(areas, sets)
-        names = subject.segmenter.vocabulary.names
-        curve = context = None
-        if steps and self.target is not None:
-            last = _outcomes(areas, [step[1:] for step in steps], len(variants) - len(steps))
-            curve = curve_table(areas.before, list(zip((step[0] for step in steps), last, strict=True)), self.target)
-        if self._grid and self.target is not None:
-            change = areas.difference[:, :, self.target]
-            random = change[self._cells : 2 * self._cells] if task.random_sets else None
-            context = context_table(change[: self._cells], random, areas.cells, names)
-        shown = self._cells if self._grid else 1
-        picks = pictures.choose(*pictures.successes(areas, shown, self.target, task.kind))
+        outcomes = layout.outcomes(areas)
+        remaining = steps.outcomes(areas, len(variants) - len(steps.sets))
+        picks = pictures.choose(*pictures.successes(areas, layout.shown, self.target, task.kind))
         table = sets_table(areas.before, outcomes, self.target)
         return Effects(
-            info=self._info(samples, table),
-            table=effects_table(areas.before, outcomes, names),
+            info=self._info(samples, outcomes[0], table),
+            table=effects_table(areas.before, outcomes, subject.segmenter.vocabulary.names),
             sets=table,
-            units=self._units_table(order[:size], value, alpha),
+            units=self._units_table(choice, value),
             pictures=pictures.draw(subject, samples, variants, picks, self.target),
-            curve=curve,
-            context=context,
+            curve=curve_table(areas.before, remaining, self.target) if remaining and self.target is not None else None,
+            context=self._context(areas, layout) if isinstance(layout, CellByCell) else None,
         )
+
+    def _context(self, areas: Areas, layout: CellByCell) -> pd.DataFrame | None:
+        """The effect by the class at the edited cell; None where no class is meant."""
+        if self.target is None:
+            return None
+        change = areas.difference[:, :, self.target]
+        random = layout.of_kind("random")
+        names = self.subject.segmenter.vocabulary.names
+        return context_table(change[: layout.shown], None if random is None else change[random], areas.cells, names)
 
     @property
     def _grid(self) -> bool:
@@ -99,8 +115,8 @@ class Experiment:
         return self.subject.shape[1] * self.subject.shape[2]
 
     @property
-    def _seen(self) -> int:
-        """How many samples the run has used; those from here on are unseen."""
+    def _run_samples(self) -> int:
+        """How many samples the run has used; those after them are unseen."""
         return 0 if self.run is None else int(self.run.info["config"]["samples"])
 
     @property
@@ -114,7 +130,7 @@ class Experiment:
     @property
     def _measured_on(self) -> range:
         """The samples on which activations are measured: the run's, or those after the ones that are changed."""
-        return range(min(self._seen, MEASURED)) if self.run else range(self._count, 2 * self._count)
+        return range(min(self._run_samples, MEASURED)) if self.run else range(self._count, 2 * self._count)
 
     def _statistics(self, progress: Progress) -> tuple[Tensor, Floats]:
         """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
@@ -132,12 +148,12 @@ class Experiment:
         if task.value in ("zero", "mean"):
             return mean if task.value == "mean" else torch.zeros(width)
         if task.value != "typical":
-            given = torch.as_tensor(task.value, dtype=torch.float32)
-            if given.ndim == 0:
-                return given.expand(width).clone()
-            spread = torch.full((width,), float(given.mean()))  # what random sets get
-            spread[list(task.units or ())] = given
-            return spread
+            values = torch.as_tensor(task.value, dtype=torch.float32)
+            if values.ndim == 0:
+                return values.expand(width).clone()
+            by_unit = torch.full((width,), float(values.mean()))  # the units of random sets get the mean
+            by_unit[list(task.units or ())] = values
+            return by_unit
         assert self.run is not None
         if task.level is not None:
             return level_value(self.run, task.layer, task.level)[0]
@@ -150,62 +166,69 @@ class Experiment:
         with progress.task("measure values", len(self._measured_on), spread=True) as advance:
             return typical_high(self.subject, self.run, self.target, self._measured_on, advance)
 
-    def _choose(self, value: Tensor | None, progress: Progress) -> tuple[Integers, int, Floats | None]:
-        """Units, best first; how many of them are meant; α of each unit of the layer where a gradient found them.
+    def _choose(self, value: Tensor | None, progress: Progress) -> Choice:
+        """The units to change.
 
         Raises:
-            DissectError: the gradient found none.
+            DissectError: the gradient chose no unit.
         """
         task = self.task
         if task.units is not None or self.run is None:
-            return np.array(task.units), len(task.units or ()), None
+            units = np.array(task.units)
+            return Choice(units, len(units))
         assert self.target is not None
         if task.optimize:
-            constant = self._typical(progress) if task.kind == "ablate" or value is None else value
-            with progress.task("optimise units", STEPS * IMAGES) as advance:
-                alpha = distributed.first(
-                    partial(optimise, self.subject, self.target, constant, self._seen, seed=task.seed, advance=advance)
-                )
-            found = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]
-            if not len(found):
-                raise DissectError(f"The gradient found no unit of {task.layer} for {task.label}; try --by scan.")
-            return found, min(task.top, len(found)), alpha
+            return self._choose_by_gradient(value, progress)
         if task.by_scan:
             _, change = scan_layer(self.subject, self.run, progress=progress)
-            return np.argsort(change[:, :, self.target].mean(1), kind="stable"), task.top, None
+            return Choice(np.argsort(change[:, :, self.target].mean(1), kind="stable"), task.top)
         assert self.order is not None
-        return self.order, task.top, None
+        return Choice(self.order, task.top)
 
-    def _sets(self, order: Integers, size: int, strength: Floats) -> list[Set]:
-        """(kind, number, units) of every set that is measured; the chosen one first."""
+    def _choose_by_gradient(self, value: Tensor | None, progress: Progress) -> Choice:
+        assert self.target is not None
+        task = self.task
+        constant = self._typical(progress) if task.kind == "ablate" or value is None else value
+        with progress.task("optimise units", STEPS * IMAGES) as advance:
+            alpha = distributed.first(
+                partial(
+                    optimise, self.subject, self.target, constant, self._run_samples, seed=task.seed, advance=advance
+                )
+            )
+        order = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]
+        if not len(order):
+            raise DissectError(f"The gradient found no unit of {task.layer} for {task.label}; try --by scan.")
+        return Choice(order, min(task.top, len(order)), alpha)
+
+    def _sets(self, choice: Choice, strength: Floats) -> list[UnitSet]:
+        """Every set that is measured; the chosen one first, then all of a kind together."""
         task, width = self.task, self.subject.shape[0]
-        chosen = order[:size]
-        sets = [("chosen", 0, chosen)]
-        for number, drawn in enumerate(random_orders(width, chosen, task.random_sets, task.seed)):
-            sets.append(("random", number, drawn[:size]))
-        for number, drawn in enumerate(matched_sets(strength, chosen, task.random_sets, task.seed)):
-            sets.append(("matched", number, drawn))
+        random = random_orders(width, choice.units, task.random_sets, task.seed)
+        matched = matched_sets(strength, choice.units, task.random_sets, task.seed)
+        sets = [UnitSet("chosen", 0, choice.units)]
+        sets += [UnitSet("random", index, order[: choice.size]) for index, order in enumerate(random)]
+        sets += [UnitSet("matched", index, units) for index, units in enumerate(matched)]
         if task.optimize and self.order is not None:
-            sets.append(("by_iou", 0, self.order[:size]))
+            sets.append(UnitSet("by_iou", 0, self.order[: choice.size]))
         return sets
 
-    def _curve_steps(self, order: Integers, size: int) -> list[tuple[int, str, int, Integers]]:
-        """(number of units, kind, set, units) for 1, 2, 4, … units, the number asked for among them.
+    def _curve_steps(self, choice: Choice) -> list[UnitSet]:
+        """Sets of 1, 2, 4, … units, the number asked for among them.
 
         The random sets grow out of those of the table; beyond the other units, they draw the chosen ones too.
         """
         width = self.subject.shape[0]
-        numbers = {2**k for k in range(width.bit_length()) if 2**k <= len(order)} | {size}
-        drawn = random_orders(width, order[:size], self.task.random_sets, self.task.seed)
+        sizes = {2**k for k in range(width.bit_length()) if 2**k <= len(choice.order)} | {choice.size}
+        random = random_orders(width, choice.units, self.task.random_sets, self.task.seed)
         steps = []
-        for number in sorted(numbers):
-            steps.append((number, "chosen", 0, order[:number]))
-            steps += [(number, "random", b, units[:number]) for b, units in enumerate(drawn)]
+        for size in sorted(sizes):
+            steps.append(UnitSet("chosen", 0, choice.order[:size]))
+            steps += [UnitSet("random", index, order[:size]) for index, order in enumerate(random)]
         return steps
 
     def _samples_and_place(self) -> tuple[Sequence[int], Tensor | None]:
         """The samples to change, and where: (W, 1 or N, h, w), None for everywhere."""
-        samples = range(self._seen, self._seen + self._count)
+        samples = range(self._run_samples, self._run_samples + self._count)
         height, width = self.subject.shape[1:]
         if self.where is None:
             return samples, None
@@ -221,74 +244,44 @@ class Experiment:
         """The samples in which the class of `where` lies at the centre of a cell, and these cells."""
         assert self.where is not None
         names = self.subject.segmenter.vocabulary.names
-        number = lookup.class_number(self.where.name, names, names)
+        label = lookup.class_number(self.where.name, names, names)
         width = self.subject.shape[0]
         nothing = Variants(weight=torch.zeros(0, 1, width), value=torch.zeros(width))
-        places = class_places(measure(self.subject, samples, nothing).cells, number)  # (1, N, h, w)
-        here = places[0].flatten(1).any(1)
-        if not here.any():
+        cells = class_places(measure(self.subject, samples, nothing).cells, label)  # (1, N, h, w)
+        has_class = cells[0].flatten(1).any(1)
+        if not has_class.any():
             raise UsageError(f"--where {self.where.text}: none of {len(samples)} samples has it at a cell's centre.")
-        return [index for index, found in zip(samples, here.tolist(), strict=True) if found], places[:, here]
+        return [sample for sample, has in zip(samples, has_class.tolist(), strict=True) if has], cells[:, has_class]
 
-    def _turn(self, samples: int) -> NDArray[np.int64]:
-        """(h·w, N) whose turn it is on a grid, modulo the number of sets of a kind."""
-        return np.add.outer(np.arange(self._cells), np.arange(samples))
-
-    def _on_grid(self, sets: Sequence[Set], samples: int) -> list[Tensor]:
-        """Weights of every cell for each kind of set; several sets of a kind take turns over cells and samples."""
-        turn = torch.from_numpy(self._turn(samples))
-        weights = []
-        for kind in dict.fromkeys(kind for kind, _, _ in sets):
-            several = torch.cat([_weight(members, self.subject.shape[0])[0] for k, _, members in sets if k == kind])
-            weights.append(several[turn % len(several)] if len(several) > 1 else several.expand(self._cells, 1, -1))
-        return weights
-
-    def _grid_outcomes(self, areas: Areas, sets: Sequence[Set]) -> list[Outcome]:
-        """Each set's mean over the cells where it was tried; NaN in images where it was tried in none."""
-        kinds = [kind for kind, _, _ in sets]
-        blocks = {kind: number * self._cells for number, kind in enumerate(dict.fromkeys(kinds))}
-        turn = self._turn(len(areas.before))
-        outcomes = []
-        for kind, number, members in sets:
-            mine = turn % kinds.count(kind) == number  # (h·w, N)
-            some = slice(blocks[kind], blocks[kind] + self._cells)
-            after, changed, on_target = (
-                _mean(values[some], mine) for values in (areas.after, areas.changed, areas.on_target)
-            )
-            units = tuple(map(int, members))
-            outcomes.append(
-                Outcome(kind=kind, number=number, units=units, after=after, changed=changed, on_target=on_target)
-            )
-        return outcomes
-
-    def _units_table(self, chosen: Integers, value: Tensor | None, alpha: Floats | None) -> pd.DataFrame:
+    def _units_table(self, choice: Choice, value: Tensor | None) -> pd.DataFrame:
         """The chosen units, in order."""
-        table = pd.DataFrame({"unit": chosen})
+        units = choice.units
+        table = pd.DataFrame({"unit": units})
         if self.run is not None:
-            units = self.run.units[self.run.units.layer == self.task.layer].set_index("unit")
-            table["label"] = units.label.reindex(chosen).to_numpy()
+            of_layer = self.run.units[self.run.units.layer == self.task.layer].set_index("unit")
+            table["label"] = of_layer.label.reindex(units).to_numpy()
             if self.target is not None:
-                table["iou"] = lookup.class_iou(self.run, self.task.layer, self.target)[chosen]
-        table["value"] = np.nan if value is None else value.numpy()[chosen]
-        if alpha is not None:
-            table["alpha"] = alpha[chosen]
+                table["iou"] = lookup.class_iou(self.run, self.task.layer, self.target)[units]
+        table["value"] = np.nan if value is None else value.numpy()[units]
+        if choice.alpha is not None:
+            table["alpha"] = choice.alpha[units]
         return table
 
-    def _info(self, samples: Sequence[int], sets: pd.DataFrame) -> dict[str, Any]:
-        task, chosen = self.task, sets.iloc[0]
+    def _info(self, samples: Sequence[int], chosen: Outcome, sets: pd.DataFrame) -> dict[str, Any]:
+        task = self.task
         value = task.value
         if task.level is not None and self.run is not None:
             value = f"exceeded by {level_value(self.run, task.layer, task.level)[1]:.3g} of the pixels"
-        used = None if self.run is None or task.units is not None else self._seen
+        chosen_on = None if self.run is None or task.units is not None else self._run_samples
         if self.run is not None and task.by_scan:
-            used = scan_samples(self.run, task.layer)
+            chosen_on = scan_samples(self.run, task.layer)
         info: dict[str, Any] = {
             "kind": task.kind,
             "generator": self.subject.generator.name,
             "segmenter": self.subject.segmenter.name,
             "layer": self.subject.layer,
             "label": task.label,
-            "units": [int(unit) for unit in chosen.members.split()],
+            "units": list(chosen.units),
             "value": list(value) if isinstance(value, tuple) else value,
             "where": task.where or "everywhere",
             "samples": {
@@ -297,46 +290,12 @@ class Experiment:
                 "number": len(samples),
                 "skipped": self._count - len(samples),
             },
-            "chosen_on": None if used is None else {"first": 0, "last": used - 1},
+            "chosen_on": None if chosen_on is None else {"first": 0, "last": chosen_on - 1},
         }
         if self.target is not None:
+            row = sets.iloc[0]
             info["on_target"] = {
-                name: None if pd.isna(chosen[name]) else float(chosen[name])
+                name: None if pd.isna(row[name]) else float(row[name])
                 for name in ("on_target", "on_target_low", "on_target_high")
             }
         return info
-
-
-def _weight(members: Integers, width: int) -> Tensor:
-    """(1, 1, U): 1 for the members."""
-    weight = torch.zeros(1, 1, width)
-    weight[..., torch.as_tensor(np.asarray(members), dtype=torch.int64)] = 1
-    return weight
-
-
-def _stack(weights: Sequence[Tensor], samples: int) -> Tensor:
-    """Weights (v, 1 or N, U) as one tensor."""
-    if any(weight.shape[1] > 1 for weight in weights):
-        weights = [weight.expand(-1, samples, -1) for weight in weights]
-    return torch.cat(list(weights))
-
-
-def _mean(values: Floats, mine: NDArray[np.bool_]) -> Floats:
-    """The mean over cells of values (h·w, N, …) where mine (h·w, N) holds; NaN where it holds nowhere."""
-    mine = mine.reshape(*mine.shape, *[1] * (values.ndim - 2))
-    return ratio((values * mine).sum(0), mine.sum(0).astype(float))
-
-
-def _outcomes(areas: Areas, sets: Sequence[Set], first: int = 0) -> list[Outcome]:
-    """The outcome of each set, whose variants lie one after another from `first` on."""
-    return [
-        Outcome(
-            kind=kind,
-            number=number,
-            units=tuple(map(int, members)),
-            after=areas.after[first + index],
-            changed=areas.changed[first + index],
-            on_target=areas.on_target[first + index],
-        )
-        for index, (kind, number, members) in enumerate(sets)
-    ]

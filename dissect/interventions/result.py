@@ -13,25 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..storage.contract import COLUMNS
-from ..storage.files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
-from ..storage.result_folder import written
+from ..storage.result import Result, Shapes, TableFile
 
-TABLES = {
-    "table": "effects.csv",
-    "sets": "sets.csv",
-    "units": "chosen.csv",
-    "curve": "curve.csv",
-    "context": "context.csv",
-}
-OPTIONAL = ("curve", "context")
-PICTURES: dict[str, tuple[int | None, ...]] = {
+PICTURES: Shapes = {
     "sample": (None,),
     "role": (None,),
     "before": (None, None, None, 3),
@@ -41,7 +30,7 @@ PICTURES: dict[str, tuple[int | None, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effects:
+class Effects(Result):
     """What changing units of a layer did to every class, on samples that did not serve to choose them.
 
     info: what was done (units, value, samples, …) and `on_target`, the share of all change that concerns the class.
@@ -51,7 +40,18 @@ class Effects:
     pictures: arrays of some samples before and after.
     """
 
-    info: dict[str, Any]
+    DESCRIPTION: ClassVar = "effect.json"
+    TABLES: ClassVar = {
+        "table": TableFile("effects.csv"),
+        "sets": TableFile("sets.csv"),
+        "units": TableFile("chosen.csv"),
+        "curve": TableFile("curve.csv", columns="effect: curve.csv", optional=True),
+        "context": TableFile("context.csv", optional=True),
+    }
+    ARRAYS: ClassVar = "pictures"
+    SHAPES: ClassVar = PICTURES
+    MAY_LACK_ARRAYS: ClassVar = True
+
     table: pd.DataFrame
     sets: pd.DataFrame
     units: pd.DataFrame
@@ -74,33 +74,3 @@ class Effects:
         columns = ["class", "before", "after", "change_pp", "relative", "relative_low", "relative_high", "changed"]
         order = self.table.change_pp.abs().sort_values(ascending=False, kind="stable").index
         return self.table.loc[order, columns].head(12).to_html(index=False)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the folder of an intervention, whole or not at all.
-
-        Raises:
-            DissectError: it cannot be written; nothing of it is left.
-        """
-        with written(Path(folder)) as part:
-            for name, file in TABLES.items():
-                table = getattr(self, name)
-                if table is not None:
-                    write_csv(part / file, table)
-            write_arrays(part / "pictures.npz", self.pictures)
-            write_json(part / "effect.json", self.info)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Effects:
-        """Open the folder of an intervention.
-
-        Raises:
-            DissectError: a file of it is missing or damaged.
-        """
-        folder = Path(folder)
-        info = read_json(folder / "effect.json")
-        tables = {
-            name: read_table(folder / file, COLUMNS["effect: curve.csv"] if name == "curve" else None)
-            for name, file in TABLES.items()
-            if name not in OPTIONAL or (folder / file).exists()
-        }
-        return cls(info=info, pictures=read_arrays(folder / "pictures.npz", PICTURES, or_none=True), **tables)

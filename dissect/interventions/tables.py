@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..images.class_areas import UNLABELLED
-from ..stats.class_changes import Floats, Outcome
 from ..stats.significance import benjamini_hochberg, bootstrap, interval, ratio, sign_flip_p
+from .layout import Floats, Outcome
 
 
 def sets_table(before: Floats, outcomes: Sequence[Outcome], target: int | None, seed: int = 0) -> pd.DataFrame:
@@ -43,23 +43,23 @@ def sets_table(before: Floats, outcomes: Sequence[Outcome], target: int | None, 
     return pd.DataFrame(rows)
 
 
-def curve_table(before: Floats, steps: Sequence[tuple[int, Outcome]], target: int, seed: int = 0) -> pd.DataFrame:
-    """The target class's remaining area, 1 = as before, for each number of units.
+def curve_table(before: Floats, outcomes: Sequence[Outcome], target: int, seed: int = 0) -> pd.DataFrame:
+    """The target class's remaining area, 1 = as before, for each size of the sets.
 
-    One row a number: remaining with its 95 % interval over images, and the mean, least and greatest of the random sets.
+    One row a size: remaining with its 95 % interval over images, and the mean, least and greatest of the random sets.
     """
     weights = bootstrap(len(before), seed)
     was = before[:, target]
     rows = []
-    for number in sorted({number for number, _ in steps}):
-        mine = [outcome for size, outcome in steps if size == number]
-        chosen = next(outcome for outcome in mine if outcome.kind == "chosen").after[:, target]
+    for size in sorted({len(outcome.units) for outcome in outcomes}):
+        alike = [outcome for outcome in outcomes if len(outcome.units) == size]
+        chosen = next(outcome for outcome in alike if outcome.kind == "chosen").after[:, target]
         low, high = interval(ratio(weights @ chosen, weights @ was))
-        row: dict[str, Any] = {"units": number, "remaining": float(ratio(chosen.sum(), was.sum()))}
+        row: dict[str, Any] = {"units": size, "remaining": float(ratio(chosen.sum(), was.sum()))}
         row |= {"low": low, "high": high}
-        others = [float(ratio(o.after[:, target].sum(), was.sum())) for o in mine if o.kind == "random"]
-        if others:
-            row |= {"random": np.mean(others), "random_min": min(others), "random_max": max(others)}
+        random = [float(ratio(o.after[:, target].sum(), was.sum())) for o in alike if o.kind == "random"]
+        if random:
+            row |= {"random": np.mean(random), "random_min": min(random), "random_max": max(random)}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -71,27 +71,27 @@ def context_table(
     names: Sequence[str],
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The effect of an edit of one cell by the class found at the cell's centre before.
+    """The effect of an edit of one cell, by the class at the cell's centre before the edit.
 
     Args:
         change: (h·w, N) change of the target class's share of the image's pixels, for each cell and image.
         random: the same of random sets.
         cells: (N, P, h, w) classes at the centres, -1 for unlabelled.
 
-    One row a class that was found: how many places in how many images; change_pp, in percentage points of the image,
-    with its 95 % interval over images (places of one image are not independent), p- and q-value over the rows; cells,
-    the same change as a multiple of the edited cell's area; random_pp.
+    One row a class that lies at a centre: at how many places in how many images; change_pp, in percentage points of the
+    image, with its 95 % interval over images (places of one image are not independent), p- and q-value over the rows;
+    cells, the same change as a multiple of the edited cell's area; random_pp.
     """
-    number, planes = cells.shape[:2]
-    weights = bootstrap(number, seed)
-    spots = cells.reshape(number, planes, -1)  # (N, P, h·w)
+    samples, planes = cells.shape[:2]
+    weights = bootstrap(samples, seed)
+    centres = cells.reshape(samples, planes, -1)  # (N, P, h·w)
     rows = []
     for k, name in [*enumerate(names), (-1, UNLABELLED)]:
-        here = (spots == k).any(1) if k >= 0 else spots[:, 0] < 0  # (N, h·w)
-        count = here.sum(1).astype(float)
+        has_class = (centres == k).any(1) if k >= 0 else centres[:, 0] < 0  # (N, h·w)
+        count = has_class.sum(1).astype(float)
         if not count.any():
             continue
-        total = (change.T * here).sum(1) * 100  # (N,)
+        total = (change.T * has_class).sum(1) * 100  # (N,)
         low, high = interval(ratio(weights @ total, weights @ count))
         row = {
             "class": name,
@@ -100,11 +100,11 @@ def context_table(
             "change_pp": total.sum() / count.sum(),
             "low": low,
             "high": high,
-            "cells": total.sum() / count.sum() / 100 * spots.shape[2],
+            "cells": total.sum() / count.sum() / 100 * centres.shape[2],
             "p_value": float(sign_flip_p(total[:, None], seed)[0]),
         }
         if random is not None:
-            row["random_pp"] = (random.T * here).sum() * 100 / count.sum()
+            row["random_pp"] = (random.T * has_class).sum() * 100 / count.sum()
         rows.append(row)
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p_value") + 1, "q_value", benjamini_hochberg(table.p_value.to_numpy()))

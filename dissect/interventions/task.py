@@ -1,4 +1,4 @@
-"""What an intervention is asked to do, checked before anything is drawn."""
+"""What an intervention does to which units, checked before any image is drawn."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..generators.base import Generator
 from ..runs import lookup
 from ..runs.dissection import Dissection
 from ..runs.lookup import Integers
+from ..runtime.requests import check_choice, check_integers
 from ..storage.files import safe_name
 from ..subjects.opening import layer_name
 from .places import Where
@@ -24,15 +25,48 @@ BY = ("iou", "scan")
 What = Dissection | Generator | str | Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One intervention, kept as `config` in effect.json. The same task gives the same numbers."""
+
+    kind: str  # ablate or insert
+    layer: str
+    label: str | None
+    units: tuple[int, ...] | None  # None: the best for the class
+    top: int
+    by: str
+    value: str | float | tuple[float, ...]  # zero, mean, resample; typical; or numbers
+    level: float | None = None
+    where: str | None = None
+    samples: int | None
+    random_sets: int
+    curve: bool = False
+    optimize: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Check the integers; those of numpy become Python's, which JSON can hold."""
+        limits = {"--top": (self.top, 1), "--samples": (self.samples, 2), "--random-sets": (self.random_sets, 0)}
+        check_integers({**limits, "--seed": (self.seed, 0)})
+        for name in ("top", "samples", "random_sets", "seed"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else operator.index(value))
+
+    @property
+    def by_scan(self) -> bool:
+        """Whether a scan chooses the units."""
+        return self.by == "scan" and self.units is None and not self.optimize
+
+
 def layer_and_units(
     what: What, layer: str | int | None, units: str | Sequence[int] | None
 ) -> tuple[str, tuple[int, ...] | None]:
-    """The layer's name and the units that were asked for, each once."""
+    """The layer's name and the requested units, each once."""
     if isinstance(units, str):
-        named, units = lookup.parse_units(units)
-        if layer is not None and named is not None and str(layer) != named:
-            raise UsageError(f"--units names layer {named!r} and --layer {layer!r}; name one of them.")
-        layer = layer if named is None else named
+        layer_of_units, units = lookup.parse_units(units)
+        if layer is not None and layer_of_units is not None and str(layer) != layer_of_units:
+            raise UsageError(f"--units names layer {layer_of_units!r} and --layer {layer!r}; name one of them.")
+        layer = layer if layer_of_units is None else layer_of_units
     if not isinstance(what, Generator):
         layer = lookup.pick_layer(opened_run(what), layer)
     elif layer is None or units is None:
@@ -42,7 +76,7 @@ def layer_and_units(
     try:
         return layer, None if units is None else tuple(dict.fromkeys(operator.index(unit) for unit in units))
     except TypeError:
-        raise UsageError(f"units={units!r}: whole numbers are needed, e.g. [12, 57].") from None
+        raise UsageError(f"units={units!r}: must be integers, e.g. [12, 57].") from None
 
 
 def finite_numbers(name: str, value: object) -> float | tuple[float, ...]:
@@ -52,7 +86,7 @@ def finite_numbers(name: str, value: object) -> float | tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = np.array(np.nan)
     if numbers.ndim > 1 or not np.isfinite(numbers).all():
-        raise UsageError(f"{name}={value!r}: a finite number is needed.")
+        raise UsageError(f"{name}={value!r}: must be a finite number.")
     return tuple(numbers.tolist()) if numbers.ndim else float(numbers)
 
 
@@ -60,7 +94,7 @@ def finite_number(name: str, value: object) -> float:
     """The same for one number."""
     number = finite_numbers(name, value)
     if isinstance(number, tuple):
-        raise UsageError(f"{name}={value!r}: a finite number is needed.")
+        raise UsageError(f"{name}={value!r}: must be one finite number.")
     return number
 
 
@@ -69,26 +103,22 @@ def opened_run(what: Dissection | str | Path) -> Dissection:
 
 
 def check_task(task: Task, batch_size: int | None) -> None:
-    if task.by not in BY:
-        raise UsageError(f"--by {task.by!r} is not known; there are {', '.join(BY)}.")
-    for option, number, least in (
-        ("--top", task.top, 1),
-        ("--samples", 2 if task.samples is None else task.samples, 2),
-        ("--random-sets", task.random_sets, 0),
-        ("--batch-size", 1 if batch_size is None else batch_size, 1),
-        ("--seed", task.seed, 0),
-    ):
-        if number < least:
-            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+    """Raise UsageError where the parts of a task do not go together, or lie outside their limits."""
+    check_choice("--by", task.by, BY)
+    check_integers({"--batch-size": (batch_size, 1)})
     if task.units is not None and task.optimize:
-        raise UsageError("--optimize finds the units itself; leave --units out.")
+        raise UsageError("--optimize chooses the units itself; leave --units out.")
     if task.label is None:
         if task.units is None:
-            raise UsageError("Say which units: the best for a --class, or --units LAYER:UNIT,UNIT,….")
+            raise UsageError(
+                "Name the units by --units LAYER:UNIT,UNIT,…, or the class whose best units are meant by --class."
+            )
         if task.curve:
-            raise UsageError("--curve shows how much of a class remains; name it by --class.")
+            raise UsageError("--curve shows how much of a class remains; name the class by --class.")
         if task.value == "typical" and task.level is None:
-            raise UsageError("What units should output is measured where a class is: name a --class, or give --level.")
+            raise UsageError(
+                "The value of the units is measured where a class is: name the class by --class, or give --level."
+            )
 
 
 def unit_order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
@@ -127,30 +157,5 @@ def task_name(task: Task) -> str:
 def file_name(text: str) -> str:
     name = safe_name(text)
     if not name or name.startswith("scan-"):
-        raise UsageError(f"--name {text!r}: letters or digits are needed, and names with scan- are taken by scans.")
+        raise UsageError(f"--name {text!r}: must have letters or digits, and must not begin with scan-, as scans do.")
     return name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What was asked for, kept as `config` in effect.json. The same task gives the same numbers."""
-
-    kind: str  # ablate or insert
-    layer: str
-    label: str | None
-    units: tuple[int, ...] | None  # None: the best for the class
-    top: int
-    by: str
-    value: str | float | tuple[float, ...]  # zero, mean, resample; typical; or numbers
-    level: float | None
-    where: str | None
-    samples: int | None
-    random_sets: int
-    curve: bool
-    optimize: bool
-    seed: int
-
-    @property
-    def by_scan(self) -> bool:
-        """Whether a scan chooses the units."""
-        return self.by == "scan" and self.units is None and not self.optimize

@@ -21,7 +21,7 @@ from ..generators.families.stylegan import AdaIN
 from ..generators.families.stylegan2 import Modulated
 from ..images.class_areas import shares
 from ..runtime.random_streams import DIRECTIONS, dice
-from ..stats.class_changes import Outcome, effects_table
+from ..stats.class_changes import AreaChange, effects_table
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 from ..subjects.opening import dissectable
 from .directions import Directions, Moments, Regression, closed_form, signed
@@ -152,29 +152,25 @@ def effects(
             advance(2 * len(points))
         advance(len(points))
     was = np.concatenate(before)
-    nothing = np.zeros(len(was))
-    outcomes = [
-        Outcome(
+    changes = [
+        AreaChange(
             kind="chosen" if number < 2 * len(vectors) else "random",
             number=number,
-            units=(),
-            after=np.concatenate(parts),
-            changed=nothing,
-            on_target=nothing,
+            after=np.concatenate(batches),
         )
-        for number, parts in enumerate(after)
+        for number, batches in enumerate(after)
     ]
-    chosen, others = outcomes[: 2 * len(vectors)], outcomes[2 * len(vectors) :]
+    chosen, others = changes[: 2 * len(vectors)], changes[2 * len(vectors) :]
     tables = []
-    for number, outcome in enumerate(chosen):
-        table = effects_table(was, [outcome, *others], segmenter.vocabulary.names, seed)
+    for number, change in enumerate(chosen):
+        table = effects_table(was, [change, *others], segmenter.vocabulary.names, seed)
         table.insert(0, "direction", number // 2 + 1)
         table.insert(1, "sign", "+" if number % 2 == 0 else "-")
         tables.append(table)
     whole = pd.concat(tables, ignore_index=True)
     q = benjamini_hochberg(whole.p_value.to_numpy())
-    changes = np.stack([(outcome.after - was).mean(0) for outcome in outcomes]).reshape(len(every), 2, classes + 1)
-    return whole.assign(q_value=q, changed=q <= FALSE_DISCOVERIES), _beyond(changes, len(vectors))
+    shifts = np.stack([(change.after - was).mean(0) for change in changes]).reshape(len(every), 2, classes + 1)
+    return whole.assign(q_value=q, changed=q <= FALSE_DISCOVERIES), _beyond(shifts, len(vectors))
 
 
 def _random(space: Space, seed: int) -> Tensor:

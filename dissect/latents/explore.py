@@ -1,59 +1,33 @@
-"""explore(): films and contact sheets of a generator's latents, and what its directions do.
-
-FOLDER/latents.json            what was asked for, and found
-FOLDER/sheet.png               contact sheet; of directions one each, sheet-1.png, …
-FOLDER/film.webp or film.gif   likewise
-FOLDER/directions.csv          of directions: strength, share; effects.csv: what each does to the classes' areas
-FOLDER/directions.safetensors  their vectors (K, D)
-"""
+"""explore(): films and contact sheets of a generator's latents, and what its directions do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 from safetensors.torch import save
 
 from ...hooks.errors import UsageError
 from ..images.contact_sheet import film
 from ..runtime.progress import Progress
+from ..runtime.requests import check_choice, check_integers
 from ..runtime.resources import at_work, usual_batch
-from ..storage.files import SCHEMA, read_json, read_table, safe_name, write_csv, write_json
-from ..storage.result_folder import command, holds, now, written
+from ..storage.files import safe_name
+from ..storage.result_folder import header, written
 from ..subjects.identity import identity
 from ..subjects.opening import Model, open_generator, usable_device
-from .moves import KINDS, Asked
+from .moves import KINDS, LatentOptions
+from .result import Explored
 from .space import open_space
 
 FILMS = ("webp", "gif")
 FILMLESS = ("path-length",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Explored:
-    """What `explore` made: its folder, what it says of itself, and tables by name (directions and effects, or none)."""
-
-    folder: Path
-    info: dict[str, Any]
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Explored:
-        """Open what was kept; raises DissectError if a file of it is missing or damaged."""
-        folder = Path(folder)
-        info = read_json(folder / "latents.json")
-        tables = {name: read_table(folder / f"{name}.csv") for name in info["tables"]}
-        return cls(folder=folder, info=info, tables=tables)
-
-
 def explore(
     kind: str,
     model: Model,
-    asked: Asked | None = None,
+    options: LatentOptions | None = None,
     *,
     animation: str = "webp",
     seed: int = 0,
@@ -68,38 +42,36 @@ def explore(
         kind: interpolate (a film through samples), arithmetic (means of samples added and subtracted), mix (the two-way
             table of styles), truncation (ψ), directions (GANSpace or SeFa, each with its effect), path-length.
         model: as of `dissect.run`.
-        asked: `samples` such as `0..3,7`; `space` z or w; `path` linear or spherical; `formula` such as
+        options: `samples` such as `0..3,7`; `space` z or w; `path` linear or spherical; `formula` such as
             `3,4,5 - 7,8 + 9`; `across` the samples of a mix's columns, `crossover` the first layer that takes their
             styles; `psi` a list of truncations; `method`, number of `directions`, `strength` in standard deviations,
             samples `measured`, the `segmenter`; `pairs` of a path length, and its `similarity`, a function or
             package.module:name, or the folder of `lpips`.
         animation: webp or gif.
         seed: of latents and chance.
-        out: folder; None is runs/MODEL-latents-KIND. One that holds this already is loaded instead of recomputed.
+        out: folder; None is runs/MODEL-latents-KIND. If it already holds this, that is loaded
+            instead of recomputed.
         batch_size, device: None chooses.
         quiet: no progress bars.
 
     Raises:
-        UsageError: something asked for does not exist or does not go with this kind or generator.
+        UsageError: an option does not exist, or does not go with this kind or generator.
         DissectError: something failed. Nothing is written.
     """
-    asked = asked or Asked()
-    if kind not in KINDS:
-        raise UsageError(f"{kind!r} is not known; there are {', '.join(KINDS)}.")
-    make, options = KINDS[kind]
-    for option, value in vars(asked).items():
-        if value is not None and option not in options:
-            fitting = [name for name, (_, known) in KINDS.items() if option in known]
+    options = options or LatentOptions()
+    check_choice("KIND", kind, KINDS)
+    make, allowed = KINDS[kind]
+    for option, value in vars(options).items():
+        if value is not None and option not in allowed:
+            fitting = [name for name, (_, of_kind) in KINDS.items() if option in of_kind]
             raise UsageError(f"--{option} goes with {' and '.join(fitting)}, not with {kind}; leave it out.")
-    if animation not in FILMS:
-        raise UsageError(f"--film {animation!r} is not known; there are {', '.join(FILMS)}.")
-    if seed < 0 or (batch_size is not None and batch_size < 1):
-        raise UsageError(f"--seed {seed}, --batch-size {batch_size}: whole numbers from 0 and from 1 up are needed.")
+    check_choice("--film", animation, FILMS)
+    check_integers({"--seed": (seed, 0), "--batch-size": (batch_size, 1)})
     device = usable_device(device)
     generator = open_generator(model, seed, device, quiet)
-    space = open_space(generator, asked.space, batch_size or usual_batch(generator.device))
+    space = open_space(generator, options.space, batch_size or usual_batch(generator.device))
     with torch.inference_mode():
-        plan = make(space, asked, seed)
+        plan = make(space, options, seed)
     config = {
         "kind": kind,
         **identity(generator),
@@ -109,29 +81,25 @@ def explore(
         **plan.facts,
     }
     folder = Path(out) if out else Path("runs") / safe_name(f"{generator.name}-latents-{kind}")
-    if holds(folder, "latents.json", config, "give another --out"):
-        return Explored.load(folder)
+    if (kept := Explored.kept(folder, config, "give another --out")) is not None:
+        return kept
     with Progress(quiet) as progress, at_work(), torch.inference_mode():
-        made = plan.draw(progress)
+        drawing = plan.draw(progress)
     info = {
-        "schema": SCHEMA,
-        "created": now(),
-        "command": command(),
+        **header(),
         "config": config,
         "space": space.name,
         **plan.facts,
-        **made.facts,
-        "tables": list(made.tables),
-        "pictures": [f"sheet{end}.png" for end in made.sheets] + [f"film{end}.{animation}" for end in made.films],
+        **drawing.facts,
+        "tables": list(drawing.tables),
+        "pictures": [f"sheet{end}.png" for end in drawing.sheets] + [f"film{end}.{animation}" for end in drawing.films],
     }
     with written(folder) as part:
-        for end, page in made.sheets.items():
+        for end, page in drawing.sheets.items():
             page.save(part / f"sheet{end}.png")
-        for end, frames in made.films.items():
+        for end, frames in drawing.films.items():
             film(frames, part / f"film{end}.{animation}")
-        for name, table in made.tables.items():
-            write_csv(part / f"{name}.csv", table)
-        if made.tensors:
-            (part / "directions.safetensors").write_bytes(save(made.tensors))
-        write_json(part / "latents.json", info)
+        if drawing.tensors:
+            (part / "directions.safetensors").write_bytes(save(drawing.tensors))
+        Explored(folder=folder, info=info, tables=drawing.tables).write(part)
     return Explored.load(folder)

@@ -61,6 +61,7 @@ def path_length(
     eight_bit: bool = True,
     batch: int = BATCH,
     seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> PathLength:
     """The perceptual path length over N pairs of latents.
 
@@ -77,54 +78,56 @@ def path_length(
             than a level. Rounded, a change of d levels is 0 or 1, and 1 with probability d, so that its square counts
             as d: the figure is larger, and says how many pixels cross a level. The two must never be compared.
         seed: of the interval.
+        advance: called with the number of images drawn, after each batch.
 
     Raises:
-        UsageError: fewer than two pairs, another way, or a step that is none.
+        UsageError: fewer than two pairs, an unknown path, or a step that is not positive.
         DissectError: images that are not finite.
     """
     if how not in HOWS:
-        raise UsageError(f"Latents can be moved by {', '.join(HOWS)}, not by {how!r}.")
+        raise UsageError(f"how={how!r}: must be one of {', '.join(HOWS)}.")
     if not epsilon > 0:
-        raise UsageError(f"A step of {epsilon} leads nowhere; take a small positive one, such as {EPSILON}.")
+        raise UsageError(f"epsilon={epsilon}: must be above 0, and small, such as {EPSILON}.")
     if starts.shape != ends.shape or len(starts) < 2:
         raise UsageError(
-            f"Two pairs of latents or more are needed; given are {tuple(starts.shape)} and {tuple(ends.shape)}."
+            f"starts {tuple(starts.shape)} and ends {tuple(ends.shape)}: must have the same shape, of at least 2 pairs."
         )
-    found = []
+    batches = []
     with torch.inference_mode():
         moved = _moved(starts, ends, epsilon, how, fixed)
-        for one, other in zip(starts.split(batch), moved.split(batch), strict=True):
-            images = images_of(torch.cat([one, other]))  # (2n, 3, H, W), both ends under the same batch
+        for first, second in zip(starts.split(batch), moved.split(batch), strict=True):
+            images = images_of(torch.cat([first, second]))  # (2n, 3, H, W): both in one batch, so that they round alike
             if not bool(images.isfinite().all()):
                 raise DissectError("Images along the path are not finite; look at the generator's images.")
             images = (images * 255).round().to(torch.uint8) if eight_bit else images * 255
-            apart = similarity(*images.chunk(2))
-            if apart.shape != (len(one),) or not bool(apart.isfinite().all()):
+            distance = similarity(*images.chunk(2))
+            if distance.shape != (len(first),) or not bool(distance.isfinite().all()):
                 raise DissectError(
-                    f"The similarity of {len(one)} pairs of images must be as many finite numbers; it gave "
-                    f"{tuple(apart.shape)}, finite: {int(apart.isfinite().sum())}."
+                    f"The similarity of {len(first)} pairs of images must be as many finite numbers; it returned "
+                    f"{tuple(distance.shape)}, finite: {int(distance.isfinite().sum())}."
                 )
-            found.append((apart / epsilon**2).cpu().numpy())
-    distances = np.concatenate(found)
-    kept = trimmed(distances)
+            batches.append((distance / epsilon**2).cpu().numpy())
+            advance(len(images))
+    distances = np.concatenate(batches)
+    inner = trimmed(distances)
     means = [
-        trimmed(distances[dice(seed, BOOTSTRAP, number).integers(len(distances), size=len(distances))]).mean()
-        for number in range(ROUNDS)
+        trimmed(distances[dice(seed, BOOTSTRAP, index).integers(len(distances), size=len(distances))]).mean()
+        for index in range(ROUNDS)
     ]
     low, high = interval(np.array(means, np.float64))
     return PathLength(
-        mean=float(kept.mean()), low=float(low), high=float(high), std=float(kept.std()), distances=distances
+        mean=float(inner.mean()), low=float(low), high=float(high), std=float(inner.std()), distances=distances
     )
 
 
 def _moved(starts: Tensor, ends: Tensor, epsilon: float, how: str, fixed: int) -> Tensor:
-    """(N, …) latents, a share of the way from the starts to the ends."""
+    """(N, …) latents, a share `epsilon` of the way from the starts to the ends."""
     from torch_fidelity.utils import batch_interp
 
-    one, other = starts.flatten(1), ends.flatten(1)
-    free = one.shape[1] - fixed
-    moved = batch_interp(one[:, :free], other[:, :free], epsilon, how)
-    return torch.cat([moved, one[:, free:]], 1).view_as(starts)
+    start, end = starts.flatten(1), ends.flatten(1)
+    free = start.shape[1] - fixed
+    moved = batch_interp(start[:, :free], end[:, :free], epsilon, how)
+    return torch.cat([moved, start[:, free:]], 1).view_as(starts)
 
 
 def trimmed(distances: NDArray[Any]) -> NDArray[Any]:
@@ -151,23 +154,23 @@ def open_lpips(folder: str | Path | None = None, device: str | torch.device = "c
     from torch_fidelity.sample_similarity_lpips import URL_VGG16_LPIPS, SampleSimilarityLPIPS
     from torchvision.models import VGG16_Weights
 
-    place = Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)
+    folder = Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)
     urls = (URL_VGG16_LPIPS, VGG16_Weights.IMAGENET1K_V1.url)
-    paths = [place / url.rpartition("/")[2] for url in urls]
+    paths = [folder / url.rpartition("/")[2] for url in urls]
     for path, url in zip(paths, urls, strict=True):
         if not path.is_file():
-            raise UsageError(f"LPIPS needs the file {path}, which is not there; fetch it from {url}.")
-    with tempfile.TemporaryDirectory() as written:
-        # torch-fidelity would unpickle whatever the files hold; it is given ones that were just written from tensors
-        (safe := Path(written) / "checkpoints").mkdir()
+            raise UsageError(f"LPIPS needs the file {path}, which does not exist; download it from {url}.")
+    with tempfile.TemporaryDirectory() as safe_hub:
+        # torch-fidelity would unpickle whatever the files hold; it gets files that were just written from tensors
+        (safe := Path(safe_hub) / "checkpoints").mkdir()
         for path in paths:
             torch.save(load_state_dict(path), safe / path.name)
         try:
-            with _hub(written):
+            with _hub(safe_hub):
                 network = SampleSimilarityLPIPS("lpips-vgg16", sample_similarity_resize=SIDE)
         except (RuntimeError, AttributeError, KeyError) as error:
             raise DissectError(
-                f"{' and '.join(map(str, paths))} do not hold LPIPS and VGG-16 ({one_line(error)}); fetch "
+                f"{' and '.join(map(str, paths))} do not hold LPIPS and VGG-16 ({one_line(error)}); download "
                 f"{' and '.join(urls)}."
             ) from error
     return network.to(device)
@@ -176,7 +179,7 @@ def open_lpips(folder: str | Path | None = None, device: str | torch.device = "c
 @contextmanager
 def _hub(folder: str) -> Iterator[None]:
     """Let torch.hub look for its files in this folder, for the whole process, until the end of the block."""
-    before = torch.hub._hub_dir  # None as long as TORCH_HOME decides, which setting what get_dir says would end
+    before = torch.hub._hub_dir  # None where TORCH_HOME decides; restoring get_dir() would end that
     torch.hub.set_dir(folder)
     try:
         yield

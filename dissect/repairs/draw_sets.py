@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from ...hooks.edit import Edit, edited
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
-from ..fidelity.distances import BEFORE
+from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, compare
 from ..fidelity.features import Features
 from ..fidelity.reference import Reference
 from ..generators.base import Generator
@@ -23,14 +24,16 @@ from ..images import resize as gr
 from ..images.class_areas import shares
 from ..images.resize import SIDE
 from ..runtime import distributed
-from ..stats.class_changes import Outcome
+from ..runtime.progress import Progress
+from ..stats.class_changes import AreaChange, effects_table
+from ..stats.intervals import rounds
 from ..subjects.subject import failing
 
 SHOWN = 12  # pictures of each role
 ROLES = ("worst before", "most changed")
 
 Edits = Sequence[Edit]
-Draw = Callable[[Sequence[int]], Tensor]  # numbers of samples -> images (n, 3, H, W)
+Draw = Callable[[Sequence[int]], Tensor]  # samples -> their images (n, 3, H, W)
 Floats = NDArray[np.float64]
 
 
@@ -41,10 +44,12 @@ class Drawn:
     features: dict[str, Tensor]
     areas: dict[str, Floats]
 
-    def outcome(self, name: str, kind: str, number: int) -> Outcome:
-        """A set as `effect_tables` takes it; which pixels changed is not asked for there."""
-        nothing = np.zeros(len(self.areas[name]))
-        return Outcome(kind=kind, number=number, units=(), after=self.areas[name], changed=nothing, on_target=nothing)
+    def effects(self, names: Sequence[str]) -> pd.DataFrame:
+        """What the repair did to every class, beside the random sets, see `class_changes.effects_table`."""
+        changes = [AreaChange(kind="chosen", number=0, after=self.areas[REPAIRED])]
+        random = [name for name in self.areas if name.startswith(RANDOM)]
+        changes += [AreaChange(kind=RANDOM, number=k, after=self.areas[name]) for k, name in enumerate(random)]
+        return effects_table(self.areas[BEFORE], changes, names)
 
 
 @torch.inference_mode()
@@ -65,26 +70,48 @@ def draw_sets(
     features: dict[str, list[Tensor]] = {name: [] for name in sets}
     areas: dict[str, list[Floats]] = {name: [] for name in sets}
     for start in distributed.mine(range(0, len(samples), batch)):
-        numbers = samples[start : start + batch]
+        some = samples[start : start + batch]
         for name, draw in sets.items():
-            images = draw(numbers)
-            features[name].append(reference.standard(extract(images)))
+            images = draw(some)
+            features[name].append(reference.standard.apply(extract(images)))
             if segmenter is not None:
                 areas[name].append(shares(segment(segmenter, images), len(segmenter.vocabulary)).cpu().numpy())
-            advance(len(numbers))
+            advance(len(some))
     return Drawn(
-        features={name: torch.cat(distributed.in_order(parts)) for name, parts in features.items()},
+        features={name: torch.cat(distributed.in_order(batches)) for name, batches in features.items()},
         areas={
-            name: np.concatenate(distributed.in_order(parts)) for name, parts in areas.items() if segmenter is not None
+            name: np.concatenate(distributed.in_order(batches))
+            for name, batches in areas.items()
+            if segmenter is not None
         },
     )
+
+
+def compare_sets(
+    segmenter: Segmenter | None,
+    extract: Features,
+    reference: Reference,
+    samples: Sequence[int],
+    sets: Mapping[str, Draw],
+    *,
+    batch: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[Drawn, pd.DataFrame]:
+    """What `draw_sets` draws, and the sets' distances to the reference, see `distances.compare`."""
+    with progress.task("draw and compare", len(sets) * len(samples), spread=True) as advance:
+        drawn = draw_sets(segmenter, extract, reference, samples, sets, batch, advance)
+    pairs = len(sets) * (rounds(drawn.features[BEFORE].shape[1]) + 1)
+    with progress.task("distances", pairs, spread=True) as advance:
+        fidelity = compare(drawn.features, reference.features, seed=seed, advance=advance)
+    return drawn, fidelity
 
 
 @torch.inference_mode()
 def draw_edited(generator: Generator, edits: Edits, samples: Sequence[int]) -> Tensor:
     """images (N, 3, H, W) with the edits; raises DissectError if the network fails or pixels are not finite."""
-    said = f"samples {samples[0]} … with units {', '.join(edit.layer for edit in edits) or 'as they are'}"
-    with failing(said), edited(generator.module, *edits):
+    what = f"samples {samples[0]} … with units {', '.join(edit.layer for edit in edits) or 'as they are'}"
+    with failing(what), edited(generator.module, *edits):
         images = generator(generator.latents(samples))
     generator.check_finite(images, samples, "take other units or values" if edits else "")
     return images
@@ -109,7 +136,7 @@ def gallery(
     moved = (drawn.features[after] - before).square().mean(1).argsort(dim=0, descending=True, stable=True).tolist()
     picks = [(ROLES[0], row) for row in worst]
     picks += [(ROLES[1], row) for row in [row for row in moved if row not in worst][:SHOWN]]
-    kept: dict[str, list[Any]] = {}
+    pictures: dict[str, list[Any]] = {}
     for role, row in picks:
         pair = [sets[name]([samples[row]]) for name in (BEFORE, after)]
         entry: dict[str, Any] = {"sample": samples[row], "role": role}
@@ -122,5 +149,5 @@ def gallery(
             entry[f"labels_{name}"] = F.interpolate(labels, size, mode="nearest-exact")[0, 0].to(torch.int16).cpu()
         entry["place"] = np.abs(entry["after"].astype(int) - entry["before"].astype(int)).max(2) > 25
         for name, value in entry.items():
-            kept.setdefault(name, []).append(np.asarray(value))
-    return {name: np.stack(values) for name, values in kept.items()}
+            pictures.setdefault(name, []).append(np.asarray(value))
+    return {name: np.stack(values) for name, values in pictures.items()}

@@ -11,12 +11,12 @@ from ...hooks.errors import DissectError, UsageError
 from ..runs import lookup
 from ..runs.dissection import Dissection
 
-Chosen = dict[str, tuple[int, ...]]  # units of each layer
+UnitsByLayer = dict[str, tuple[int, ...]]
 
 LONGEST = 1024  # characters of a path
 
 
-def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection) -> Chosen:
+def named_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection) -> UnitsByLayer:
     """Units by layer, in the run's order of layers."""
     pairs: list[tuple[str | None, int]]
     if isinstance(units, Mapping):
@@ -28,14 +28,14 @@ def given_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection
         pairs = _from_file(Path(units))
     else:
         raise UsageError(f"--units {str(units)[:80]} is neither a file nor LAYER:UNIT,UNIT,…, e.g. layer4:12,57,300.")
-    found: dict[str, list[int]] = {}
+    of_layer: dict[str, list[int]] = {}
     for layer, unit in pairs:
-        found.setdefault(lookup.pick_layer(run, layer), []).append(int(unit))
-    chosen = {layer: tuple(dict.fromkeys(found[layer])) for layer in run.layers if layer in found}
-    if not chosen:
+        of_layer.setdefault(lookup.pick_layer(run, layer), []).append(int(unit))
+    if not of_layer:
         raise UsageError(f"--units {units} names no unit; write lines such as layer4:12,57.")
-    check_chosen(chosen, run)
-    return chosen
+    by_layer = {layer: tuple(dict.fromkeys(of_layer[layer])) for layer in run.layers if layer in of_layer}
+    check_units(by_layer, run)
+    return by_layer
 
 
 def _from_file(path: Path) -> list[tuple[str | None, int]]:
@@ -49,7 +49,7 @@ def _from_file(path: Path) -> list[tuple[str | None, int]]:
         try:
             return [(str(row["layer"]), int(row["unit"])) for row in csv.DictReader(lines)]
         except (TypeError, ValueError):
-            raise UsageError(f"--units {path}: the column unit must hold whole numbers.") from None
+            raise UsageError(f"--units {path}: the column unit must hold integers.") from None
     pairs: list[tuple[str | None, int]] = []
     for line in lines:
         text = line.partition("#")[0].strip()
@@ -59,28 +59,13 @@ def _from_file(path: Path) -> list[tuple[str | None, int]]:
     return pairs
 
 
-def check_chosen(chosen: Chosen, run: Dissection) -> None:
-    for layer, units in chosen.items():
+def check_units(units: UnitsByLayer, run: Dissection) -> None:
+    """Raise UsageError for a unit that a layer lacks, or where all units of a layer are named."""
+    for layer, members in units.items():
         width = int(run.info["layers"][layer]["units"])
-        if len(units) >= width:
+        if len(members) >= width:
             raise UsageError(
-                f"{len(units)} units of {layer} are to be ablated, and it has {width}: without any unit it draws one "
-                "image. Choose fewer."
+                f"{len(members)} units of {layer} were named, and it has {width}: without any unit, it draws the same "
+                "image from every latent. Name fewer."
             )
-        lookup.check_units(units, layer, width)
-
-
-def repair_name(
-    detector: str | None,
-    top: int,
-    chosen: Chosen | None,
-    layer: str | int | None,
-    value: str,
-    strength: float,
-    one_by_one: bool,
-) -> str:
-    parts = [f"{detector}-top{top}"] if chosen is None else ["units", *(f"{at}-{len(u)}" for at, u in chosen.items())]
-    parts += [str(layer)] if layer is not None and chosen is None else []
-    parts += [value] if value != "best" else []
-    parts += [f"strength{strength:g}"] if strength != 1 else []
-    return "-".join(parts + (["one-by-one"] if one_by_one else []))
+        lookup.check_units(members, layer, width)

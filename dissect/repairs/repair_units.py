@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...hooks.edit import Edit, edited
 from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
-from ..artifacts.find import Realism, Search, asked, check_detector
-from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, compare, frechet
+from ..artifacts.find import DetectorInputs, Realism, Search, check_detector
+from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, frechet
+from ..fidelity.features import Features
+from ..fidelity.reference import Reference
 from ..generators.base import Generator
 from ..interventions.unit_choice import MEASURED, random_orders, unit_statistics
 from ..runs import lookup
@@ -27,17 +30,15 @@ from ..runs.dissection import Dissection
 from ..runs.reopen import reopen
 from ..runtime import distributed
 from ..runtime.progress import Progress
+from ..runtime.requests import check_choice, check_integers, check_strength
 from ..runtime.resources import at_work, usual_batch
-from ..stats.class_changes import effects_table
-from ..stats.intervals import rounds
-from ..storage.files import SCHEMA, safe_name
-from ..storage.result_folder import command, holds, now
+from ..storage.result_folder import header, result_name
 from ..subjects.opening import Given, usable_device
 from ..subjects.subject import Subject
 from .checkpoint import check_target, write_repaired
-from .draw_sets import Draw, draw_edited, draw_sets, gallery
-from .named_units import Chosen, check_chosen, given_units, repair_name
-from .result import Repair, save
+from .draw_sets import Draw, compare_sets, draw_edited, draw_sets, gallery
+from .named_units import UnitsByLayer, check_units, named_units
+from .result import Repair
 from .verdict import verdict
 
 VALUES = ("best", "zero", "mean")
@@ -70,14 +71,14 @@ def repair(
     device: str | None = None,
     quiet: bool = False,
 ) -> Repair:
-    """Ablate units that a detector suspects, or given ones, measure what that does, and write the repaired generator.
+    """Ablate units that a detector suspects, or named ones, measure what that does, and write the repaired generator.
 
     Units and values are chosen on the samples of the run and every other image of the reference; everything reported is
     measured on later samples and the reference's other images, on the same latents before and after, beside random
     sets of as many units of the same layers.
 
     Args:
-        run: a finished run, or its folder; its `repairs/NAME/` keeps the result; the same call again returns it.
+        run: a finished run, or its folder; its `repairs/NAME/` keeps the result, which the same call loads again.
         units: units by layer; or `layer4:12,57`; or a file of such lines, or a table with columns layer and unit, such
             as the `suspects.csv` of `artifacts.find` with the innocent ones taken out.
         detector, top: instead, the most suspect units of each layer, see `artifacts.find`.
@@ -98,222 +99,312 @@ def repair(
         quiet: no progress bars.
 
     Raises:
-        UsageError: something asked for does not exist or does not fit, or every unit of a layer was chosen. Nothing is
-            written.
+        UsageError: an argument does not exist or does not fit, or every unit of a layer was chosen. Nothing is written.
         DissectError: something failed. Nothing is written.
     """
     run = run if isinstance(run, Dissection) else Dissection.load(run)
-    _check(value, strength, samples, random_sets, top, seed, batch_size)
+    check_integers({"--top": (top, 1), "--batch-size": (batch_size, 1)})
     if (units is None) == (detector is None):
-        raise UsageError("Say which units: --units FILE, or --detector NAME with --top N.")
-    if detector is not None:
-        check_detector(detector, flags)
+        raise UsageError("Name the units by --units FILE, or the detector that chooses them by --detector NAME.")
     if units is not None and layer is not None:
         raise UsageError(f"--layer {layer} goes with --detector; --units name their layers themselves.")
-    picked = lookup.pick_layer(run, run.layers[0] if layer is None else layer)
-    chosen = None if units is None else given_units(units, run)
-    layers = run.layers if layer is None else [picked]
-    if chosen is None:
-        check_chosen({one: tuple(range(top)) for one in layers}, run)
-    called = safe_name(name or repair_name(detector, top, chosen, layer, value, strength, one_by_one))
-    if not called:
-        raise UsageError(f"--name {name!r}: letters or digits are needed.")
-    folder = run.folder / "repairs" / called
-    config = {
-        "units": None if chosen is None else {at: list(members) for at, members in chosen.items()},
-        "detector": detector,
-        "top": None if detector is None else top,
-        "layers": layers,
-        "value": value,
-        "strength": float(strength),
-        "one_by_one": one_by_one,
-        "samples": samples,
-        "random_sets": random_sets,
-        "seed": seed,
-        "out": None if out is None else str(Path(out).resolve()),
-    } | asked(reference, inception, flags, realism)
-    if holds(folder, "repair.json", config):
-        return Repair.load(folder)
+    request = RepairRequest(
+        units=None if units is None else named_units(units, run),
+        detector=detector,
+        top=top,
+        layer=layer,
+        layers=run.layers if layer is None else [lookup.pick_layer(run, layer)],
+        value=value,
+        strength=float(strength),
+        one_by_one=one_by_one,
+        samples=samples,
+        random_sets=random_sets,
+        seed=seed,
+        out=out,
+        inputs=DetectorInputs(reference=reference, inception=inception, flags=flags, realism=realism),
+    )
+    request.check(run)
+    name = result_name(name or request.name)
+    folder = run.folder / "repairs" / name
+    if (kept := Repair.kept(folder, request.config)) is not None:
+        return kept
     device = usable_device(device)
     generator, segmenter = reopen(run, generator, segmenter, device, quiet)
     target = distributed.first(lambda: check_target(folder, out, generator.name))
     with Progress(quiet) as progress, at_work():
-        search = Search.open(
-            run,
-            generator,
-            segmenter,
-            detector or "rare",
-            reference=reference,
-            inception=inception,
-            flags=flags,
-            realism=realism,
-            needs_reference=True,
-            progress=progress,
-        )
-        assert search.reference is not None
-        chooses, judges = search.reference.halves()
-        search = replace(search, reference=chooses)
-        work = Workshop(
-            run=run,
-            generator=generator,
-            segmenter=segmenter,
-            search=search,
-            strength=float(strength),
-            batch=batch_size or usual_batch(generator.device),
-            progress=progress,
-        )
-        edits, table, values, means = work.choose(chosen, layers, top, value, one_by_one)
-        random = [work.random(edits, values, means, seed, number) for number in range(random_sets)]
-        first = int(run.info["config"]["samples"])
-        unseen = range(first, first + samples)
-        sets = {BEFORE: (), REPAIRED: edits}
-        for other in ("zero", "mean"):
-            if set(values.values()) != {other}:
-                sets[other] = [_valued(edit, other, means) for edit in edits]
-        sets |= {f"{RANDOM} {number + 1}": drawn for number, drawn in enumerate(random)}
-        draws = _draws(generator, sets)
-        with progress.task("draw and compare", len(sets) * samples, spread=True) as advance:
-            assert search.extract is not None
-            drawn = draw_sets(segmenter, search.extract, judges, unseen, draws, work.batch, advance)
-        pairs = len(sets) * (rounds(drawn.features[BEFORE].shape[1]) + 1)
-        with progress.task("distances", pairs, spread=True) as advance:
-            fidelity = compare(drawn.features, judges.features, seed=seed, advance=advance)
-        word, sentence = verdict(fidelity, search.extract.note)
-        outcomes = [drawn.outcome(REPAIRED, "chosen", 0)]
-        outcomes += [drawn.outcome(f"{RANDOM} {k + 1}", RANDOM, k) for k in range(random_sets)]
-        effects = effects_table(drawn.areas[BEFORE], outcomes, segmenter.vocabulary.names)
-        pictures = gallery(segmenter, unseen, drawn, draws, REPAIRED)
-    info = {
-        "schema": SCHEMA,
-        "name": called,
-        "created": now(),
-        "command": command(),
+        workshop = Workshop.open(run, generator, segmenter, request, batch_size, progress)
+        choice = workshop.choose()
+        measured = workshop.measure(choice)
+    info = header() | {
+        "name": name,
         "generator": generator.name,
         "segmenter": segmenter.name,
         "weights_sha256": run.info["config"]["weights_sha256"],
         "detector": detector,
-        "units": {edit.layer: list(edit.units) for edit in edits},
-        "values": values,
-        "strength": float(strength),
+        "units": {edit.layer: list(edit.units) for edit in choice.edits},
+        "values": choice.values,
+        "strength": request.strength,
         "one_by_one": one_by_one,
-        "chosen_on": {"first": 0, "last": first - 1},
-        "samples": {"first": unseen[0], "last": unseen[-1], "number": samples},
+        "chosen_on": {"first": 0, "last": workshop.run_samples[-1]},
+        "samples": {"first": workshop.unseen[0], "last": workshop.unseen[-1], "number": samples},
         "random_sets": random_sets,
-        "reference": f"{judges.name}, the half that chose nothing",
-        "features": search.extract.note,
-        "verdict": word,
-        "sentence": sentence,
+        "reference": f"{workshop.judges.name}, the half that chose nothing",
+        "features": workshop.extract.note,
+        "verdict": measured.verdict,
+        "sentence": measured.sentence,
         "checkpoint": target.name if out is None else str(target.resolve()),
-        "config": config,
+        "tables": ["fidelity", "effects", "units"],
+        "config": request.config,
     }
-    mended = replace(generator, module=copy.deepcopy(generator.module))
-    tables = {"fidelity": fidelity, "effects": effects, "units": table}
-    return save(
-        folder,
-        info,
-        tables,
-        pictures,
-        lambda part: write_repaired(
-            mended, edits, info, fidelity, effects, part, part / target.name if out is None else target
-        ),
+    result = Repair(
+        folder=folder,
+        info=info,
+        fidelity=measured.fidelity,
+        effects=measured.effects,
+        units=choice.table,
+        pictures=measured.pictures,
+    )
+    copied = replace(generator, module=copy.deepcopy(generator.module))
+    return result.save_with(
+        lambda part: write_repaired(copied, choice.edits, result, part, part / target.name if out is None else target)
     )
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepairRequest:
+    """Which units are taken out, and how that is measured; see `repair`.
+
+    units: by layer; None where the detector chooses. layer: as the user named it; layers: where a detector looks.
+    """
+
+    units: UnitsByLayer | None
+    detector: str | None
+    top: int
+    layer: str | int | None
+    layers: Sequence[str]
+    value: str
+    strength: float
+    one_by_one: bool
+    samples: int
+    random_sets: int
+    seed: int
+    out: str | Path | None
+    inputs: DetectorInputs
+
+    def check(self, run: Dissection) -> None:
+        """Raise UsageError for what lies outside its limits, or does not fit the run."""
+        check_choice("--value", self.value, VALUES)
+        check_strength(self.strength)
+        limits = {"--samples": (self.samples, LEAST), "--random-sets": (self.random_sets, 0)}
+        check_integers({**limits, "--seed": (self.seed, 0)})
+        if self.detector is not None:
+            check_detector(self.detector, self.inputs.flags)
+            lookup.pick_layer(run, self.layers[0])  # refuses a control, and a run of directions
+            check_units({layer: tuple(range(self.top)) for layer in self.layers}, run)
+
+    @property
+    def name(self) -> str:
+        """What the repair is called where no name is given."""
+        if self.units is None:
+            parts = [f"{self.detector}-top{self.top}"]
+            parts += [str(self.layer)] if self.layer is not None else []
+        else:
+            parts = ["units", *(f"{layer}-{len(units)}" for layer, units in self.units.items())]
+        parts += [self.value] if self.value != "best" else []
+        parts += [f"strength{self.strength:g}"] if self.strength != 1 else []
+        parts += ["one-by-one"] if self.one_by_one else []
+        return "-".join(parts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What is kept and compared: the same config gives the same numbers."""
+        return {
+            "units": None if self.units is None else {layer: list(units) for layer, units in self.units.items()},
+            "detector": self.detector,
+            "top": None if self.detector is None else self.top,
+            "layers": list(self.layers),
+            "value": self.value,
+            "strength": self.strength,
+            "one_by_one": self.one_by_one,
+            "samples": self.samples,
+            "random_sets": self.random_sets,
+            "seed": self.seed,
+            "out": None if self.out is None else str(Path(self.out).resolve()),
+        } | self.inputs.record()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The units of a repair.
+
+    edits: one a layer. table: one row a unit. values: by layer, `zero` or `mean`. means: by layer, (U,) of all units.
+    """
+
+    edits: list[Edit]
+    table: pd.DataFrame
+    values: dict[str, str]
+    means: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a repair did; tables and pictures as of `result.Repair`."""
+
+    fidelity: pd.DataFrame
+    effects: pd.DataFrame
+    pictures: Mapping[str, NDArray[Any]]
+    verdict: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """What a repair works on."""
+    """What a repair works on. `search` compares with one half of the reference; `judges` is the other."""
 
     run: Dissection
     generator: Generator
     segmenter: Segmenter
+    request: RepairRequest
     search: Search
-    strength: float
+    chooses: Reference
+    judges: Reference
+    extract: Features
     batch: int
     progress: Progress
 
+    @classmethod
+    def open(
+        cls,
+        run: Dissection,
+        generator: Generator,
+        segmenter: Segmenter,
+        request: RepairRequest,
+        batch_size: int | None,
+        progress: Progress,
+    ) -> Workshop:
+        """Open the detector, and halve the reference: one half chooses units, the other judges the repair."""
+        detector = request.detector or "rare"  # none looks where the units are named
+        search = Search.open(
+            run, generator, segmenter, detector, request.inputs, needs_reference=True, progress=progress
+        )
+        assert search.reference is not None
+        assert search.extract is not None
+        chooses, judges = search.reference.halves()
+        return cls(
+            run=run,
+            generator=generator,
+            segmenter=segmenter,
+            request=request,
+            search=replace(search, reference=chooses),
+            chooses=chooses,
+            judges=judges,
+            extract=search.extract,
+            batch=batch_size or usual_batch(generator.device),
+            progress=progress,
+        )
+
     @property
-    def seen(self) -> range:
+    def run_samples(self) -> range:
+        """The samples of the run, on which units and values are chosen."""
         return range(int(self.run.info["config"]["samples"]))
 
-    def choose(
-        self, chosen: Chosen | None, layers: Sequence[str], top: int, value: str, one_by_one: bool
-    ) -> tuple[list[Edit], pd.DataFrame, dict[str, str], dict[str, Tensor]]:
-        """An edit a layer; the table of the units; by layer, which value was taken, and all means (U,)."""
+    @property
+    def unseen(self) -> range:
+        """The samples on which the repair is measured."""
+        first = self.run_samples.stop
+        return range(first, first + self.request.samples)
+
+    def choose(self) -> Choice:
+        """Choose the units of every layer and their values, in the order of the layers."""
+        request = self.request
         edits: list[Edit] = []
         values: dict[str, str] = {}
         means: dict[str, Tensor] = {}
         tables = []
-        for layer in layers if chosen is None else chosen:
+        for layer in request.layers if request.units is None else request.units:
             with ExitStack() as stack:
-                if one_by_one:  # see the layer as it is after the repairs below
+                if request.one_by_one:  # the layer is looked at as it is after the repairs of the layers below
                     stack.enter_context(edited(self.generator.module, *edits))
                 subject = Subject.open(self.generator, self.segmenter, layer, self.batch)
                 scores = None
-                if chosen is None:
-                    scores = self.search.scores(subject, self.seen, self.progress).units
-                    units = tuple(int(unit) for unit in (-scores).argsort(kind="stable")[:top])
+                if request.units is None:
+                    scores = self.search.scores(subject, self.run_samples, self.progress).units
+                    units = tuple(int(unit) for unit in (-scores).argsort(kind="stable")[: request.top])
                 else:
-                    units = chosen[layer]
-                samples = self.seen[:MEASURED]
+                    units = request.units[layer]
+                samples = self.run_samples[:MEASURED]
                 with self.progress.task(f"means of {layer}", len(samples), spread=True) as advance:
                     means[layer] = unit_statistics(subject, samples, advance)[0]
-                edit = Edit(layer=layer, units=units, strength=self.strength)
-                values[layer] = self._better(edit, means[layer]) if value == "best" else value
-            edits.append(_valued(edit, values[layer], means))
+                edit = Edit(layer=layer, units=units, strength=request.strength)
+                values[layer] = self._better(edit, means[layer]) if request.value == "best" else request.value
+            edits.append(_with_value(edit, values[layer], means))
             rows = {"layer": layer, "unit": units, "value": torch.as_tensor(edits[-1].value).numpy()}
             tables.append(pd.DataFrame(rows | ({} if scores is None else {"score": scores[list(units)]})))
-        known = self.run.units[["layer", "unit", "label", "iou"]]
-        return edits, pd.concat(tables, ignore_index=True).merge(known, how="left", on=["layer", "unit"]), values, means
+        labels = self.run.units[["layer", "unit", "label", "iou"]]
+        table = pd.concat(tables, ignore_index=True).merge(labels, how="left", on=["layer", "unit"])
+        return Choice(edits=edits, table=table, values=values, means=means)
+
+    def measure(self, choice: Choice) -> Measured:
+        """Draw the unseen samples as they were, repaired, and with the other sets, and compare."""
+        draws = _draws(self.generator, self._sets(choice))
+        drawn, fidelity = compare_sets(
+            self.segmenter,
+            self.extract,
+            self.judges,
+            self.unseen,
+            draws,
+            batch=self.batch,
+            seed=self.request.seed,
+            progress=self.progress,
+        )
+        word, sentence = verdict(fidelity, self.extract.note)
+        return Measured(
+            fidelity=fidelity,
+            effects=drawn.effects(self.segmenter.vocabulary.names),
+            pictures=gallery(self.segmenter, self.unseen, drawn, draws, REPAIRED),
+            verdict=word,
+            sentence=sentence,
+        )
+
+    def _sets(self, choice: Choice) -> dict[str, Sequence[Edit]]:
+        """The edits of every set: none, the repair, the same units with the other value, and random units."""
+        sets: dict[str, Sequence[Edit]] = {BEFORE: (), REPAIRED: choice.edits}
+        for value in ("zero", "mean"):
+            if set(choice.values.values()) != {value}:
+                sets[value] = [_with_value(edit, value, choice.means) for edit in choice.edits]
+        for index in range(self.request.random_sets):
+            sets[f"{RANDOM} {index + 1}"] = self._random(choice, index)
+        return sets
+
+    def _random(self, choice: Choice, index: int) -> list[Edit]:
+        """As many random units of the same layers, the chosen ones last, with the same kind of value."""
+        edits = []
+        for edit in choice.edits:
+            width = len(choice.means[edit.layer])
+            order = random_orders(width, np.array(edit.units), index + 1, self.request.seed)[index]
+            units = tuple(int(unit) for unit in order[: len(edit.units)])
+            edits.append(_with_value(replace(edit, units=units), choice.values[edit.layer], choice.means))
+        return edits
 
     def _better(self, edit: Edit, means: Tensor) -> str:
         """Which of zero and mean leaves the smaller Fréchet distance on samples of the run."""
-        assert self.search.extract is not None
-        assert self.search.reference is not None
-        samples = self.seen[:TRIED]
-        sets = {name: (_valued(edit, name, {edit.layer: means}),) for name in ("zero", "mean")}
+        samples = self.run_samples[:TRIED]
+        sets = {name: (_with_value(edit, name, {edit.layer: means}),) for name in ("zero", "mean")}
         with self.progress.task("zero or mean", 2 * len(samples), spread=True) as advance:
             draws = _draws(self.generator, sets)
-            drawn = draw_sets(None, self.search.extract, self.search.reference, samples, draws, self.batch, advance)
-        real = self.search.reference.features
-        found = distributed.first(lambda: {name: frechet(features, real) for name, features in drawn.features.items()})
-        return min(found, key=lambda name: found[name])
-
-    def random(
-        self, edits: Sequence[Edit], values: dict[str, str], means: dict[str, Tensor], seed: int, number: int
-    ) -> list[Edit]:
-        """As many random units of the same layers, the chosen ones last, with the same kind of value."""
-        drawn = []
-        for edit in edits:
-            width = len(means[edit.layer])
-            order = random_orders(width, np.array(edit.units), number + 1, seed)[number]
-            units = tuple(int(unit) for unit in order[: len(edit.units)])
-            drawn.append(_valued(replace(edit, units=units), values[edit.layer], means))
-        return drawn
+            drawn = draw_sets(None, self.extract, self.chooses, samples, draws, self.batch, advance)
+        real = self.chooses.features
+        distances = distributed.first(
+            lambda: {name: frechet(features, real) for name, features in drawn.features.items()}
+        )
+        return min(distances, key=lambda name: distances[name])
 
 
 def _draws(generator: Generator, sets: Mapping[str, Sequence[Edit]]) -> dict[str, Draw]:
     return {name: partial(draw_edited, generator, edits) for name, edits in sets.items()}
 
 
-def _valued(edit: Edit, value: str, means: Mapping[str, Tensor]) -> Edit:
+def _with_value(edit: Edit, value: str, means: Mapping[str, Tensor]) -> Edit:
     """The edit with zeros, or with the means of its units."""
     units = list(edit.units)
     return replace(edit, value=means[edit.layer][units] if value == "mean" else torch.zeros(len(units)))
-
-
-def _check(
-    value: str, strength: float, samples: int, random_sets: int, top: int, seed: int, batch_size: int | None
-) -> None:
-    if value not in VALUES:
-        raise UsageError(f"--value {value!r} is not known; there are {', '.join(VALUES)}.")
-    if not 0 < strength <= 1:
-        raise UsageError(f"--strength {strength}: a number above 0 and up to 1 is needed.")
-    for option, number, least in (
-        ("--samples", samples, LEAST),
-        ("--random-sets", random_sets, 0),
-        ("--top", top, 1),
-        ("--seed", seed, 0),
-        ("--batch-size", 1 if batch_size is None else batch_size, 1),
-    ):
-        if operator.index(number) < least:
-            raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")

@@ -18,23 +18,20 @@ BASELINES = ("random", "matched")  # of the same size; of about the same activat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """One set of units, as measured: after (N, C + 1) shares of pixels; changed, on_target (N,) shares of pixels."""
+class AreaChange:
+    """What one change left of the classes: after (N, C + 1) shares of pixels. `number` counts changes of its kind."""
 
     kind: str  # chosen, random, matched, by_iou
     number: int
-    units: tuple[int, ...]
     after: Floats
-    changed: Floats
-    on_target: Floats
 
 
-def effects_table(before: Floats, outcomes: Sequence[Outcome], names: Sequence[str], seed: int = 0) -> pd.DataFrame:
+def effects_table(before: Floats, outcomes: Sequence[AreaChange], names: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """One row a class, "unlabelled" last.
 
     Args:
         before: (N, C + 1) shares of pixels; the outcomes' `after` are paired with it, image by image.
-        outcomes: the chosen set first.
+        outcomes: the chosen change first.
 
     change_pp is 100 · mean(after − before); relative is Σ after / Σ before − 1, NaN for a class that is not there.
     Intervals: 95 % percentile bootstrap over images. p_value: sign-flip test; q_value: Benjamini–Hochberg over all

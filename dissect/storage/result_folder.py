@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 from ...hooks.errors import DissectError, UsageError
 from ..runtime import distributed
-from .files import PART, read_json
+from .files import PART, SCHEMA, read_json, safe_name
 
 
 @contextmanager
@@ -36,42 +37,76 @@ def written(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def holds(folder: Path, file: str, config: dict[str, Any], do: str = "give another --name") -> bool:
-    """Whether a folder holds the result of this very task already; `file` is its description, `do` what to do if not.
+def check_writable(folder: Path) -> None:
+    """Make a folder where there is none, and raise DissectError unless files can be written into it.
+
+    It is called before long work begins, which would be lost otherwise.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DissectError(f"Writing to {folder} failed ({error.strerror or error}); make it writable.") from error
+
+
+def result_name(text: str) -> str:
+    """The name of a result's folder from what the user calls it.
 
     Raises:
-        UsageError: it holds another task's, which is never replaced.
-        DissectError: its description is damaged.
+        UsageError: nothing is left of it.
     """
-    there = distributed.first(lambda: _there(folder, file, do))
-    if there is not None and (said := difference(there, config)):
-        raise UsageError(f"{folder} holds another result ({said[:300]}); {do}.")
-    return there is not None
+    name = safe_name(text)
+    if not name:
+        raise UsageError(f"--name {text!r}: must have letters or digits.")
+    return name
 
 
-def _there(folder: Path, file: str, do: str) -> dict[str, Any] | None:
+def holds(folder: Path, file: str, config: dict[str, Any], advice: str) -> bool:
+    """Whether a folder already holds the result of this very config; `file` is its description.
+
+    Raises:
+        UsageError: it holds something else, which is never replaced; `advice` says what to do.
+        DissectError: the description is damaged.
+    """
+    kept = distributed.first(lambda: _config_in(folder, file, advice))
+    if kept is not None and (differences := difference(kept, config)):
+        raise UsageError(f"{folder} holds another result ({differences[:300]}); {advice}.")
+    return kept is not None
+
+
+def _config_in(folder: Path, file: str, advice: str) -> dict[str, Any] | None:
     """The config in a folder's description; None where there is nothing yet."""
-    if not folder.exists() and not any(parent.is_file() for parent in folder.parents):
+    if in_the_way := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+        raise UsageError(f"{in_the_way} is a file, where a folder is needed; move it, or {advice}.")
+    if not folder.exists():
         return None
-    if folder.is_dir() and not (folder / file).exists():
+    if not (folder / file).exists():
         if any(folder.iterdir()):
-            raise UsageError(f"{folder} exists and holds no {file}; {do}.")
+            raise UsageError(f"{folder} exists and holds no {file}; {advice}.")
         return None
-    if not folder.is_dir():
-        raise UsageError(f"{folder} cannot be a folder, since a file is in its way; {do}.")
     config: dict[str, Any] = read_json(folder / file).get("config", {})
     return config
 
 
-def difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What two tasks differ in, in words; empty if in nothing."""
-    keys = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
-    return "; ".join(f"{key}: there {_short(there.get(key))}, asked {_short(asked.get(key))}" for key in keys)
+def difference(kept: dict[str, Any], requested: dict[str, Any]) -> str:
+    """What two configs differ in, in words; empty if they are equal.
+
+    >>> difference({"top": 5, "seed": 0}, {"top": 9, "seed": 0})
+    'top: there 5, requested 9'
+    """
+    keys = [key for key in {**kept, **requested} if kept.get(key) != requested.get(key)]
+    return "; ".join(f"{key}: there {_short(kept.get(key))}, requested {_short(requested.get(key))}" for key in keys)
 
 
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "…"
+
+
+def header() -> dict[str, Any]:
+    """What every description begins with: schema, time and command."""
+    return {"schema": SCHEMA, "created": now(), "command": command()}
 
 
 def now() -> str:

@@ -27,6 +27,11 @@ def identity(generator: Generator) -> dict[str, Any]:
     }
 
 
+def source_record(generator: Generator) -> dict[str, Any]:
+    """What a description keeps to open a generator again; its model is None for one that was made in Python."""
+    return {"model": None} if generator.spec is None else generator.spec.record()
+
+
 def check_same(generator: Generator, config: dict[str, Any], where: str) -> None:
     """Raise UsageError if this is not the generator that a run or checkup was made with; `where` names that."""
     for name, now in identity(generator).items():

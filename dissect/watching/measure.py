@@ -23,9 +23,9 @@ from ..checkerboard.spectrum import Spectrum, peaks
 from ..checkerboard.upsampling import periods_of, upsamplings
 from ..diversity import by_class as cl
 from ..diversity import whole_images
-from ..diversity.image_set import Look, look, standard_of
+from ..diversity.image_set import ImageSet, look, standard_of
 from ..diversity.verdict import judged
-from ..fidelity.features import Features
+from ..fidelity.features import Features, Standard
 from ..fidelity.reference import reference_images
 from ..generators.base import Generator
 from ..runtime.resources import scoring_device
@@ -48,8 +48,8 @@ class Real:
     """Real images, to see beside what is generated. `figures` (1 + rounds, 9) are their own, see `whole.figures`."""
 
     name: str
-    look: Look  # standardised by itself
-    standard: tuple[Tensor, Tensor]
+    look: ImageSet  # standardised by itself
+    standard: Standard
     spectrum: Spectrum
     figures: Figures
     deviation: float
@@ -80,7 +80,7 @@ def look_at_real(
     samples: int,
     seed: int,
 ) -> Real:
-    """Look at four real images for each of `samples`, at most, that are images of height and width `size`.
+    """ImageSet at four real images for each of `samples`, at most, that are images of height and width `size`.
 
     Raises:
         UsageError: no folder, or too few images.
@@ -119,7 +119,7 @@ def look_at_real(
 class Seen:
     """What N samples of a generator have shown."""
 
-    look: Look  # features as extracted
+    look: ImageSet  # features as extracted
     spectrum: Spectrum
     periods: set[tuple[int, int]]  # of the grids that its upsampling may draw
     units: pd.DataFrame  # of the layer, see `Dissection.units`
@@ -151,7 +151,7 @@ def see(
                 some = indices[start : start + batch]
                 images, maps, labels = forward(generator, segmenter, [layer], some, plan.precision)
                 generator.check_finite(images, some)
-                looks.append(Look.at(images, labels, extract, len(names)))
+                looks.append(ImageSet.at(images, labels, extract, len(names)))
                 spectrum.add(images)
                 parts.append(to_spool(plan, images, maps, labels))
             if generator.device.type == "cuda":
@@ -160,7 +160,10 @@ def see(
         spooled = Maps(spool=spool, plan=plan, layer=layer, device=scoring_device(generator.device))
         units = _units(spooled, segmenter)
     return Seen(
-        look=Look.joined(looks), spectrum=spectrum, periods=periods_of(upsamplings(generator), plan.image), units=units
+        look=ImageSet.joined(looks),
+        spectrum=spectrum,
+        periods=periods_of(upsamplings(generator), plan.image),
+        units=units,
     )
 
 
@@ -198,7 +201,7 @@ def line(seen: Seen, real: Real | None, names: tuple[str, ...], seed: int) -> di
     return row | {f"{PRESENCE}{name}": share for name, share in zip(names, has, strict=True)}
 
 
-def deviations(look: Look, seed: int) -> Figures:
+def deviations(look: ImageSet, seed: int) -> Figures:
     """(1 + rounds,): the minibatch standard deviation of all images and of random halves of them.
 
     Of each pixel and channel over the images, at most 128 pixels a side, then their mean; values are in [0, 1], so that

@@ -9,13 +9,14 @@ WATCH/watch.json      what is looked at, and what real images give
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from ..storage.files import read_json, read_table, write_csv, write_json
+from ..storage.files import write_csv, write_json
+from ..storage.result import FolderResult, TableFile
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
 MEASURED = ("deviation", *METRICS, "ripple")  # each with _low and _high
@@ -37,7 +38,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class Watched(FolderResult):
     """A folder of `Watch`.
 
     info: generator, samples, seed, layer, units, segmenter, names and colours (C,) of classes; reference (its name, or
@@ -45,25 +46,17 @@ class Watched:
     and real_presence (C,); skipped (checkpoint and why); created, command, config.
     """
 
-    folder: Path
-    info: dict[str, Any]
+    DESCRIPTION: ClassVar = "watch.json"
+    TABLES: ClassVar = {"lines": TableFile("watch.csv")}
+
     lines: pd.DataFrame
 
     @classmethod
-    def load(cls, folder: str | Path) -> Watched:
-        """Open what was kept.
+    def _columns(cls, attribute: str, info: dict[str, Any]) -> Sequence[str]:
+        return [*COLUMNS, *(kind + name for kind in (SHARE, PRESENCE) for name in info["names"])]
 
-        Raises:
-            DissectError: a file of it is missing or damaged.
-        """
-        folder = Path(folder)
-        info = read_json(folder / "watch.json")
-        shares = (kind + name for kind in (SHARE, PRESENCE) for name in info["names"])
-        lines = read_table(folder / "watch.csv", [*COLUMNS, *shares])
-        return cls(folder=folder, info=info, lines=lines)
-
-    def save(self) -> None:
-        """Write both files, each whole or not at all.
+    def update(self) -> None:
+        """Write both files of the folder, which exists, each whole or not at all.
 
         Raises:
             OSError: one cannot be written.

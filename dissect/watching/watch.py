@@ -293,7 +293,7 @@ class Watch:
 
     def _save(self, watched: Watched) -> None:
         try:
-            watched.save()
+            watched.update()
         except OSError as error:
             raise self._unwritable(error) from error
         if self._page:

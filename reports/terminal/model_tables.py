@@ -16,7 +16,7 @@ from .screen import screen, shown_interval, table
 
 if TYPE_CHECKING:
     from ...dissect.generators.spec import ModelSpec
-    from ...dissect.latents.explore import Explored
+    from ...dissect.latents.result import Explored
     from ...dissect.subjects.inspection import Inspection
 
 

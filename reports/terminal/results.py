@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ...dissect.diversity import Diversity
     from ...dissect.generators.spec import ModelSpec
     from ...dissect.interventions.result import Effects
-    from ...dissect.latents.explore import Explored
+    from ...dissect.latents.result import Explored
     from ...dissect.repairs.result import Repair
     from ...dissect.runs.compare import Comparison
     from ...dissect.runs.dissection import Dissection

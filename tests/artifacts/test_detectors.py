@@ -17,7 +17,7 @@ from ganatomy import dissect
 from ganatomy.dissect import Dissection, Generator, NormalLatents
 from ganatomy.dissect.artifacts import detectors
 from ganatomy.dissect.artifacts.flags import Flags, read_flags
-from ganatomy.dissect.artifacts.layer_view import Seen, look
+from ganatomy.dissect.artifacts.layer_view import LayerView, look
 from ganatomy.dissect.artifacts.planting import shape
 from ganatomy.dissect.fidelity.distances import frechet
 from ganatomy.dissect.fidelity.reference import Reference
@@ -30,7 +30,7 @@ from ..conftest import GREEN, RED, UNITS, Soft
 
 pytestmark = pytest.mark.slow
 
-Make = Callable[..., Seen]
+Make = Callable[..., LayerView]
 
 
 class MeanColours:
@@ -53,9 +53,9 @@ def make(planted: Generator) -> Make:
     mean, scale = without.mean(0), without.std(0).clamp(min=1e-3)
     reference = Reference(name="no green", features=(without - mean) / scale, mean=mean, scale=scale)
 
-    def call(samples: int = 100, **changes: Any) -> Seen:
+    def call(samples: int = 100, **changes: Any) -> LayerView:
         maps, features = look(subject, range(samples), extract, reference, lambda _: None)
-        seen = Seen(
+        view = LayerView(
             subject=subject,
             samples=range(samples),
             maps=maps,
@@ -66,16 +66,16 @@ def make(planted: Generator) -> Make:
             realism=None,
             advance=lambda _: None,
         )
-        return replace(seen, **changes)
+        return replace(view, **changes)
 
     return call
 
 
 def test_what_is_seen_does_not_depend_on_the_batch(planted: Generator, make: Make) -> None:
-    seen = make(20)
+    view = make(20)
     other, _ = look(Subject.open(planted, Soft(), "paint", 7), range(20), None, None, lambda _: None)
-    assert torch.equal(seen.maps, other)
-    assert seen.maps.shape == (20, UNITS, 8, 8)
+    assert torch.equal(view.maps, other)
+    assert view.maps.shape == (20, UNITS, 8, 8)
 
 
 def test_flagged_by_samples_counts_marked_ones_among_the_top_images(make: Make) -> None:
@@ -83,8 +83,8 @@ def test_flagged_by_samples_counts_marked_ones_among_the_top_images(make: Make) 
     maps[:10, 0, 1, 1] = torch.linspace(9, 8, 10).half()  # active in marked samples only
     maps[:4, 1, 0, 0], maps[50:54, 1, 0, 0] = 5, 6  # half and half
     maps[60:90, 2] = 1  # in others
-    seen = make(100, maps=maps, flags=Flags(marked=np.arange(100) < 10))
-    scores = detectors.flagged(seen).units
+    view = make(100, maps=maps, flags=Flags(marked=np.arange(100) < 10))
+    scores = detectors.flagged(view).units
     assert scores[0] == pytest.approx(1, abs=1e-3)
     assert scores[1] == pytest.approx(0.5, abs=1e-3)
     assert scores[2] == pytest.approx(0, abs=1e-3)
@@ -95,8 +95,8 @@ def test_flagged_by_masks_is_the_best_excess_iou_by_brute_force(make: Make) -> N
     maps = torch.from_numpy(dice.permutation(12 * 5 * 16).reshape(12, 5, 4, 4).astype(np.float32)).half()
     regions = dice.random((12, 4, 4)) < 0.2
     regions[-1] = False
-    seen = make(12, maps=maps, flags=Flags(marked=regions.any((1, 2)), regions=regions.repeat(2, 1).repeat(2, 2)))
-    found = detectors.flagged(seen).units
+    view = make(12, maps=maps, flags=Flags(marked=regions.any((1, 2)), regions=regions.repeat(2, 1).repeat(2, 2)))
+    found = detectors.flagged(view).units
     for unit in range(5):
         values = maps[:, unit].numpy().ravel()
         best = -1.0
@@ -154,16 +154,16 @@ def test_rare_by_brute_force(make: Make) -> None:
 
 
 def test_local_is_its_formula(make: Make, planted: Generator) -> None:
-    seen = make(30)
-    found = detectors.local(seen)
-    maps = seen.maps.float().numpy()
+    view = make(30)
+    found = detectors.local(view)
+    maps = view.maps.float().numpy()
     excess = np.zeros((30, UNITS))
     for i in range(30):
         z = planted.latents([i])
         near = []
         for k in range(8):
             e = planted.latents([detectors.FAR + i * 8 + k])
-            x = seen.subject.maps_of(np.cos(0.3) * z + np.sin(0.3) * e)
+            x = view.subject.maps_of(np.cos(0.3) * z + np.sin(0.3) * e)
             near.append(x.half().float().numpy()[0])
         excess[i] = (maps[i] - np.mean(near, 0)).max((1, 2))
     strength = np.sqrt((maps.astype(np.float64) ** 2).mean((0, 2, 3)))
@@ -173,13 +173,13 @@ def test_local_is_its_formula(make: Make, planted: Generator) -> None:
 
 
 def test_metric_compares_each_units_top_images_with_the_reference(make: Make) -> None:
-    seen = make(100)
-    found = detectors.metric(seen)
-    top = seen.peaks[:, GREEN].argsort(descending=True, stable=True)[:8]
-    assert seen.features is not None
-    assert seen.reference is not None
+    view = make(100)
+    found = detectors.metric(view)
+    top = view.peaks[:, GREEN].argsort(descending=True, stable=True)[:8]
+    assert view.features is not None
+    assert view.reference is not None
     # six features are fewer than the directions kept: the projection only turns them
-    assert found.units[GREEN] == pytest.approx(frechet(seen.features[top], seen.reference.features), rel=1e-6)
+    assert found.units[GREEN] == pytest.approx(frechet(view.features[top], view.reference.features), rel=1e-6)
 
 
 def test_greedy_and_realism_find_the_unit_that_the_reference_lacks(make: Make) -> None:
@@ -188,8 +188,8 @@ def test_greedy_and_realism_find_the_unit_that_the_reference_lacks(make: Make) -
 
 
 def test_realism_takes_any_differentiable_score_and_is_exact_where_it_is_linear(make: Make, planted: Generator) -> None:
-    seen = make(40, realism=lambda images: -images[:, 0].sum((1, 2)))
-    found = detectors.realism(seen)
+    view = make(40, realism=lambda images: -images[:, 0].sum((1, 2)))
+    found = detectors.realism(view)
     with torch.inference_mode():
         whole = planted(planted.latents(range(40)))[:, 0].sum((1, 2))
     assert found.samples == pytest.approx(whole.numpy(), rel=1e-5)

@@ -32,7 +32,7 @@ def test_bfloat16_is_told_by_how_much_it_is_off(go: Any, tmp_path: Path) -> None
     assert exact.info["deviation"] is None
     assert 0 <= lower.info["deviation"]["images"] <= 0.01
     assert lower.info["config"]["precision"] == "bfloat16"
-    with pytest.raises(UsageError, match="precision: there float32, asked bfloat16"):
+    with pytest.raises(UsageError, match="precision: there float32, requested bfloat16"):
         go(precision="bfloat16", out=tmp_path / "a")
 
 

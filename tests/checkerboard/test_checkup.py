@@ -115,7 +115,7 @@ def test_it_is_kept_opened_again_and_never_overwritten(tmp_path: Path) -> None:
     kept = (tmp_path / "it" / "checkup.json").stat().st_mtime_ns
     assert check(tmp_path).verdict == found.verdict
     assert (tmp_path / "it" / "checkup.json").stat().st_mtime_ns == kept
-    with pytest.raises(UsageError, match="samples: there 64, asked 65"):
+    with pytest.raises(UsageError, match="samples: there 64, requested 65"):
         check(tmp_path, samples=65)
 
 
@@ -180,7 +180,7 @@ def test_pooling_layers_are_checked_too() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"samples": 1}, "--samples 1: a whole number from 32"),
+        ({"samples": 1}, "--samples 1: .* at least 32"),
         ({"seed": -1}, "--seed -1"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"model": flat()}, "makes no map finer"),

@@ -233,7 +233,7 @@ def test_effects_are_kept_and_returned(do: Callable[[str], Do], found: Dissectio
     pd.testing.assert_frame_equal(again.table, effects.table, rtol=1e-4, check_dtype=False)
     assert again.info == effects.info
     assert again.pictures.keys() == effects.pictures.keys()
-    with pytest.raises(UsageError, match=r"another intervention \(curve: there True, asked False\); give another"):
+    with pytest.raises(UsageError, match=r"\(curve: there True, requested False\); give another --name"):
         do("ablate")(label="red", top=1)
     do("ablate")(label="red", top=1, name="mine")
     assert [path.name for path in found.interventions] == ["ablate-red-paint-top1", "mine"]

@@ -30,11 +30,11 @@ from ..conftest import Do, Soft
         ("ablate", {"units": "paint:3,40"}, "has units 0 to 39; asked for 40"),
         ("ablate", {"units": "paint"}, "write LAYER:UNIT"),
         ("ablate", {"units": "colour:1"}, "has no layer 'colour'"),
-        ("ablate", {}, "Say which units"),
-        ("ablate", {"label": "red", "value": "one"}, "--value 'one' is not known; there are zero, mean, resample"),
-        ("ablate", {"label": "red", "by": "luck"}, "--by 'luck' is not known; there are iou, scan"),
+        ("ablate", {}, "--class.*--units"),
+        ("ablate", {"label": "red", "value": "one"}, "--value 'one': must be one of zero, mean, resample"),
+        ("ablate", {"label": "red", "by": "luck"}, "--by 'luck': must be one of iou, scan"),
         ("ablate", {"units": [3], "curve": True}, "--curve shows how much of a class remains"),
-        ("insert", {"units": [3]}, "name a --class, or give --level"),
+        ("insert", {"units": [3]}, "--class, or give --level"),
         ("insert", {"label": "red", "where": "2,2"}, "a place inside the image"),
         ("insert", {"label": "red", "where": "nowhere.png"}, "there is no such file"),
         ("insert", {"label": "red", "where": "class:bleu"}, "no class 'bleu'. Did you mean blue"),
@@ -65,7 +65,7 @@ def test_a_run_of_objects_asks_for_them(found: Dissection) -> None:
 
 def test_nothing_is_left_when_the_disk_fails(do: Callable[[str], Do], found: Dissection) -> None:
     (found.folder / "interventions").write_text("in the way")
-    with pytest.raises(DissectError, match=r"Writing to .* failed"):
+    with pytest.raises(DissectError, match=r"interventions is a file"):
         do("ablate")(label="red", top=1)
     assert (found.folder / "interventions").read_text() == "in the way"
 
@@ -79,7 +79,7 @@ def test_pixels_that_are_not_finite_are_said(planted: Generator) -> None:
 def test_a_damaged_folder_is_said(do: Callable[[str], Do], found: Dissection) -> None:
     do("ablate")(label="red", top=1)
     (found.folder / "interventions" / "ablate-red-paint-top1" / "effects.csv").write_bytes(b"")
-    with pytest.raises(DissectError, match=r"effects\.csv cannot be read .*give another --name"):
+    with pytest.raises(DissectError, match=r"effects\.csv cannot be read"):
         do("ablate")(label="red", top=1)
 
 
@@ -137,12 +137,12 @@ def test_without_a_run_a_value_is_needed(planted: Generator) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"units": [7], "value": float("nan")}, "value=nan: a finite number"),
-        ({"units": [7], "value": "much"}, "a finite number"),
-        ({"units": [7, 3], "value": [1.0, 2.0, 3.0]}, "3 numbers are given; needed is one, or one for each"),
-        ({"units": [7.5], "value": 1.0}, "whole numbers are needed"),
-        ({"units": [7], "value": 1.0, "name": "scan-paint"}, "names with scan- are taken by scans"),
-        ({"units": [7], "value": 1.0, "name": ".."}, "letters or digits are needed"),
+        ({"units": [7], "value": float("nan")}, "value=nan"),
+        ({"units": [7], "value": "much"}, "value='much'"),
+        ({"units": [7, 3], "value": [1.0, 2.0, 3.0]}, "value: 3 numbers .*`units`"),
+        ({"units": [7.5], "value": 1.0}, r"units=\[7\.5\]: must be integers"),
+        ({"units": [7], "value": 1.0, "name": "scan-paint"}, "--name 'scan-paint'"),
+        ({"units": [7], "value": 1.0, "name": ".."}, "--name '..'"),
         ({"units": [7], "value": 1.0, "level": 0.1}, "Give a value or a --level, not both"),
     ],
 )
@@ -188,7 +188,7 @@ def test_what_the_scan_saw_is_recorded(do: Callable[[str], Do], planted: Generat
     dissect.scan(found, label="red", samples=5, generator=planted, segmenter=Soft(), quiet=True)
     assert do("ablate")(label="red", top=1, by="scan").info["chosen_on"] == {"first": 0, "last": 4}
     dissect.scan(found, label="red", samples=9, generator=planted, segmenter=Soft(), quiet=True)
-    with pytest.raises(UsageError, match="scan_samples: there 5, asked 9"):
+    with pytest.raises(UsageError, match="scan_samples: there 5, requested 9"):
         do("ablate")(label="red", top=1, by="scan")
 
 
@@ -213,5 +213,5 @@ def test_a_damaged_effect_is_said(do: Callable[[str], Do], found: Dissection) ->
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(do: Callable[[str], Do], found: Dissection) -> None:
     (found.folder / "interventions").write_text("in the way")
-    with pytest.raises(DissectError, match="make it writable"):
+    with pytest.raises(DissectError, match="interventions is a file"):
         do("ablate")(label="red", top=1, samples=10**9)

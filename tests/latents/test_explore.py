@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, load_generator
 from ganatomy.dissect.latents.direction_effects import effects, fit
-from ganatomy.dissect.latents.explore import Explored, explore
-from ganatomy.dissect.latents.moves import Asked
+from ganatomy.dissect.latents.explore import explore
+from ganatomy.dissect.latents.moves import LatentOptions
 from ganatomy.dissect.latents.path_length import path_length
+from ganatomy.dissect.latents.result import Explored
 from ganatomy.dissect.latents.space import open_space
 from ganatomy.hooks.errors import DissectError, UsageError
 
@@ -77,7 +78,13 @@ def tensor_of(pixels: np.ndarray[Any, Any]) -> Tensor:
 def test_a_film_runs_through_its_samples_and_loops(tmp_path: Path) -> None:
     generator = load_generator("progan_scenes", seed=4)
     found = explore(
-        "interpolate", "progan_scenes", Asked(samples="2,7,5"), animation="gif", seed=4, out=tmp_path / "it", quiet=True
+        "interpolate",
+        "progan_scenes",
+        LatentOptions(samples="2,7,5"),
+        animation="gif",
+        seed=4,
+        out=tmp_path / "it",
+        quiet=True,
     )
     film = frames(found.folder / "film.gif")
     assert len(film) == 3 * 24
@@ -92,7 +99,7 @@ def test_a_film_runs_through_its_samples_and_loops(tmp_path: Path) -> None:
 
 
 def test_arithmetic_shows_the_image_of_the_sum(bars: Generator, tmp_path: Path) -> None:
-    found = explore("arithmetic", bars, Asked(formula="0,1 - 2 + 3"), out=tmp_path / "it", quiet=True)
+    found = explore("arithmetic", bars, LatentOptions(formula="0,1 - 2 + 3"), out=tmp_path / "it", quiet=True)
     z = bars.latents(range(4))
     wanted = bars(((z[0] + z[1]) / 2 - z[2] + z[3])[None])[0]
     with Image.open(found.folder / "sheet.png") as opened:
@@ -104,7 +111,7 @@ def test_arithmetic_shows_the_image_of_the_sum(bars: Generator, tmp_path: Path) 
 def test_truncation_goes_from_the_mean_to_the_sample(tmp_path: Path) -> None:
     spec = FAMILIES["stylegan2"][0](tmp_path)
     spec = replace(spec, truncation=None, noise=None)
-    found = explore("truncation", spec, Asked(samples="1,2", psi="0,1"), out=tmp_path / "it", quiet=True)
+    found = explore("truncation", spec, LatentOptions(samples="1,2", psi="0,1"), out=tmp_path / "it", quiet=True)
     generator = load_generator(spec)
     film = frames(found.folder / "film.webp")
     assert len(film) == 24 + 22
@@ -126,14 +133,14 @@ def test_a_biggans_truncation_shrinks_latents(tmp_path: Path) -> None:
     assert found.info["psi"] == [0.1, 0.25, 0.5, 0.75, 1.0]
     for psi in ("0", "nan"):
         with pytest.raises(UsageError, match=f"--psi {psi}: give numbers above 0"):
-            explore("truncation", spec, Asked(psi=psi), out=tmp_path / "other", quiet=True)
+            explore("truncation", spec, LatentOptions(psi=psi), out=tmp_path / "other", quiet=True)
     with pytest.raises(UsageError, match="--truncation does not go with a sweep"):
         explore("truncation", replace(spec, truncation=0.5), out=tmp_path / "other", quiet=True)
 
 
 def test_mixed_styles_come_from_row_and_column(tmp_path: Path) -> None:
     spec = FAMILIES["stylegan"][0](tmp_path)
-    asked = Asked(samples="1,2", across="3", crossover=6)
+    asked = LatentOptions(samples="1,2", across="3", crossover=6)
     found = explore("mix", spec, asked, out=tmp_path / "it", quiet=True)
     with Image.open(found.folder / "sheet.png") as opened:
         sheet = opened.convert("RGB").copy()
@@ -156,7 +163,7 @@ def test_mixed_styles_come_from_row_and_column(tmp_path: Path) -> None:
 
 
 def test_directions_are_found_and_their_effects_known(bars: Generator, tmp_path: Path) -> None:
-    asked = Asked(directions=2, strength=2.0, measured=400, segmenter=ColourSegmenter())
+    asked = LatentOptions(directions=2, strength=2.0, measured=400, segmenter=ColourSegmenter())
     found = explore("directions", bars, asked, out=tmp_path / "it", quiet=True)
     vectors = load_file(found.folder / "directions.safetensors")["vectors"]
     assert float(vectors[0, 1]) > 0.998
@@ -238,7 +245,7 @@ def test_large_images_are_kept_small(tmp_path: Path) -> None:
             return nn.functional.interpolate(super().forward(latents), (300, 600))
 
     wide = Generator(module=Wide(), name="wide", source=NormalLatents((LATENT,)), output_range=(0, 1))
-    found = explore("interpolate", wide, Asked(samples="0,1"), out=tmp_path / "it", quiet=True)
+    found = explore("interpolate", wide, LatentOptions(samples="0,1"), out=tmp_path / "it", quiet=True)
     assert frames(found.folder / "film.webp")[0].size == (256, 128)
 
 
@@ -250,14 +257,14 @@ def odd() -> Any:
 def test_a_similarity_says_as_many_numbers_as_there_are_pairs(bars: Generator, tmp_path: Path) -> None:
     for given in (odd(), lambda a, b: torch.full((len(a),), torch.nan)):
         with pytest.raises(DissectError, match="must be as many finite numbers"):
-            explore("path-length", bars, Asked(pairs=6, similarity=given), out=tmp_path / "it", quiet=True)
+            explore("path-length", bars, LatentOptions(pairs=6, similarity=given), out=tmp_path / "it", quiet=True)
     assert not (tmp_path / "it").exists()
 
 
 def test_path_lengths_are_compared_with_what_they_can_be(tmp_path: Path) -> None:
     spec = replace(FAMILIES["stylegan2"][0](tmp_path), noise=None)
     for space in ("z", "w"):
-        asked = Asked(pairs=4, similarity="tests.latents.test_explore:squared", space=space)
+        asked = LatentOptions(pairs=4, similarity="tests.latents.test_explore:squared", space=space)
         told = explore("path-length", spec, asked, out=tmp_path / space, quiet=True).info
         assert (told["space"], told["path"]) == (space, "lerp")
 
@@ -267,15 +274,17 @@ def test_what_was_measured_with_another_segmenter_is_another_result(bars: Genera
         name = "other"
 
     for _ in range(2):  # a new object of the same kind is the same
-        asked = Asked(directions=1, measured=4, segmenter=ColourSegmenter())
+        asked = LatentOptions(directions=1, measured=4, segmenter=ColourSegmenter())
         explore("directions", bars, asked, out=tmp_path / "it", quiet=True)
-    with pytest.raises(UsageError, match=r"holds another result \(segmenter: there colours, asked other"):
+    with pytest.raises(UsageError, match=r"holds another result \(segmenter: there colours, requested other"):
         explore("directions", bars, replace(asked, segmenter=Other()), out=tmp_path / "it", quiet=True)
 
 
 def test_defaults_written_out_are_the_same_task(bars: Generator, tmp_path: Path) -> None:
     first = explore("interpolate", bars, out=tmp_path / "it", quiet=True)
-    again = explore("interpolate", bars, Asked(samples="0..3", path="spherical"), out=tmp_path / "it", quiet=True)
+    again = explore(
+        "interpolate", bars, LatentOptions(samples="0..3", path="spherical"), out=tmp_path / "it", quiet=True
+    )
     assert again.info["created"] == first.info["created"]
 
 
@@ -285,7 +294,7 @@ def squared() -> Any:
 
 
 def test_a_path_length_by_a_similarity_of_ones_own(tmp_path: Path) -> None:
-    asked = Asked(pairs=6, similarity="tests.latents.test_explore:squared")
+    asked = LatentOptions(pairs=6, similarity="tests.latents.test_explore:squared")
     spec = FAMILIES["progan"][0](tmp_path)
     found = explore("path-length", spec, asked, out=tmp_path / "it", quiet=True)
     generator = load_generator(spec)
@@ -298,26 +307,26 @@ def test_a_path_length_by_a_similarity_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_the_same_again_is_returned_and_another_refused(bars: Generator, tmp_path: Path) -> None:
-    asked = Asked(samples="0,1")
+    asked = LatentOptions(samples="0,1")
     first = explore("interpolate", bars, asked, out=tmp_path / "it", quiet=True)
     written = (first.folder / "film.webp").stat().st_mtime_ns
     again = explore("interpolate", bars, asked, out=tmp_path / "it", quiet=True)
     assert (again.folder / "film.webp").stat().st_mtime_ns == written
     assert Explored.load(first.folder).info == first.info
     with pytest.raises(UsageError, match="holds another result"):
-        explore("interpolate", bars, Asked(samples="0,2"), out=tmp_path / "it", quiet=True)
+        explore("interpolate", bars, LatentOptions(samples="0,2"), out=tmp_path / "it", quiet=True)
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("wander", {}, "'wander' is not known; there are interpolate, arithmetic"),
+        ("wander", {}, "'wander': must be one of interpolate, arithmetic"),
         ("interpolate", {"psi": "1"}, "--psi goes with truncation, not with interpolate"),
         ("interpolate", {"samples": "3"}, "needs two or more"),
         ("interpolate", {"samples": "1 - 2"}, "without signs"),
         ("interpolate", {"path": "crooked"}, "there are linear, spherical"),
         ("interpolate", {"space": "w"}, "bars has z alone"),
-        ("arithmetic", {}, "--formula is needed"),
+        ("arithmetic", {}, "--formula"),
         ("arithmetic", {"formula": "3 -"}, "a sample is missing"),
         ("mix", {}, "does not have; take a StyleGAN"),
         ("truncation", {}, "bars knows no truncation"),
@@ -334,7 +343,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     kind: str, options: dict[str, Any], said: str, bars: Generator, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        explore(kind, bars, Asked(**options), out=tmp_path / "it", quiet=True)
+        explore(kind, bars, LatentOptions(**options), out=tmp_path / "it", quiet=True)
     assert not list(tmp_path.iterdir())
 
 

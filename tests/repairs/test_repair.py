@@ -148,13 +148,13 @@ def test_units_from_a_table_or_from_lines(mend: Mend, tmp_path: Path) -> None:
         ({"units": "brush:1"}, "has no layer 'brush'"),
         ({"units": {"paint": range(UNITS)}}, f"{UNITS} units of paint are to be ablated, and it has {UNITS}"),
         ({"detector": "rare", "top": UNITS}, "Choose fewer"),
-        ({"detector": "guess"}, "--detector 'guess' is not known; there are flagged, rare, local"),
+        ({"detector": "guess"}, "--detector 'guess': must be one of flagged, rare, local"),
         ({"detector": "flagged"}, "needs --flags"),
         ({"units": "paint:" + ",".join(["1"] * 3000) + ",40"}, "asked for 40"),
         ({"units": "paint:1", "layer": "paint"}, "--layer paint goes with --detector"),
-        ({"units": "paint:1", "value": "two"}, "--value 'two' is not known; there are best, zero, mean"),
+        ({"units": "paint:1", "value": "two"}, "--value 'two': must be one of best, zero, mean"),
         ({"units": "paint:1", "strength": 0}, "--strength 0: a number above 0 and up to 1"),
-        ({"units": "paint:1", "samples": 10}, "--samples 10: a whole number from 64 up"),
+        ({"units": "paint:1", "samples": 10}, "--samples 10: .* at least 64"),
         ({"units": "paint:1", "out": "repaired.zip"}, r"--out repaired.zip: a file that ends in .pth"),
         ({"units": "paint:1", "reference": None}, "--reference FOLDER"),
         ({"units": "paint:1", "name": "..."}, "letters or digits"),
@@ -174,7 +174,7 @@ def test_a_result_is_kept_and_never_replaced(mend: Mend, found: Dissection, tmp_
     first = mend(**options)
     assert mend(**options).info["created"] == first.info["created"]
     with pytest.raises(
-        UsageError, match=r"holds another result \(strength: there 1.0, asked 0.5\); give another --name"
+        UsageError, match=r"holds another result \(strength: there 1.0, requested 0.5\); give another --name"
     ):
         mend(**options, strength=0.5, name=first.info["name"])
     (tmp_path / "mine.md").write_text("my own card")

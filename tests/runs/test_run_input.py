@@ -18,7 +18,7 @@ from ..conftest import ColourSegmenter, Go, Painter
 
 def test_another_run_in_the_folder_is_refused(go: Go, tmp_path: Path) -> None:
     go(samples=20)
-    with pytest.raises(UsageError, match=r"holds another run \(samples: there 20, asked 30\)"):
+    with pytest.raises(UsageError, match=r"holds another run \(samples: there 20, requested 30\)"):
         go(samples=30)
     model = Generator(module=Painter(), name="painter", source=NormalLatents((6,)), layers=("paint",))
     model.module.colour.weight.data *= 0.9
@@ -108,7 +108,7 @@ def test_whatever_changes_results_is_part_of_the_config(go: Go, painter: Generat
         go(samples=20, model=replace(painter, output_range=(-2.0, 2.0)))
     with pytest.raises(UsageError, match="segmenter_sha256"):
         go(samples=20, segmenter=Other())
-    with pytest.raises(UsageError, match=r"seed: there 0, asked 7"):
+    with pytest.raises(UsageError, match=r"seed: there 0, requested 7"):
         go(samples=20, model=replace(painter, source=NormalLatents((6,), seed=7)))
     with pytest.raises(UsageError, match="featuremaps are gone"):
         go(samples=20, keep_spool=True)

@@ -64,7 +64,7 @@ def test_a_shards_tables_are_empty_and_it_is_no_run(shard: Any, tmp_path: Path) 
     assert sorted(path.name for path in (tmp_path / "part" / "spool").iterdir()) == ["shard-00000", "shard-00002"]
     with pytest.raises(UsageError, match="holds shard 1/2 of a run; put all of them together with dissect merge"):
         Dissection.load(tmp_path / "part")
-    with pytest.raises(UsageError, match=r"holds another run \(shard: there 1/2, asked 2/2\)"):
+    with pytest.raises(UsageError, match=r"holds another run \(shard: there 1/2, requested 2/2\)"):
         shard("2/2", "part")
     with pytest.raises(UsageError, match="holds another run"):
         shard(None, "part")
@@ -109,7 +109,7 @@ def test_shards_that_do_not_fit_are_refused(shard: Any, tmp_path: Path) -> None:
 
 def test_all_that_is_wrong_is_said_before_anything_is_written(shard: Any, tmp_path: Path) -> None:
     part, bare = shard("1/2", "part").folder, shard("2/2", "bare", controls=["untrained"]).folder
-    with pytest.raises(UsageError, match=r"controls: there \[\], asked \['untrained'\]"):
+    with pytest.raises(UsageError, match=r"controls: there \[\], requested \['untrained'\]"):
         merge([part, bare], out=tmp_path / "merged", quiet=True)
     other = shard("2/2", "other").folder
     (other / "spool" / "shard-00003" / "features-0.npy").unlink()

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from ganatomy.dissect.interventions.layout import Outcome
 from ganatomy.dissect.interventions.tables import context_table, curve_table, sets_table
-from ganatomy.dissect.stats.class_changes import Floats, Outcome, effects_table
+from ganatomy.dissect.stats.class_changes import Floats, effects_table
 
 NAN = math.nan
 NAMES = ("sky", "tree")  # there is no tree
@@ -25,7 +26,7 @@ def outcome(
     kind: str,
     change: object,
     number: int = 0,
-    units: tuple[int, ...] = (3, 1),
+    units: Sequence[int] = (3, 1),
     changed: Sequence[float] = (0.5, 0.25),
     on_target: Sequence[float] = (0.25, 0.25),
     before: Floats = BEFORE,
@@ -33,7 +34,7 @@ def outcome(
     return Outcome(
         kind=kind,
         number=number,
-        units=units,
+        units=tuple(units),
         after=before + np.array(change, float),
         changed=np.array(changed),
         on_target=np.array(on_target),
@@ -210,12 +211,12 @@ def test_without_a_target_a_set_has_its_changed_pixels() -> None:
 
 def test_a_curve_of_what_remains() -> None:
     steps = [
-        (40, outcome("chosen", [[-0.5, 0, 0.5], [-0.1875, 0, 0.1875]])),
-        (40, outcome("random", [[-0.25, 0, 0.25], [0, 0, 0]])),
-        (40, outcome("random", [[0.25, 0, 0], [0.25, 0, 0]], number=1)),
-        (1, outcome("random", [[0, 0, 0], [-0.25, 0, 0]])),
-        (1, outcome("chosen", CHOSEN)),
-        (9, outcome("chosen", [[0, 0, 0], [0, 0, 0]])),
+        outcome("chosen", [[-0.5, 0, 0.5], [-0.1875, 0, 0.1875]], units=range(40)),
+        outcome("random", [[-0.25, 0, 0.25], [0, 0, 0]], units=range(40)),
+        outcome("random", [[0.25, 0, 0], [0.25, 0, 0]], number=1, units=range(40)),
+        outcome("random", [[0, 0, 0], [-0.25, 0, 0]], units=(3,)),
+        outcome("chosen", CHOSEN, units=(1,)),
+        outcome("chosen", [[0, 0, 0], [0, 0, 0]], units=range(9)),
     ]
     table = curve_table(BEFORE, steps, target=0)
     truth = {
@@ -231,7 +232,7 @@ def test_a_curve_of_what_remains() -> None:
     assert (table.dtypes.drop("units") == np.float64).all()
     for column, values in truth.items():
         np.testing.assert_allclose(table[column], values, atol=1e-15, err_msg=column)
-    alone = curve_table(BEFORE, [(1, outcome("chosen", CHOSEN))], target=1)  # no tree to remain
+    alone = curve_table(BEFORE, [outcome("chosen", CHOSEN, units=(1,))], target=1)  # no tree to remain
     assert list(alone.columns) == ["units", "remaining", "low", "high"]
     assert alone.loc[0, ["remaining", "low", "high"]].isna().all()
 

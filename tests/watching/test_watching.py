@@ -175,7 +175,7 @@ def test_a_watch_goes_on_where_it_was(watch: Watch, tmp_path: Path) -> None:
     assert after.startswith(before)
     assert Watched.load(watch.folder).lines.alarms.tolist() == ["", "lost: green"]
     other = Watch(watch.folder, segmenter=ColourSegmenter(), layer="paint", latent="normal:6", samples=65)
-    with pytest.raises(UsageError, match="samples: there 64, asked 65"):
+    with pytest.raises(UsageError, match="samples: there 64, requested 65"):
         other(Painter())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()

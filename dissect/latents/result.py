@@ -1,0 +1,39 @@
+"""What moves through a generator's latents gave, kept in their folder.
+
+FOLDER/latents.json            what was requested, and what was measured
+       sheet.png               contact sheet; of directions one each, sheet-1.png, …
+       film.webp or film.gif   likewise
+       directions.csv          of directions: strength, share; effects.csv: what each does to the areas of classes
+       directions.safetensors  their vectors (K, D)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from ..storage.files import read_table, write_csv
+from ..storage.result import FolderResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explored(FolderResult):
+    """What `explore` gave. tables: by name, directions and effects; empty for other kinds."""
+
+    DESCRIPTION: ClassVar = "latents.json"
+
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        for name, table in self.tables.items():
+            write_csv(folder / f"{name}.csv", table)
+        super().write(folder)
+
+    @classmethod
+    def _more(cls, folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+        tables = {name: read_table(folder / f"{name}.csv") for name in info["tables"]}
+        return {"folder": folder, "tables": tables}
