@@ -111,7 +111,7 @@ def check_task(task: Task, batch_size: int | None) -> None:
     if task.label is None:
         if task.units is None:
             raise UsageError(
-                "Name the units by --units LAYER:UNIT,UNIT,…, or the class whose best units are meant by --class."
+                "Name a class by --class, to take its best units, or the units by --units LAYER:UNIT,UNIT,…."
             )
         if task.curve:
             raise UsageError("--curve shows how much of a class remains; name the class by --class.")

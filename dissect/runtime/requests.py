@@ -49,4 +49,4 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 def check_strength(strength: float) -> None:
     """Check a strength, which lies above 0 and is at most 1."""
     if not 0 < strength <= 1:
-        raise UsageError(f"--strength {strength}: must be above 0 and at most 1.")
+        raise UsageError(f"--strength {strength:g}: must be above 0 and at most 1.")

@@ -20,6 +20,7 @@ from ganatomy.dissect.artifacts.flags import Flags, read_flags
 from ganatomy.dissect.artifacts.layer_view import LayerView, look
 from ganatomy.dissect.artifacts.planting import shape
 from ganatomy.dissect.fidelity.distances import frechet
+from ganatomy.dissect.fidelity.features import Standard
 from ganatomy.dissect.fidelity.reference import Reference
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.subjects.subject import Subject
@@ -51,7 +52,7 @@ def make(planted: Generator) -> Make:
     with torch.inference_mode(), edited(planted.module, Edit(layer="paint", units=(GREEN,))):
         without = extract(planted(planted.latents(range(500, 800)))).double()
     mean, scale = without.mean(0), without.std(0).clamp(min=1e-3)
-    reference = Reference(name="no green", features=(without - mean) / scale, mean=mean, scale=scale)
+    reference = Reference(name="no green", features=(without - mean) / scale, standard=Standard(mean, scale))
 
     def call(samples: int = 100, **changes: Any) -> LayerView:
         maps, features = look(subject, range(samples), extract, reference, lambda _: None)

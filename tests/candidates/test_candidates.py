@@ -129,7 +129,7 @@ def test_the_table_is_what_the_definitions_give() -> None:
     assert table.behind_high[1] == pytest.approx(behind[0] + reach)
     assert np.isnan(table.behind_low[0])
     assert "good-2 is fittest" in choice(table)
-    assert choice(table).endswith("not to be told from it: alike-3.")
+    assert choice(table).endswith("significant difference from it: alike-3.")
 
 
 def test_one_candidate_is_the_fittest_but_nothing_is_unfit() -> None:
@@ -207,7 +207,7 @@ def test_bad_requests_are_refused(real: Path, tmp_path: Path) -> None:
         fitness([], reference=real, **out)
     with pytest.raises(UsageError, match="--samples 50: .* at least 100"):
         fitness([make()], reference=real, samples=50, **out)
-    with pytest.raises(UsageError, match="Say what is real"):
+    with pytest.raises(UsageError, match="--reference FOLDER"):
         fitness([make()], **out)
     assert not (tmp_path / "it").exists()
 

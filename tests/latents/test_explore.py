@@ -132,7 +132,7 @@ def test_a_biggans_truncation_shrinks_latents(tmp_path: Path) -> None:
     found = explore("truncation", spec, out=tmp_path / "it", quiet=True)
     assert found.info["psi"] == [0.1, 0.25, 0.5, 0.75, 1.0]
     for psi in ("0", "nan"):
-        with pytest.raises(UsageError, match=f"--psi {psi}: give numbers above 0"):
+        with pytest.raises(UsageError, match=f"--psi {psi}: .* above 0"):
             explore("truncation", spec, LatentOptions(psi=psi), out=tmp_path / "other", quiet=True)
     with pytest.raises(UsageError, match="--truncation does not go with a sweep"):
         explore("truncation", replace(spec, truncation=0.5), out=tmp_path / "other", quiet=True)
@@ -322,21 +322,21 @@ def test_the_same_again_is_returned_and_another_refused(bars: Generator, tmp_pat
     [
         ("wander", {}, "'wander': must be one of interpolate, arithmetic"),
         ("interpolate", {"psi": "1"}, "--psi goes with truncation, not with interpolate"),
-        ("interpolate", {"samples": "3"}, "needs two or more"),
+        ("interpolate", {"samples": "3"}, "two samples"),
         ("interpolate", {"samples": "1 - 2"}, "without signs"),
-        ("interpolate", {"path": "crooked"}, "there are linear, spherical"),
+        ("interpolate", {"path": "crooked"}, "--path 'crooked': .* linear, spherical"),
         ("interpolate", {"space": "w"}, "bars has z alone"),
         ("arithmetic", {}, "--formula"),
         ("arithmetic", {"formula": "3 -"}, "a sample is missing"),
         ("mix", {}, "does not have; take a StyleGAN"),
-        ("truncation", {}, "bars knows no truncation"),
+        ("truncation", {}, "bars has no truncation"),
         ("directions", {}, "choose one by --segmenter"),
         ("directions", {"segmenter": ColourSegmenter(), "method": "sefa"}, "take --method ganspace"),
         ("directions", {"segmenter": ColourSegmenter(), "strength": 11.0}, "--strength 11"),
         ("directions", {"segmenter": ColourSegmenter(), "strength": 0.0}, "--strength 0"),
-        ("directions", {"segmenter": ColourSegmenter(), "directions": 6}, "--directions 6: z has 1 to 5"),
+        ("directions", {"segmenter": ColourSegmenter(), "directions": 6}, "--directions 6: .* 1 and 5"),
         ("path-length", {"lpips": "nowhere"}, "LPIPS needs the file nowhere"),
-        ("path-length", {"pairs": 1}, "--pairs 1: at least 2"),
+        ("path-length", {"pairs": 1}, "--pairs 1: .* at least 2"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
