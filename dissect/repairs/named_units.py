@@ -65,7 +65,7 @@ def check_units(units: UnitsByLayer, run: Dissection) -> None:
         width = int(run.info["layers"][layer]["units"])
         if len(members) >= width:
             raise UsageError(
-                f"{len(members)} units of {layer} would be taken out, and it has {width}: without any unit, it draws the "
-                "same image from every latent. Take fewer."
+                f"{len(members)} units of {layer} would be taken out, and it has {width}: without any unit, it draws "
+                "the same image from every latent. Take fewer."
             )
         lookup.check_units(members, layer, width)

@@ -273,7 +273,7 @@ def test_the_same_repair_is_kept_and_another_under_its_name_refused(mend: Mend, 
     ("options", "said"),
     [
         ({"method": "blur"}, "--method 'blur': must be one of equalise, resize, box, notch"),
-        ({"strength": 0.0}, "--strength 0.0"),
+        ({"strength": 0.0}, "--strength 0:"),
         ({"samples": 3}, "--samples 3: .* at least 64"),
         ({"layers": ("down",)}, "--layer down makes no map finer; .*: up"),
         ({"finetune_minutes": -1.0}, "--finetune-minutes -1"),
