@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from ..runtime import distributed
 from ..runtime.resources import TOGETHER
 from . import levels as lv
 from .scores import Counts
-from .unit_blocks import Steps, in_blocks
+from .unit_blocks import UnitBlock, score_blocks
 
 UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
 BLOCK_CELLS = {"cpu": 2**22, "cuda": 2**24}  # counters of a block of units
@@ -48,7 +48,7 @@ def tally_layer(maps: Maps, classes: int, shares: Sequence[float], advance: Call
     """Tally a layer, several unit blocks at a time, one processor each; `advance(n)` after every n units."""
     cells = BLOCK_CELLS[maps.device.type]
     at_once = max(1, min(UNITS_AT_ONCE, cells // (2 * (classes + 1) * lv.STEPS)))
-    parts = in_blocks(lambda block: _tally_block(maps, block, classes, shares), maps, at_once, advance)
+    parts = score_blocks(lambda block: _TallyBlock(maps, block, classes, shares), maps, at_once, advance)
     _starts.cache_clear()
     return Tally(
         level=np.concatenate([part.level for part in parts]),
@@ -74,79 +74,120 @@ def _stack(counts: Sequence[Counts]) -> Counts:
     )
 
 
-@torch.inference_mode()
-def _tally_block(maps: Maps, block: slice, classes: int, shares: Sequence[float]) -> Steps[Tally]:
-    survey = yield from _survey(maps, block)
-    scale, full = lv.step_range(survey.histogram)
-    while True:
-        joint = _count(maps, block, scale, classes)
-        every = joint.sum(2) // maps.plan.planes  # each pixel once, whatever its classes
-        yield (every,)
-        codes = lv.quantile_codes(every.sum(1), shares)
-        outside = (codes.amin(1) == 0) & (scale.low > full.low)
-        outside |= (codes.amax(1) == lv.STEPS - 1) & (scale.high < full.high)
-        if not outside.any():
-            break
-        scale = lv.Scale(torch.where(outside, full.low, scale.low), torch.where(outside, full.high, scale.high))
-    inside = lv.counts_above(joint.flatten(1, 2), codes).view(len(codes), 2, classes + 1, -1)
-    class_area = joint[0].sum(-1)  # (2, C + 1)
-    yield inside, class_area  # far less than `joint` itself
-    area = lv.counts_above(every, codes).cpu().numpy()
-    inside, class_area = inside.cpu(), class_area.cpu()
-    choose, score = (
-        Counts(
-            intersection=inside[:, half, :classes].numpy(),
-            unit_area=area[:, half],
-            class_area=class_area[half, :classes].numpy(),
-            pixels=int(every[0, half].sum()),
+class _TallyBlock(UnitBlock[Tally]):
+    """A block of units counted in three rounds: which values occur, pixels by code, pixels above the levels.
+
+    The second round is repeated with a wider scale for units whose levels lie outside the first one.
+    """
+
+    def __init__(self, maps: Maps, block: slice, classes: int, shares: Sequence[float]) -> None:
+        self.maps, self.block, self.classes, self.shares = maps, block, classes, shares
+        self.scale: lv.Scale | None = None
+        self.inside: Tensor | None = None
+
+    def local(self) -> Sequence[Tensor]:
+        maps, units = self.maps, self.block.stop - self.block.start
+        self.survey = _Survey(units, maps.spool.samples, maps.device)
+        for shard in maps.spool.here:
+            self.survey.add(maps.read(shard, self.block), maps.spool.indices(shard))
+        return self.survey.tensors()
+
+    def next_round(self) -> Sequence[Tensor]:
+        if self.scale is None:
+            self.survey.finish()
+            self.scale, self.full = lv.step_range(self.survey.histogram)
+            return self._count_pixels()
+        if self.inside is None:
+            self.codes = lv.quantile_codes(self.by_code.sum(1), self.shares)
+            wider = lv.widened(self.scale, self.full, self.codes)
+            if wider is not None:
+                self.scale = wider
+                return self._count_pixels()
+            return self._overlaps()
+        return ()
+
+    def _count_pixels(self) -> Sequence[Tensor]:
+        """Pixels by code, of which only those of all classes together are summed: the codes come from them."""
+        assert self.scale is not None
+        self.joint = _pixels_by_code(self.maps, self.block, self.scale, self.classes)
+        self.by_code = self.joint.sum(2) // self.maps.plan.planes  # each pixel once, whatever its classes
+        return (self.by_code,)
+
+    def _overlaps(self) -> Sequence[Tensor]:
+        """Pixels above each level, which are far fewer numbers to sum than pixels by code."""
+        self.inside = lv.counts_above(self.joint.flatten(1, 2), self.codes)
+        self.inside = self.inside.view(len(self.codes), 2, self.classes + 1, -1)
+        self.class_area = self.joint[0].sum(-1)  # (2, C + 1)
+        del self.joint
+        return self.inside, self.class_area
+
+    def finish(self) -> Tally:
+        assert self.scale is not None
+        assert self.inside is not None
+        survey, full, classes, scale = self.survey, self.full, self.classes, self.maps.scale
+        area = lv.counts_above(self.by_code, self.codes).cpu().numpy()
+        inside, class_area = self.inside.cpu(), self.class_area.cpu()
+        choose, score = (
+            Counts(
+                intersection=inside[:, half, :classes].numpy(),
+                unit_area=area[:, half],
+                class_area=class_area[half, :classes].numpy(),
+                pixels=int(self.by_code[0, half].sum()),
+            )
+            for half in (0, 1)
         )
-        for half in (0, 1)
-    )
-    constant = (full.low == full.high).cpu().numpy()
-    return lambda: Tally(
-        level=(scale.activation(codes) * maps.scale).cpu().numpy(),
-        scale=scale.of(slice(None), gr.CPU),
-        codes=codes.cpu(),
-        choose=choose,
-        score=score,
-        state=np.where(~survey.finite.cpu().numpy(), NOT_FINITE, np.where(constant, CONSTANT, OK)),
-        histogram=lv.binned(survey.histogram, full).cpu().numpy(),
-        span=(torch.stack([full.low, full.high], 1) * maps.scale).cpu().numpy(),
-        top=survey.top.cpu().numpy(),
-        peak=(survey.peak * maps.scale).cpu().numpy(),
-    )
+        constant = (full.low == full.high).cpu().numpy()
+        return Tally(
+            level=(self.scale.activation(self.codes) * scale).cpu().numpy(),
+            scale=self.scale.of(slice(None), gr.CPU),
+            codes=self.codes.cpu(),
+            choose=choose,
+            score=score,
+            state=np.where(~survey.finite.cpu().numpy(), NOT_FINITE, np.where(constant, CONSTANT, OK)),
+            histogram=lv.binned(survey.histogram, full).cpu().numpy(),
+            span=(torch.stack([full.low, full.high], 1) * scale).cpu().numpy(),
+            top=survey.top.cpu().numpy(),
+            peak=(survey.peak * scale).cpu().numpy(),
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Survey:
-    histogram: Tensor  # (U, 65536) of the featuremaps' float16 values
-    finite: Tensor  # (U,) bool
-    top: Tensor  # (U, T)
-    peak: Tensor
+    """Which values the featuremaps of a block take, and the most-activating samples."""
 
+    def __init__(self, units: int, samples: int, device: torch.device) -> None:
+        self.histogram = torch.zeros(units, 2**16, dtype=torch.int64, device=device)  # of float16 values
+        self.top = torch.zeros(units, min(TOP, samples), dtype=torch.int64, device=device)
+        self.peak = torch.full(self.top.shape, -torch.inf, device=device)
+        self._codes: list[Tensor] = []  # waiting to be counted together
 
-def _survey(maps: Maps, block: slice) -> Generator[Sequence[Tensor], None, _Survey]:
-    """Which values the featuremaps take, and the most-activating samples."""
-    units, device = block.stop - block.start, maps.device
-    histogram = torch.zeros(units, 2**16, dtype=torch.int64, device=device)
-    number = min(TOP, maps.spool.samples)
-    top = torch.zeros(units, number, dtype=torch.int64, device=device)
-    peak = torch.full((units, number), -torch.inf, device=device)
-    waiting: list[Tensor] = []
-    for shard in maps.spool.here:
-        raw = maps.read(shard, block)
-        waiting.append(lv.float16_codes(raw))
-        if shard == maps.spool.here[-1] or sum(map(len, waiting)) > SURVEY_VALUES:
-            histogram += lv.float16_histogram(waiting, units)
-            waiting.clear()
-        indices = torch.tensor(maps.spool.indices(shard), device=device).expand(units, -1)
-        top, peak = _highest(torch.cat([top, indices], 1), torch.cat([peak, whole(raw).amax((2, 3)).T], 1), number)
-    tops, peaks = distributed.apart(top), distributed.apart(peak)
-    yield histogram, tops, peaks
-    if distributed.size() > 1:
-        top, peak = _highest(tops.transpose(0, 1).flatten(1), peaks.transpose(0, 1).flatten(1), number)
-    histogram, finite = lv.broken_as_zero(histogram)
-    return _Survey(histogram=histogram, finite=finite, top=top, peak=peak)
+    def add(self, featuremaps: Tensor, indices: range) -> None:
+        """featuremaps (n, U, h, w) float16 of the samples `indices`."""
+        self._codes.append(lv.float16_codes(featuremaps))
+        if sum(map(len, self._codes)) > SURVEY_VALUES:
+            self._count()
+        samples = torch.tensor(indices, device=self.top.device).expand(len(self.top), -1)
+        peaks = whole(featuremaps).amax((2, 3)).T
+        self.top, self.peak = _highest(
+            torch.cat([self.top, samples], 1), torch.cat([self.peak, peaks], 1), self.top.shape[1]
+        )
+
+    def _count(self) -> None:
+        if self._codes:
+            self.histogram += lv.float16_histogram(self._codes, len(self.histogram))
+            self._codes.clear()
+
+    def tensors(self) -> Sequence[Tensor]:
+        """What is summed over the processes; `tops` and `peaks` have a row for each."""
+        self._count()
+        self._tops, self._peaks = distributed.apart(self.top), distributed.apart(self.peak)
+        return self.histogram, self._tops, self._peaks
+
+    def finish(self) -> None:
+        """Read the sums: the highest peaks of all processes, zeros for values that are not finite."""
+        if distributed.size() > 1:
+            tops, peaks = (rows.transpose(0, 1).flatten(1) for rows in (self._tops, self._peaks))
+            self.top, self.peak = _highest(tops, peaks, self.top.shape[1])
+        self.histogram, self.finite = lv.broken_as_zero(self.histogram)
 
 
 def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +197,7 @@ def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tenso
     return samples.gather(1, ranking[:, :number]), peaks[:, :number]
 
 
-def _count(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
+def _pixels_by_code(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
     """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane."""
     units, grid, device = block.stop - block.start, maps.plan.grid, maps.device
     joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64, device=device)
