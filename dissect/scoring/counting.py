@@ -14,23 +14,24 @@ from torch import Tensor
 from ..capture.maps import Maps, pieces, whole
 from ..capture.spool import SHARD, Spool
 from ..images import resize as gr
+from ..images.class_areas import pixel_counts
 from ..runtime import distributed
 from ..runtime.resources import TOGETHER
 from . import levels as lv
 from .scores import Counts
 from .unit_blocks import UnitBlock, score_blocks
 
-UNITS_AT_ONCE = 32  # read together; fewer where there are many classes
-BLOCK_CELLS = {"cpu": 2**22, "cuda": 2**24}  # counters of a block of units
-MOST_SHARDS = 4  # counted together, where classes are many
+UNITS_AT_ONCE = 32  # of a block; fewer where there are many classes
+BLOCK_CELLS = {"cpu": 2**22, "cuda": 2**24}  # counters of a block of units, at most
+MOST_SHARDS = 4  # counted together where there are many classes
 SURVEY_VALUES = 2**22  # float16 values counted together
-TOP = 12  # most-activating samples kept a unit
+TOP = 12  # most-activating samples of each unit
 OK, CONSTANT, NOT_FINITE = "ok", "constant", "not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """All that is kept of one layer; arrays are over its units first."""
+    """The counts of one layer; the first axis of an array is that of the units."""
 
     level: NDArray[np.float32]  # (U, K) ascending
     scale: lv.Scale  # in which the pixels were measured
@@ -191,68 +192,75 @@ class _Survey:
 
 
 def _highest(samples: Tensor, peaks: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Those of the highest peaks (U, n), earlier samples first where peaks are equal."""
+    """samples and peaks (U, n) -> both (U, number) of the highest peaks; of equal peaks, earlier samples first."""
     samples, order = samples.sort(dim=1)
     peaks, ranking = peaks.gather(1, order).sort(dim=1, descending=True, stable=True)
     return samples.gather(1, ranking[:, :number]), peaks[:, :number]
 
 
 def _pixels_by_code(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> Tensor:
-    """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane."""
+    """Pixels by code, (U, 2, C + 1, 4096), by half and class, the last "unlabelled"; once for each label plane.
+
+    One bincount counts some units on some shards at once. Unit, half, class and code of a pixel are packed into one
+    number, ((unit · 2 + half) · C' + class) · 4096 + code, where C' counts the classes that these shards have at all:
+    of many classes often few, and counters that stay zero would not fit the cache. `_starts` has the part of half and
+    class, for all pixels of the shards; that of the unit is added for the first plane, and between planes only the
+    difference of their starts. int32 suffices: `BLOCK_CELLS` bounds the block far below 2^31.
+    """
     units, grid, device = block.stop - block.start, maps.plan.grid, maps.device
     joint = torch.zeros(units, 2, classes + 1, lv.STEPS, dtype=torch.int64, device=device)
 
     # buffers that fit the processor's cache, and are reused: touching fresh memory costs more than the arithmetic
     pixels = SHARD * grid**2
-    at_once = max(1, TOGETHER[device.type] // pixels)
-    several = min(MOST_SHARDS, -(-joint[0].numel() // (at_once * pixels)))  # or adding up would outweigh counting
-    real = torch.empty(at_once * pixels, device=device)
-    truncated = torch.empty(several * at_once * pixels, dtype=torch.int32, device=device)
-    for some in pieces(len(maps.spool.here), several):
-        shards = tuple(maps.spool.here[some])
+    units_at_once = max(1, TOGETHER[device.type] // pixels)
+    # enough shards that counting outweighs the adding up of its result
+    shards_at_once = min(MOST_SHARDS, -(-joint[0].numel() // (units_at_once * pixels)))
+    real = torch.empty(units_at_once * pixels, device=device)
+    truncated = torch.empty(shards_at_once * units_at_once * pixels, dtype=torch.int32, device=device)
+    for group in pieces(len(maps.spool.here), shards_at_once):
+        shards = tuple(maps.spool.here[group])
         steps = [scale.measure(whole(maps.read(shard, block))) for shard in shards]
-        here, planes = _starts(maps.spool, shards, classes, device)
-        samples, stride = sum(map(len, steps)), 2 * len(here) * lv.STEPS
-        for piece in pieces(units, at_once):
+        present, planes = _starts(maps.spool, shards, classes, device)
+        samples, stride = sum(map(len, steps)), 2 * len(present) * lv.STEPS
+        for piece in pieces(units, units_at_once):
             width = piece.stop - piece.start
             codes = truncated[: samples * width * grid**2].view(samples, width, grid, grid)
-            for one, part in zip(steps, codes.split([len(one) for one in steps]), strict=True):
-                near = gr.upsample_turned(one[:, piece], grid, out=real[: part.numel()]).clamp_(0, lv.STEPS - 1)
-                part.copy_(near)
+            for shard_steps, shard_codes in zip(steps, codes.split([len(shard) for shard in steps]), strict=True):
+                near = gr.upsample_turned(shard_steps[:, piece], grid, out=real[: shard_codes.numel()])
+                shard_codes.copy_(near.clamp_(0, lv.STEPS - 1))  # the whole part is the code
             if width > 1:
                 codes += torch.arange(width, dtype=torch.int32, device=device)[:, None, None] * stride
             for plane, starts in enumerate(planes):
                 codes += starts if plane == 0 else starts - planes[plane - 1]
                 counted = torch.bincount(codes.flatten(), minlength=width * stride)
-                joint[piece].index_add_(2, here, counted.view(width, 2, len(here), lv.STEPS))
+                joint[piece].index_add_(2, present, counted.view(width, 2, len(present), lv.STEPS))
     return joint
 
 
 @lru_cache(maxsize=16)  # blocks of units take the same shards one after the other
 def _starts(spool: Spool, shards: tuple[int, ...], classes: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-    """The classes that some shards have, of many often few, and per label plane (n, 1, g, g) int32, columns before
-    rows: where the codes of the pixel's half and class begin, if only these are counted.
+    """The classes that some shards have, (C',), and for each label plane (n, 1, g, g) int32, columns before rows:
+    (half · C' + class) · 4096, where the codes of the pixel's half and class begin, the class counted among these C'.
     """
     stored = [torch.from_numpy(np.array(spool.read(shard, "labels"))) for shard in shards]
     labels = torch.cat(stored).to(device).transpose(2, 3).long()  # (n, P, g, g)
     labels = torch.where(labels < 0, classes, labels)
-    here = torch.bincount(labels.flatten(), minlength=classes + 1).nonzero()[:, 0]
-    place = torch.zeros(classes + 1, dtype=torch.int32, device=device)
-    place[here] = torch.arange(len(here), dtype=torch.int32, device=device) * lv.STEPS
-    starts = place[labels.transpose(0, 1)].contiguous()  # the index is not, and hands that on
-    starts[:, 1::2] += len(here) * lv.STEPS  # every shard but the last has an even number of samples
-    return here, list(starts[:, :, None])
+    present = torch.bincount(labels.flatten(), minlength=classes + 1).nonzero()[:, 0]
+    start = torch.zeros(classes + 1, dtype=torch.int32, device=device)
+    start[present] = torch.arange(len(present), dtype=torch.int32, device=device) * lv.STEPS
+    starts = start[labels.transpose(0, 1)].contiguous()  # the index is not, and hands that on
+    starts[:, 1::2] += len(present) * lv.STEPS  # every shard but the last has an even number of samples
+    return present, list(starts[:, :, None])
 
 
 def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
     """(C,) in how many samples each class occurs."""
-    found = torch.zeros(classes + 1, dtype=torch.int64)
+    images = torch.zeros(classes, dtype=torch.int64)
     for shard in spool.here:
-        labels = torch.from_numpy(np.array(spool.read(shard, "labels"), dtype=np.int64)).flatten(1)
-        present = torch.zeros(len(labels), classes + 1, dtype=torch.int64)
-        found += present.scatter_(1, labels.remainder(classes + 1), 1).sum(0)
-    distributed.total(found)
-    return found[:classes].numpy()
+        labels = torch.from_numpy(np.array(spool.read(shard, "labels")))
+        images += (pixel_counts(labels, classes)[:, :classes] > 0).sum(0)
+    distributed.total(images)
+    return images.numpy()
 
 
 def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -261,10 +269,10 @@ def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]
     masks = np.zeros((*top.shape, grid, -(-grid // 8)), np.uint8)
     scaled = torch.from_numpy(threshold / maps.scale).to(maps.device)[:, None, None]
     for shard in maps.spool.here:
-        unit, place = np.nonzero(top // SHARD == shard)
+        unit, rank = np.nonzero(top // SHARD == shard)
         if len(unit):
-            chosen = maps.pick(shard, top[unit, place] - maps.spool.indices(shard).start, unit)
-            above = gr.upsample(chosen, grid) > scaled[unit]
-            masks[unit, place] = np.packbits(above.cpu().numpy(), axis=-1)
+            featuremaps = maps.pick(shard, top[unit, rank] - maps.spool.indices(shard).start, unit)
+            above = gr.upsample(featuremaps, grid) > scaled[unit]
+            masks[unit, rank] = np.packbits(above.cpu().numpy(), axis=-1)
     distributed.total(torch.from_numpy(masks))
     return masks
