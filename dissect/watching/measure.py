@@ -29,11 +29,8 @@ from ..fidelity.features import Features, Standard
 from ..fidelity.reference import reference_images
 from ..generators.base import Generator
 from ..runtime.resources import scoring_device
-from ..scoring.counting import tally_layer
-from ..scoring.label_tests import THOROUGHNESS, examine_layer
-from ..scoring.levels import level_shares
-from ..scoring.scores import label_units
-from ..scoring.unit_table import judge, unit_table
+from ..scoring.label_tests import THOROUGHNESS
+from ..scoring.layer_scores import Scoring
 from ..stats.intervals import FEW_ROUNDS, halves
 from .result import PRESENCE, SHARE
 
@@ -158,23 +155,14 @@ def see(
                 torch.cuda.synchronize(generator.device)  # the last copies are still on their way
             spool.write(shard, {name: torch.cat([one[name] for one in parts]).numpy() for name in parts[0]})
         spooled = Maps(spool=spool, plan=plan, layer=layer, device=scoring_device(generator.device))
-        units = _units(spooled, segmenter)
+        scoring = Scoring(vocabulary=names, rule="iqr", quantile=QUANTILE, thoroughness=THOROUGHNESS["fast"], seed=0)
+        units = scoring.table([scoring.test(scoring.label(spooled, lambda _: None), lambda _: None)])
     return Seen(
         look=ImageSet.joined(looks),
         spectrum=spectrum,
         periods=periods_of(upsamplings(generator), plan.image),
         units=units,
     )
-
-
-def _units(maps: Maps, segmenter: Segmenter) -> pd.DataFrame:
-    """The units' labels, by the rule and the test of `dissect.run`."""
-    shares = level_shares(QUANTILE)
-    fixed = shares.index(QUANTILE)
-    tally = tally_layer(maps, len(segmenter.vocabulary), shares, lambda _: None)
-    labels = label_units(tally.choose, tally.score, "iqr", fixed)
-    evidence = examine_layer(maps, tally, labels, "iqr", THOROUGHNESS["fast"], 0, lambda _: None)
-    return judge(unit_table(maps.layer, tally, labels, evidence, segmenter.vocabulary, "iqr", fixed), tested=True)
 
 
 def line(seen: Seen, real: Real | None, names: tuple[str, ...], seed: int) -> dict[str, Any]:
