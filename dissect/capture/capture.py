@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -22,24 +23,24 @@ from ..generators.base import Generator, finite
 from ..images import resize as gr
 from ..runtime.resources import at_work, usual_batch
 from .plan import BFLOAT16, FLOAT32, THUMBNAIL, Plan
-from .replicas import pairs, side_by_side
+from .replicas import Pair, pairs, side_by_side
 from .spool import Spool
 
-EXTREMES = "extremes"  # least and greatest label of a batch (1, 2): checked, not kept
-FINITE = "finite"  # whether all pixels of a sample are (n,): likewise
+EXTREMES = "extremes"  # (1, 2) least and greatest label of a batch: checked, not stored
+FINITE = "finite"  # (n,) whether all pixels of a sample are finite: checked, not stored
 
 COMPARED = 16  # samples on which a lower precision is compared with float32
-MOST = {"images": 0.01, "labels": 0.02}  # it may be off by: mean difference of values in [0, 1], share of pixels
+MOST = {"images": 0.01, "labels": 0.02}  # allowed difference: mean of values in [0, 1], share of pixels
 
 
 def probe(
     generator: Generator, segmenter: Segmenter, layers: Sequence[str], grid: int, precision: str = FLOAT32
 ) -> Plan:
-    """Run sample 0 and see what comes out.
+    """Run sample 0, and plan the capture by the shapes and magnitudes of what the networks output.
 
     Raises:
-        UsageError: a layer whose output has no units on a map.
-        DissectError: a network failed or returned something else than images or labels.
+        UsageError: the output of a layer is not (N, units, height, width).
+        DissectError: a network failed, or returned something else than images or labels.
     """
     images, features, labels = forward(generator, segmenter, layers, [0], precision)
     generator.check_finite(images, [0])
@@ -58,27 +59,27 @@ def probe(
 
 
 def deviation(generator: Generator, segmenter: Segmenter, precision: str, samples: int) -> dict[str, float]:
-    """How far a lower precision is off float32 on the first 16 of the samples.
+    """How much a lower precision differs from float32 on the first 16 of the samples.
 
-    `images`: mean absolute difference of their values in [0, 1]; `labels`: share of pixels that get another one.
+    `images`: mean absolute difference of values in [0, 1]; `labels`: share of pixels whose labels differ.
 
     Raises:
-        UsageError: by more than 0.01, or 2 %.
+        UsageError: the difference of images is more than 0.01, or that of labels more than 2 %.
     """
     indices = range(min(COMPARED, samples))
-    (exact, _, names), (images, _, labels) = (
-        forward(generator, segmenter, (), indices, one) for one in (FLOAT32, precision)
-    )
-    off = {
-        "images": float((images - exact).abs().mean()),
-        "labels": float((labels != names).any(1).float().mean()),
+    exact_images, _, exact_labels = forward(generator, segmenter, (), indices, FLOAT32)
+    images, _, labels = forward(generator, segmenter, (), indices, precision)
+    difference = {
+        "images": float((images - exact_images).abs().mean()),
+        "labels": float((labels != exact_labels).any(1).float().mean()),
     }
-    if not all(off[name] <= most for name, most in MOST.items()):  # nor if it is not finite
+    if not all(difference[name] <= most for name, most in MOST.items()):  # a NaN is refused, too
         raise UsageError(
-            f"--precision {precision} changes images by {off['images']:.2g} of 1 on average (at most {MOST['images']}) "
-            f"and labels in {100 * off['labels']:.2g} % of pixels (at most {100 * MOST['labels']:.0f} %); take float32."
+            f"--precision {precision}: changes images by {difference['images']:.2g} of 1 on average (at most "
+            f"{MOST['images']}) and labels in {100 * difference['labels']:.2g} % of pixels (at most "
+            f"{100 * MOST['labels']:.0f} %); use --precision float32."
         )
-    return off
+    return difference
 
 
 def capture(
@@ -89,9 +90,12 @@ def capture(
     batch: int | None,
     advance: Callable[[int], None],
 ) -> None:
-    """Fill the shards of this process that the spool lacks.
+    """Capture the shards of this process that the spool lacks.
 
-    `batch` None chooses by device; when memory runs out it is halved. Several batches may be under way side by side.
+    Args:
+        batch: samples at once; None chooses by device. When memory runs out it is halved, and so is the number of
+            batches that run side by side on a CPU.
+        advance: `advance(n)` is called after every n samples; n is negative where samples have to be repeated.
 
     Raises:
         DissectError: memory does not suffice for one sample, or a network failed.
@@ -99,58 +103,109 @@ def capture(
     """
     networks = pairs(generator, segmenter, math.prod(plan.image))
     batch = batch or usual_batch(generator.device, plan.image)
-    with at_work(), ThreadPoolExecutor(max_workers=1) as writer:  # the disk works while the networks do
-        waiting: list[_Shard] = []  # one at most, drawn but not read yet: a GPU works on the next one meanwhile
-        written: Future[None] | None = None
+    shards = [shard for shard in spool.missing() if shard in spool.here]
+    unfinished = 0  # samples generated of the shard that is not full yet
 
-        def finish(shard: _Shard) -> None:
-            nonlocal written
-            arrays = shard.arrays(generator, segmenter)
-            if written:
-                written.result()
-            written = writer.submit(spool.write, shard.number, arrays)
+    def count(samples: int) -> None:
+        nonlocal unfinished
+        unfinished += samples
+        advance(samples)
 
-        def finish_waiting() -> None:
-            while waiting:
-                finish(waiting[0])
-                waiting.pop(0)  # not before: what memory did not suffice for is tried again
-
-        left = [shard for shard in spool.missing() if shard in spool.here]
-        while left:
-            todo = [part for shard in left for part in _batches(spool.indices(shard), batch)]
-            parts: list[dict[str, Tensor]] = []
+    with at_work(), _Writer(generator, segmenter, spool) as writer:
+        while shards:
             try:
-                for part, arrays in side_by_side(partial(_sample, plan), networks, todo):
-                    parts.append(arrays)
-                    advance(len(part))
-                    if part.stop < spool.indices(left[0]).stop:
-                        continue
-                    shard = _Shard.of(left[0], spool.indices(left[0]), parts, generator.device)
-                    finish_waiting()
-                    if shard.copied:
-                        waiting.append(shard)
-                    else:
-                        finish(shard)
-                    left.pop(0)
-                    parts = []
+                for shard in _full_shards(plan, spool, networks, batch, shards, count):
+                    writer.add(shard)
+                    shards.remove(shard.number)
+                    unfinished = 0
             except BaseException as error:
-                short = out_of_memory(error)
-                if not short or len(networks) == batch == 1:
-                    with suppress(Exception):
-                        finish_waiting()  # what was captured stays
-                    if short:
-                        raise DissectError("Memory does not suffice for one sample; try another --device.") from error
+                if not out_of_memory(error):
                     raise
-                advance(-sum(len(one["labels"]) for one in parts))  # they are drawn again
-                batch, networks = max(1, batch // 2), networks[: max(1, len(networks) // 2)]
-        finish_waiting()
-        if written:
-            written.result()
+                if len(networks) == batch == 1:
+                    raise DissectError("Memory does not suffice for one sample; try another --device.") from error
+                count(-unfinished)  # the next attempt generates them again
+                batch, networks = _smaller(batch, networks)
+
+
+def _full_shards(
+    plan: Plan,
+    spool: Spool,
+    networks: list[Pair],
+    batch: int,
+    shards: Sequence[int],
+    advance: Callable[[int], None],
+) -> Iterator[_Shard]:
+    """Generate and segment these shards, in order, and yield each when all of its batches have been started."""
+    batches = [indices for shard in shards for indices in _batches(spool.indices(shard), batch)]
+    expected = iter(list(shards))
+    shard, parts = next(expected), list[dict[str, Tensor]]()
+    for indices, arrays in side_by_side(partial(_sample, plan), networks, batches):
+        parts.append(arrays)
+        advance(len(indices))
+        samples = spool.indices(shard)
+        if indices.stop == samples.stop:
+            yield _Shard.of(shard, samples, parts, networks[0][0].device)
+            shard, parts = next(expected, -1), []
+
+
+def _smaller(batch: int, networks: list[Pair]) -> tuple[int, list[Pair]]:
+    """Half the samples at once, on half the pairs of networks; at least one of each."""
+    return max(1, batch // 2), networks[: max(1, len(networks) // 2)]
+
+
+class _Writer:
+    """Reads full shards from the device and writes them into the spool, on a thread, while the networks go on.
+
+    A shard on a GPU waits until the next one is full, so that the GPU need not stop while it is read; one shard waits at
+    most. If memory does not suffice to read it, it goes on waiting and is tried again. At the end, even after an error,
+    the waiting shard is written: nothing that was captured is lost.
+    """
+
+    def __init__(self, generator: Generator, segmenter: Segmenter, spool: Spool) -> None:
+        self._generator, self._segmenter, self._spool = generator, segmenter, spool
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._waiting: _Shard | None = None
+        self._written: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        with self._thread, suppress(Exception) if kind else nullcontext():
+            self._write_waiting()
+            if self._written:
+                self._written.result()
+
+    def add(self, shard: _Shard) -> None:
+        """Take a full shard.
+
+        Raises:
+            DissectError: see `_Shard.arrays`.
+            OSError: an earlier shard could not be written.
+        """
+        self._write_waiting()
+        if shard.copied:
+            self._waiting = shard
+        else:
+            self._write(shard)
+
+    def _write_waiting(self) -> None:
+        if self._waiting:
+            self._write(self._waiting)
+            self._waiting = None
+
+    def _write(self, shard: _Shard) -> None:
+        arrays = shard.arrays(self._generator, self._segmenter)
+        if self._written:
+            self._written.result()
+        self._written = self._thread.submit(self._spool.write, shard.number, arrays)
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """The batches of a shard, on their way from a GPU until `copied` has come to pass; on a CPU they are there."""
+    """The batches of a shard. On a GPU they are still being copied to the CPU until the event `copied`."""
 
     number: int
     samples: range
@@ -159,25 +214,25 @@ class _Shard:
 
     @classmethod
     def of(cls, number: int, samples: range, parts: list[dict[str, Tensor]], device: torch.device) -> _Shard:
-        """A shard all of whose batches have been asked for."""
+        """A shard of which all batches have been started."""
         copied = torch.cuda.Event() if device.type == "cuda" else None
         if copied:
             copied.record(torch.cuda.current_stream(device))
         return cls(number, samples, parts, copied)
 
     def arrays(self, generator: Generator, segmenter: Segmenter) -> dict[str, NDArray[Any]]:
-        """What the spool keeps, once it is there.
+        """The arrays for the spool; waits for the copies.
 
         Raises:
-            DissectError: pixels that are not finite, or labels that are no classes.
+            DissectError: pixels are not finite, or labels are no classes of the segmenter.
         """
         if self.copied:
             self.copied.synchronize()
-        whole = {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
-        extremes = whole.pop(EXTREMES)
-        generator.raise_unless_finite(whole.pop(FINITE), self.samples)
+        tensors = {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
+        extremes = tensors.pop(EXTREMES)
+        generator.raise_unless_finite(tensors.pop(FINITE), self.samples)
         check_range(int(extremes[:, 0].min()), int(extremes[:, 1].max()), segmenter)
-        return {name: array.numpy() for name, array in whole.items()}
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _batches(indices: range, size: int) -> list[range]:
@@ -186,14 +241,14 @@ def _batches(indices: range, size: int) -> list[range]:
 
 @torch.inference_mode()
 def _sample(plan: Plan, generator: Generator, segmenter: Segmenter, indices: Sequence[int]) -> dict[str, Tensor]:
-    found = forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision, check_shape)
-    # read with the rest, so that a GPU need not wait
-    checked = {EXTREMES: torch.stack(found[2].aminmax())[None], FINITE: finite(found[0])}
-    return to_spool(plan, *found) | {name: _to_host(values) for name, values in checked.items()}
+    images, features, labels = forward(generator, segmenter, tuple(plan.shapes), indices, plan.precision, check_shape)
+    # checked when the shard is read: looking at them now would make the CPU wait for the GPU
+    checks = {EXTREMES: torch.stack(labels.aminmax())[None], FINITE: finite(images)}
+    return to_spool(plan, images, features, labels) | {name: _to_host(values) for name, values in checks.items()}
 
 
 def to_spool(plan: Plan, images: Tensor, features: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """What `forward` found of some samples -> the arrays of a shard, on the CPU."""
+    """The outputs of `forward` -> the arrays of a shard, on the CPU."""
     arrays = {
         "labels": _to_host(gr.labels_to_grid(labels, plan.grid)),
         "images": _to_host(gr.thumbnails(images, THUMBNAIL)),
@@ -205,7 +260,7 @@ def to_spool(plan: Plan, images: Tensor, features: dict[str, Tensor], labels: Te
 
 
 def _to_host(x: Tensor) -> Tensor:
-    """On the CPU. From a GPU the copy goes on beside the next batch: to be read once the device is synchronised."""
+    """A copy on the CPU. From a GPU it is made while the next batch runs: valid once the device is synchronised."""
     if x.device.type != "cuda":
         return x.cpu()
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)

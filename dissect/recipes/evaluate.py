@@ -23,7 +23,7 @@ from .. import ablate, insert, run, scan
 from ..diversity import audit
 from ..generators.base import Generator
 from ..generators.loading import load_generator
-from ..images.class_areas import UNLABELLED
+from ..images.class_areas import UNLABELLED, pixel_counts
 from ..interventions.result import Effects
 from ..runs.controls import CONTROLS
 from ..runs.dissection import Dissection
@@ -39,8 +39,8 @@ LARGE = 0.02  # of the image: what a class covers on average to count as large
 
 def shares(labels: Tensor) -> pd.Series:
     """Share of pixels of each class, of labels of any shape, and of unlabelled ones."""
-    counts = torch.bincount(labels.flatten() + 1, minlength=len(CLASSES) + 1).double()
-    return pd.Series((counts / counts.sum()).tolist(), index=["unlabelled", *NAMES])
+    counts = pixel_counts(labels.reshape(1, 1, 1, -1), len(CLASSES))[0].roll(1).double()
+    return pd.Series((counts / counts.sum()).tolist(), index=[UNLABELLED, *NAMES])
 
 
 @torch.inference_mode()
