@@ -156,7 +156,7 @@ def _smaller(batch: int, networks: list[Pair]) -> tuple[int, list[Pair]]:
 class _Writer:
     """Reads full shards from the device and writes them into the spool, on a thread, while the networks go on.
 
-    A shard on a GPU waits until the next one is full, so that the GPU need not stop while it is read; one shard waits at
+    A shard on a GPU waits until the next one is full, so that the GPU need not stop while it is read; one waits at
     most. If memory does not suffice to read it, it goes on waiting and is tried again. At the end, even after an error,
     the waiting shard is written: nothing that was captured is lost.
     """

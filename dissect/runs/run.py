@@ -103,28 +103,17 @@ def run(
     part = None if shard is None else _part(shard, basis)
     device = usable_device(device)
     with noting() as notes:
-        if isinstance(model, nn.Module):
-            model = as_generator(model.to(device), latent=latent, output_range=output_range, name=name)
-        elif not (latent is output_range is name is None):
-            raise UsageError(
-                "latent, output_range and name go with an nn.Module; a ModelSpec has them for other models."
-            )
+        model = _as_generator(model, device, latent=latent, output_range=output_range, name=name)
         generator, namer = open_models(model, segmenter, seed=seed, device=device, quiet=quiet)
-        layers = [layers] if isinstance(layers, (str, int)) else layers
-        picked = pick_layers(layers, dissectable(generator), generator.module)
-        if not picked:
-            raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
-        generator.latents([samples - 1])  # there may not be so many
-        plan = probe(generator, namer, picked, grid, precision)
-        widths = {layer: shape[0] for layer, shape in plan.shapes.items()}
-        chosen = Basis.open(basis, directions, widths)
-        chosen.check(plan.shapes, samples)
-        first_look(generator, namer, picked, samples)
+        plan = _plan(generator, namer, layers, samples=samples, grid=grid, precision=precision)
+        opened_basis = Basis.open(basis, directions, _widths(plan))
+        opened_basis.check(plan.shapes, samples)
+        first_look(generator, namer, list(plan.shapes), samples)
     job = Job(
         generator=generator,
         segmenter=namer,
         plan=plan,
-        basis=chosen,
+        basis=opened_basis,
         control=None,
         settings={
             "samples": samples,
@@ -136,14 +125,7 @@ def run(
             "seed": getattr(generator.source, "seed", seed),
         },
         part={"shard": shard, "controls": list(controls)} if part else {},
-        source={
-            **({"model": None} if generator.spec is None else generator.spec.record()),
-            "segmenter": namer.name
-            if segmenter is None
-            else from_anywhere(segmenter)
-            if isinstance(segmenter, str)
-            else None,
-        },
+        source=_source(generator, segmenter, namer),
         deviation=None if precision == FLOAT32 else deviation(generator, namer, precision, samples),
         notes=notes,
         batch_size=batch_size,
@@ -153,35 +135,82 @@ def run(
     )
     suffix = f"-shard-{part[0]}-of-{part[1]}" if part else ""
     folder = Path(out) if out else Path("runs") / f"{run_name(job.config)}{suffix}"
-    kept = job.check(folder, part)
-    if kept and not keep_spool and distributed.first(lambda: _settled(folder, kept, controls)):
+    info = job.check(folder, part)
+    if info and not keep_spool and distributed.first(lambda: _is_settled(folder, info, controls)):
         return Dissection.load(folder)
-    _say(generator, namer, plan, samples, quiet)
-    bare = None
-    if UNTRAINED in controls:
-        fresh = untrained(generator, job.settings["seed"] or 0, samples)
-        plan = probe(fresh, namer, picked, grid, precision)
-        bare = replace(job, control=UNTRAINED, generator=fresh, plan=plan, source={})
+    _announce(job)
+    blank = _untrained_job(job) if UNTRAINED in controls else None
     with locked(folder):
         if part:
-            found = job.perform_shard(folder, part)
-            if bare:
-                bare.perform_shard(folder / "controls" / UNTRAINED, part)
-            return found
-        found = job.perform(folder, keep_spool=keep_spool)
-        if ROTATION in controls:  # first, while the run's own featuremaps are there
-            mixed = replace(job, control=ROTATION, basis=Basis.rotation(widths))
-            mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=found.spool)
-        if not (keep_spool or found.info["keep_spool"]):
-            with writing(folder, "the run is complete"):
-                distributed.first(found.spool.drop_features)
-        if bare:
-            bare.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
-    return found
+            return _perform_shard(job, blank, folder, part)
+        return _perform(job, blank, folder, rotated=ROTATION in controls, keep_spool=keep_spool)
 
 
-def _say(generator: Generator, namer: Segmenter, plan: Plan, samples: int, quiet: bool) -> None:
-    """What is going to be dissected, and how it was understood."""
+def _as_generator(
+    model: Model,
+    device: str,
+    *,
+    latent: str | None,
+    output_range: tuple[float, float] | None,
+    name: str | None,
+) -> Model:
+    """An `nn.Module` becomes a Generator; other models stay as they are.
+
+    Raises:
+        UsageError: an option of an `nn.Module` is given for another model.
+    """
+    if isinstance(model, nn.Module):
+        return as_generator(model.to(device), latent=latent, output_range=output_range, name=name)
+    if not (latent is output_range is name is None):
+        raise UsageError("latent, output_range and name go with an nn.Module; a ModelSpec has them for other models.")
+    return model
+
+
+def _plan(
+    generator: Generator,
+    segmenter: Segmenter,
+    layers: Sequence[str | int] | str | int,
+    *,
+    samples: int,
+    grid: int,
+    precision: str,
+) -> Plan:
+    """What is going to be captured of the layers.
+
+    Raises:
+        UsageError: no layer is named, one does not exist or has no units, or there are fewer inputs than samples.
+    """
+    layers = [layers] if isinstance(layers, (str, int)) else layers
+    names = pick_layers(layers, dissectable(generator), generator.module)
+    if not names:
+        raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
+    generator.latents([samples - 1])  # raises if the source has fewer than `samples` inputs
+    return probe(generator, segmenter, names, grid, precision)
+
+
+def _widths(plan: Plan) -> dict[str, int]:
+    """How many units each layer has."""
+    return {layer: units for layer, (units, _, _) in plan.shapes.items()}
+
+
+def _source(generator: Generator, spec: str | Segmenter | None, segmenter: Segmenter) -> dict[str, Any]:
+    """How to load both networks again; `spec` is the segmenter as the user gave it. None for an object."""
+    model = {"model": None} if generator.spec is None else generator.spec.record()
+    if spec is None:
+        return {**model, "segmenter": segmenter.name}
+    return {**model, "segmenter": from_anywhere(spec) if isinstance(spec, str) else None}
+
+
+def _is_settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> bool:
+    """Whether nothing is left to be done in a folder; then it need not even be writable."""
+    if info["status"] != COMPLETE or not set(controls) <= set(Dissection.load(folder).controls):
+        return False
+    return bool(info["keep_spool"]) or not any(folder.rglob("features-*.npy"))
+
+
+def _announce(job: Job) -> None:
+    """Say on stderr what is dissected, and how the request was understood."""
+    generator, plan = job.generator, job.plan
     numbers = {name: number for number, name in enumerate(dissectable(generator), 1)}
     layers = ", ".join(
         f"{layer} ({f'layer {numbers[layer]} of {len(numbers)}: ' if layer in numbers else ''}{units} units, {h}×{w})"
@@ -189,17 +218,40 @@ def _say(generator: Generator, namer: Segmenter, plan: Plan, samples: int, quiet
     )
     black, white = generator.output_range
     say(
-        f"{generator.name}: {layers}; {samples} samples of {plan.image[0]}×{plan.image[1]} pixels; latents "
-        f"{generator.source}; output {black:g} to {white:g}; segmenter {namer.name}",
-        quiet,
+        f"{generator.name}: {layers}; {job.settings['samples']} samples of {plan.image[0]}×{plan.image[1]} pixels; "
+        f"latents {generator.source}; output {black:g} to {white:g}; segmenter {job.segmenter.name}",
+        job.quiet,
     )
 
 
-def _settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> bool:
-    """Whether nothing is left to be done in a folder, so that it may as well be one that cannot be written."""
-    if info["status"] != COMPLETE or not set(controls) <= set(Dissection.load(folder).controls):
-        return False
-    return bool(info["keep_spool"]) or not any(folder.rglob("features-*.npy"))
+def _untrained_job(job: Job) -> Job:
+    """The control `untrained` of a run: the same job, with weights drawn anew."""
+    settings = job.settings
+    generator = untrained(job.generator, settings["seed"] or 0, settings["samples"])
+    plan = probe(generator, job.segmenter, list(job.plan.shapes), job.plan.grid, settings["precision"])
+    return replace(job, control=UNTRAINED, generator=generator, plan=plan, source={})
+
+
+def _perform_shard(job: Job, blank: Job | None, folder: Path, shard: tuple[int, int]) -> Dissection:
+    """A shard of the run in a locked folder, and of its control `untrained` if there is one."""
+    part = job.perform_shard(folder, shard)
+    if blank:
+        blank.perform_shard(folder / "controls" / UNTRAINED, shard)
+    return part
+
+
+def _perform(job: Job, blank: Job | None, folder: Path, *, rotated: bool, keep_spool: bool) -> Dissection:
+    """The run in a locked folder, and its controls."""
+    run = job.perform(folder, keep_spool=keep_spool)
+    if rotated:  # before the featuremaps of the run are deleted: the control mixes them
+        mixed = replace(job, control=ROTATION, basis=Basis.rotation(_widths(job.plan)))
+        mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=run.spool)
+    if not (keep_spool or run.info["keep_spool"]):
+        with writing(folder, "the run is complete"):
+            distributed.first(run.spool.drop_features)
+    if blank:
+        blank.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
+    return run
 
 
 def run_or_open(folder: Path | None, *, model: Model | None, layers: Sequence[str | int], **options: Any) -> Dissection:
