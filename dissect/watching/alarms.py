@@ -30,31 +30,31 @@ def alarms(lines: pd.DataFrame, samples: int) -> list[str]:
     now, before = lines.iloc[-1], lines.iloc[:-1]
     if before.empty:
         return []
-    found = []
+    raised = []
     most = before.loc[before.deviation.idxmax()]
     halved = now.deviation < COLLAPSE * most.deviation and now.deviation_high < most.deviation_low
     if halved or (now.verdict == COLLAPSED and bool((before.verdict != COLLAPSED).any())):
-        found.append(COLLAPSING)
+        raised.append(COLLAPSING)
     if lost := _lost(now, before, samples):
-        found.append(f"{LOST}: {', '.join(lost)}")
+        raised.append(f"{LOST}: {', '.join(lost)}")
     if now.peaks and before.ripple.notna().any() and now.ripple_low > before.ripple_high[before.ripple.idxmin()]:
-        found.append(CHECKERBOARD)
-    return found
+        raised.append(CHECKERBOARD)
+    return raised
 
 
 def _lost(now: pd.Series, before: pd.DataFrame, samples: int) -> list[str]:
-    """The classes that have gone, the once most frequent first."""
+    """The lost classes, by descending highest presence."""
     columns = [name for name in before.columns if name.startswith(PRESENCE)]
-    had, has = (
+    most, current = (
         (values.to_numpy(float) * samples).round().astype(int) for values in (before[columns].max(), now[columns])
     )
     p = np.array(
         [
-            stats.fisher_exact([[left, samples - left], [once, samples - once]], alternative="less").pvalue
-            for left, once in zip(has, had, strict=True)
+            stats.fisher_exact([[few, samples - few], [many, samples - many]], alternative="less").pvalue
+            for few, many in zip(current, most, strict=True)
         ]
     )
     q = benjamini_hochberg(np.minimum(1, p * len(before)))
-    gone = (q <= FALSE_DISCOVERIES) & (has <= FORGOTTEN * had)
-    order = np.argsort(-had, kind="stable")
+    gone = (q <= FALSE_DISCOVERIES) & (current <= FORGOTTEN * most)
+    order = np.argsort(-most, kind="stable")
     return [columns[k].removeprefix(PRESENCE) for k in order if gone[k]]

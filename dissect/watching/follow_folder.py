@@ -1,4 +1,4 @@
-"""Follow a training from outside: look at each checkpoint when it appears."""
+"""Follow a training from outside: measure each checkpoint when it appears."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..subjects.opening import usable_device
 from .result import Watched
 from .watch import Watch
 
-POLL = 2.0  # seconds between looks into the folder; a file that has not changed meanwhile is whole
-State = tuple[float, int]  # of a file: when it was changed, and its size
+POLL = 2.0  # seconds between looks into the folder
+State = tuple[float, int]  # of a file: time of its last change, size
 
 
 def follow(
@@ -33,75 +33,85 @@ def follow(
     once: bool = False,
     quiet: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Look at the checkpoints in a folder, or that a pattern matches, by step; then at new and changed ones, for ever.
+    """Measure the checkpoints in a folder, or that a pattern matches, by step; then new and changed ones, for ever.
 
-    Those that the watch's folder has a line of, and that have not changed since, are passed over. A file that cannot be
-    opened as a generator or looked at is skipped, with its reason in `watch.skipped` and in the folder.
+    Checkpoints that the watch's folder has a line of, and that have not changed since, are passed over. A file that
+    cannot be opened as a generator or measured is skipped; `watch.skipped` and the folder say why.
 
     Args:
         place: see `checkpoints`.
-        watch: which looks.
+        watch: measures.
         model: what the checkpoints are weights for; None recognises them.
         options: see `spec_of`.
         device: None chooses.
-        once: stop when all that are there now have been looked at.
+        once: stop when the checkpoints that are there now have been measured.
         quiet: do not say on stderr what is waited for.
 
     Yields the row of each, see `Watch.__call__`.
 
     Raises:
-        UsageError: what the watch needs does not exist, told before anything is waited for; with `once`, nothing is
-            there; the watch cannot look as it was asked to.
-        DissectError: the watch's folder cannot be written; with `once`, none could be looked at.
+        UsageError: a segmenter, reference or model does not exist (raised before anything is waited for); with `once`,
+            there is no checkpoint; the watch cannot measure what it was asked to.
+        DissectError: the watch's folder cannot be written; with `once`, no checkpoint could be measured.
     """
     device = usable_device(device)
     watch.check()
     if model is not None:
         if not is_factory(model):
-            raise UsageError(f"--model {model!r}: the checkpoints are weights for code of yours; write file.py:Name.")
-        load_generator(ModelSpec(model=model, **options), device=device, quiet=True)  # whether it can be made at all
-    if not checkpoints(place) and not once:
-        say(f"Waiting: {_expected(place)}", quiet)
-    if once and not checkpoints(place):
-        raise UsageError(f"{place} holds no checkpoint ({', '.join(CHECKPOINTS)}); name a folder or a pattern.")
-    with locked(watch.folder):  # if nothing can be written there, it is told at once
-        pass
-    done = _looked_at(watch.folder)
-    before: dict[Path, State] = {}
-    looked = bool(done)
-    while True:
-        there = {path: state for path in checkpoints(place) if (state := _state(path))}
-        for path, state in there.items():
-            changed, _ = state
-            whole = once or state == before.get(path) or changed < time.time() - POLL
-            if not whole or changed <= done.get(path, 0):
-                continue
-            done[path] = changed
-            try:
-                generator = load_generator(spec_of(path, model, options), seed=watch.seed, device=device, quiet=True)
-            except DissectError as error:
-                watch.skip(str(path), str(error))
-                continue
-            try:
-                row = watch(generator, step_of(path), checkpoint=str(path))
-            except UsageError:  # of what was asked, the same for every checkpoint
-                raise
-            except DissectError as error:  # such as weights that are not finite
-                watch.skip(str(path), str(error))
-                continue
-            looked = True
-            yield row
+            raise UsageError(f"--model {model!r}: checkpoints are weights for your own code; write file.py:Name.")
+        load_generator(ModelSpec(model=model, **options), device=device, quiet=True)  # raises if it cannot be built
+    if not checkpoints(place):
         if once:
-            if not looked and watch.skipped:
-                skipped = watch.skipped[0]
-                raise DissectError(f"No checkpoint could be looked at; {skipped['checkpoint']}: {skipped['why']}")
+            raise UsageError(f"{place} holds no checkpoint ({', '.join(CHECKPOINTS)}); name a folder or a pattern.")
+        say(f"Waiting: {_awaited(place)}", quiet)
+    with locked(watch.folder):  # raises now, not after hours, if nothing can be written there
+        pass
+    measured = _measured(watch.folder)
+    any_rows = bool(measured)
+    for path in _new_checkpoints(place, measured, once=once):
+        try:
+            generator = load_generator(spec_of(path, model, options), seed=watch.seed, device=device, quiet=True)
+        except DissectError as error:
+            watch.skip(str(path), str(error))
+            continue
+        try:
+            row = watch(generator, step_of(path), checkpoint=str(path))
+        except UsageError:  # the request is wrong, for this checkpoint and every other
+            raise
+        except DissectError as error:  # such as weights that are not finite
+            watch.skip(str(path), str(error))
+            continue
+        any_rows = True
+        yield row
+    if not any_rows and watch.skipped:
+        skipped = watch.skipped[0]
+        raise DissectError(f"No checkpoint could be measured; {skipped['checkpoint']}: {skipped['why']}")
+
+
+def _new_checkpoints(place: str | Path, measured: Mapping[Path, float], *, once: bool) -> Iterator[Path]:
+    """The checkpoints that changed after they were `measured`, each when it is written to its end; without `once`, for
+    ever.
+
+    A file counts as written when it has not changed for two seconds, or between two looks into the folder.
+    """
+    yielded = dict(measured)
+    before: dict[Path, State] = {}
+    while True:
+        states = {path: state for path in checkpoints(place) if (state := _state(path))}
+        for path, state in states.items():
+            changed, _ = state
+            is_written = once or state == before.get(path) or changed < time.time() - POLL
+            if is_written and changed > yielded.get(path, 0):
+                yielded[path] = changed
+                yield path
+        if once:
             return
-        before = there
+        before = states
         time.sleep(POLL)
 
 
-def _expected(place: str | Path) -> str:
-    """What may still come, in words."""
+def _awaited(place: str | Path) -> str:
+    """What is waited for, in words."""
     if Path(place).is_dir():
         return f"{place} holds no checkpoint yet ({', '.join(CHECKPOINTS)})."
     if any(sign in str(place) for sign in "*?["):
@@ -110,20 +120,20 @@ def _expected(place: str | Path) -> str:
 
 
 def _state(path: Path) -> State | None:
-    """None if it has gone meanwhile."""
+    """None if the file has been removed."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime, found.st_size
+    return status.st_mtime, status.st_size
 
 
-def _looked_at(folder: Path) -> dict[Path, float]:
-    """When the checkpoints of a watch's folder were looked at."""
+def _measured(folder: Path) -> dict[Path, float]:
+    """The checkpoints that a watch's folder has lines of, and when they were measured."""
     if not (folder / "watch.json").exists():
         return {}
     lines = Watched.load(folder).lines
     return {
-        Path(path): datetime.fromisoformat(when).timestamp()
-        for path, when in zip(lines.checkpoint, lines.created, strict=True)
+        Path(path): datetime.fromisoformat(created).timestamp()
+        for path, created in zip(lines.checkpoint, lines.created, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Watch: a callback that looks at a generator in training, and writes a line of what it sees."""
+"""Watch: a callback that measures a generator in training, and writes a line for each checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..subjects.identity import fingerprint, segmenter_fingerprint
 from ..subjects.inspection import inspect
 from ..subjects.opening import layer_name, open_segmenter, usable_device
 from .alarms import alarms
-from .measure import Real, Seen, line, look_at_real, see
+from .measure import Real, View, line, measure, measure_real
 from .result import COLUMNS, PRESENCE, SHARE, Watched
 from .tensorboard import Scalars
 
@@ -45,7 +45,7 @@ BOARD = "tensorboard"  # folder
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
-    """What is looked with, the same for every line."""
+    """What measuring needs beside the generator: the same for every line."""
 
     segmenter: Segmenter
     extract: Features
@@ -56,7 +56,7 @@ class _Opened:
 
 
 class Watch:
-    """Look at a generator now and then while it is trained: the same latents every time, a line each.
+    """Measure a generator now and then while it is trained, on the same latents every time: a line each.
 
         watch = dissect.Watch("runs/training", reference="photos", segmenter="hub:./mine", latent="normal:128")
         for step, images in enumerate(batches):
@@ -64,12 +64,12 @@ class Watch:
             if step % 1000 == 0:
                 watch(generator, step)
 
-    The first call reads the reference, too. The network is left as it was, its modes and gradients, and so are the
-    random numbers of torch, numpy and Python. Of a distributed training, one process watches. Lines that are in the
-    folder already are continued.
+    The first call also reads the reference. Each call leaves the network's modes and gradients as they were, and the
+    random numbers of torch, numpy and Python. In a distributed training, one process watches. Lines that the folder
+    already has are continued.
 
     Args:
-        folder: where the lines go, see `history`.
+        folder: where the lines are written, see `watching.result`.
         reference: folder of real images, or `scenes`; None is the drawn scenes for generators of them, else none: then
             only what needs no real images is measured.
         segmenter: as of `dissect.run`.
@@ -81,10 +81,10 @@ class Watch:
         seed: of the latents, and of the halves behind intervals.
         batch_size: None chooses.
         device: of the segmenter and the features; None is the generator's.
-        page: is called with the `Watched` after each line, to write a page; `ganatomy.reports.watch.write_watch` does.
+        page: called with the `Watched` after each line, to write a page, as `ganatomy.reports.watch.write_watch` does.
 
     Raises:
-        UsageError: a number of samples, a seed or a latent that cannot be.
+        UsageError: the number of samples, the seed, the batch size or the latent is not allowed.
     """
 
     def __init__(
@@ -126,58 +126,58 @@ class Watch:
         *,
         checkpoint: str = "",
     ) -> dict[str, Any]:
-        """Look at a generator, write its line, and return it.
+        """Measure a generator, write its line, and return it.
 
         Args:
-            model: a Generator, whose seed is not minded, or a module of which the latents were told.
+            model: a Generator, whose own seed is replaced by that of the watch, or a module that takes `latent`.
             step: of the training; None is the number of lines before.
-            checkpoint: what this state of the network is called.
+            checkpoint: the name of this state of the network.
 
         Raises:
-            UsageError: a module without latents, no segmenter, no such layer, or the folder holds something else.
-            DissectError: a network failed, or the line cannot be written; the lines before are as they were.
+            UsageError: the latents of a module are not known, there is no segmenter or no such layer, or the folder
+                holds something else.
+            DissectError: a network failed, or the line cannot be written; earlier lines stay as they were.
         """
-        with _same_dice():
+        with _random_state_restored():
             return self._look(model, step, checkpoint)
 
     def _look(self, model: Generator | nn.Module, step: int | None, checkpoint: str) -> dict[str, Any]:
-        started, when = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
+        started, created = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
         module = model.module if isinstance(model, Generator) else model
         with _untouched(module), at_work():
             generator = self._generator(model)
             self._opened = opened = self._opened or self._open(generator)
             size = generator(generator.latents([0])).shape[2:]
             if size not in self._real:
-                self._real[size] = self._see_real(opened, size)
+                self._real[size] = self._measure_real(opened, size)
             real = self._real[size]
-            _begin_random_numbers(module, self.seed)
-            seen = see(generator, opened.segmenter, opened.extract, opened.layer, self.samples, opened.batch)
-            numbers = line(seen, real, opened.segmenter.vocabulary.names, self.seed)
+            _seed_noise(module, self.seed)
+            view = measure(generator, opened.segmenter, opened.extract, opened.layer, self.samples, opened.batch)
+            figures = line(view, real, opened.segmenter.vocabulary.names, self.seed)
         with locked(self.folder):
-            watched = self._begun(opened, generator.name)
+            watched = self._load_or_begin(opened, generator.name)
             row = {
                 "checkpoint": checkpoint,
                 "step": len(watched.lines) if step is None else int(step),
-                "created": when,
+                "created": created,
                 "sha256": fingerprint(module),
                 "alarms": "",
-                **numbers,
+                **figures,
             }
-            columns = [*COLUMNS, *(name for name in row if name.startswith((SHARE, PRESENCE)))]
-            lines = pd.DataFrame([*watched.lines.to_dict("records"), row], columns=columns)
-            row["alarms"] = "; ".join(alarms(lines, self.samples))
+            row["alarms"] = "; ".join(alarms(_appended(watched.lines, row), self.samples))
             row["seconds"] = round(time.perf_counter() - started, 3)
-            for name in ("alarms", "seconds"):
-                lines.loc[lines.index[-1], name] = row[name]
-            info = watched.info | _described(seen, real)
-            watched = Watched(folder=self.folder, info=info, lines=lines)
-            self._write(replace(watched, info=info | {"skipped": self._all_skipped(watched)}), seen)
+            watched = Watched(
+                folder=self.folder,
+                info=watched.info | _described(view, real),
+                lines=_appended(watched.lines, row),
+            )
+            self._write(replace(watched, info=watched.info | {"skipped": self._all_skipped(watched)}), view)
             self._scalars = self._scalars or Scalars(self.folder / BOARD)
             self._scalars.add(row)
         return row
 
     def check(self) -> None:
-        """Open what can be opened before there is a generator: the segmenter, and the list of the reference's images.
+        """Open what needs no generator, the segmenter and the list of reference images, so that errors come early.
 
         Raises:
             UsageError: one of them does not exist.
@@ -189,26 +189,27 @@ class Watch:
             count_reference(self._reference)
 
     def skip(self, checkpoint: str, why: str) -> None:
-        """Warn of a checkpoint that could not be looked at, and note it; the folder tells of it once it has a line."""
+        """Warn of a checkpoint that could not be measured, and record it: in the folder as soon as that has a line."""
         warnings.warn(f"{checkpoint} is skipped: {why}", DissectWarning, stacklevel=3)
         self.skipped.append({"checkpoint": checkpoint, "why": why})
         if not (self.folder / "watch.json").exists():
-            return  # the first line will bring it along
+            return  # it is recorded with the first line
         with locked(self.folder):
             watched = Watched.load(self.folder)
             watched = replace(watched, info=watched.info | {"skipped": self._all_skipped(watched)})
             self._save(watched)
 
     def _all_skipped(self, watched: Watched) -> list[dict[str, str]]:
-        """What was skipped before and now, each checkpoint with its last reason; not those that have a line since."""
-        found = {one["checkpoint"]: one for one in watched.info["skipped"] + self.skipped}
-        return [one for name, one in found.items() if name not in set(watched.lines.get("checkpoint", []))]
+        """Checkpoints skipped now or earlier, each with its last reason, without those measured since."""
+        skipped = {entry["checkpoint"]: entry for entry in watched.info["skipped"] + self.skipped}
+        measured = set(watched.lines.get("checkpoint", []))
+        return [entry for name, entry in skipped.items() if name not in measured]
 
     def _generator(self, model: Generator | nn.Module) -> Generator:
         if isinstance(model, Generator):
             return replace(model, source=model.source.seeded(self.seed))
         generator = as_generator(model, latent=self._latent, output_range=self._output_range)
-        self._latent, self._output_range = str(generator.source), generator.output_range  # and so at every later look
+        self._latent, self._output_range = str(generator.source), generator.output_range  # the same for all checkpoints
         return replace(generator, source=generator.source.seeded(self.seed))
 
     def _open(self, generator: Generator) -> _Opened:
@@ -229,10 +230,10 @@ class Watch:
             reference=reference_of(generator, self._reference),
         )
 
-    def _see_real(self, opened: _Opened, size: torch.Size) -> Real | None:
+    def _measure_real(self, opened: _Opened, size: torch.Size) -> Real | None:
         if opened.reference is None:
             return None
-        return look_at_real(
+        return measure_real(
             opened.reference,
             (size[0], size[1]),
             opened.extract,
@@ -242,8 +243,8 @@ class Watch:
             seed=self.seed,
         )
 
-    def _begun(self, opened: _Opened, name: str) -> Watched:
-        """What is in the folder, or a beginning of it."""
+    def _load_or_begin(self, opened: _Opened, name: str) -> Watched:
+        """The watch in the folder, or a new one without lines."""
         vocabulary = opened.segmenter.vocabulary
         config = {
             "samples": self.samples,
@@ -256,8 +257,8 @@ class Watch:
         }
         if (self.folder / "watch.json").exists():
             watched = Watched.load(self.folder)
-            if said := difference(watched.info.get("config", {}), config):
-                raise UsageError(f"{self.folder} holds another watch ({said}); give another folder.")
+            if differences := difference(watched.info.get("config", {}), config):
+                raise UsageError(f"{self.folder} holds another watch ({differences}); give another folder.")
             return watched
         if others := {path.name for path in self.folder.iterdir()} - {LOCK, BOARD, "pictures"}:
             raise UsageError(f"{self.folder} exists and holds {min(others)}, but no watch; give another folder.")
@@ -278,12 +279,13 @@ class Watch:
         }
         return Watched(folder=self.folder, info=info, lines=pd.DataFrame())
 
-    def _write(self, watched: Watched, seen: Seen) -> None:
+    def _write(self, watched: Watched, view: View) -> None:
+        """Write pictures, tables and page; the last row is that of `view`."""
         try:
             (self.folder / "pictures").mkdir(exist_ok=True)
-            row = Image.fromarray(np.concatenate(list(seen.look.pictures[:PICTURES]), axis=1))
-            place = self.folder / watched.picture(len(watched.lines) - 1)
-            write_atomic(place, lambda file: row.save(file, "WEBP", quality=90))
+            strip = Image.fromarray(np.concatenate(list(view.look.pictures[:PICTURES]), axis=1))
+            path = self.folder / watched.picture(len(watched.lines) - 1)
+            write_atomic(path, lambda file: strip.save(file, "WEBP", quality=90))
         except OSError as error:
             raise self._unwritable(error) from error
         self._save(watched)
@@ -299,20 +301,28 @@ class Watch:
         if self._page:
             try:
                 self._page(watched)
-            except DissectError as error:  # the line is there, and a training must not end for want of a page
+            except DissectError as error:  # the line is saved, and a page is no reason to end a training
                 warnings.warn(
-                    f"The line of {watched.folder} is kept, its page is not: {error}", DissectWarning, stacklevel=4
+                    f"{watched.folder}: the line was written, but not the page: {error}",
+                    DissectWarning,
+                    stacklevel=4,
                 )
 
 
-def _described(seen: Seen, real: Real | None) -> dict[str, Any]:
-    """What watch.json says of the last line's network and of real images."""
-    return {"units": len(seen.units), **(real.described() if real else {"reference": None})}
+def _appended(lines: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
+    """The lines and, after them, the row, in the columns of watch.csv."""
+    columns = [*COLUMNS, *(name for name in row if name.startswith((SHARE, PRESENCE)))]
+    return pd.DataFrame([*lines.to_dict("records"), row], columns=columns)
+
+
+def _described(view: View, real: Real | None) -> dict[str, Any]:
+    """What watch.json says of the last measured network and of the real images."""
+    return {"units": len(view.units), **(real.described() if real else {"reference": None})}
 
 
 @contextmanager
-def _same_dice() -> Iterator[None]:
-    """Python's and numpy's global random numbers go on afterwards where they were: libraries draw some on import."""
+def _random_state_restored() -> Iterator[None]:
+    """Afterwards the global random numbers of Python and numpy continue as before: libraries draw some on import."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the legacy state is the global one
     try:
         yield
@@ -323,29 +333,29 @@ def _same_dice() -> Iterator[None]:
 
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
-    """Inside, torch is as it is by itself, but without gradients, whatever the training has set. Afterwards its random
-    numbers and the modes of the module's parts are as they were.
+    """Inside, torch has its defaults, whatever the training has set, and no gradients. Afterwards its random numbers
+    and the training modes of the submodules are as they were.
     """
-    modes = [(part, part.training) for part in module.modules()]
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     gpus = _gpus(module)
     with ExitStack() as stack:
         for kind in ("cpu", *(["cuda"] if gpus else [])):
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.random.fork_rng(devices=[place.index for place in gpus]))
+        stack.enter_context(torch.random.fork_rng(devices=[gpu.index for gpu in gpus]))
         try:
             yield
         finally:
-            for part, training in modes:
-                part.training = training
+            for submodule, training in modes:
+                submodule.training = training
 
 
-def _begin_random_numbers(module: nn.Module, seed: int) -> None:
-    """The same noise at every look, of networks that draw some."""
+def _seed_noise(module: nn.Module, seed: int) -> None:
+    """Let networks that draw noise draw the same at every checkpoint."""
     torch.default_generator.manual_seed(seed)
-    for place in _gpus(module):
-        with torch.cuda.device(place):
+    for gpu in _gpus(module):
+        with torch.cuda.device(gpu):
             torch.cuda.manual_seed(seed)
 
 

@@ -22,7 +22,7 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Generator, NormalLatents, Watch, Watched
 from ganatomy.dissect.watching import follow, tensorboard
-from ganatomy.dissect.watching.measure import see
+from ganatomy.dissect.watching.measure import measure
 from ganatomy.hooks.errors import DissectError, UsageError
 from ganatomy.reports.watch import write_watch
 
@@ -107,7 +107,7 @@ def test_numbers_do_not_depend_on_the_batch() -> None:
     def features(images: Tensor) -> Tensor:
         return images.mean((2, 3))
 
-    one, other = (see(generator, segmenter, features, "paint", 70, batch) for batch in (7, 64))  # type: ignore[arg-type]
+    one, other = (measure(generator, segmenter, features, "paint", 70, batch) for batch in (7, 64))  # type: ignore[arg-type]
     assert torch.equal(one.look.features, other.look.features)
     assert np.array_equal(one.look.shares, other.look.shares)
     assert torch.allclose(one.spectrum.mean, other.spectrum.mean)
@@ -261,7 +261,7 @@ def test_no_checkpoint_is_told(watch: Watch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no checkpoint"):
         list(follow(tmp_path, watch, once=True, options={}))
     (tmp_path / "G.pth").write_bytes(b"nothing")
-    with pytest.raises(DissectError, match=r"No checkpoint could be looked at; .*G\.pth"):
+    with pytest.raises(DissectError, match=r"No checkpoint .*G\.pth"):
         list(follow(tmp_path, watch, once=True, options={}))
 
 
