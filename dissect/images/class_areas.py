@@ -20,7 +20,7 @@ def pixel_counts(labels: Tensor, classes: int) -> Tensor:
     uncounted = classes + 1
     unlabelled = torch.full_like(labels, uncounted)  # in planes after the first
     unlabelled[:, 0] = classes
-    codes = torch.where(labels < 0, unlabelled, labels.clamp(max=uncounted)).flatten(1).long()
+    codes = torch.where(labels < 0, unlabelled, labels.masked_fill(labels >= classes, uncounted)).flatten(1).long()
     counts = torch.zeros(len(labels), classes + 2, dtype=torch.int64, device=labels.device)
     counts.scatter_add_(1, codes, torch.ones_like(codes[:, :1]).expand_as(codes))
     return counts[:, :uncounted]
