@@ -103,6 +103,10 @@ def whole(features: Tensor) -> Tensor:
 
 
 def pieces(length: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size`, one after the other."""
+    """Consecutive slices of at most `size`.
+
+    >>> list(pieces(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))

@@ -1,4 +1,4 @@
-"""The one place where anything is resized: featuremaps and labels meet on a g×g grid."""
+"""Resizing: featuremaps and labels meet on a g×g grid."""
 
 from __future__ import annotations
 
@@ -16,28 +16,40 @@ def bilinear_weights(size: int, grid: int, device: torch.device = CPU) -> Tensor
     """(grid, size) float32: row i holds the weights of the source pixels under target pixel i.
 
     Bilinear with half-pixel centres, clamped at the border (`align_corners=False`), for grid ≥ size.
+
+    >>> bilinear_weights(2, 4).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
-    place = ((torch.arange(grid, dtype=torch.float64) + 0.5) * size / grid - 0.5).clamp(0, size - 1)
-    low = place.floor().long()
+    centre = ((torch.arange(grid, dtype=torch.float64) + 0.5) * size / grid - 0.5).clamp(0, size - 1)
+    low = centre.floor().long()
     high = (low + 1).clamp(max=size - 1)
     weights = torch.zeros(grid, size, dtype=torch.float64)
     rows = torch.arange(grid)
-    weights[rows, low] += 1 - (place - low)
-    weights[rows, high] += place - low
+    weights[rows, low] += 1 - (centre - low)
+    weights[rows, high] += centre - low
     return weights.float().to(device)
 
 
 def upsample(x: Tensor, grid: int) -> Tensor:
-    """featuremaps (…, h, w), h and w ≤ grid -> (…, grid, grid): two small matrix products."""
+    """featuremaps (…, h, w), h and w ≤ grid -> (…, grid, grid): two small matrix products.
+
+    >>> upsample(torch.tensor([[0.0, 4.0]]), 4)[0].tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
     rows = bilinear_weights(x.shape[-2], grid, x.device).to(x)
     columns = bilinear_weights(x.shape[-1], grid, x.device).to(x)
     return rows @ (x @ columns.T)
 
 
 def upsample_turned(x: Tensor, grid: int, stride: int = 1, out: Tensor | None = None) -> Tensor:
-    """The same numbers for (N, U, h, w), columns before rows: (N, U, grid, grid), in the flat `out` by two products.
+    """featuremaps (N, U, h, w) -> (N, U, grid, grid) as by `upsample`, but transposed: columns before rows.
 
-    Both products are large and their results contiguous. With a stride, only every stride-th row and column.
+    Each of the two products is a single large one whose result is contiguous, which is far faster; turning the result
+    back would cost what this gains.
+
+    Args:
+        stride: only every stride-th row and column of the grid.
+        out: flat, as large as the result: it is written there.
     """
     count, units, height, width = x.shape
     columns = x.reshape(-1, width) @ bilinear_weights(width, grid, x.device)[::stride].T
@@ -57,7 +69,11 @@ def at_most(x: Tensor, grid: int) -> Tensor:
 
 
 def labels_to_grid(labels: Tensor, grid: int) -> Tensor:
-    """labels (N, P, H, W) int64 -> (N, P, grid, grid) int16, nearest-exact."""
+    """labels (N, P, H, W) int64 -> (N, P, grid, grid) int16: the label at the centre of each cell (nearest-exact).
+
+    >>> labels_to_grid(torch.tensor([[[[0, 1, 2], [3, 4, 5], [6, 7, 8]]]]), 1).tolist()
+    [[[[4]]]]
+    """
     if labels.shape[2:] != (grid, grid):
         rows, columns = (
             ((torch.arange(grid, dtype=torch.float64, device=labels.device) + 0.5) * size / grid).long()

@@ -31,29 +31,40 @@ class Counts:
     class_area: Integers
     pixels: int
 
-    def only(self, number: int) -> Counts:
-        """The counts of one class alone."""
+    def only(self, label: int) -> Counts:
+        """The counts of a single class."""
         return Counts(
-            intersection=self.intersection[:, [number]],
+            intersection=self.intersection[:, [label]],
             unit_area=self.unit_area,
-            class_area=self.class_area[[number]],
+            class_area=self.class_area[[label]],
             pixels=self.pixels,
         )
 
 
 def iou(counts: Counts) -> Floats:
-    """a / |M ∪ C| as (U, C, K); NaN where the union is empty."""
+    """a / |M ∪ C| as (U, C, K); NaN where the union is empty.
+
+    >>> counts = Counts(
+    ...     intersection=np.array([[[3]]]), unit_area=np.array([[4]]), class_area=np.array([5]), pixels=10
+    ... )
+    >>> iou(counts).tolist()
+    [[[0.5]]]
+    """
     return iou_of(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None])
 
 
 def iou_of(a: Numbers, m: Numbers, c: Numbers) -> Floats:
-    """The same from |M ∩ C|, |M| and |C|, of any shapes that broadcast."""
+    """The IoU from |M ∩ C|, |M| and |C|, of any shapes that broadcast."""
     union = m + c - a
     return np.divide(a, union, out=np.full(union.shape, np.nan), where=union > 0)
 
 
 def chance_iou(p: Floats, q: Floats) -> Floats:
-    """The IoU expected of a mask of share q that is independent of a class of share p: pq / (p + q − pq)."""
+    """The IoU expected of a mask of share q that is independent of a class of share p: pq / (p + q − pq).
+
+    >>> float(chance_iou(np.array(0.5), np.array(0.5)))
+    0.3333333333333333
+    """
     union = p + q - p * q
     return np.divide(p * q, union, out=np.full(np.shape(union), np.nan), where=union > 0)
 
@@ -61,17 +72,17 @@ def chance_iou(p: Floats, q: Floats) -> Floats:
 def iqr(counts: Counts) -> Floats:
     """The information quality ratio I(M; C) / H(M, C) as (U, C, K), in [0, 1]; 0 under independence.
 
-    Source: Bau et al. 2019, section 3.1. Where M and C avoid each other (a < npq) it counts as 0, since what a unit
-    shuns is not what it draws.
+    Source: Bau et al. 2019, section 3.1. Where M and C avoid each other (a < npq) it counts as 0: a unit
+    does not draw the class that it avoids.
     """
     return iqr_of(counts.intersection, counts.unit_area[:, None, :], counts.class_area[None, :, None], counts.pixels)
 
 
 def iqr_of(a: Numbers, m: Numbers, c: Numbers, n: Numbers | int) -> Floats:
-    """The same from |M ∩ C|, |M| and |C|, of any shapes that broadcast, and the number of pixels."""
+    """The IQR from |M ∩ C|, |M| and |C|, of any shapes that broadcast, and the number of pixels."""
     joint = _entropy(a, n) + _entropy(m - a, n) + _entropy(c - a, n) + _entropy(n - m - c + a, n)
-    apart = _entropy(m, n) + _entropy(n - m, n) + _entropy(c, n) + _entropy(n - c, n)
-    ratio = np.divide(apart - joint, joint, out=np.zeros(joint.shape), where=joint > 0)
+    marginal = _entropy(m, n) + _entropy(n - m, n) + _entropy(c, n) + _entropy(n - c, n)
+    ratio = np.divide(marginal - joint, joint, out=np.zeros(joint.shape), where=joint > 0)
     attracted = a / n > (m / n) * (c / n)
     return np.where(attracted, np.maximum(ratio, 0), 0.0)
 
@@ -89,37 +100,41 @@ def curve(counts: Counts, label: Integers) -> tuple[Floats, Floats]:
 
 
 def average_precision(counts: Counts, label: Integers) -> Floats:
-    """(U,) how well the activation, in the steps that the levels make, tells the pixels of the class `label` (U,).
+    """(U,) how well the activation ranks the pixels of the class `label` (U,) above others, in steps of the levels.
 
     AP = Σ (R_k − R_k+1) P_k over the levels from the highest down, and a last one below all pixels, with precision
-    P = |M ∩ C| / |M| and recall R = |M ∩ C| / |C|: no interpolation, as in scikit-learn. It is the class's share of the
-    pixels for a unit that tells nothing, and NaN where the class does not occur.
+    P = |M ∩ C| / |M| and recall R = |M ∩ C| / |C|: no interpolation, as in scikit-learn. For a unit that is independent
+    of the class it is the class's share of the pixels; it is NaN where the class does not occur.
     """
     c = counts.class_area[label][:, None]
     a = np.concatenate([c, counts.intersection[np.arange(len(label)), label]], 1)  # from the lowest level up
     m = np.concatenate([np.full_like(c, counts.pixels), counts.unit_area], 1)
-    gained = -np.diff(a, axis=1, append=0)
+    steps = -np.diff(a, axis=1, append=0)
     precision = np.divide(a, m, out=np.zeros(a.shape), where=m > 0)
-    return np.divide((gained * precision).sum(1), c[:, 0], out=np.full(len(label), np.nan), where=c[:, 0] > 0)
+    return np.divide((steps * precision).sum(1), c[:, 0], out=np.full(len(label), np.nan), where=c[:, 0] > 0)
 
 
 def excess_iou(choose: Counts, score: Counts, label: Integers) -> Floats:
     """(U,) IoU minus chance IoU at the level where that is largest on the half `choose`, measured on the other."""
-    (found, chance), (scored, scored_chance) = curve(choose, label), curve(score, label)
-    best = np.nan_to_num(found - chance, nan=-1.0).argmax(1)
-    units = np.arange(len(label))
-    return (scored - scored_chance)[units, best]
+    chosen_iou, chosen_chance = curve(choose, label)
+    scored_iou, scored_chance = curve(score, label)
+    best = np.nan_to_num(chosen_iou - chosen_chance, nan=-1.0).argmax(1)
+    return (scored_iou - scored_chance)[np.arange(len(label)), best]
 
 
 def attainable_iou(p: Floats, q: Floats) -> Floats:
-    """The greatest IoU that a mask of share q can have with a class of share p: min(p, q) / max(p, q)."""
+    """The greatest IoU that a mask of share q can have with a class of share p: min(p, q) / max(p, q).
+
+    >>> float(attainable_iou(np.array(0.01), np.array(0.25)))
+    0.04
+    """
     large = np.maximum(p, q)
     return np.divide(np.minimum(p, q), large, out=np.full(np.shape(large), np.nan), where=large > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the rule says of each unit; arrays (U,) unless said. Choices come from one half, scores from the other."""
+    """What a rule says of each unit, (U,) unless stated. Choices come from one half, scores from the other."""
 
     label: Integers  # class index
     level: Integers  # level index
