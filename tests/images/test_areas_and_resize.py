@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from ganatomy.dissect.images import resize
 from ganatomy.dissect.images.class_areas import at_centres, pixel_counts, shares
 
+untimed = settings(deadline=None, max_examples=50)  # a first call loads and compiles
+
 C = 4
 LABELS = arrays(
     np.int64,
@@ -21,6 +23,7 @@ LABELS = arrays(
 SIDES = st.integers(1, 9)
 
 
+@untimed
 @given(LABELS, st.sampled_from([torch.int16, torch.int64]))
 def test_pixels_of_each_class_are_counted_one_by_one(labels: np.ndarray, dtype: torch.dtype) -> None:
     counts = pixel_counts(torch.from_numpy(labels).to(dtype), C)
@@ -28,13 +31,14 @@ def test_pixels_of_each_class_are_counted_one_by_one(labels: np.ndarray, dtype: 
         assert row == [*(int((image == number).sum()) for number in range(C)), int((image[0] == -1).sum())]
 
 
+@untimed
 @given(LABELS)
 def test_shares_are_counts_by_pixel(labels: np.ndarray) -> None:
     tensor = torch.from_numpy(labels)
     assert torch.equal(shares(tensor, C) * labels[0, 0].size, pixel_counts(tensor, C).double())
 
 
-@settings(max_examples=50)
+@untimed
 @given(SIDES, SIDES, st.integers(0, 8), st.integers(1, 3), st.integers(0, 2**16))
 def test_upsampling_is_torchs_bilinear_one(height: int, width: int, more: int, stride: int, seed: int) -> None:
     grid = max(height, width) + more
@@ -45,6 +49,7 @@ def test_upsampling_is_torchs_bilinear_one(height: int, width: int, more: int, s
     torch.testing.assert_close(turned, truth[:, :, ::stride, ::stride], atol=1e-5, rtol=1e-5)
 
 
+@untimed
 @given(SIDES, SIDES)
 def test_weights_of_a_target_pixel_sum_to_one(size: int, more: int) -> None:
     weights = resize.bilinear_weights(size, size + more)
@@ -52,6 +57,7 @@ def test_weights_of_a_target_pixel_sum_to_one(size: int, more: int) -> None:
     torch.testing.assert_close(weights.sum(1), torch.ones(size + more))
 
 
+@untimed
 @given(LABELS, SIDES)
 def test_labels_on_the_grid_are_those_at_the_centres(labels: np.ndarray, grid: int) -> None:
     tensor = torch.from_numpy(labels)

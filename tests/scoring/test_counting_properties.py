@@ -24,6 +24,8 @@ from ganatomy.dissect.scoring.levels import (
     widened,
 )
 
+untimed = settings(deadline=None, max_examples=50)  # a first call loads and compiles
+
 CODES = arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(2, 40)), elements=st.integers(0, STEPS - 1))
 FLOAT16 = st.floats(width=16, allow_nan=False, allow_infinity=False)
 
@@ -32,6 +34,7 @@ def histogram_of(codes: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.bincount(unit, minlength=STEPS) for unit in codes]))
 
 
+@untimed
 @given(st.floats(0.0005, 0.6))
 def test_the_quantile_is_among_the_shares_of_the_levels(quantile: float) -> None:
     shares = level_shares(quantile)
@@ -40,6 +43,7 @@ def test_the_quantile_is_among_the_shares_of_the_levels(quantile: float) -> None
     assert shares == sorted(shares, reverse=True)
 
 
+@untimed
 @given(CODES, st.lists(st.sampled_from([0.5, 0.3, 0.1, 0.01]), min_size=1, max_size=4, unique=True))
 def test_level_codes_are_lower_quantiles(codes: np.ndarray, shares: list[float]) -> None:
     levels = quantile_codes(histogram_of(codes), shares)
@@ -48,6 +52,7 @@ def test_level_codes_are_lower_quantiles(codes: np.ndarray, shares: list[float])
     assert levels.tolist() == truth.tolist()
 
 
+@untimed
 @given(CODES, st.data())
 def test_counts_above_a_code_are_counted_one_by_one(codes: np.ndarray, data: st.DataObject) -> None:
     levels = data.draw(arrays(np.int64, (len(codes), 3), elements=st.integers(0, STEPS - 1)))
@@ -56,6 +61,7 @@ def test_counts_above_a_code_are_counted_one_by_one(codes: np.ndarray, data: st.
         assert above[unit, level] == sum(code > levels[unit, level] for code in codes[unit])
 
 
+@untimed
 @given(arrays(np.float16, st.tuples(st.integers(1, 5), st.integers(1, 3), st.just(2), st.just(2)), elements=FLOAT16))
 def test_the_range_of_steps_is_that_of_the_sorted_values(features: np.ndarray) -> None:
     units = features.shape[1]
@@ -83,7 +89,7 @@ def test_only_units_whose_levels_touch_an_end_are_widened() -> None:
     assert widened(wider, full, torch.tensor([[0, 9], [1, 9], [0, STEPS - 1]])) is None
 
 
-@settings(max_examples=50)
+@untimed
 @given(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)), st.integers(1, 30), st.data())
 def test_joint_counts_count_every_combination(shape: tuple[int, int, int], pixels: int, data: st.DataObject) -> None:
     a, b, c = (
@@ -96,6 +102,7 @@ def test_joint_counts_count_every_combination(shape: tuple[int, int, int], pixel
         assert counts[combination] == matches
 
 
+@untimed
 @given(arrays(np.int64, (2, 2, 5), elements=st.integers(0, 4)))
 def test_a_class_occupies_a_pixel_in_any_plane(names: np.ndarray) -> None:
     maps = occupied(torch.from_numpy(names).float(), torch.arange(4))
