@@ -187,7 +187,7 @@ def realism(view: LayerView) -> Scores:
             (slope,) = torch.autograd.grad(total, x)
         gain -= (x.detach() * slope).sum((0, 2, 3)).cpu().double()
         view.advance(len(batch))
-    distributed.total(gain)
+    distributed.all_sum(gain)
     if not bool(gain.isfinite().all()):
         raise DissectError("The gradient of the realism score is not finite; give another --realism.")
     return Scores(units=(gain / len(worst)).numpy(), samples=(-scores).numpy())
@@ -286,7 +286,9 @@ def _distance_without(view: LayerView, sets: list[list[int]], reference: Tensor)
             view.advance(len(batch))
     mean, directions = view.directions
     sets_features = [torch.cat(distributed.in_order(of_set)) for of_set in batches]
-    return distributed.first(lambda: [frechet((features - mean) @ directions, reference) for features in sets_features])
+    return distributed.on_first(
+        lambda: [frechet((features - mean) @ directions, reference) for features in sets_features]
+    )
 
 
 def _through_the_clamp(subject: Subject, maps: Tensor, latents: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ class Search:
         else:
             scores = DETECTORS[self.detector](view)
         # every process takes the first one's scores: rounding may differ, and all must choose the same units
-        return distributed.first(lambda: scores)
+        return distributed.broadcast(scores)
 
 
 def find(
@@ -210,7 +210,7 @@ def find(
         units=pd.concat(unit_tables, ignore_index=True).merge(labels, how="left", on=["layer", "unit"]),
         samples=pd.concat(sample_tables, ignore_index=True),
     )
-    distributed.first(lambda: suspects.save(folder))
+    distributed.on_first(lambda: suspects.save(folder))
     return suspects
 
 

@@ -86,7 +86,7 @@ def signature(maps: Maps) -> NDArray[np.float16]:
     64 samples, averaged over 4×4 cells of the map, as a share of the greatest of them.
     """
     return np.concatenate(
-        distributed.first(lambda: [_signature(maps, block) for block in pieces(len(maps), UNITS_AT_ONCE)])
+        distributed.on_first(lambda: [_signature(maps, block) for block in pieces(len(maps), UNITS_AT_ONCE)])
     )
 
 

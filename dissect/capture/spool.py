@@ -43,7 +43,7 @@ class Spool:
 
     def divide(self) -> list[int]:
         """Deal the shards out among the processes; returns all that are missing, whoever is to make them."""
-        missing = distributed.first(self.missing)
+        missing = distributed.on_first(self.missing)
         there = [shard for shard in self.shards if shard not in missing]
         self.here = sorted([*distributed.mine(there), *distributed.mine(missing)])
         return missing

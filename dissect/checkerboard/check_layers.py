@@ -131,7 +131,7 @@ def checkup(
         gradient=measured.gradient,
         arrays=_arrays(generator, measured, strongest),
     )
-    distributed.first(lambda: result.save(folder))
+    distributed.on_first(lambda: result.save(folder))
     return result
 
 

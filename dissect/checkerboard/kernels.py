@@ -178,12 +178,12 @@ class InputMoments:
 
     def together(self) -> None:
         """Add up what all processes have seen; once, when each has seen its part."""
-        sizes = ChainMap(*distributed.joined({phase: len(moments) for phase, moments in self.sums.items()}))
+        sizes = ChainMap(*distributed.all_gather({phase: len(moments) for phase, moments in self.sums.items()}))
         for phase, size in sizes.items():
             if phase not in self.sums:
                 self.sums[phase] = torch.zeros(size, size, dtype=torch.float64)
-            distributed.total(self.sums[phase])
-        self.positions = sum(distributed.joined(self.positions))
+            distributed.all_sum(self.sums[phase])
+        self.positions = sum(distributed.all_gather(self.positions))
 
     @property
     def means(self) -> Moments:

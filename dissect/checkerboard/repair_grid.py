@@ -118,7 +118,7 @@ def repair(
         return kept
     device = usable_device(device)
     original = _reopened(checkup, generator, device, quiet)
-    target = distributed.first(lambda: check_target(folder, out, original.name))
+    target = distributed.on_first(lambda: check_target(folder, out, original.name))
     if segmenter is None and original.name in MODELS:
         segmenter = MODELS[original.name].segmenter
     namer = load_segmenter(segmenter, device) if isinstance(segmenter, str) else segmenter
@@ -248,8 +248,8 @@ def _finetune(bench: Bench, repaired: Generator, request: GridRepairRequest, pro
             advance=advance,
         )
         # one process alone: training ends by the clock, so that no two processes would reach the same weights
-        steps = distributed.first(tune)
-        repaired.module.load_state_dict(distributed.first(repaired.module.state_dict))
+        steps = distributed.on_first(tune)
+        repaired.module.load_state_dict(distributed.on_first(repaired.module.state_dict))
     return steps
 
 

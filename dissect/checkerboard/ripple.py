@@ -295,8 +295,8 @@ class Effect:
     def together(self) -> None:
         """Add up what all processes have seen; once, when each has seen its part."""
         self.parts = distributed.in_order(self.parts)
-        self.energy = sum(distributed.joined(self.energy))
-        distributed.total(self.colours)
+        self.energy = sum(distributed.all_gather(self.energy))
+        distributed.all_sum(self.colours)
         self.spectrum.together()
 
     @property

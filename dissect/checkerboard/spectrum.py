@@ -73,7 +73,7 @@ class Spectrum:
 
     def together(self) -> None:
         """Add up what all processes have seen, in their order; once, when each has seen its part."""
-        mine, *others = distributed.joined(vars(self))
+        mine, *others = distributed.all_gather(vars(self))
         for name, value in mine.items():
             setattr(self, name, sum((other[name] for other in others), value))
 

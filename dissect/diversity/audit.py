@@ -135,7 +135,7 @@ def audit(
         layers=layers.merge(control.add_prefix("untrained_"), left_on="layer", right_on="untrained_layer", how="left"),
         pictures=_pictures(generated, real, weighed, names),
     )
-    distributed.first(lambda: result.save(folder))
+    distributed.on_first(lambda: result.save(folder))
     return Diversity.load(folder)
 
 
@@ -152,7 +152,7 @@ def _layers(
         return table, by_layer.depth_table(control, names, deep, batch, advance=advance)
 
     with progress.task("layers, and an untrained control", 2 * len(deep)) as advance:
-        return distributed.first(tables)
+        return distributed.on_first(tables)
 
 
 def _pictures(

@@ -208,10 +208,10 @@ def _intervene(
     target = None if task.label is None else lookup.class_number(task.label, names, names)
     experiment = Experiment(task=task, subject=subject, run=run, where=where, target=target, order=order)
     if folder is not None:
-        distributed.first(lambda: check_writable(folder.parent))
+        distributed.on_first(lambda: check_writable(folder.parent))
     with Progress(quiet) as progress, at_work():
         effects = experiment.perform(progress)
     effects = replace(effects, info=header() | {"name": name, "config": config} | effects.info)
     if folder is not None:
-        distributed.first(lambda: effects.save(folder))
+        distributed.on_first(lambda: effects.save(folder))
     return effects

@@ -135,7 +135,7 @@ def measure(
                 subject.generator.raise_unless_finite(torch.cat(fine), batch, AFTER)
                 low, high = torch.stack(extremes).unbind(1)
                 check_range(int(low.min()), int(high.max()), subject.segmenter)
-    distributed.total(before, after, changed, on_target)  # each row is zero in all but one process
+    distributed.all_sum(before, after, changed, on_target)  # each row is zero in all but one process
     return Areas(
         before=before.cpu().numpy(),
         after=after.cpu().numpy(),

@@ -72,7 +72,7 @@ class Experiment:
         mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
         choice = self._choose(value, progress)
-        sets = distributed.first(lambda: self._sets(choice, strength))
+        sets = distributed.on_first(lambda: self._sets(choice, strength))
         samples, place = self._samples_and_place()
         width = subject.shape[0]
         layout = CellByCell(sets, width, self._cells, len(samples)) if self._grid else SetBySet(sets, width)
@@ -190,7 +190,7 @@ class Experiment:
         task = self.task
         constant = self._typical(progress) if task.kind == "ablate" or value is None else value
         with progress.task("optimise units", STEPS * IMAGES) as advance:
-            alpha = distributed.first(
+            alpha = distributed.on_first(
                 partial(
                     optimise, self.subject, self.target, constant, self._run_samples, seed=task.seed, advance=advance
                 )

@@ -97,7 +97,7 @@ def scan(
     with Progress(quiet) as progress, at_work():
         before, change = scan_layer(subject, run, samples, progress=progress)
     found = tabulate(run, name, target, before, change)
-    distributed.first(lambda: _keep_table(found, folder(run, name), _file(label, target)))
+    distributed.on_first(lambda: _keep_table(found, folder(run, name), _file(label, target)))
     return found
 
 
@@ -128,7 +128,7 @@ def scan_layer(
         alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
         with progress.task(f"scan {subject.layer}", units * count, spread=True) as advance:
             areas = measure(subject, range(count), alone, advance=advance)
-        distributed.first(lambda: _keep_areas(areas, place, subject.layer))
+        distributed.on_first(lambda: _keep_areas(areas, place, subject.layer))
     arrays: dict[str, Any] = read_arrays(place / "areas.npz")
     if len(arrays["before"]) != count:
         raise DissectError(f"Another scan of {subject.layer} wrote to {place} meanwhile; run this one again.")
@@ -168,7 +168,7 @@ def scan_samples(run: Dissection, layer: str) -> int:
 
 def _kept_samples(run: Dissection, layer: str) -> int:
     file = folder(run, layer) / "scan.json"
-    return distributed.first(lambda: int(read_json(file).get("samples", 0)) if file.exists() else 0)
+    return distributed.on_first(lambda: int(read_json(file).get("samples", 0)) if file.exists() else 0)
 
 
 def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: Floats) -> Scan:

@@ -58,7 +58,7 @@ def unit_statistics(
         total += x.mean((2, 3)).cpu().double().sum(0)
         square += x.square().mean((2, 3)).cpu().double().sum(0)
         advance(len(batch))
-    distributed.total(total, square)
+    distributed.all_sum(total, square)
     return (total / len(samples)).float(), (square / len(samples)).sqrt().float()
 
 
@@ -91,8 +91,8 @@ def typical_high(
         total += torch.where(inside, x, 0.0).double().sum((0, 2, 3))
         count += inside.sum((0, 2, 3))
         advance(len(batch))
-    distributed.total(total, count)
-    if not any(distributed.joined(found)):
+    distributed.all_sum(total, count)
+    if not any(distributed.all_gather(found)):
         name = run.classes["class"][number]
         raise DissectError(
             f"The class {name!r} occurs in none of the run's samples, so there is no typical value to insert; give "

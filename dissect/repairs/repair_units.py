@@ -130,7 +130,7 @@ def repair(
         return kept
     device = usable_device(device)
     generator, segmenter = reopen(run, generator, segmenter, device, quiet)
-    target = distributed.first(lambda: check_target(folder, out, generator.name))
+    target = distributed.on_first(lambda: check_target(folder, out, generator.name))
     with Progress(quiet) as progress, at_work():
         workshop = Workshop.open(run, generator, segmenter, request, batch_size, progress)
         choice = workshop.choose()
@@ -394,7 +394,7 @@ class Workshop:
             draws = _draws(self.generator, sets)
             drawn = draw_sets(None, self.extract, self.chooses, samples, draws, self.batch, advance)
         real = self.chooses.features
-        distances = distributed.first(
+        distances = distributed.on_first(
             lambda: {name: frechet(features, real) for name, features in drawn.features.items()}
         )
         return min(distances, key=lambda name: distances[name])

@@ -90,4 +90,4 @@ class Repair(FolderResult):
                     raise DissectError(message) from error
             return Repair.load(self.folder)
 
-        return distributed.first(write)
+        return distributed.on_first(write)

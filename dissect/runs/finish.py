@@ -76,7 +76,7 @@ def finish(
         tops |= _top_arrays(scored)
     units = scoring.table(layers)
     classes = class_table(names, *_class_shares(spool, layers[0].tally, len(names)), units)
-    trouble = distributed.first(lambda: label_trouble(config["segmenter"], names.names, classes.share.tolist()))
+    trouble = distributed.on_first(lambda: label_trouble(config["segmenter"], names.names, classes.share.tolist()))
     seconds = {"score": round(labelled - started, 3), "test": round(tested - labelled, 3)}
     complete = info | {
         "status": COMPLETE,
@@ -92,7 +92,7 @@ def finish(
         write_csv(folder / "classes.csv", classes)
         write_json(folder / "run.json", complete)  # last: from then on the run counts as complete
 
-    distributed.first(write)
+    distributed.on_first(write)
     return Dissection.load(folder)
 
 

@@ -82,7 +82,7 @@ class Job:
                 f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {self.spool_limit / 1e9:.1f} GB; "
                 "take fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
             )
-        return distributed.first(lambda: kept_run(folder, self.config))
+        return distributed.on_first(lambda: kept_run(folder, self.config))
 
     def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
         """Make, resume or open the run in a locked folder, without a report. Featuremaps stay, unless of a control.
@@ -102,7 +102,7 @@ class Job:
                         f"The run in {folder} is finished and its featuremaps are gone; give another --out."
                     )
                 found = Dissection.load(folder)
-            elif shared and distributed.first(lambda: shared.has_features(len(self.plan.shapes))):
+            elif shared and distributed.on_first(lambda: shared.has_features(len(self.plan.shapes))):
                 shared.divide()
                 already = info | {"shared_spool": True, **ALREADY}
                 found = finish(folder, already, shared, self.basis, progress, self._scored_on())
@@ -110,13 +110,13 @@ class Job:
                 captured = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
                 found = finish(folder, captured, own, self.basis, progress, self._scored_on())
             if self.control and not keep_spool:  # nothing else will need them
-                distributed.first(own.drop_features)
+                distributed.on_first(own.drop_features)
         return found
 
     def _scored_on(self) -> torch.device:
         """The same kind of device in every process, so that they work on blocks of the same size."""
         device = scoring_device(self.generator.device)
-        return device if all(kind == "cuda" for kind in distributed.joined(device.type)) else torch.device("cpu")
+        return device if all(kind == "cuda" for kind in distributed.all_gather(device.type)) else torch.device("cpu")
 
     def perform_shard(self, folder: Path, shard: tuple[int, int]) -> Dissection:
         """Capture shard k of n, counted from 1, into a locked folder of its own, to be merged; its tables are empty.
@@ -132,7 +132,7 @@ class Job:
 
     def _begin(self, folder: Path) -> dict[str, Any]:
         """The run.json of a folder, new where there was none."""
-        return distributed.first(
+        return distributed.on_first(
             lambda: kept_run(folder, self.config) or new_run(folder, self.config, self._describe())
         )
 

@@ -136,7 +136,7 @@ def run(
     suffix = f"-shard-{part[0]}-of-{part[1]}" if part else ""
     folder = Path(out) if out else Path("runs") / f"{run_name(job.config)}{suffix}"
     info = job.check(folder, part)
-    if info and not keep_spool and distributed.first(lambda: _is_settled(folder, info, controls)):
+    if info and not keep_spool and distributed.on_first(lambda: _is_settled(folder, info, controls)):
         return Dissection.load(folder)
     _announce(job)
     blank = _untrained_job(job) if UNTRAINED in controls else None
@@ -248,7 +248,7 @@ def _perform(job: Job, blank: Job | None, folder: Path, *, rotated: bool, keep_s
         mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=run.spool)
     if not (keep_spool or run.info["keep_spool"]):
         with writing(folder, "the run is complete"):
-            distributed.first(run.spool.drop_features)
+            distributed.on_first(run.spool.drop_features)
     if blank:
         blank.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)
     return run

@@ -33,16 +33,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class _Party:
-    number: int
+    rank: int
     size: int
     store: dist.Store
 
 
-_party: _Party | None = None  # one a process, as torch.distributed's own
+_party: _Party | None = None  # the processes that this one works with, as in torch.distributed a global
 
 
 class Deserted(DissectError):
-    """Another process of the party has ended; that one knows why."""
+    """Another process has ended early; its own error says why."""
 
 
 @contextmanager
@@ -61,11 +61,11 @@ def launched() -> Iterator[None]:
     import torch.distributed as dist
 
     try:
-        store, number, size = next(iter(dist.rendezvous("env://")))
-        dist.init_process_group("gloo", store=store, rank=number, world_size=size, timeout=PATIENCE)
+        store, rank, size = next(iter(dist.rendezvous("env://")))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise DissectError(f"The processes of torchrun cannot find each other ({error}).") from error
-    _party = _Party(number=number, size=size, store=store)
+    _party = _Party(rank=rank, size=size, store=store)
     try:
         yield
     finally:
@@ -83,104 +83,114 @@ def size() -> int:
     return _party.size if _party else 1
 
 
-def number() -> int:
+def rank() -> int:
     """Which of them this is, from 0."""
-    return _party.number if _party else 0
+    return _party.rank if _party else 0
 
 
-def local() -> int:
+def local_rank() -> int:
     """Which of the processes on its machine this is, from 0; each takes a GPU of its own."""
     return int(os.environ.get("LOCAL_RANK", "0")) if _party else 0
 
 
 def processors() -> int:
-    """How many processors this process may use beside the others on its machine."""
-    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _party else 1
+    """How many processors this process may use, so that those on one machine share them evenly."""
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _party else 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, max(1, (os.cpu_count() or 1) // several))
+    return min(allowed, max(1, (os.cpu_count() or 1) // local_size))
 
 
-def mine(parts: Sequence[T]) -> Sequence[T]:
-    """Of the parts of some work, those of this process: every so-many-th."""
-    return parts[number() :: size()]
+def mine(items: Sequence[T]) -> Sequence[T]:
+    """Of some items of work, those of this process: with n processes every n-th."""
+    return items[rank() :: size()]
 
 
-def in_order(found: Sequence[T]) -> list[T]:
-    """What all processes made of `mine(parts)`, in the order of the parts."""
-    shares = joined(list(found))
+def in_order(results: Sequence[T]) -> list[T]:
+    """The results of all processes, each of its `mine(items)`, in the order of the items."""
+    shares = all_gather(list(results))
     return [shares[k % len(shares)][k // len(shares)] for k in range(sum(map(len, shares)))]
 
 
-def total(*tensors: Tensor) -> None:
-    """Add up, in place, what every process has; tensors of the same shapes everywhere."""
+def all_sum(*tensors: Tensor) -> None:
+    """Replace each tensor, in place, by its sum over all processes; shapes must be the same everywhere.
+
+    Integers, and floats that hold integers below their precision, sum exactly in any order. So results do not depend on
+    how many processes there are.
+    """
     if size() > 1:
         import torch.distributed as dist
 
         for tensor in tensors:
-            shared = tensor.cpu()  # itself, unless it lies on a GPU: what is exchanged lies on the CPU
-            _together(partial(dist.all_reduce, shared))
+            shared = tensor.cpu()  # the tensor itself unless it is on a GPU: gloo exchanges what is on the CPU
+            _collective(partial(dist.all_reduce, shared))
             if shared is not tensor:
                 tensor.copy_(shared)
 
 
 def apart(tensor: Tensor) -> Tensor:
-    """(…) -> (size, …): this process's, and zeros for the others'; their `total` holds what each has."""
+    """(…) -> (size, …): this process's tensor in its row, zeros in the others; after `all_sum`, all tensors."""
     rows = tensor.new_zeros(size(), *tensor.shape)
-    rows[number()] = tensor
+    rows[rank()] = tensor
     return rows
 
 
-def joined(value: T) -> list[T]:
-    """What every process has, in order."""
+def all_gather(value: T) -> list[T]:
+    """The values of all processes, in the order of their ranks."""
     if size() == 1:
         return [value]
     import torch.distributed as dist
 
-    box: list[Any] = [None] * size()
-    _together(lambda: dist.all_gather_object(box, value))
-    return box
+    values: list[Any] = [None] * size()
+    _collective(lambda: dist.all_gather_object(values, value))
+    return values
 
 
-def first(work: Callable[[], T]) -> T:
-    """Do it in the first process alone; the others wait, and get what it returned, or the error that it raised."""
+def broadcast(value: T) -> T:
+    """The value of the first process, in all of them."""
+    return on_first(lambda: value)
+
+
+def on_first(work: Callable[[], T]) -> T:
+    """Call `work` in the first process only; every process returns its result, or raises its DissectError."""
     if size() == 1:
         return work()
     import torch.distributed as dist
 
-    box: list[Any] = [None]
-    if number() == 0:
+    outcome: list[Any] = [None]
+    if rank() == 0:
         with _alone():
             try:
-                box = [(True, work())]
+                outcome = [(True, work())]
             except DissectError as error:
-                box = [(False, error)]
-    _together(lambda: dist.broadcast_object_list(box, src=0))
-    well, value = box[0]
-    if not well:
+                outcome = [(False, error)]
+    _collective(lambda: dist.broadcast_object_list(outcome, src=0))
+    succeeded, value = outcome[0]
+    if not succeeded:
         raise value
     return value  # type: ignore[no-any-return]
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Inside, this process does not wait for the others."""
+    """Inside, this process is the only one: the work of `on_first` must not wait for processes that wait for it."""
     global _party
-    kept, _party = _party, None
+    party, _party = _party, None
     try:
         yield
     finally:
-        _party = kept
+        _party = party
 
 
-def _together(call: Callable[[], object]) -> None:
+def _collective(call: Callable[[], object]) -> None:
+    """Call what needs all processes; raises Deserted if one of them has ended."""
     try:
         call()
     except RuntimeError as error:
         raise Deserted(f"Another process has ended before the work was done ({one_line(error)}).") from error
 
 
-def heard(error: DissectError) -> bool:
-    """Whether another process has said the same, or why this one was deserted, so that it need not be said again."""
+def is_reported(error: DissectError) -> bool:
+    """Whether another process has reported this error, or the one that this process was deserted for."""
     if _party is None:
         return by_torchrun() and os.environ.get("RANK", "0") != "0"  # what fails before they join fails in all
     try:
@@ -196,7 +206,7 @@ def heard(error: DissectError) -> bool:
 
 
 def record(error: DissectError) -> None:
-    """Let torchrun's own summary tell what was wrong, if it has started this process."""
+    """Give the error to torchrun for its own summary, if it has started this process."""
     if by_torchrun():
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -204,26 +214,26 @@ def record(error: DissectError) -> None:
 
 
 class Counter:
-    """What all processes have done of a task together."""
+    """How much of a task all processes have done together."""
 
-    _made = 0
+    _instances = 0
 
     def __init__(self) -> None:
-        Counter._made += 1  # the same in every process, since they run the same program
-        self._key = f"done/{Counter._made}"
+        Counter._instances += 1  # the same in every process, since they run the same program
+        self._key = f"done/{Counter._instances}"
 
     def add(self, count: int) -> int:
-        """Add to it, and return it."""
+        """Add to the count, and return it."""
         assert _party is not None
         return int(_party.store.add(self._key, count))
 
     def wait(self, show: Callable[[int], None]) -> None:
-        """Until every process has come here; the first one shows meanwhile what was done."""
+        """Wait until every process has called this; meanwhile the first one calls `show` with the count."""
         import torch.distributed as dist
 
         everyone = dist.barrier(async_op=True)
-        while number() == 0 and not everyone.is_completed():
+        while rank() == 0 and not everyone.is_completed():
             time.sleep(POLL)
             show(self.add(0))
-        _together(everyone.wait)
+        _collective(everyone.wait)
         show(self.add(0))

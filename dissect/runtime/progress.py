@@ -28,7 +28,7 @@ Advance = Callable[[int], None]
 
 def say(text: str, quiet: bool) -> None:
     """A line on stderr, as bars are; of several processes the first one says it."""
-    if not quiet and distributed.number() == 0:
+    if not quiet and distributed.rank() == 0:
         Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
 
 
@@ -51,7 +51,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=quiet or distributed.number() > 0,
+            disable=quiet or distributed.rank() > 0,
         )
 
     def __enter__(self) -> Progress:
@@ -65,7 +65,10 @@ class Progress:
 
     @contextmanager
     def task(self, description: str, total: int, done: int = 0, *, spread: bool = False) -> Iterator[Advance]:
-        """A bar; yields the function that moves it on. `spread`: each process does a part of it, else all do all."""
+        """A bar; yields the function that moves it on.
+
+        `spread`: the work is shared among the processes; otherwise every process does all of it.
+        """
         task = self._bars.add_task(description, total=total, completed=done)
         if not spread or distributed.size() == 1:
             yield lambda count: self._bars.advance(task, count)

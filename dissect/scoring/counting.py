@@ -259,7 +259,7 @@ def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
     for shard in spool.here:
         labels = torch.from_numpy(np.array(spool.read(shard, "labels")))
         images += (pixel_counts(labels, classes)[:, :classes] > 0).sum(0)
-    distributed.total(images)
+    distributed.all_sum(images)
     return images.numpy()
 
 
@@ -274,5 +274,5 @@ def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]
             featuremaps = maps.pick(shard, top[unit, rank] - maps.spool.indices(shard).start, unit)
             above = gr.upsample(featuremaps, grid) > scaled[unit]
             masks[unit, rank] = np.packbits(above.cpu().numpy(), axis=-1)
-    distributed.total(torch.from_numpy(masks))
+    distributed.all_sum(torch.from_numpy(masks))
     return masks

@@ -137,12 +137,12 @@ class Basis:
             return self.given[maps.layer]
         count = self.count[maps.layer]
         if self.name == ROTATION:
-            return distributed.first(lambda: random_rotation(count, seed))
+            return distributed.on_first(lambda: random_rotation(count, seed))
         pixels = sample_pixels(maps, seed)
         if not np.isfinite(pixels).all():
             raise DissectError(f"Activations of layer {maps.layer!r} are not finite, so no {self.name} can be fitted.")
         fit = principal if self.name == "pca" else non_negative
-        return distributed.first(lambda: fit(pixels, count))  # in the last digits, processors differ
+        return distributed.on_first(lambda: fit(pixels, count))  # in the last digits, processors differ
 
 
 def random_rotation(width: int, seed: int) -> Tensor:
@@ -167,7 +167,7 @@ def sample_pixels(maps: Maps, seed: int) -> NDArray[np.float32]:
             :, :each
         ]
         found[shard] = np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2])
-    shards = {shard: pixels for part in distributed.joined(found) for shard, pixels in part.items()}
+    shards = {shard: pixels for part in distributed.all_gather(found) for shard, pixels in part.items()}
     return np.concatenate([shards[shard] for shard in sorted(shards)])[:PIXELS]
 
 

@@ -63,7 +63,7 @@ class Scoring:
         """Count a layer and label its units; `advance(n)` is called after every n finished units."""
         tally = tally_layer(maps, len(self.vocabulary), self.shares, advance)
         choose = partial(label_units, tally.choose, tally.score, self.rule, self._quantile_level)
-        return LayerScores(maps=maps, tally=tally, labels=distributed.first(choose))
+        return LayerScores(maps=maps, tally=tally, labels=distributed.on_first(choose))
 
     def test(self, layer: LayerScores, advance: Callable[[int], None]) -> LayerScores:
         """The same layer with its labels tested, if they are to be."""

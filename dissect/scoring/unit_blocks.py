@@ -84,7 +84,7 @@ def _score_together(
     Threads finish in any order, but a sum over processes must meet its counterpart in the others. So the threads only
     count; this thread alone takes the sums, block by block, in the same order in every process.
     """
-    for group in pieces(len(slices), min(distributed.joined(workers))):
+    for group in pieces(len(slices), min(distributed.all_gather(workers))):
         blocks = [make(units) for units in slices[group]]
         unfinished, rounds = blocks, pool.map(_local, blocks)
         while unfinished:
@@ -92,7 +92,7 @@ def _score_together(
             for block, tensors in zip(unfinished, rounds, strict=True):
                 if tensors:
                     with torch.inference_mode():
-                        distributed.total(*tensors)
+                        distributed.all_sum(*tensors)
                     summed.append(block)
             unfinished, rounds = summed, pool.map(_next_round, summed)
         yield from distributed.in_order(list(pool.map(_finish, distributed.mine(blocks))))

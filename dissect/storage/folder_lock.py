@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
         DissectError: another process is at work there, or the folder cannot be written.
     """
     lock = FileLock(folder / LOCK, timeout=0)
-    distributed.first(lambda: _take(lock, folder))
+    distributed.on_first(lambda: _take(lock, folder))
     try:
         yield
     finally:

@@ -69,7 +69,7 @@ def holds(folder: Path, file: str, config: dict[str, Any], advice: str) -> bool:
         UsageError: it holds something else, which is never replaced; `advice` says what to do.
         DissectError: the description is damaged.
     """
-    kept = distributed.first(lambda: _config_in(folder, file, advice))
+    kept = distributed.on_first(lambda: _config_in(folder, file, advice))
     if kept is not None and (differences := difference(kept, config)):
         raise UsageError(f"{folder} holds another result ({differences[:300]}); {advice}.")
     return kept is not None

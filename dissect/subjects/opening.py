@@ -124,7 +124,7 @@ def layer_name(generator: Generator, layer: str | int) -> str:
 def usable_device(device: str | None) -> str:
     """The device asked for, or the best there is; raises UsageError for one that cannot be used."""
     if device in (None, "auto"):
-        return f"cuda:{distributed.local() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{distributed.local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

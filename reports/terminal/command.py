@@ -38,7 +38,7 @@ def common(command: Callable[..., object], *, spread: bool = False) -> Callable[
             _warnings_in_a_line(),
         ):
             result = command(quiet=quiet or as_json, **_as_one(options))
-            if as_json and distributed.number() == 0:
+            if as_json and distributed.rank() == 0:
                 click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
             if failed := click.get_current_context().meta.get(FAILED):
                 raise failed
@@ -87,7 +87,7 @@ def _warnings_in_a_line() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if not issubclass(category, DissectWarning):
             usual(message, category, *rest)
-        elif str(message) not in shown and distributed.number() == 0:
+        elif str(message) not in shown and distributed.rank() == 0:
             shown.add(str(message))
             click.echo(f"dissect: warning: {message}", err=True)
 
@@ -99,8 +99,8 @@ def _warnings_in_a_line() -> Iterator[None]:
 
 def _fail(error: DissectError, code: int) -> None:
     distributed.record(error)
-    if not distributed.heard(error):
-        by = f"rank {distributed.number()}: " if distributed.size() > 1 and code == 1 else ""
+    if not distributed.is_reported(error):
+        by = f"rank {distributed.rank()}: " if distributed.size() > 1 and code == 1 else ""
         click.echo(f"dissect: {by}{' '.join(str(error).split())}", err=True)
     sys.exit(code)
 

@@ -40,7 +40,7 @@ def _on_first(tell: Teller) -> Teller:
 
     @wraps(tell)
     def told(*arguments: Any) -> Any:
-        return distributed.first(lambda: tell(*arguments))
+        return distributed.on_first(lambda: tell(*arguments))
 
     return told  # type: ignore[return-value]
 

@@ -128,10 +128,11 @@ def test_commands_of_one_process_refuse_torchrun(monkeypatch: pytest.MonkeyPatch
 
 
 def test_alone_all_is_as_it_is() -> None:
-    assert (distributed.number(), distributed.size()) == (0, 1)
+    assert (distributed.rank(), distributed.size()) == (0, 1)
     assert distributed.mine([1, 2, 3]) == [1, 2, 3]
     assert distributed.in_order([1, 2, 3]) == [1, 2, 3]
-    assert distributed.joined("a") == ["a"]
-    assert distributed.first(lambda: 4) == 4
+    assert distributed.all_gather("a") == ["a"]
+    assert distributed.on_first(lambda: 4) == 4
+    assert distributed.broadcast(4) == 4
     with pytest.raises(UsageError, match="no"):
-        distributed.first(lambda: (_ for _ in ()).throw(UsageError("no")))
+        distributed.on_first(lambda: (_ for _ in ()).throw(UsageError("no")))

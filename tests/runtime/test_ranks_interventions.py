@@ -208,7 +208,7 @@ if __name__ == "__main__":
     sys.addaudithook(lambda event, about: _note(event, about, wrote))
     with dissect.launched():
         result = work(place)
-        place.with_name(f"two-{distributed.number()}").write_bytes(pickle.dumps((result, wrote)))
+        place.with_name(f"two-{distributed.rank()}").write_bytes(pickle.dumps((result, wrote)))
         asked = ["checkup", "--model", "ganatomy.tests.support.boards:make", "--device", "cpu", "--json"]
         main([*asked, "--samples", str(SAMPLES), "--out", str(place / "spoken")], standalone_mode=False)
         with contextlib.suppress(SystemExit):
