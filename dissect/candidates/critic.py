@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError, UsageError, one_line
-from ..stats.significance import LEVEL
+from ..stats.intervals import t_factor
 
 TOGETHER = 4  # images at once: minibatch standard deviations (Karras et al. 2018) mostly take fours, or all of fewer
 GENERATED, REAL = "generated", "real"
@@ -77,7 +76,7 @@ def critic_fitness(
 
 def _quality(scores: Tensor) -> dict[str, float]:
     mean = float(scores.mean())
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * float(scores.std()) / math.sqrt(len(scores))
+    reach = t_factor(len(scores) - 1) * float(scores.std()) / math.sqrt(len(scores))
     return {"critic_quality": mean, "critic_quality_low": mean - reach, "critic_quality_high": mean + reach}
 
 
@@ -92,7 +91,7 @@ def _diversity(squares: Tensor) -> dict[str, float]:
     value, others = float(found[0]), found[1:]
     number = len(others)
     error = math.sqrt((number - 1) / number * float((others - others.mean()).square().sum()))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, number - 1)) * error
+    reach = t_factor(number - 1) * error
     return {"critic_diversity": value, "critic_diversity_low": value - reach, "critic_diversity_high": value + reach}
 
 

@@ -9,7 +9,6 @@ from itertools import chain
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ...hooks.errors import DissectError
@@ -17,6 +16,7 @@ from ...hooks.functional_calls import Call, watched
 from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.random_streams import SHIFTS, bits
+from ..stats.intervals import t_factor
 from ..subjects.subject import failing
 from .kernels import amplitude, ripple
 from .spectrum import Spectrum
@@ -165,7 +165,7 @@ class Seen:
         others = whole_amplitude(rest / (self.count - self.counts[some]).view(-1, 1, 1, 1)) / scale
         number = len(others)
         error = ((number - 1) / number * (others - others.mean()).square().sum()).sqrt()
-        reach = stats.t.ppf((1 + LEVEL) / 2, number - 1) * float(error)
+        reach = t_factor(number - 1) * float(error)
         null = whole_amplitude(self.shifted / self.count) / scale
         return {
             "measured": float(value),
@@ -308,7 +308,7 @@ class Effect:
         """Root mean square change of a pixel in levels of 255 with its 95 % interval, and its share of the energy."""
         squares = np.square(self.samples)
         mean = float(squares.mean())
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, max(1, len(squares) - 1))) * float(
+        reach = t_factor(max(1, len(squares) - 1)) * float(
             squares.std(ddof=1) / np.sqrt(len(squares)) if len(squares) > 1 else 0
         )
         return {

@@ -22,6 +22,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..runtime import distributed
+from ..stats.intervals import t_factor
 
 REACH = 2  # bins from a peak to the neighbours it is measured against: the window spreads it by one
 RING = 8  # bins around a peak whose excesses tell what is usual
@@ -167,7 +168,7 @@ def peaks(spectrum: Spectrum, periods: set[tuple[int, int]], reference: Spectrum
     excess, spread = spectrum.excess, spectrum.spread
     compared = excess if reference is None else excess - reference.excess
     z, usual = standing(compared, every)
-    reach = stats.t.ppf((1 + LEVEL) / 2, max(1, spectrum.count - 1))
+    reach = t_factor(max(1, spectrum.count - 1))
     rows = []
     for place in every.nonzero():
         j, k = (int(n) for n in place)

@@ -48,13 +48,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...hooks.errors import DissectError, UsageError, one_line, out_of_memory
 from ..generators.base import Generator
-from ..stats.significance import LEVEL, Floats, interval, ratio
+from ..stats.intervals import t_factor
+from ..stats.significance import Floats, interval, ratio
 from ..subjects.subject import failing
 
 HALF = 4  # pixels: half the width of a band
@@ -155,7 +155,7 @@ def ratio_interval(over: Sequence[Floats], under: Sequence[Floats]) -> tuple[flo
         return (math.nan if bottom == 0 else 0.0), math.nan, math.nan
     parts = np.sum([one / one.sum() for one in over], 0) - np.sum([one / one.sum() for one in under], 0)
     free = len(parts) - 1
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt((free + 1) / free * float(np.square(parts).sum()))
+    reach = t_factor(free) * math.sqrt((free + 1) / free * float(np.square(parts).sum()))
     return top / bottom, top / bottom * math.exp(-reach), top / bottom * math.exp(reach)
 
 
