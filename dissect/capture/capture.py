@@ -103,7 +103,7 @@ def capture(
     """
     networks = pairs(generator, segmenter, math.prod(plan.image))
     batch = batch or usual_batch(generator.device, plan.image)
-    shards = [shard for shard in spool.missing() if shard in spool.here]
+    shards = [shard for shard in spool.missing() if shard in spool.own]
     unfinished = 0  # samples generated of the shard that is not full yet
 
     def count(samples: int) -> None:

@@ -18,8 +18,8 @@ from .plan import Plan
 from .spool import Spool
 
 SIGNED, CELLS = 64, 4  # samples of a signature, and its cells along a side, at most
-UNITS_AT_ONCE = 256  # whose signatures are made together
-SAMPLES_AT_ONCE = 16  # whose units are all in memory to be summed
+UNITS_AT_ONCE = 256  # whose signatures are computed together
+SAMPLES_AT_ONCE = 16  # whose units are in memory together, to be summed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +36,23 @@ class Maps:
     device: torch.device = gr.CPU
 
     def __len__(self) -> int:
-        """How many there are a sample."""
+        """How many maps a sample has."""
         return self.plan.shapes[self.layer][0] if self.directions is None else len(self.directions)
 
     @property
     def scale(self) -> float:
-        """By which what is read is to be multiplied to give activations."""
+        """The factor from the values that `read` returns to activations."""
         return self.plan.scales[self.layer]
 
     def read(self, shard: int, block: slice) -> Tensor:
         """(n, units of the block, h, w) float16, as spooled; a copy."""
         stored = self._stored(shard)
         if self.directions is None:
-            return self._here(stored[:, block])
+            return self._copy(stored[:, block])
         weights = self.directions[block].to(self.device)
         parts = [
-            torch.einsum("ku,nuhw->nkhw", weights, whole(self._here(stored[some]))).half()
-            for some in pieces(len(stored), SAMPLES_AT_ONCE)
+            torch.einsum("ku,nuhw->nkhw", weights, whole(self._copy(stored[samples]))).half()
+            for samples in pieces(len(stored), SAMPLES_AT_ONCE)
         ]
         return torch.cat(parts)
 
@@ -60,21 +60,21 @@ class Maps:
         """(n, h, w) float32: of each row of a shard one unit."""
         stored = self._stored(shard)
         if self.directions is None:
-            return self._here(stored[rows, units]).float()
+            return self._copy(stored[rows, units]).float()
         parts = [
             torch.einsum(
-                "nu,nuhw->nhw", self.directions[units[some]].to(self.device), whole(self._here(stored[rows[some]]))
+                "nu,nuhw->nhw", self.directions[units[piece]].to(self.device), whole(self._copy(stored[rows[piece]]))
             ).half()
-            for some in pieces(len(rows), SAMPLES_AT_ONCE)
+            for piece in pieces(len(rows), SAMPLES_AT_ONCE)
         ]
         return torch.cat(parts).float()
 
     def labels(self, shard: int) -> Tensor:
         """(n, P, g, g) int16, -1 for unlabelled; a copy."""
-        return self._here(self.spool.read(shard, "labels"))
+        return self._copy(self.spool.read(shard, "labels"))
 
-    def _here(self, stored: NDArray[Any]) -> Tensor:
-        """A copy of what is stored."""
+    def _copy(self, stored: NDArray[Any]) -> Tensor:
+        """An array of the spool as a tensor on the device."""
         return torch.from_numpy(np.array(stored)).to(self.device)
 
     def _stored(self, shard: int) -> NDArray[np.float16]:
@@ -93,8 +93,8 @@ def signature(maps: Maps) -> NDArray[np.float16]:
 def _signature(maps: Maps, block: slice) -> NDArray[np.float16]:
     first = whole(maps.read(0, block)[:SIGNED])  # (n, u, h, w)
     cells = F.adaptive_avg_pool2d(first, (min(CELLS, first.shape[2]), min(CELLS, first.shape[3])))
-    apart = cells.transpose(0, 1).flatten(2)  # (u, n, cells)
-    return (apart / apart.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().cpu().numpy()
+    by_unit = cells.transpose(0, 1).flatten(2)  # (u, n, cells)
+    return (by_unit / by_unit.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).half().cpu().numpy()
 
 
 def whole(features: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a probe of one sample has shown."""
+    """Shapes and scales of what is captured, from a probe of one sample."""
 
     grid: int
     image: tuple[int, int]  # height, width
@@ -22,13 +22,13 @@ class Plan:
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> Plan:
-        """The plan that a run.json tells of."""
+        """The plan that a run.json records."""
         return cls(
             grid=info["grid"],
             image=tuple(info["image"]),
             planes=info["planes"],
-            shapes={name: (one["units"], one["height"], one["width"]) for name, one in info["layers"].items()},
-            scales={name: one["scale"] for name, one in info["layers"].items()},
+            shapes={name: (layer["units"], layer["height"], layer["width"]) for name, layer in info["layers"].items()},
+            scales={name: layer["scale"] for name, layer in info["layers"].items()},
             precision=info["config"]["precision"],
         )
 
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def sample_bytes(self) -> int:
-        """What one sample takes on disk."""
+        """Bytes that a sample takes on disk, without the headers of files."""
         shrink = min(1.0, THUMBNAIL / max(self.image))
         features = sum(2 * units * height * width for units, height, width in self.shapes.values())
         return features + 2 * self.planes * self.grid**2 + round(3 * self.image[0] * self.image[1] * shrink**2)

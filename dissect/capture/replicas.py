@@ -29,70 +29,73 @@ MOST = 8  # at once: each needs memory for a batch
 SMALL = 128**2  # pixels, of images that are drawn so
 
 Pair = tuple[Generator, Segmenter]
-Part = TypeVar("Part")
-Thing = TypeVar("Thing")
+Batch = TypeVar("Batch")
+Owner = TypeVar("Owner")
 Result = TypeVar("Result")
 
 
 def pairs(generator: Generator, segmenter: Segmenter, pixels: int) -> list[Pair]:
-    """The networks as often as they are to run side by side for images of so many pixels: once on a GPU, for large
-    images, and where others than we wrote them.
+    """The networks, and copies of them to run side by side for images of so many pixels.
+
+    There are no copies on a GPU, for large images, or of networks that ganatomy does not define.
     """
-    able = generator.device.type == "cpu" and pixels <= SMALL and _ours(generator, segmenter)
-    many = min(MOST, torch.get_num_threads()) if able else 1
-    more = [(replace(generator, module=twin(generator.module)), twin(segmenter)) for _ in range(1, many)]
-    return [(generator, segmenter), *more]
+    gains = generator.device.type == "cpu" and pixels <= SMALL and _is_ours(generator, segmenter)
+    count = min(MOST, torch.get_num_threads()) if gains else 1
+    copies = [(replace(generator, module=twin(generator.module)), twin(segmenter)) for _ in range(1, count)]
+    return [(generator, segmenter), *copies]
 
 
-def _ours(generator: Generator, segmenter: Segmenter) -> bool:
-    """Whether nothing runs but our own code, which keeps no state in common: what others write may, in closures, in
-    hooks, or in torch's global random numbers, and would silently draw something else.
+def _is_ours(generator: Generator, segmenter: Segmenter) -> bool:
+    """Whether only code of ganatomy runs, whose copies share no state.
+
+    Other code may share state, in closures, hooks, or torch's global random numbers: its copies could silently generate
+    other images.
     """
     return (
         isinstance(generator.module, Architecture)
         and isinstance(generator.source, (DrawnLatents, ClassLatents))
         and type(segmenter).__module__.startswith(segmenters.__name__)
-        and not any(one._forward_hooks or one._forward_pre_hooks for one in generator.module.modules())
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in generator.module.modules())
     )
 
 
-def twin(thing: Thing) -> Thing:
-    """A copy that shares the parameters of the network that it is, or of those that it holds."""
-    held = [thing, *getattr(thing, "__dict__", {}).values()]
-    networks = [one for one in held if isinstance(one, nn.Module)]
-    return copy.deepcopy(thing, {id(weight): weight for one in networks for weight in one.parameters()})
+def twin(owner: Owner) -> Owner:
+    """A copy of a network, or of an object that holds networks, which shares their parameters with the original."""
+    candidates = [owner, *getattr(owner, "__dict__", {}).values()]
+    networks = [candidate for candidate in candidates if isinstance(candidate, nn.Module)]
+    return copy.deepcopy(owner, {id(weight): weight for network in networks for weight in network.parameters()})
 
 
 def side_by_side(
-    work: Callable[[Generator, Segmenter, Part], Result], networks: list[Pair], parts: Iterable[Part]
-) -> Iterator[tuple[Part, Result]]:
-    """Each part and what `work` makes of it, in order, as many at once as there are pairs of networks."""
+    work: Callable[[Generator, Segmenter, Batch], Result], networks: list[Pair], batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, Result]]:
+    """Each batch and the result of `work` on it, in order; as many run at once as there are pairs of networks."""
     if len(networks) == 1:
-        for part in parts:
-            yield part, work(*networks[0], part)
+        for batch in batches:
+            yield batch, work(*networks[0], batch)
         return
     threads = max(1, torch.get_num_threads() // len(networks))
     free: SimpleQueue[Pair] = SimpleQueue()
     for pair in networks:
         free.put(pair)
 
-    def one(part: Part) -> Result:
+    def work_on(batch: Batch) -> Result:
         torch.set_num_threads(threads)
         pair = free.get()
         try:
-            return work(*pair, part)
+            return work(*pair, batch)
         finally:
             free.put(pair)
 
     pool = ThreadPoolExecutor(max_workers=len(networks))
-    waiting: deque[tuple[Part, Future[Result]]] = deque()
+    waiting: deque[tuple[Batch, Future[Result]]] = deque()
     try:
-        for part in parts:
-            waiting.append((part, pool.submit(one, part)))
-            if len(waiting) > 2 * len(networks):
-                first, done = waiting.popleft()
-                yield first, done.result()
-        for first, done in waiting:
-            yield first, done.result()
+        for batch in batches:
+            waiting.append((batch, pool.submit(work_on, batch)))
+            if len(waiting) > 2 * len(networks):  # so that results do not pile up in memory
+                first, result = waiting.popleft()
+                yield first, result.result()
+        for first, result in waiting:
+            yield first, result.result()
     finally:
-        pool.shutdown(cancel_futures=True)  # and wait for those that run: their hooks are to be gone
+        pool.shutdown(cancel_futures=True)  # waits for running batches, so that their hooks are removed

@@ -1,4 +1,4 @@
-"""The spool: what the networks said of each sample, on disk, so that no question needs them twice.
+"""The spool: the outputs of the networks for each sample, on disk, so that no sample needs them twice.
 
     spool/shard-00003/labels.npy            (n, P, g, g) int16, -1 for unlabelled
                       images.npy            (n, h, w, 3) uint8 thumbnails
@@ -32,20 +32,20 @@ class Spool:
     """A folder of shards; shard k holds samples 128 k … 128 k + 127 of `samples`."""
 
     def __init__(self, folder: Path, samples: int, part: tuple[int, int] = (1, 1)) -> None:
-        """With `part` (k, n), only the k-th of every n shards, counted from 1, belong here."""
+        """With `part` (k, n), only the k-th of every n shards, counted from 1, belong to the spool."""
         self.folder = folder
         self.samples = samples
         self.shards = range(-(-samples // SHARD))[part[0] - 1 :: part[1]]
-        self.here = list(self.shards)  # those that this process makes and reads
+        self.own = list(self.shards)  # those that this process captures and reads
 
     def __len__(self) -> int:
         return len(self.shards)
 
     def divide(self) -> list[int]:
-        """Deal the shards out among the processes; returns all that are missing, whoever is to make them."""
+        """Distribute the shards among the processes; returns all missing shards, of whatever process."""
         missing = distributed.on_first(self.missing)
-        there = [shard for shard in self.shards if shard not in missing]
-        self.here = sorted([*distributed.mine(there), *distributed.mine(missing)])
+        present = [shard for shard in self.shards if shard not in missing]
+        self.own = sorted([*distributed.mine(present), *distributed.mine(missing)])
         return missing
 
     def indices(self, shard: int) -> range:
@@ -53,7 +53,7 @@ class Spool:
         return range(shard * SHARD, min((shard + 1) * SHARD, self.samples))
 
     def missing(self) -> list[int]:
-        """Shards that are not there yet."""
+        """The shards that have not been captured yet."""
         return [shard for shard in self.shards if not self._path(shard).is_dir()]
 
     def write(self, shard: int, arrays: dict[str, NDArray[Any]]) -> None:
@@ -68,7 +68,7 @@ class Spool:
 
     @contextmanager
     def _adding(self, shard: int) -> Iterator[Path]:
-        """A folder to write a shard into, which gets its name when all is there."""
+        """A folder to write a shard into, which gets its final name when all files are written."""
         part = self.folder / f"shard-{shard:05d}.{os.getpid()}.part"  # another process may be at the same shard
         try:
             part.mkdir(parents=True)
@@ -104,8 +104,8 @@ class Spool:
         except (OSError, ValueError) as error:
             raise unreadable(path, one_line(error)) from error
         if not array.ndim or len(array) != len(self.indices(shard)):
-            found = len(array) if array.ndim else 0
-            raise unreadable(path, f"it holds {found} samples instead of {len(self.indices(shard))}")
+            samples = len(array) if array.ndim else 0
+            raise unreadable(path, f"it holds {samples} samples instead of {len(self.indices(shard))}")
         return array
 
     def gather(self, name: str, samples: NDArray[Any]) -> NDArray[Any]:
@@ -117,9 +117,9 @@ class Spool:
         return np.concatenate(parts)
 
     def has_features(self, layers: int) -> bool:
-        """Whether every shard is there with the featuremaps of so many layers."""
-        there = (len(list(self._path(shard).glob("features-*.npy"))) for shard in self.shards)
-        return not self.missing() and all(number == layers for number in there)
+        """Whether no shard is missing, and each has the featuremaps of so many layers."""
+        counts = (len(list(self._path(shard).glob("features-*.npy"))) for shard in self.shards)
+        return not self.missing() and all(count == layers for count in counts)
 
     def drop_features(self) -> None:
         """Delete the featuremaps; labels and thumbnails stay."""

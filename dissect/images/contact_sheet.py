@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 def sheet(images: Pixels, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
     """images (rows · columns, h, w, 3), row by row, with a label at each row's left and above each column."""
     font = ImageFont.truetype(findfont(FONT), TEXT)
-    tiles = [_tile(one) for one in images]
+    tiles = [_tile(image) for image in images]
     width, height = tiles[0].size
     left = max((round(font.getlength(row)) for row in rows), default=0) + 2 * GAP
     heads = [_wrapped(column, width, font) for column in columns]
@@ -35,15 +35,15 @@ def sheet(images: Pixels, rows: Sequence[str], columns: Sequence[str]) -> Image.
     size = (left + len(columns) * (width + GAP), top + len(rows) * (height + GAP))
     page = Image.new("RGB", size, PAPER)
     ink = ImageDraw.Draw(page)
-    for number, tile in enumerate(tiles):
-        down, across = divmod(number, len(columns))
+    for index, tile in enumerate(tiles):
+        down, across = divmod(index, len(columns))
         page.paste(tile, (left + across * (width + GAP), top + down * (height + GAP)))
     for down, row in enumerate(rows):
-        place = (left - GAP, top + down * (height + GAP) + height // 2)
-        ink.text(place, row, INK, font, anchor="rm")
+        position = (left - GAP, top + down * (height + GAP) + height // 2)
+        ink.text(position, row, INK, font, anchor="rm")
     for across, head in enumerate(heads):
-        place = (left + across * (width + GAP) + width // 2, top - GAP)
-        ink.multiline_text(place, head, INK, font, anchor="md", align="center")
+        position = (left + across * (width + GAP) + width // 2, top - GAP)
+        ink.multiline_text(position, head, INK, font, anchor="md", align="center")
     return page
 
 
@@ -59,11 +59,11 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
 
 def film(frames: Pixels, path: Path) -> None:
     """frames (T, h, w, 3) as an animation that loops, .webp or .gif."""
-    first, *rest = (_tile(one) for one in frames)
-    first.save(path, save_all=True, append_images=rest, duration=FRAME, loop=0, quality=QUALITY)
+    first, *others = (_tile(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=FRAME, loop=0, quality=QUALITY)
 
 
 def _tile(image: Pixels) -> Image.Image:
-    made = Image.fromarray(image)
-    times = max(1, TILE // max(made.height, 1))
-    return made.resize((made.width * times, made.height * times), Image.Resampling.NEAREST) if times > 1 else made
+    tile = Image.fromarray(image)
+    times = max(1, TILE // max(tile.height, 1))
+    return tile.resize((tile.width * times, tile.height * times), Image.Resampling.NEAREST) if times > 1 else tile

@@ -30,7 +30,7 @@ PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "pillow-avif
 RESULTS = ("run.json", "checkup.json", "seams.json", "latents.json", "diversity.json", "fitness.json", "watch.json")
 NAMED = 3  # files of a list that a message names
 WHITE = 65535  # of 16 bits
-FALLEN = 1 / 10  # share of the pixels that may be cut off without being asked for
+FALLEN = 1 / 10  # share of the pixels that may be cut off without --crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ class Listing:
 
     @property
     def said(self) -> str:
-        """What is left out, and what is there several times, in words; empty if nothing is."""
+        """Files left out and duplicates, in words; empty if there are none."""
         parts = []
         if self.left_out:
-            whole = len(self.files) + len(self.left_out)
-            parts.append(f"{len(self.files)} of {whole} files are read; left out: {self._reasons()}")
+            listed = len(self.files) + len(self.left_out)
+            parts.append(f"{len(self.files)} of {listed} files are read; left out: {self._reasons()}")
         if self.copies:
             parts.append(f"{self.copies} of {len(self.files)} images are copies of others")
         return f"{self.folder}: {'; '.join(parts)}" if parts else ""
@@ -81,11 +81,11 @@ def list_images(folder: Path, option: str) -> Listing:
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise UsageError(f"{option} {folder} {what}; give a folder with images ({', '.join(_usual())}).")
-    found = sorted(
+    paths = sorted(
         path for path in _walk(folder) if path.suffix.lower() in _endings() or path.suffix.lower() in PLUGINS
     )
-    left_out = {path: why for path in found if (why := _trouble(path))}
-    fine = [path for path in found if path not in left_out]
+    left_out = {path: why for path in paths if (why := _trouble(path))}
+    fine = [path for path in paths if path not in left_out]
     listing = Listing(folder=folder, files=tuple(fine), left_out=left_out, copies=_copies(fine))
     if not listing.files:
         left = f" Left out: {listing._reasons()}." if left_out else ""
@@ -110,9 +110,7 @@ def image_size(path: Path) -> tuple[int, int]:
         DissectError: it cannot be opened.
     """
     with _opened(path) as image:
-        if (
-            image.format == "TIFF"
-        ):  # Pillow turns them when they are loaded, and versions differ in what they say before
+        if image.format == "TIFF":  # Pillow turns it while loading, and its size before that depends on the version
             height, width = _upright(image, path).size[::-1]
             return height, width
         turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: on its side
@@ -185,15 +183,15 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Files, links followed, each folder once; without what is hidden and without our own results."""
-    seen = set[str]()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen or (Path(place) != folder and any(name in files for name in RESULTS)):
+    visited = set[str]()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(current)
+        if real in visited or (Path(current) != folder and any(name in files for name in RESULTS)):
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        yield from (Path(place) / name for name in files if not name.startswith("."))
+        yield from (Path(current) / name for name in files if not name.startswith("."))
 
 
 @cache
@@ -264,8 +262,8 @@ def _copies(files: Sequence[Path]) -> int:
     by_size: dict[int, list[Path]] = {}
     for path in files:
         by_size.setdefault(path.stat().st_size, []).append(path)
-    found = 0
+    copies = 0
     for group in by_size.values():
         if len(group) > 1:
-            found += len(group) - len({hashlib.blake2b(path.read_bytes()).digest() for path in group})
-    return found
+            copies += len(group) - len({hashlib.blake2b(path.read_bytes()).digest() for path in group})
+    return copies

@@ -28,7 +28,7 @@ OTHERS = ("model", "weights_sha256", "latent", "output_range", "layers", "contro
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the things compared: layers of a run."""
+    """One side of a comparison: layers of a run."""
 
     letter: str
     run: Dissection
@@ -38,8 +38,10 @@ class Side:
     def title(self) -> str:
         """Model and layers."""
         config = self.run.info["config"]
-        what = [config["control"]] if config["control"] else [] if self.run.noun == "unit" else [config["basis"]]
-        return " ".join([str(config["model"]), ", ".join(self.layers), *map(str, what)])
+        title = f"{config['model']} {', '.join(self.layers)}"
+        if config["control"]:
+            return f"{title} {config['control']}"
+        return title if self.run.noun == "unit" else f"{title} {config['basis']}"
 
     @property
     def units(self) -> pd.DataFrame:
@@ -49,7 +51,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a comparison found; all but the first side are compared with the first, A.
+    """The result of a comparison; all other sides are compared with the first, A.
 
     classes: one row a class that labels a unit somewhere. For each side S: `units_S`, how many units it labels;
         `best_S`, the highest IoU of those, with its interval `best_low_S`, `best_high_S`; `reach_S`, how many reach the
@@ -57,7 +59,7 @@ class Comparison:
         whether it labels a unit.
     units: one row a pair of corresponding units of A and a later side `other`, see `match`: layer, unit_A, unit_B,
         label_A, label_B (empty if not labelled), iou_A, iou_B, correlation, `corresponds`, `same_label`.
-    differences: config that differs, by name; `unlike` names what of it makes labels in another way.
+    differences: config that differs, by name; `unlike` names those that decide on labels.
     """
 
     sides: tuple[Side, ...]
@@ -67,7 +69,7 @@ class Comparison:
 
     @property
     def unlike(self) -> list[str]:
-        """What differs of that by which labels are made; then numbers of labels cannot simply be compared."""
+        """The settings that decide on labels and differ; if there are any, counts of labels are not comparable."""
         return [key for key in self.differences if key in RULES]
 
     def summary(self) -> pd.DataFrame:
@@ -109,7 +111,7 @@ def compare(*runs: Dissection | str | Path) -> Comparison:
         DissectError: a run is missing or damaged.
     """
     if not 2 <= len(runs) <= len(LETTERS):
-        raise UsageError(f"{len(runs)} given; a comparison needs 2 to 26 runs, or RUN:LAYER twice for layers of one.")
+        raise UsageError(f"{len(runs)} runs: must be 2 to 26; to compare layers of one run, write RUN:LAYER RUN:LAYER.")
     sides = tuple(_side(letter, run) for letter, run in zip(LETTERS, runs, strict=False))
     first = sides[0]
     for side in sides[1:]:
@@ -130,12 +132,12 @@ def compare(*runs: Dissection | str | Path) -> Comparison:
     )
 
 
-def same_latents(one: Side, other: Side) -> bool:
-    """Whether sample i of one side is made of the same latent as sample i of the other."""
-    return all(one.run.info["config"][key] == other.run.info["config"][key] for key in ("latent", "seed"))
+def same_latents(first: Side, second: Side) -> bool:
+    """Whether sample i of both sides comes from the same latent."""
+    return all(first.run.info["config"][key] == second.run.info["config"][key] for key in ("latent", "seed"))
 
 
-def match(one: Features, other: Features) -> tuple[NDArray[np.int64], Floats, float]:
+def match(first: Features, second: Features) -> tuple[NDArray[np.int64], Floats, float]:
     """Pair units of two layers one to one so that the sum of their activations' correlations is greatest.
 
     Takes their signatures on the same latents, (U, n, cells) and (V, n, cells), see `maps.signature`. Returns, for
@@ -144,14 +146,15 @@ def match(one: Features, other: Features) -> tuple[NDArray[np.int64], Floats, fl
 
     Sources: Li et al. 2016, Convergent Learning, for the one-to-one matching; the assignment is SciPy's.
     """
-    pairs, found = _assign(one, other)
-    orders = (dice(0, MATCHING, number).permutation(other.shape[1]) for number in range(SHUFFLES))
-    by_chance = [_assign(one, other[:, order])[1] for order in orders]
-    return pairs, found, float(np.quantile(np.concatenate(by_chance), 0.95))
+    pairs, correlation = _assign(first, second)
+    orders = (dice(0, MATCHING, shuffle).permutation(second.shape[1]) for shuffle in range(SHUFFLES))
+    by_chance = [_assign(first, second[:, order])[1] for order in orders]
+    return pairs, correlation, float(np.quantile(np.concatenate(by_chance), 0.95))
 
 
-def _assign(one: Features, other: Features) -> tuple[NDArray[np.int64], Floats]:
-    correlation = _unit_length(one) @ _unit_length(other).T
+def _assign(first: Features, second: Features) -> tuple[NDArray[np.int64], Floats]:
+    """The pairs of units (P, 2) with the greatest sum of correlations, and their correlations (P,)."""
+    correlation = _unit_length(first) @ _unit_length(second).T
     rows, columns = linear_sum_assignment(correlation, maximize=True)
     return np.stack([rows, columns], 1), correlation[rows, columns]
 
@@ -164,15 +167,14 @@ def _unit_length(signatures: Features) -> Floats:
     return np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-6)
 
 
-def _side(letter: str, given: Dissection | str | Path) -> Side:
+def _side(letter: str, run: Dissection | str | Path) -> Side:
     """A Dissection, a folder, or FOLDER:LAYER."""
-    if isinstance(given, Dissection):
-        return Side(letter=letter, run=given, layers=tuple(given.layers))
-    folder, colon, layer = str(given).rpartition(":")
-    if colon and not Path(given).exists() and Path(folder).is_dir():
-        run = Dissection.load(folder)
-        return Side(letter=letter, run=run, layers=(find_layer(run, layer),))
-    run = Dissection.load(given)
+    if not isinstance(run, Dissection):
+        folder, colon, layer = str(run).rpartition(":")
+        if colon and not Path(run).exists() and Path(folder).is_dir():
+            loaded = Dissection.load(folder)
+            return Side(letter=letter, run=loaded, layers=(find_layer(loaded, layer),))
+        run = Dissection.load(run)
     return Side(letter=letter, run=run, layers=tuple(run.layers))
 
 
@@ -214,12 +216,12 @@ def _size(side: Side, layer: str) -> tuple[int, ...]:
 
 def _layer_pairs(first: Side, side: Side, layer: str) -> pd.DataFrame:
     pairs, correlation, by_chance = match(first.run.signature(layer), side.run.signature(layer))
-    rows = [one.units[one.units.layer == layer].set_index("unit") for one in (first, side)]
+    rows = [pair.units[pair.units.layer == layer].set_index("unit") for pair in (first, side)]
     table = pd.DataFrame({"other": side.letter, "layer": layer, "unit_A": pairs[:, 0], "unit_B": pairs[:, 1]})
     for letter, units, column in zip("AB", rows, ("unit_A", "unit_B"), strict=True):
-        mine = units.loc[table[column]]
-        table[f"label_{letter}"] = mine.label.where(mine.labelled, "").to_numpy()
-        table[f"iou_{letter}"] = mine.iou.to_numpy()
+        paired = units.loc[table[column]]
+        table[f"label_{letter}"] = paired.label.where(paired.labelled, "").to_numpy()
+        table[f"iou_{letter}"] = paired.iou.to_numpy()
     table["correlation"], table["chance_correlation"] = correlation, by_chance
     table["corresponds"] = correlation > by_chance
     table["same_label"] = (table.label_A == table.label_B) & (table.label_A != "")
@@ -235,9 +237,9 @@ def _no_pairs() -> pd.DataFrame:
 
 
 def _differences(sides: Sequence[Side]) -> dict[str, list[object]]:
-    found = {}
+    differences = {}
     for key in (*RULES, *OTHERS):
         values = [side.layers if key == "layers" else side.run.info["config"].get(key) for side in sides]
         if any(value != values[0] for value in values):
-            found[key] = values
-    return found
+            differences[key] = values
+    return differences

@@ -41,7 +41,7 @@ from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, rea
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """The name of a run's folder, if none is given: its model, its layers, and its basis if that is not the units."""
+    """The default name of a run's folder: its model, its layers, and its basis if that is not the units."""
     basis = "" if config["directions"] is None else f"-{config['basis']}"
     return safe_name(f"{config['model']}-{'+'.join(config['layers'])}{basis}")
 
@@ -50,8 +50,8 @@ def read_info(folder: Path) -> dict[str, Any]:
     """The run.json of a folder.
 
     Raises:
-        UsageError: there is no run there.
-        DissectError: it is damaged or of an unknown schema.
+        UsageError: the folder holds no run.
+        DissectError: run.json is damaged, or of an unknown schema.
     """
     path = folder / "run.json"
     try:
@@ -72,9 +72,9 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dissection:
-    """What a run found.
+    """The result of a run.
 
-    `units` has one row a unit and `classes` one row a class (pandas); `info` is run.json.
+    `units` has a row for each unit and `classes` a row for each class (pandas); `info` is run.json.
     """
 
     folder: Path
@@ -87,8 +87,8 @@ class Dissection:
         """Open a finished run.
 
         Raises:
-            UsageError: there is no run there, or it is not finished.
-            DissectError: a file of it is missing or damaged.
+            UsageError: the folder holds no run, or one that is not finished.
+            DissectError: a file of the run is missing or damaged.
         """
         folder = Path(folder)
         info = read_info(folder)
@@ -97,9 +97,9 @@ class Dissection:
         if info["status"] != COMPLETE:
             raise UsageError(f"The run in {folder} is not finished; run the same command again to finish it.")
         units, classes = (read_table(folder / name) for name in TABLES)
-        found = cls(folder=folder, info=info, units=units, classes=classes)
-        found._check_tables()
-        return found
+        run = cls(folder=folder, info=info, units=units, classes=classes)
+        run._check_tables()
+        return run
 
     def _check_tables(self) -> None:
         """Raise DissectError where the tables do not belong to this run.json."""
@@ -108,15 +108,15 @@ class Dissection:
             raise unreadable(self.folder / "classes.csv", f"its classes are not the {len(names)} of run.json")
         directions = self.info["config"].get("directions")
         for layer, known in self.info["layers"].items():
-            mine = self.units.unit[self.units.layer == layer]
-            count = known["units"] if directions is None else len(mine)
-            if sorted(mine) != list(range(count)):
-                said = f"layer {layer} has {len(mine)} rows instead of one for each of {count} {self.noun}s"
-                raise unreadable(self.folder / "units.csv", said)
+            rows = self.units.unit[self.units.layer == layer]
+            count = known["units"] if directions is None else len(rows)
+            if sorted(rows) != list(range(count)):
+                reason = f"layer {layer} has {len(rows)} rows instead of one for each of {count} {self.noun}s"
+                raise unreadable(self.folder / "units.csv", reason)
 
     @classmethod
     def unfinished(cls, folder: Path, info: dict[str, Any]) -> Dissection:
-        """A run, or a shard of one, of which nothing is known yet: its tables are empty."""
+        """A run, or a shard of a run, without results yet: its tables are empty."""
         units, classes = (pd.DataFrame(columns=COLUMNS[name]) for name in TABLES)
         return cls(folder=folder, info=info, units=units, classes=classes)
 
@@ -126,21 +126,21 @@ class Dissection:
 
     @property
     def noun(self) -> str:
-        """What was dissected: unit, or direction, a linear combination of units."""
+        """The word for what was dissected: unit, or direction, a linear combination of units."""
         return "unit" if self.info["config"]["directions"] is None else "direction"
 
     @property
     def controls(self) -> dict[str, Dissection]:
         """The finished controls of this run, by name: rotation, untrained."""
-        found = {}
+        controls = {}
         for path in sorted(self.folder.glob("controls/*/run.json")):
             if read_info(path.parent)["status"] == COMPLETE:
-                found[path.parent.name] = Dissection.load(path.parent)
-        return found
+                controls[path.parent.name] = Dissection.load(path.parent)
+        return controls
 
     @property
     def interventions(self) -> list[Path]:
-        """The folders of what was ablated and inserted, by name."""
+        """The folders of ablations and insertions, by name."""
         return finished(self.folder / "interventions", "effect.json")
 
     @property
@@ -150,7 +150,7 @@ class Dissection:
 
     @property
     def suspects(self) -> list[Path]:
-        """The folders of what was suspected of artifacts, by name."""
+        """The folders of searches for artifacts, by name."""
         return finished(self.folder / "artifacts", "artifacts.json")
 
     @property
@@ -160,8 +160,9 @@ class Dissection:
 
     @property
     def spool(self) -> Spool:
-        place = self.folder.parents[1] if self.info.get("shared_spool") else self.folder  # a control may use its run's
-        return Spool(place / "spool", self.info["config"]["samples"])
+        """The labels, thumbnails and, where they were kept, featuremaps. A control may use the spool of its run."""
+        folder = self.folder.parents[1] if self.info.get("shared_spool") else self.folder
+        return Spool(folder / "spool", self.info["config"]["samples"])
 
     @cached_property
     def _scores(self) -> dict[str, NDArray[np.generic]]:
@@ -219,18 +220,18 @@ class Dissection:
         """
         numbers = {name: number for number, name in enumerate(self.classes["class"])}
         label = self.units[self.units.layer == layer].label.map(numbers)
-        found = curve(self.counts(layer, "score"), label.fillna(0).astype(np.int64).to_numpy())
-        iou, chance = (np.where(label.notna().to_numpy()[:, None], values, np.nan) for values in found)
-        return iou, chance
+        iou, chance = curve(self.counts(layer, "score"), label.fillna(0).astype(np.int64).to_numpy())
+        is_labelled = label.notna().to_numpy()[:, None]
+        return np.where(is_labelled, iou, np.nan), np.where(is_labelled, chance, np.nan)
 
     def histogram(self, layer: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """How often each unit's activation fell into each of 64 bins of equal width, (U, 64); their ends, (U, 2)."""
         return np.asarray(self._scores[f"{layer}/histogram"], np.int64), np.asarray(self._scores[f"{layer}/span"])
 
     def fires(self, layer: str) -> NDArray[np.float32] | None:
-        """(U, s, s) in what share of the scored images a unit's region covers a place; None if labels are untested."""
-        kept = self._scores.get(f"{layer}/fires")
-        return None if kept is None else np.asarray(kept, np.float32)
+        """(U, s, s) share of the scored images in which a unit's region covers a cell; None if labels are untested."""
+        shares = self._scores.get(f"{layer}/fires")
+        return None if shares is None else np.asarray(shares, np.float32)
 
     def signature(self, layer: str) -> NDArray[np.float32]:
         """(U, n, cells): see `maps.signature`."""

@@ -33,7 +33,7 @@ from .run_folder import kept_run, new_run
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a run is asked to do: to dissect a generator's layers, or a control of them."""
+    """A run to be made: of a generator's layers, or of a control of them."""
 
     generator: Generator
     segmenter: Segmenter
@@ -41,8 +41,8 @@ class Job:
     basis: Basis
     control: str | None
     settings: dict[str, Any]  # samples, threshold, quantile, significance, grid, seed: part of the run's config
-    part: dict[str, Any]  # of a shard: which one, and the controls; part of the config, too
-    source: dict[str, Any]  # how to load the models again; nothing where they came as objects
+    part: dict[str, Any]  # of a shard: which shard, and the controls; also in the config
+    source: dict[str, Any]  # how to load the models again; None for objects
     deviation: dict[str, float] | None  # of a lower precision, see `capture.deviation`
     notes: list[str]  # what the user was warned of
     batch_size: int | None
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What makes this run this run: the same in the same folder is resumed, another is refused."""
+        """What identifies the run: a folder with the same config is resumed, one with another is refused."""
         return {
             **identity(self.generator),
             "layers": list(self.plan.shapes),
@@ -76,7 +76,7 @@ class Job:
                 f"--shard {shard[0]}/{shard[1]}: {spool.samples} samples make {-(-spool.samples // SHARD)} parts of "
                 f"{SHARD}; take fewer shards."
             )
-        needed = sum(len(spool.indices(one)) for one in spool.shards) * self.plan.sample_bytes
+        needed = sum(len(spool.indices(part)) for part in spool.shards) * self.plan.sample_bytes
         if not needed <= self.spool_limit:
             raise UsageError(
                 f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {self.spool_limit / 1e9:.1f} GB; "
@@ -85,13 +85,13 @@ class Job:
         return distributed.on_first(lambda: kept_run(folder, self.config))
 
     def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
-        """Make, resume or open the run in a locked folder, without a report. Featuremaps stay, unless of a control.
+        """Make, resume or load the run in a locked folder. Featuremaps of a control are deleted, others stay.
 
-        A `shared` spool of the same samples serves instead of one of its own if it still has the featuremaps.
+        A `shared` spool of the same samples is used instead of the run's own if it still has the featuremaps.
 
         Raises:
             UsageError: the folder holds something else.
-            DissectError: something failed; what was captured stays and the same call resumes.
+            DissectError: a step failed; captured shards stay, and the same call resumes.
         """
         own = Spool(folder / "spool", self.settings["samples"])
         with writing(folder), Progress(self.quiet) as progress:
@@ -101,20 +101,20 @@ class Job:
                     raise UsageError(
                         f"The run in {folder} is finished and its featuremaps are gone; give another --out."
                     )
-                found = Dissection.load(folder)
+                run = Dissection.load(folder)
             elif shared and distributed.on_first(lambda: shared.has_features(len(self.plan.shapes))):
                 shared.divide()
                 already = info | {"shared_spool": True, **ALREADY}
-                found = finish(folder, already, shared, self.basis, progress, self._scored_on())
+                run = finish(folder, already, shared, self.basis, progress, self._scored_on())
             else:
                 captured = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
-                found = finish(folder, captured, own, self.basis, progress, self._scored_on())
-            if self.control and not keep_spool:  # nothing else will need them
+                run = finish(folder, captured, own, self.basis, progress, self._scored_on())
+            if self.control and not keep_spool:  # nothing else will need its featuremaps
                 distributed.on_first(own.drop_features)
-        return found
+        return run
 
     def _scored_on(self) -> torch.device:
-        """The same kind of device in every process, so that they work on blocks of the same size."""
+        """Where to score: the same kind of device in every process, so that their blocks have the same size."""
         device = scoring_device(self.generator.device)
         return device if all(kind == "cuda" for kind in distributed.all_gather(device.type)) else torch.device("cpu")
 
@@ -137,18 +137,20 @@ class Job:
         )
 
     def _capture(self, spool: Spool, info: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """Fill what the spool lacks, as the run began it; what run.json says of that."""
+        """Capture the missing shards, on the scales with which the run was begun; returns entries of run.json."""
         started = time.perf_counter()
-        total, missing = (sum(len(spool.indices(shard)) for shard in one) for one in (spool.shards, spool.divide()))
+        total, missing = (
+            sum(len(spool.indices(shard)) for shard in shards) for shards in (spool.shards, spool.divide())
+        )
         if missing:
-            what = f"{self.control}: generate and segment" if self.control else "generate and segment"
-            with progress.task(what, total, done=total - missing, spread=True) as advance:
+            title = f"{self.control}: generate and segment" if self.control else "generate and segment"
+            with progress.task(title, total, done=total - missing, spread=True) as advance:
                 plan = replace(self.plan, scales=Plan.of(info).scales)
                 capture(self.generator, self.segmenter, plan, spool, self.batch_size, advance)
         return {"seconds": {"capture": round(time.perf_counter() - started, 3)}, "captured_now": missing}
 
     def _describe(self) -> dict[str, Any]:
-        """What run.json says of a run beside its config."""
+        """The entries of run.json beside the config."""
         numbers = {name: number for number, name in enumerate(dissectable(self.generator), 1)}  # as --layer counts
         return {
             "created": now(),

@@ -1,4 +1,4 @@
-"""Which units are changed, which are their baselines, and what values they get."""
+"""Classes, layers and units of a run by what a user writes, and units ranked for a class."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def class_number(name: str, names: Sequence[str], seen: Sequence[str]) -> int:
-    """The number of a class among `names`; `seen` are those worth naming.
+def class_number(name: str, names: Sequence[str], suggestions: Sequence[str]) -> int:
+    """The number of a class among `names`.
 
     Raises:
-        UsageError: there is none of that name; the message lists near ones and those seen.
+        UsageError: there is no class of that name; the message lists similar names, and the suggestions.
     """
     if name in names:
         return list(names).index(name)
@@ -29,14 +29,14 @@ def class_number(name: str, names: Sequence[str], seen: Sequence[str]) -> int:
     raise UsageError(
         f"There is no class {name!r}."
         + (f" Did you mean {' or '.join(near)}?" if near else "")
-        + f" There are {', '.join(seen[:24])}{', …' if len(seen) > 24 else ''}."
+        + f" There are {', '.join(suggestions[:24])}{', …' if len(suggestions) > 24 else ''}."
     )
 
 
 def run_class(run: Dissection, name: str) -> int:
-    """The number of a class in the run's vocabulary; the run's classes are named where there is none such."""
-    seen = run.classes[run.classes["share"] > 0].sort_values("share", ascending=False, kind="stable")["class"]
-    return class_number(name, list(run.classes["class"]), list(seen))
+    """The number of a class in the run's vocabulary; if there is no such class, the error lists those in the images."""
+    present = run.classes[run.classes["share"] > 0].sort_values("share", ascending=False, kind="stable")["class"]
+    return class_number(name, list(run.classes["class"]), list(present))
 
 
 def pick_layer(run: Dissection, layer: str | int | None) -> str:
@@ -65,12 +65,12 @@ def find_layer(run: Dissection, layer: str | int) -> str:
     Raises:
         UsageError: the run has no such layer.
     """
-    asked = str(layer)
-    found = [name for name in run.layers if name == asked and not isinstance(layer, int)]
-    found += [name for name, known in run.info["layers"].items() if str(known.get("number")) == asked]
-    if not found:
-        raise UsageError(f"The run in {run.folder} has no layer {asked!r}; it has {', '.join(run.layers)}.")
-    return found[0]
+    wanted = str(layer)
+    matches = [name for name in run.layers if name == wanted and not isinstance(layer, int)]
+    matches += [name for name, known in run.info["layers"].items() if str(known.get("number")) == wanted]
+    if not matches:
+        raise UsageError(f"The run in {run.folder} has no layer {wanted!r}; it has {', '.join(run.layers)}.")
+    return matches[0]
 
 
 def parse_units(text: str) -> tuple[str | None, tuple[int, ...]]:
@@ -89,8 +89,8 @@ def check_units(units: Sequence[int], layer: str, width: int) -> None:
     """Raise UsageError for a unit that the layer does not have, or for none at all."""
     wrong = [unit for unit in units if not 0 <= unit < width]
     if wrong or not units:
-        asked = ", ".join(map(str, wrong[:8])) + (", …" if len(wrong) > 8 else "") if wrong else "none"
-        raise UsageError(f"Layer {layer!r} has units 0 to {width - 1}; asked for {asked}.")
+        given = ", ".join(map(str, wrong[:8])) + (", …" if len(wrong) > 8 else "") if wrong else "none"
+        raise UsageError(f"Layer {layer!r} has units 0 to {width - 1}; asked for {given}.")
 
 
 def class_level(run: Dissection, layer: str, number: int) -> Integers:

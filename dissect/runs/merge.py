@@ -1,8 +1,9 @@
-"""merge(): shards of a run, captured by processes that knew nothing of each other, become one run."""
+"""merge(): shards of a run, captured by independent processes, become one run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,38 +48,81 @@ def merge(
     if distributed.size() > 1:
         raise UsageError("Shards are merged by one process; call merge outside of launched().")
     folders = [Path(shard) for shard in shards]
-    infos = [_shard_info(folder) for folder in folders]
-    if not infos:
+    if not folders:
         raise UsageError("No shard was named; give the folders that dissect run --shard made.")
-    controls = infos[0]["config"]["controls"]
-    _check_alike(folders, infos)
-    folder = Path(out) if out else Path("runs") / run_name(infos[0]["config"])
-    homes = _homes(folder, folders, infos)
-    if UNTRAINED in controls:  # see whether all is there before anything is written
-        place, bare = folder / "controls" / UNTRAINED, [one / "controls" / UNTRAINED for one in folders]
-        bare_infos = [_shard_info(one) for one in bare]
-        _check_alike(bare, bare_infos)
-        bare_homes = _homes(place, bare, bare_infos)
+    config = _shard_info(folders[0])["config"]
+    folder = Path(out) if out else Path("runs") / run_name(config)
+    run_shards = _Shards.open(folder, folders)
+    blank_shards = None
+    if UNTRAINED in config["controls"]:  # opened before anything is written, since opening checks them
+        blank_shards = _Shards.open(
+            folder / "controls" / UNTRAINED, [part / "controls" / UNTRAINED for part in folders]
+        )
     with locked(folder):
-        found = _finished(folder, folders, infos, homes, keep_spool, quiet)
-        if ROTATION in controls:
-            _rotate(found, quiet)
-        if not (keep_spool or found.info["keep_spool"]):
-            with writing(folder, SHARDS_STAY):
-                found.spool.drop_features()
-        if UNTRAINED in controls:
-            control = _finished(place, bare, bare_infos, bare_homes, keep_spool, quiet)
+        run = run_shards.merge(keep_spool, quiet)
+        if ROTATION in config["controls"]:
+            _rotate(run, quiet)
+        if not (keep_spool or run.info["keep_spool"]):
+            _drop_features(run)
+        if blank_shards:
+            blank = blank_shards.merge(keep_spool, quiet)
             if not keep_spool:
-                with writing(place, SHARDS_STAY):
-                    control.spool.drop_features()
-    return found
+                _drop_features(blank)
+    return run
+
+
+def _drop_features(run: Dissection) -> None:
+    with writing(run.folder, SHARDS_STAY):
+        run.spool.drop_features()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shards:
+    """All shards of a run, or of a control, that becomes the run in `folder`."""
+
+    folder: Path
+    folders: list[Path]  # of the shards
+    infos: list[dict[str, Any]]  # their run.json
+    spools: dict[int, Spool]  # by number of a shard, the one that has it
+
+    @classmethod
+    def open(cls, folder: Path, folders: list[Path]) -> _Shards:
+        """Check that the folders hold shards of one run, and all that the run in `folder` lacks.
+
+        Raises:
+            UsageError: a folder holds no shard, or one of another run; shards are missing.
+            DissectError: a shard is damaged.
+        """
+        infos = [_shard_info(part) for part in folders]
+        _check_alike(folders, infos)
+        return cls(folder=folder, folders=folders, infos=infos, spools=_spools(folder, folders, infos))
+
+    def merge(self, keep_spool: bool, quiet: bool) -> Dissection:
+        """The merged run, in a locked folder."""
+        config = _config(self.infos[0])
+        described = {key: value for key, value in self.infos[0].items() if key not in OWN}
+        described |= {"created": now(), "command": command(), "merged": [str(part) for part in self.folders]}
+        spool = Spool(self.folder / "spool", config["samples"])
+        with writing(self.folder, SHARDS_STAY), Progress(quiet) as progress:
+            info = kept_run(self.folder, config) or new_run(self.folder, config, described)
+            if info["status"] == COMPLETE:
+                if keep_spool and not spool.has_features(len(info["layers"])):
+                    raise UsageError(
+                        f"The run in {self.folder} is finished and its featuremaps are gone; give another --out."
+                    )
+                return Dissection.load(self.folder)
+            _check_alike([self.folder, self.folders[0]], [info | {"config": self.infos[0]["config"]}, self.infos[0]])
+            for shard in spool.missing():
+                spool.take(self.spools[shard], shard)
+            captured = info | {"keep_spool": keep_spool, **ALREADY}
+            return finish(self.folder, captured, spool, Basis.recorded(config), progress)
 
 
 def _check_alike(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
     """Raise UsageError unless these are shards of one run."""
     for folder, info in zip(folders, infos, strict=True):
-        if said := difference(_told(infos[0]), _told(info)):
-            raise UsageError(f"{folders[0]} and {folder} are not shards of the same run ({said}).")
+        if differences := difference(_shared(infos[0]), _shared(info)):
+            raise UsageError(f"{folders[0]} and {folder} are not shards of the same run ({differences}).")
 
 
 def _shard_info(folder: Path) -> dict[str, Any]:
@@ -93,32 +137,7 @@ def _config(info: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in info["config"].items() if key not in ("shard", "controls")}
 
 
-def _finished(
-    folder: Path,
-    folders: Sequence[Path],
-    infos: Sequence[dict[str, Any]],
-    homes: dict[int, Spool],
-    keep_spool: bool,
-    quiet: bool,
-) -> Dissection:
-    """The merged run in a locked folder."""
-    config = _config(infos[0])
-    described = {key: value for key, value in infos[0].items() if key not in OWN}
-    described |= {"created": now(), "command": command(), "merged": [str(one) for one in folders]}
-    own = Spool(folder / "spool", config["samples"])
-    with writing(folder, SHARDS_STAY), Progress(quiet) as progress:
-        info = kept_run(folder, config) or new_run(folder, config, described)
-        if info["status"] == COMPLETE:
-            if keep_spool and not own.has_features(len(info["layers"])):
-                raise UsageError(f"The run in {folder} is finished and its featuremaps are gone; give another --out.")
-            return Dissection.load(folder)
-        _check_alike([folder, folders[0]], [info | {"config": infos[0]["config"]}, infos[0]])
-        for shard in own.missing():
-            own.take(homes[shard], shard)
-        return finish(folder, info | {"keep_spool": keep_spool, **ALREADY}, own, Basis.recorded(config), progress)
-
-
-def _told(info: dict[str, Any]) -> dict[str, Any]:
+def _shared(info: dict[str, Any]) -> dict[str, Any]:
     """What all shards of a run have in common, scales of featuremaps included."""
     config = {key: value for key, value in info["config"].items() if key != "shard"}
     return config | {f"{key} found": info[key] for key in FOUND}
@@ -129,46 +148,45 @@ def _part(info: dict[str, Any]) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def _homes(folder: Path, folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> dict[int, Spool]:
-    """Where each shard is that the run in a folder lacks.
+def _spools(folder: Path, folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> dict[int, Spool]:
+    """The spools that have the captured shards, by number.
 
     Raises:
-        UsageError: one is nowhere.
-        DissectError: one is damaged.
+        UsageError: a shard that the run in `folder` lacks is in none of the folders.
+        DissectError: such a shard is damaged.
     """
     samples = infos[0]["config"]["samples"]
-    names = ["labels", "images", *map(Plan.of(infos[0]).array, infos[0]["layers"])]
-    own, found = Spool(folder / "spool", samples), {}
-    for place, info in zip(folders, infos, strict=True):
-        spool = Spool(place / "spool", samples, _part(info))
-        for shard in spool.shards:
-            if shard not in spool.missing():
-                found[shard] = spool
-    finished = kept_run(folder, _config(infos[0]))
-    missing = [] if finished and finished["status"] == COMPLETE else own.missing()
-    if lacking := [shard for shard in missing if shard not in found]:
-        parts = ", ".join(f"{own.indices(shard)[0]} to {own.indices(shard)[-1]}" for shard in lacking[:5])
+    merged, spools = Spool(folder / "spool", samples), {}
+    for part, info in zip(folders, infos, strict=True):
+        spool = Spool(part / "spool", samples, _part(info))
+        missing = spool.missing()
+        spools |= {shard: spool for shard in spool.shards if shard not in missing}
+    info = kept_run(folder, _config(infos[0]))
+    needed = [] if info and info["status"] == COMPLETE else merged.missing()
+    if lacking := [shard for shard in needed if shard not in spools]:
+        ranges = ", ".join(f"{merged.indices(shard)[0]} to {merged.indices(shard)[-1]}" for shard in lacking[:5])
         raise UsageError(
-            f"Samples {parts}{' …' if len(lacking) > 5 else ''} are in none of these folders; give all shards, and "
+            f"Samples {ranges}{' …' if len(lacking) > 5 else ''} are in none of these folders; give all shards, and "
             "run those again that were interrupted."
         )
-    for shard in missing:
+    names = ["labels", "images", *map(Plan.of(infos[0]).array, infos[0]["layers"])]
+    for shard in needed:
         for name in names:
-            found[shard].read(shard, name)  # says what is wrong with it, before anything is written
-    return found
+            spools[shard].read(shard, name)  # raises if it is damaged, before anything is written
+    return spools
 
 
-def _rotate(found: Dissection, quiet: bool) -> None:
+def _rotate(run: Dissection, quiet: bool) -> None:
     """The control `rotation` of a run, from the run's own featuremaps."""
-    widths = {name: layer["units"] for name, layer in found.info["layers"].items()}
+    widths = {name: layer["units"] for name, layer in run.info["layers"].items()}
     basis = Basis.rotation(widths)
-    config = found.info["config"] | {"control": ROTATION} | basis.config
-    folder = found.folder / "controls" / ROTATION
-    kept = kept_run(folder, config)
-    if kept and kept["status"] == COMPLETE:
+    config = run.info["config"] | {"control": ROTATION} | basis.config
+    folder = run.folder / "controls" / ROTATION
+    info = kept_run(folder, config)
+    if info and info["status"] == COMPLETE:
         return
     with writing(folder, SHARDS_STAY), Progress(quiet) as progress:
-        described = {key: value for key, value in found.info.items() if key not in OWN}
+        described = {key: value for key, value in run.info.items() if key not in OWN}
         described |= {"created": now(), "command": command()}
-        info = kept_run(folder, config) or new_run(folder, config, described)
-        finish(folder, info | {"shared_spool": True, **ALREADY}, found.spool, basis, progress)
+        info = info or new_run(folder, config, described)
+        finish(folder, info | {"shared_spool": True, **ALREADY}, run.spool, basis, progress)

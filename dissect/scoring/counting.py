@@ -89,7 +89,7 @@ class _TallyBlock(UnitBlock[Tally]):
     def local(self) -> Sequence[Tensor]:
         maps, units = self.maps, self.block.stop - self.block.start
         self.survey = _Survey(units, maps.spool.samples, maps.device)
-        for shard in maps.spool.here:
+        for shard in maps.spool.own:
             self.survey.add(maps.read(shard, self.block), maps.spool.indices(shard))
         return self.survey.tensors()
 
@@ -217,8 +217,8 @@ def _pixels_by_code(maps: Maps, block: slice, scale: lv.Scale, classes: int) -> 
     shards_at_once = min(MOST_SHARDS, -(-joint[0].numel() // (units_at_once * pixels)))
     real = torch.empty(units_at_once * pixels, device=device)
     truncated = torch.empty(shards_at_once * units_at_once * pixels, dtype=torch.int32, device=device)
-    for group in pieces(len(maps.spool.here), shards_at_once):
-        shards = tuple(maps.spool.here[group])
+    for group in pieces(len(maps.spool.own), shards_at_once):
+        shards = tuple(maps.spool.own[group])
         steps = [scale.measure(whole(maps.read(shard, block))) for shard in shards]
         present, planes = _starts(maps.spool, shards, classes, device)
         samples, stride = sum(map(len, steps)), 2 * len(present) * lv.STEPS
@@ -256,7 +256,7 @@ def _starts(spool: Spool, shards: tuple[int, ...], classes: int, device: torch.d
 def images_with_class(spool: Spool, classes: int) -> NDArray[np.int64]:
     """(C,) in how many samples each class occurs."""
     images = torch.zeros(classes, dtype=torch.int64)
-    for shard in spool.here:
+    for shard in spool.own:
         labels = torch.from_numpy(np.array(spool.read(shard, "labels")))
         images += (pixel_counts(labels, classes)[:, :classes] > 0).sum(0)
     distributed.all_sum(images)
@@ -268,7 +268,7 @@ def top_masks(maps: Maps, top: NDArray[np.int64], threshold: NDArray[np.float32]
     grid = maps.plan.grid
     masks = np.zeros((*top.shape, grid, -(-grid // 8)), np.uint8)
     scaled = torch.from_numpy(threshold / maps.scale).to(maps.device)[:, None, None]
-    for shard in maps.spool.here:
+    for shard in maps.spool.own:
         unit, rank = np.nonzero(top // SHARD == shard)
         if len(unit):
             featuremaps = maps.pick(shard, top[unit, rank] - maps.spool.indices(shard).start, unit)

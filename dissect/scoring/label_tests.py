@@ -120,7 +120,7 @@ class _LabelBlock(UnitBlock[Evidence]):
         self.places = PlaceSums(units, len(self.classes), grid, device)
         self.ballot = Candidates(codes, labels, block, grid, stride=stride, candidates=CANDIDATES)
         self.rivals = Candidates(codes, labels, block, grid, stride=stride, candidates=RIVALS, mean_maps=True)
-        for shard in maps.spool.here:
+        for shard in maps.spool.own:
             steps = scale.measure(whole(maps.read(shard, block)))
             names = maps.labels(shard).transpose(2, 3).float()  # columns before rows, as the regions are
             choosing, scored = names[::2], names[1::2]

@@ -35,12 +35,12 @@ ROTATION = "rotation"
 PIXELS = 2**16  # on which a basis is fitted, at most
 NMF_PIXELS = 2**14
 NMF_ROUNDS = 400
-DIRECTIONS = 32  # if not told, and no more than there are units
+DIRECTIONS = 32  # by default, or as many as there are units if these are fewer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """What of a layer is dissected: its units, or directions in it."""
+    """What is dissected of a layer: its units, or directions, linear combinations of them."""
 
     name: str = UNITS  # units, pca, nmf, rotation, or the name of a file
     count: dict[str, int] | None = None  # layer -> directions; None for units
@@ -48,10 +48,10 @@ class Basis:
 
     @classmethod
     def open(cls, spec: str, directions: int | None, widths: Mapping[str, int]) -> Basis:
-        """The basis that was asked for, of layers with so many units.
+        """The basis that `--basis` and `--directions` name, for layers with these numbers of units.
 
         Raises:
-            UsageError: it is not known, or does not fit the layers.
+            UsageError: the basis is not known, or does not fit the layers.
             DissectError: the file cannot be read.
         """
         if spec == UNITS:
@@ -75,22 +75,22 @@ class Basis:
             ) from error
         given = {}
         for layer, width in widths.items():
-            found = stored.get(layer)
-            if found is None or found.is_complex() or found.ndim != 2 or found.shape[1] != width or not len(found):
-                what = f"only {', '.join(sorted(stored))}" if found is None else f"{found.dtype} {tuple(found.shape)}"
+            rows = stored.get(layer)
+            if rows is None or rows.is_complex() or rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+                contents = f"only {', '.join(sorted(stored))}" if rows is None else f"{rows.dtype} {tuple(rows.shape)}"
                 raise UsageError(
-                    f"{spec} must hold a real tensor (directions, {width}) named {layer!r}; it has {what}."
+                    f"{spec} must hold a real tensor (directions, {width}) named {layer!r}; it has {contents}."
                 )
-            found = found.double()
-            length = found.norm(dim=1, keepdim=True)
-            if not (found.isfinite().all() and (length > 0).all()):
+            rows = rows.double()
+            length = rows.norm(dim=1, keepdim=True)
+            if not (rows.isfinite().all() and (length > 0).all()):
                 raise UsageError(f"{spec}: a direction of {layer!r} is zero or not finite.")
-            given[layer] = (found / length).float()
+            given[layer] = (rows / length).float()
         return cls(name=Path(spec).name, count={layer: len(rows) for layer, rows in given.items()}, given=given)
 
     @classmethod
     def recorded(cls, config: Mapping[str, Any]) -> Basis:
-        """The basis that the config of a run tells of, if it was not read from a file."""
+        """The basis that the config of a run records, if it was not read from a file."""
         return cls() if config["directions"] is None else cls(name=config["basis"], count=config["directions"])
 
     @classmethod
@@ -110,16 +110,16 @@ class Basis:
 
     @property
     def noun(self) -> str:
-        """What one of them is called."""
+        """The word for what is dissected."""
         return "unit" if self.count is None else "direction"
 
     def width(self, layer: str, units: int) -> int:
-        """How many there are of a layer with so many units."""
+        """How many units or directions are dissected of a layer with so many units."""
         return units if self.count is None else self.count[layer]
 
     @property
     def config(self) -> dict[str, object]:
-        """What run.json says of it."""
+        """The entries of the config in run.json."""
         if self.given is None:
             return {"basis": self.name, "directions": self.count}
         digest = hashlib.sha256(b"".join(rows.numpy().tobytes() for rows in self.given.values()))
@@ -158,16 +158,14 @@ def sample_pixels(maps: Maps, seed: int) -> NDArray[np.float32]:
     spool = maps.spool
     height, width = maps.plan.shapes[maps.layer][1:]
     each = min(height * width, max(1, PIXELS // -(-spool.samples // 2)))  # pixels of a sample
-    found: dict[int, NDArray[np.float32]] = {}
-    for shard in spool.here:
+    own: dict[int, NDArray[np.float32]] = {}
+    for shard in spool.own:
         if shard * SHARD // 2 * each >= PIXELS:  # those before it suffice
             break
         x = maps.read(shard, slice(None))[::2].float().flatten(2).transpose(1, 2)  # (n, h w, U)
-        places = np.argsort(random_streams.dice(seed, random_streams.PIXELS, shard).random(x.shape[:2]), axis=1)[
-            :, :each
-        ]
-        found[shard] = np.take_along_axis(x.numpy(), places[..., None], 1).reshape(-1, x.shape[2])
-    shards = {shard: pixels for part in distributed.all_gather(found) for shard, pixels in part.items()}
+        order = np.argsort(random_streams.dice(seed, random_streams.PIXELS, shard).random(x.shape[:2]), axis=1)
+        own[shard] = np.take_along_axis(x.numpy(), order[:, :each, None], 1).reshape(-1, x.shape[2])
+    shards = {shard: pixels for gathered in distributed.all_gather(own) for shard, pixels in gathered.items()}
     return np.concatenate([shards[shard] for shard in sorted(shards)])[:PIXELS]
 
 

@@ -12,7 +12,7 @@ from .counting import OK, Tally
 from .label_tests import Evidence
 from .scores import Floats, Labels, attainable_iou, average_precision, chance_iou, excess_iou, label_units
 
-VOTES = 0.05  # of the bootstrap replicates: a class that comes first as often belongs to the label set
+VOTES = 0.05  # a class that comes first in at least this share of the bootstrap replicates is in the label set
 
 
 def unit_table(
@@ -68,10 +68,11 @@ def unit_table(
 
 
 def _label_sets(votes: Floats, names: NDArray[np.str_], fine: NDArray[np.bool_]) -> list[str]:
+    """(U,) the names of the classes that often come first, by descending share of the votes."""
     order = np.argsort(-votes, axis=1, kind="stable")
     return [
-        " | ".join(names[c] for c in classes if found[c] >= VOTES) if here else ""
-        for found, classes, here in zip(votes, order, fine, strict=True)
+        " | ".join(names[c] for c in classes if unit_votes[c] >= VOTES) if is_fine else ""
+        for unit_votes, classes, is_fine in zip(votes, order, fine, strict=True)
     ]
 
 
@@ -79,9 +80,9 @@ def judge(units: pd.DataFrame, tested: bool) -> pd.DataFrame:
     """The table of all units of a run with `q_value` and `labelled` filled in.
 
     A unit is labelled where its scores reach the rule's limits and, if labels were tested, q ≤ 0.05. q is
-    Benjamini–Hochberg over all units of the run, where a unit below the limits counts as p = 1: it is not going to be
-    labelled, and its small p must not help others over the bar. So at most 5 % of the labelled units are expected to
-    owe their label to place and chance.
+    Benjamini–Hochberg over all units of the run, where a unit below the limits counts as p = 1: it cannot be labelled,
+    so a small p of it must not lower the q of others. So at most 5 % of the labelled units are expected to owe their
+    label to place and chance.
     """
     if not tested:
         return units.assign(labelled=units.reaches_limits)
@@ -93,7 +94,7 @@ def judge(units: pd.DataFrame, tested: bool) -> pd.DataFrame:
 def class_table(
     vocabulary: Vocabulary, share: Floats, images: NDArray[np.float64], units: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row a class: its share of the pixels, the share of images that have it, and how many units draw it."""
+    """A row for each class: its share of the pixels, the share of images that have it, its number of labelled units."""
     labelled = units[units.labelled].label.value_counts()
     return pd.DataFrame(
         {

@@ -48,7 +48,7 @@ def dissected(module: nn.Module, segmenter: Any, folder: Path, source: Any = Non
 @pytest.fixture
 def anyone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of others, too, run side by side."""
-    monkeypatch.setattr("ganatomy.dissect.capture.replicas._ours", lambda *_: True)
+    monkeypatch.setattr("ganatomy.dissect.capture.replicas._is_ours", lambda *_: True)
 
 
 @pytest.mark.usefixtures("threads", "anyone")

@@ -81,7 +81,7 @@ def work(folder: Path) -> Found:
             found |= {f"{detector} {key}": table for key, table in suspects.tables.items()}
     mended = dissect.repair(run, detector="realism", top=1, random_sets=1, samples=70, **with_photographs)
     found |= {f"repair {key}": getattr(mended, key) for key in ("fidelity", "effects", "units", "pictures")}
-    with pytest.raises(UsageError, match="holds another intervention") as refused:
+    with pytest.raises(UsageError, match="curve: there True") as refused:
         dissect.ablate(run, name="curve", label="red", top=1, **usual)
     return found | _checked(folder) | {"refused": str(refused.value).partition("(")[2]}
 
