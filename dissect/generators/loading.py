@@ -11,7 +11,7 @@ from ...hooks.errors import UsageError, one_line
 from ...hooks.user_code import is_factory
 from .download import fetch
 from .spec import DIFFUSERS, ModelSpec
-from .zoo import MODELS, PUBLIC_LATENT, SPELT, place
+from .zoo import MODELS, PUBLIC_LATENT, SPELT, weights_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ def layers_of(name: str) -> dict[str, tuple[int, ...] | None]:
         with torch.device("meta"):  # shapes alone
             module: nn.Module = (public := ProGAN(PUBLIC_LATENT, row.widths))
             layers, latents = public.layers, torch.empty(1, PUBLIC_LATENT)
-    elif not place(row).is_file():
+    elif not weights_path(row).is_file():
         return {}  # shapes are known once its weights are here
     else:
         generator = load_generator(name, placeholder=True)

