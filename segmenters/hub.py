@@ -22,9 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hooks.errors import DissectError, DissectWarning, UsageError, one_line
+from ..hooks.errors import DissectError, DissectWarning, one_line
 from .base import Vocabulary
 from .colours import palette
+from .hub_folder import hub_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,33 +146,6 @@ def is_cached(repository: str) -> bool:
     return isinstance(try_to_load_from_cache(repository, WEIGHTS), str)
 
 
-def _folder(source: str) -> Path:
-    """The local folder of a checkpoint, downloaded to the hub's cache where `source` is the id of a hub model."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is None:
-        raise UsageError(
-            f"There is no folder {source!r}. Give hub:FOLDER, a folder written by save_pretrained, or hub:OWNER/NAME, "
-            f"a model on the Hugging Face hub such as hub:{KNOWN[1][0]}."
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, TRANSFORM]))
-    except RepositoryNotFoundError as error:
-        raise UsageError(
-            f"There is no folder {source!r}, and the Hugging Face hub has no model of that name that may be read from "
-            f"here. Known to work: {', '.join(name for name, _ in KNOWN)}."
-        ) from error
-    except Exception as error:  # the hub's client has changed its HTTP library, and its errors with it, more than once
-        raise DissectError(
-            f"{source} is no folder here and could not be fetched from the Hugging Face hub ({one_line(error)}). Where "
-            f"the hub can be reached run `hf download {source} --local-dir DIR`, then use --segmenter hub:DIR."
-        ) from error
-
-
 def _json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; raises DissectError where there is none."""
     content = None
@@ -253,7 +227,7 @@ class HubSegmenter:
     """A segmentation-models-pytorch checkpoint: `source` is the id of a hub model, or a local folder."""
 
     def __init__(self, source: str, device: str = "cpu") -> None:
-        folder = _folder(source)
+        folder = hub_folder(source, "hub:", (CONFIG, WEIGHTS, TRANSFORM))
         config = _config(folder)
         self.name = f"hub:{source}"
         self.vocabulary = read_vocabulary(config)

@@ -8,7 +8,6 @@ never from pickles.
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ import torch
 from torch import Tensor
 
 from ....hooks.errors import DissectError, UsageError, one_line
+from ....segmenters.hub_folder import hub_folder
+from ..spec import DIFFUSERS
 from .architecture import Architecture, some
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -109,7 +110,8 @@ def open_diffusers(name: str) -> Decoder:
         raise UsageError(
             f"diffusers:{name} needs the extra diffusers; install it with: pip install 'ganatomy[diffusers]'"
         ) from error
-    folder, kind = find_model(find_folder(name))
+    files = [(Path(subfolder) / file).as_posix() for subfolder in SUBFOLDERS for file in (CONFIG, WEIGHTS)]
+    folder, kind = find_model(hub_folder(name, DIFFUSERS, files))
     try:
         with quiet(diffusers.utils.logging):
             vae, info = getattr(diffusers, kind).from_pretrained(
@@ -138,32 +140,6 @@ def quiet(log: Any) -> Iterator[None]:
             yield
     finally:
         log.set_verbosity(level)
-
-
-def find_folder(name: str) -> Path:
-    """The local folder itself, or that of the hub's cache to which a repository's configs and weights are fetched.
-
-    Raises:
-        UsageError: the name is neither a folder nor an id.
-        DissectError: the repository cannot be fetched.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is None:
-        raise UsageError(
-            f"There is no folder {name!r}. Give diffusers:FOLDER, a folder written by save_pretrained, or "
-            "diffusers:OWNER/NAME, a repository on the Hugging Face hub."
-        )
-    hub = import_module("huggingface_hub")
-    wanted = [(Path(below) / file).as_posix() for below in SUBFOLDERS for file in (CONFIG, WEIGHTS)]
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # the hub's client has changed its errors more than once
-        raise DissectError(
-            f"{name} is no folder here and could not be fetched from the Hugging Face hub ({one_line(error)}). Where "
-            f"the hub can be reached run `hf download {name} --local-dir DIR`, then use diffusers:DIR."
-        ) from error
 
 
 def find_model(folder: Path) -> tuple[Path, str]:
