@@ -249,7 +249,7 @@ def test_hub_unreachable(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.startswith("DissectError There is no folder 'smp-hub/segformer-b3-512x512-ade-160k'"), done.stderr
+    assert done.stdout.startswith("DissectError There is no folder 'smp-hub/segformer-b3"), done.stderr
     assert "hf download smp-hub/segformer-b3-512x512-ade-160k --local-dir DIR" in done.stdout
     assert done.stdout.count("\n") == 1
 

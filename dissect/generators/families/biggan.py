@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from statistics import mode
 
 import torch
 from torch import Tensor, nn
@@ -22,70 +23,12 @@ from torch.nn import functional as F
 
 from ....hooks.errors import DissectError
 from . import studiogan
-from .activations import ACTIVATIONS, SAMPLES, USUAL, Run, settle_activation, trial_latents
-from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
+from .activations import ACTIVATIONS, SAMPLES, USUAL, settle_activation, trial_latents
+from .architecture import Architecture, BatchStatistics, filled
+from .biggan_layers import Conv, Embedding, Linear, attended, common_size, doubled, drop_spectral_norm
 
 BN_EPS, CONVERTED_EPS = 1e-5, 1e-4
 SIDE = 4  # of the map that the linear layer makes
-
-
-class Spectral(nn.Module):
-    """A weight that is used divided by its largest singular value, of which `u0` is nearly the left vector.
-
-    The value is what one power iteration from `u0` finds, which stays as it is but in train mode (Miyato et al. 2018,
-    algorithm 1). `sv0` is a record of training that is not used.
-    """
-
-    u0: Tensor | None
-
-    def __init__(self, shape: Sequence[int], *, bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(*shape))
-        self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
-        self.register_buffer("u0", torch.empty(1, shape[0]))
-        self.register_buffer("sv0", torch.empty(1))
-
-    def normalised(self) -> Tensor:
-        if self.u0 is None:  # not normalised
-            return self.weight
-        flat = self.weight.flatten(1)
-        with torch.no_grad():
-            for _ in range(ITERATIONS if self.training else 0):
-                self.u0.copy_(F.normalize(F.normalize(self.u0 @ flat, eps=1e-12) @ flat.T, eps=1e-12))
-            v = F.normalize(self.u0 @ flat, eps=1e-12)
-            u = F.normalize(v @ flat.T, eps=1e-12)
-        return self.weight / (v @ flat.T @ u.T)[0, 0]
-
-
-class Linear(Spectral):
-    """x (N, fan_in) -> (N, fan_out)."""
-
-    def __init__(self, fan_in: int, fan_out: int, *, bias: bool = True) -> None:
-        super().__init__((fan_out, fan_in), bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.normalised(), self.bias)
-
-
-class Conv(Spectral):
-    """x (N, fan_in, h, w) -> (N, fan_out, h, w)."""
-
-    def __init__(self, fan_in: int, fan_out: int, kernel: int = 3, *, bias: bool = True) -> None:
-        super().__init__((fan_out, fan_in, kernel, kernel), bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.normalised(), self.bias, padding=self.weight.shape[2] // 2)
-
-
-class Embedding(nn.Module):
-    """classes (N, classes), one-hot or mixed, -> (N, size)."""
-
-    def __init__(self, classes: int, size: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, size))
-
-    def forward(self, classes: Tensor) -> Tensor:
-        return classes @ self.weight
 
 
 class Norm(BatchStatistics):
@@ -253,12 +196,11 @@ class BigGAN(Architecture):
                 stage.append(Attention(fan_out))
             self.blocks.append(stage)
         self.output_layer = nn.Sequential(OutputNorm(widths[-1], counted=counted), Activation(), Conv(widths[-1], 3))
-        for part in self.modules():
-            if isinstance(part, Norm):
-                part.epsilon = epsilon
-            elif isinstance(part, Spectral) and not spectral:
-                part.register_buffer("u0", None)
-                part.register_buffer("sv0", None)
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.epsilon = epsilon
+        if not spectral:
+            drop_spectral_norm(self)
 
     def settings(self) -> dict[str, object]:
         used = self.output_layer.get_submodule("1").activation
@@ -270,41 +212,18 @@ class BigGAN(Architecture):
         return tuple(f"blocks.{number}" for number in range(len(self.blocks)))
 
     def forward(self, latents: Tensor) -> Tensor:
-        z, classes = latents.split([self.latent, self.classes], 1)
-        first, *parts = z.split(self.chunk, 1)
-        y = self.shared(classes)
-        x = self.linear(first).unflatten(1, (-1, SIDE, SIDE))  # (N, U, 4, 4)
-        for number, stage in enumerate(self.blocks):
-            x = stage(x, torch.cat([y, parts[number]], 1) if parts else y)
+        x, conditions = self.inputs_of_stages(latents)
+        for stage, condition in zip(self.blocks, conditions, strict=False):
+            x = stage(x, condition)
         return torch.tanh(self.output_layer(x))
 
-
-def doubled(x: Tensor) -> Tensor:
-    """(N, U, h, w) -> (N, U, 2h, 2w), each position four times."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
-def attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """For each position the mean of the values, weighted by how well keys fit its query.
-
-    queries (N, d, h, w), keys (N, d, h, w), values (N, v, h, w) -> (N, v, h, w). Keys and values are pooled 2×2, by
-    maximum; weights are the softmax of inner products.
-    """
-    keys, values = (F.max_pool2d(x, 2).flatten(2) for x in (keys, values))  # (N, d or v, hw/4)
-    weights = torch.softmax(queries.flatten(2).mT @ keys, -1)  # (N, hw, hw/4)
-    return (values @ weights.mT).unflatten(2, queries.shape[2:])
-
-
-def agreed(state: Mapping[str, Tensor], *places: tuple[str, int]) -> int:
-    """The size that most of these axes (key, axis) have, so that a single misshapen tensor is found out.
-
-    Raises:
-        DissectError: there is no such axis at all, or nothing along it.
-    """
-    sizes = [state[key].shape[axis] for key, axis in places if key in state and state[key].ndim > axis]
-    if not sizes or mode(sizes) < 1:
-        raise DissectError(f"key {places[0][0]} is missing or misshapen.")
-    return mode(sizes)
+    def inputs_of_stages(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """latents (N, latent + classes) -> the map (N, U, 4, 4) of the linear layer, and each stage's condition."""
+        z, classes = latents.split([self.latent, self.classes], 1)
+        first, *chunks = z.split(self.chunk, 1)
+        y = self.shared(classes)
+        conditions = [torch.cat([y, chunk], 1) for chunk in chunks] or [y] * len(self.blocks)
+        return self.linear(first).unflatten(1, (-1, SIDE, SIDE)), conditions
 
 
 def never_recorded(state: Mapping[str, Tensor]) -> bool:
@@ -316,9 +235,7 @@ def never_recorded(state: Mapping[str, Tensor]) -> bool:
 def infer(state: Mapping[str, Tensor]) -> BigGAN:
     """The generator these weights belong to, in eval mode, with its own float32 copy of them.
 
-    Widths are the sizes of the blocks' convolutions, whose number gives the resolution. Attention is where
-    `blocks.N.1.theta.weight` is. The norms' gains take as many numbers as `shared.weight` has columns, and, in a
-    hierarchical generator, a part of the latent more; without `shared.weight` they are embeddings of the classes.
+    For how the sizes follow from the weights see `_sizes`. Attention is where `blocks.N.1.theta.weight` is.
 
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no such BigGAN.
@@ -328,65 +245,82 @@ def infer(state: Mapping[str, Tensor]) -> BigGAN:
         state = studio
     if not any(key.endswith(".sv0") for key in state):  # converted ones may lack them
         state = {**state, **{f"{key.removesuffix('u0')}sv0": torch.ones(1) for key in state if key.endswith(".u0")}}
-    spelt = re.compile(r"blocks\.(\d)\.0\.(?:bn[12]\.gain|conv[12])\.weight")
-    numbers = [int(found[1]) for key in state if (found := spelt.fullmatch(key))]
-    if not numbers:
-        raise DissectError("no key is like blocks.0.0.bn1.gain.weight.")
-    if "blocks.0.0.conv4.weight" in state:
-        raise DissectError("key blocks.0.0.conv4.weight is of BigGANdeep.py; only generators of BigGAN.py are known.")
-    blocks = [f"blocks.{number}.0" for number in range(max(numbers) + 1)]
-    gains = [f"{block}.{norm}.gain.weight" for block in blocks for norm in ("bn1", "bn2")]
-    stored = (f"{blocks[0]}.bn1.{keeper}stored_mean" for keeper in ("", "bn."))
-    inputs = (f"{blocks[0]}.{conv}.weight" for conv in ("conv1", "conv_sc"))
-    widths = [agreed(state, *((key, 1) for key in inputs), *((key, 0) for key in stored))]
-    widths += [
-        agreed(state, *((f"{block}.{conv}.weight", 0) for conv in ("conv1", "conv2", "conv_sc"))) for block in blocks
-    ]
-    if "shared.weight" in state or f"{blocks[0]}.bn1.gain.u0" in state:
-        classes, embedding = (agreed(state, ("shared.weight", axis)) for axis in (0, 1))
-        part = agreed(state, *((key, 1) for key in gains)) - embedding
-        if part < 0:
-            raise DissectError(
-                f"key {gains[0]} takes {part + embedding} numbers; expected at least the {embedding} that "
-                "shared.weight makes of a class."
-            )
-    elif studio is not None:
-        classes, embedding, part = 0, 0, agreed(state, *((key, 1) for key in gains))
-    else:
-        classes, embedding, part = agreed(state, *((key, 0) for key in gains)), 0, 0
+    sizes = _sizes(state, studio is not None)
     epsilon = CONVERTED_EPS if never_recorded(state) else studiogan.EPS if studio is not None else BN_EPS
     with torch.device("meta"):
         module = BigGAN(
-            part * len(widths) or agreed(state, ("linear.weight", 1)),
-            classes,
-            widths,
-            embedding=embedding,
-            hierarchical=part > 0,
-            attention=[number for number in range(len(blocks)) if f"blocks.{number}.1.theta.weight" in state],
+            sizes.chunk * len(sizes.widths) or common_size(state, ("linear.weight", 1)),
+            sizes.classes,
+            sizes.widths,
+            embedding=sizes.embedding,
+            hierarchical=sizes.chunk > 0,
+            attention=[n for n in range(len(sizes.widths) - 1) if f"blocks.{n}.1.theta.weight" in state],
             counted=any(key.endswith(".accumulation_counter") for key in state),
             spectral="linear.u0" in state,
             epsilon=epsilon,
         )
     filled(module, state)
     module.layout = studiogan.LAYOUT if studio is not None else ""
-    if not settle_activation(module, _halfway(module), trial_latents(module.latent, module.classes, SAMPLES)):
-        module.assumed = (f"its activation ({USUAL} is taken)",)
-    if studio is not None and not classes:
-        taken = f"whether its norms take {part} classes (parts of the latent are taken)"
-        module.assumed = (*module.assumed, taken)
-    module.assumed = (*module.assumed, f"what its batch norms add to variances ({epsilon:g} is taken)")
+    trials = trial_latents(module.latent, module.classes, SAMPLES)
+    assumed = []
+    if not settle_activation(module, partial(_run_to_second_norm, module), trials):
+        assumed.append(f"its activation ({USUAL} is taken)")
+    if studio is not None and not sizes.classes:
+        assumed.append(f"whether its norms take {sizes.chunk} classes (parts of the latent are taken)")
+    assumed.append(f"what its batch norms add to variances ({epsilon:g} is taken)")
+    module.assumed = tuple(assumed)
     return module
 
 
-def _halfway(module: BigGAN) -> Run:
-    """What runs the network up to its second batch norm."""
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """What the shapes of weights tell of a BigGAN; `chunk` is the part of the latent for each stage, 0 without."""
+
+    widths: list[int]
+    classes: int
+    embedding: int
+    chunk: int
+
+
+def _sizes(state: Mapping[str, Tensor], studio: bool) -> _Sizes:
+    """Widths, classes and parts of the latent from the shapes of the weights; `studio`: they are StudioGAN's.
+
+    Widths are the sizes of the blocks' convolutions; the number of blocks gives the resolution. The norms' gains take
+    as many numbers as `shared.weight` has columns and, in a hierarchical generator, a part of the latent more. Without
+    `shared.weight` the gains are embeddings of the classes, or, in StudioGAN's files, take a part of the latent alone.
+
+    Raises:
+        DissectError: a key is missing or misshapen, or this is no such BigGAN.
+    """
+    pattern = re.compile(r"blocks\.(\d)\.0\.(?:bn[12]\.gain|conv[12])\.weight")
+    numbers = [int(match[1]) for key in state if (match := pattern.fullmatch(key))]
+    if not numbers:
+        raise DissectError("no key is like blocks.0.0.bn1.gain.weight.")
+    if "blocks.0.0.conv4.weight" in state:
+        raise DissectError("key blocks.0.0.conv4.weight is of BigGANdeep.py; only generators of BigGAN.py are known.")
+    blocks = [f"blocks.{number}.0" for number in range(max(numbers) + 1)]
+    gains = [f"{block}.{norm}.gain.weight" for block in blocks for norm in ("bn1", "bn2")]
+    stored = [(f"{blocks[0]}.bn1.{keeper}stored_mean", 0) for keeper in ("", "bn.")]
+    inputs = [(f"{blocks[0]}.{conv}.weight", 1) for conv in ("conv1", "conv_sc")]
+    outputs = [[(f"{block}.{conv}.weight", 0) for conv in ("conv1", "conv2", "conv_sc")] for block in blocks]
+    widths = [common_size(state, *axes) for axes in ([*inputs, *stored], *outputs)]
+    if "shared.weight" in state or f"{blocks[0]}.bn1.gain.u0" in state:
+        classes, embedding = (common_size(state, ("shared.weight", axis)) for axis in (0, 1))
+        condition = common_size(state, *((key, 1) for key in gains))
+        if condition < embedding:
+            raise DissectError(
+                f"key {gains[0]} takes {condition} numbers; expected at least the {embedding} that shared.weight makes "
+                "of a class."
+            )
+        return _Sizes(widths=widths, classes=classes, embedding=embedding, chunk=condition - embedding)
+    if studio:
+        return _Sizes(widths=widths, classes=0, embedding=0, chunk=common_size(state, *((key, 1) for key in gains)))
+    return _Sizes(widths=widths, classes=common_size(state, *((key, 0) for key in gains)), embedding=0, chunk=0)
+
+
+def _run_to_second_norm(module: BigGAN, latents: Tensor) -> Tensor:
+    """Run no more of the network than its first two batch norms need."""
+    x, conditions = module.inputs_of_stages(latents)
     block = module.get_submodule("blocks.0.0")
     assert isinstance(block, Block)
-
-    def run(latents: Tensor) -> Tensor:
-        z, classes = latents.split([module.latent, module.classes], 1)
-        first, *parts = z.split(module.chunk, 1)
-        condition = torch.cat([module.shared(classes), *parts[:1]], 1)
-        return block.halfway(module.linear(first).unflatten(1, (-1, SIDE, SIDE)), condition)
-
-    return run
+    return block.halfway(x, conditions[0])

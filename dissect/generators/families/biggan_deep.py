@@ -20,57 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....hooks.errors import DissectError
-from .architecture import ITERATIONS, Architecture, BatchStatistics, filled
-from .biggan import agreed, attended, doubled
+from .architecture import Architecture, BatchStatistics, filled
+from .biggan_layers import PyTorchConv as Conv
+from .biggan_layers import PyTorchLinear as Linear
+from .biggan_layers import attended, common_size, doubled
 
 EPS = 1e-4  # of the batch norms
 SIDE = 4  # of the map that `gen_z` makes
 BOTTLENECK = 4  # how many times fewer units there are inside a block
-
-
-class Spectral(nn.Module):
-    """A weight W that is used divided by its largest singular value, u·Wv (Miyato et al. 2018, section 2.2).
-
-    `weight_u` and `weight_v` are nearly its vectors, and stay as they are but in train mode.
-    """
-
-    weight_u: Tensor
-    weight_v: Tensor
-
-    def __init__(self, shape: Sequence[int], *, bias: bool) -> None:
-        super().__init__()
-        self.weight_orig = nn.Parameter(torch.empty(*shape))
-        self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
-        self.register_buffer("weight_u", torch.empty(shape[0]))
-        self.register_buffer("weight_v", torch.empty(math.prod(shape[1:])))
-
-    def normalised(self) -> Tensor:
-        with torch.no_grad():
-            for _ in range(ITERATIONS if self.training else 0):
-                flat = self.weight_orig.flatten(1)
-                self.weight_v.copy_(F.normalize(self.weight_u @ flat, dim=0))
-                self.weight_u.copy_(F.normalize(flat @ self.weight_v, dim=0))
-        return self.weight_orig / torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
-
-
-class Linear(Spectral):
-    """x (N, fan_in) -> (N, fan_out)."""
-
-    def __init__(self, fan_in: int, fan_out: int, *, bias: bool = True) -> None:
-        super().__init__((fan_out, fan_in), bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.normalised(), self.bias)
-
-
-class Conv(Spectral):
-    """x (N, fan_in, h, w) -> (N, fan_out, h, w)."""
-
-    def __init__(self, fan_in: int, fan_out: int, kernel: int, *, bias: bool = True) -> None:
-        super().__init__((fan_out, fan_in, kernel, kernel), bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.normalised(), self.bias, padding=self.weight_orig.shape[2] // 2)
 
 
 class Norm(BatchStatistics):
@@ -260,11 +217,11 @@ def infer(state: Mapping[str, Tensor]) -> BigGANDeep:
     for place in blocks:
         block = f"generator.layers.{place}."
         sizes = [(f"{block}conv_0.weight_orig", 1), (f"{block}bn_0.running_means", 1), (f"{block}bn_0.running_vars", 1)]
-        widths.append(agreed(state, *sizes))
+        widths.append(common_size(state, *sizes))
     ends = ("generator.bn.weight", "generator.bn.bias", "generator.conv_to_rgb.weight_orig")
-    widths.append(agreed(state, *((key, 0) for key in ends)))
+    widths.append(common_size(state, *((key, 0) for key in ends)))
     check_widths(widths, blocks)
-    stats = agreed(state, *((f"generator.layers.{place}.bn_0.running_means", 0) for place in blocks))
+    stats = common_size(state, *((f"generator.layers.{place}.bn_0.running_means", 0) for place in blocks))
     if stats < 2:
         raise DissectError(
             f"key generator.layers.{blocks[0]}.bn_0.running_means has statistics for {stats} truncation; expected at "
@@ -272,8 +229,8 @@ def infer(state: Mapping[str, Tensor]) -> BigGANDeep:
         )
     with torch.device("meta"):
         module = BigGANDeep(
-            agreed(state, ("embeddings.weight", 0)),
-            agreed(state, ("embeddings.weight", 1)),
+            common_size(state, ("embeddings.weight", 0)),
+            common_size(state, ("embeddings.weight", 1)),
             widths,
             attention=attention,
             stats=stats,

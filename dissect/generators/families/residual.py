@@ -19,7 +19,6 @@ from math import isqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ....hooks.errors import DissectError
 from ..batch_statistics import measure, norms_of, remembered, taken
@@ -27,7 +26,8 @@ from ..entries import folded
 from . import studiogan
 from .activations import ACTIVATIONS, BATCH, SAMPLES, USUAL, settle_activation, trial_latents
 from .architecture import Architecture, filled
-from .biggan import Attention, Conv, Embedding, Linear, Spectral, agreed
+from .biggan import Attention
+from .biggan_layers import Conv, Embedding, Linear, common_size, doubled, drop_spectral_norm
 
 RESIZES = ("bilinear", "nearest")  # mimicry's own first
 TRIED = 256  # samples on which ways are compared
@@ -117,10 +117,8 @@ class Residual(Architecture):
         self.add_module(f"c{last}", Conv(widths[-1], 3))
         if attention:
             self.attn_block = Attention(attention)
-        for part in self.modules():
-            if isinstance(part, Spectral) and not spectral:
-                part.register_buffer("u0", None)
-                part.register_buffer("sv0", None)
+        if not spectral:
+            drop_spectral_norm(self)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -150,11 +148,6 @@ class Residual(Architecture):
         return x
 
 
-def doubled(x: Tensor, resize: str) -> Tensor:
-    """(N, U, h, w) -> (N, U, 2h, 2w)."""
-    return F.interpolate(x, scale_factor=2.0, mode=resize, **({"align_corners": False} if resize == "bilinear" else {}))
-
-
 def infer(state: Mapping[str, Tensor]) -> Residual:
     """The generator these weights belong to, in eval mode, with its own float32 copy of them.
 
@@ -172,24 +165,24 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
     state = folded(state)  # attention comes with PyTorch's own spectral norm
     state = {re.sub(r"\.sn_u$", ".u0", re.sub(r"\.sn_sigma$", ".sv0", key)): value for key, value in state.items()}
     blocks = [f"block{number}" for number in numbers]
-    widths = [agreed(state, ("block2.c1.weight", 1), ("block2.c_sc.weight", 1))]
-    widths += [agreed(state, (f"{block}.c2.weight", 0), (f"{block}.c_sc.weight", 0)) for block in blocks]
-    hidden = [agreed(state, (f"{block}.c1.weight", 0), (f"{block}.c2.weight", 1)) for block in blocks]
-    numbers_of_map = agreed(state, ("l1.weight", 0), ("l1.bias", 0))
+    widths = [common_size(state, ("block2.c1.weight", 1), ("block2.c_sc.weight", 1))]
+    widths += [common_size(state, (f"{block}.c2.weight", 0), (f"{block}.c_sc.weight", 0)) for block in blocks]
+    hidden = [common_size(state, (f"{block}.c1.weight", 0), (f"{block}.c2.weight", 1)) for block in blocks]
+    numbers_of_map = common_size(state, ("l1.weight", 0), ("l1.bias", 0))
     bottom = isqrt(numbers_of_map // widths[0])
     if bottom**2 * widths[0] != numbers_of_map:
         raise DissectError(f"its l1 makes {numbers_of_map} numbers, no square map of {widths[0]} units.")
-    attended = agreed(state, ("attn_block.theta.weight", 1)) if "attn_block.theta.weight" in state else 0
+    attended = common_size(state, ("attn_block.theta.weight", 1)) if "attn_block.theta.weight" in state else 0
     places = [number for number, width in enumerate(widths[1:]) if width == attended]
     if attended and not places:
         raise DissectError(f"its attention takes {attended} units, and no block has as many.")
     with torch.device("meta"):
         module = Residual(
-            agreed(state, ("l1.weight", 1)),
+            common_size(state, ("l1.weight", 1)),
             widths,
             hidden,
             bottom=bottom,
-            classes=agreed(state, ("block2.b1.embed.weight", 0)) if "block2.b1.embed.weight" in state else 0,
+            classes=common_size(state, ("block2.b1.embed.weight", 0)) if "block2.b1.embed.weight" in state else 0,
             spectral="l1.u0" in state or "block2.c1.u0" in state,
             attention=attended,
         )
