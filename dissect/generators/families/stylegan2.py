@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -288,59 +289,91 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN2:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no StyleGAN2.
     """
-    ported = "input.input" in state and any(key.startswith("to_rgb1.") for key in state)
-    if ported:
+    if "input.input" in state and any(key.startswith("to_rgb1.") for key in state):
         state = renamed(state)
     layers = sum(bool(re.fullmatch(r"synthesis\.layer\d{1,2}\.bias", key)) for key in state)
-    theirs = genforce.stylegan2(state, {number: _layer_of(number) for number in range(layers)})
-    state = theirs or state
-    if "synthesis.b4.const" not in state:
-        raise DissectError("no key is like synthesis.b4.const (or, in the port's files, input.input).")
-    if any(".skip.weight" in key for key in state) or "synthesis.b4.torgb.weight" not in state:
-        raise DissectError("its architecture is orig or resnet; only skip, the default of the release, can be read.")
-    sides = sorted(
-        int(found[1]) for key in state if (found := re.fullmatch(r"synthesis\.b(\d{1,5})\.conv1\.bias", key))
-    )
-    if sides != [4 << level for level in range(len(sides))] or not sides:
-        raise DissectError(f"its resolutions are {', '.join(map(str, sides))}; expected 4, 8, 16, ….")
-    constant = _wanted(state, "synthesis.b4.const", 3)
+    from_genforce = genforce.stylegan2(state, {number: layer_name(number) for number in range(layers)})
+    state = from_genforce or state
+    sides = _block_sides(state)
+    constant = _tensor(state, "synthesis.b4.const", 3)
     start = (constant.shape[1], constant.shape[2])
     sizes = sizes_of(start, len(sides))
     if max(sizes[-1]) > MOST_PIXELS:
         raise DissectError(f"its images would have {sizes[-1][0]}×{sizes[-1][1]} pixels; at most {MOST_PIXELS} a side.")
     state = with_noise(state, sizes)
-    resampling = state.get("synthesis.b4.resample_filter", binomial())
-    if resampling.ndim != 2 or len(resampling) < FEWEST_TAPS:
-        raise DissectError(
-            f"its resampling filter has shape {shape(resampling)}; expected two axes of at least 2 taps."
-        )
     depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
-    fully = [_wanted(state, f"mapping.fc{number}.weight", 2) for number in range(max(1, depth))]
+    mapping = [_tensor(state, f"mapping.fc{number}.weight", 2) for number in range(max(1, depth))]
     embedded, classes = 0, 0
     if "mapping.embed.weight" in state:
-        embedded, classes = _wanted(state, "mapping.embed.weight", 2).shape
-    channels = _wanted(state, f"synthesis.b{sides[-1]}.torgb.weight", 4).shape[0]
-    if channels not in (1, COLOURS, COLOURS + 1):
-        raise DissectError(f"it draws {channels} channels; expected 3, 4 with opacity, or 1 for grey images.")
+        embedded, classes = _tensor(state, "mapping.embed.weight", 2).shape
     averaged = "mapping.w_avg" in state
     with torch.device("meta"):
         module = StyleGAN2(
-            fully[0].shape[1] - embedded,
-            tuple(weight.shape[0] for weight in fully),
-            tuple(_wanted(state, f"synthesis.b{side}.conv1.weight", 4).shape[0] for side in sides),
+            mapping[0].shape[1] - embedded,
+            tuple(weight.shape[0] for weight in mapping),
+            tuple(_tensor(state, f"synthesis.b{side}.conv1.weight", 4).shape[0] for side in sides),
             start=start,
-            taps=len(resampling),
-            channels=channels,
+            taps=_taps(state),
+            channels=_channels(state, sides[-1]),
             classes=classes,
             embedded=embedded,
             averaged=averaged,
             clamped="synthesis.conv_clamp" in state,
         )
     filled(module, state)
-    module.layout = genforce.LAYOUT if theirs is not None else ""
+    module.layout = genforce.LAYOUT if from_genforce is not None else ""
     if not averaged:
         module.renew_mean()
     return module
+
+
+def _block_sides(state: Mapping[str, Tensor]) -> list[int]:
+    """The sides by which the blocks are called: 4, 8, 16, …
+
+    Raises:
+        DissectError: this is no StyleGAN2 of the skip architecture, or a block is missing.
+    """
+    if "synthesis.b4.const" not in state:
+        raise DissectError("no key is like synthesis.b4.const (or, in the port's files, input.input).")
+    if any(".skip.weight" in key for key in state) or "synthesis.b4.torgb.weight" not in state:
+        raise DissectError("its architecture is orig or resnet; only skip, the default of the release, can be read.")
+    pattern = re.compile(r"synthesis\.b(\d{1,5})\.conv1\.bias")
+    sides = sorted(int(match[1]) for key in state if (match := pattern.fullmatch(key)))
+    if sides != [4 << level for level in range(len(sides))] or not sides:
+        raise DissectError(f"its resolutions are {', '.join(map(str, sides))}; expected 4, 8, 16, ….")
+    return sides
+
+
+def _taps(state: Mapping[str, Tensor]) -> int:
+    """The number of taps of the resampling filter along each axis."""
+    resampling = state.get("synthesis.b4.resample_filter", binomial())
+    if resampling.ndim != 2 or len(resampling) < FEWEST_TAPS:
+        raise DissectError(
+            f"its resampling filter has shape {shape(resampling)}; expected two axes of at least {FEWEST_TAPS} taps."
+        )
+    return len(resampling)
+
+
+def _channels(state: Mapping[str, Tensor], side: int) -> int:
+    """The number of channels that the last block, of this side, outputs as an image."""
+    channels = _tensor(state, f"synthesis.b{side}.torgb.weight", 4).shape[0]
+    if channels not in (1, COLOURS, COLOURS + 1):
+        raise DissectError(f"it draws {channels} channels; expected 3, 4 with opacity, or 1 for grey images.")
+    return channels
+
+
+def _tensor(state: Mapping[str, Tensor], key: str, axes: int) -> Tensor:
+    """The tensor of that name.
+
+    Raises:
+        DissectError: it is missing, empty, or does not have as many axes.
+    """
+    tensor = state.get(key)
+    if tensor is None:
+        raise DissectError(f"key {key} is missing.")
+    if tensor.ndim != axes or not tensor.numel():
+        raise DissectError(f"key {key} has shape {shape(tensor)}; expected {axes} axes, none of them empty.")
+    return tensor
 
 
 def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[str, Tensor]:
@@ -372,74 +405,128 @@ def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[s
 
 
 def with_noise(state: Mapping[str, Tensor], sizes: Sequence[Size]) -> Mapping[str, Tensor]:
-    """The weights with fixed noise in all layers, where the file has it in none; without strengths, they are zero."""
+    """The weights with fixed noise in all layers if the file has it in none; strengths that are missing are zero."""
     if any(key.endswith(".noise_const") for key in state):
         return state
-    found = dict(state)
+    with_buffers = dict(state)
     for number in range(2 * len(sizes) - 1):
-        found[f"{_layer_of(number)}.noise_const"] = fixed_noise(number, sizes[(number + 1) // 2])[0, 0]
-        found.setdefault(f"{_layer_of(number)}.noise_strength", torch.zeros(()))
-    return found
+        name = layer_name(number)
+        with_buffers[f"{name}.noise_const"] = fixed_noise(number, sizes[(number + 1) // 2])[0, 0]
+        with_buffers.setdefault(f"{name}.noise_strength", torch.zeros(()))
+    return with_buffers
 
 
-def _wanted(state: Mapping[str, Tensor], key: str, axes: int) -> Tensor:
-    found = state.get(key)
-    if found is None:
-        raise DissectError(f"key {key} is missing.")
-    if found.ndim != axes or not found.numel():
-        raise DissectError(f"key {key} has shape {shape(found)}; expected {axes} axes, none of them empty.")
-    return found
+def layer_name(number: int) -> str:
+    """The name of the n-th layer, from 0. Each block has two, conv0 and conv1; only that of 4×4 has no conv0.
+
+    >>> [layer_name(number) for number in range(4)]
+    ['synthesis.b4.conv1', 'synthesis.b8.conv0', 'synthesis.b8.conv1', 'synthesis.b16.conv0']
+    """
+    level = (number + 1) // 2
+    return f"synthesis.b{4 << level}.conv{1 - number % 2}"
+
+
+def _named_by_port(prefix: str) -> str:
+    """The name of a layer that the port calls `conv1`, `convs.N`, `to_rgb1` or `to_rgbs.N`.
+
+    >>> [_named_by_port(prefix) for prefix in ("conv1", "convs.0", "convs.1", "convs.2")]
+    ['synthesis.b4.conv1', 'synthesis.b8.conv0', 'synthesis.b8.conv1', 'synthesis.b16.conv0']
+    >>> [_named_by_port(prefix) for prefix in ("to_rgb1", "to_rgbs.0", "to_rgbs.1")]
+    ['synthesis.b4.torgb', 'synthesis.b8.torgb', 'synthesis.b16.torgb']
+    """
+    kind, _, number = prefix.partition(".")
+    if kind.startswith("conv"):
+        return layer_name(int(number) + 1 if number else 0)
+    return f"synthesis.b{8 << int(number) if number else 4}.torgb"
+
+
+def _first(x: Tensor, axes: int) -> Tensor | None:
+    """x[0] without the batch axis of the port; None if x has other than so many axes, or is empty."""
+    return x[0] if x.ndim == axes and x.numel() else None
+
+
+def _equalised(x: Tensor) -> Tensor | None:
+    """A convolution's weight (1, out, in, k, k) of the port with the factor that the release keeps in it."""
+    weight = _first(x, 5)
+    return None if weight is None else weight.float() * (1 / math.sqrt(weight[0].numel()))
+
+
+class _Rule(NamedTuple):
+    """How a tensor is called in the release whose key in the port matches `pattern`.
+
+    `change` makes the release's values of the port's; None if their shape is not what it should be.
+    """
+
+    pattern: str
+    name: Callable[[re.Match[str]], str]
+    change: Callable[[Tensor], Tensor | None]
+
+
+CONV = r"(conv1|convs\.\d{1,2})"
+RGB = r"(to_rgb1|to_rgbs\.\d{1,2})"
+EITHER = rf"({CONV[1:-1]}|{RGB[1:-1]})"
+PORT_RULES = (
+    # latent_avg (W,) -> mapping.w_avg (W,)
+    _Rule(r"latent_avg", lambda _: "mapping.w_avg", Tensor.flatten),
+    # input.input (1, U, 4, 4) -> synthesis.b4.const (U, 4, 4)
+    _Rule(r"input\.input", lambda _: "synthesis.b4.const", lambda x: _first(x, 4)),
+    # style.1.weight -> mapping.fc0.weight: the port counts the normalisation of latents as style.0
+    _Rule(r"style\.(\d{1,2})\.(weight|bias)", lambda key: f"mapping.fc{int(key[1]) - 1}.{key[2]}", lambda x: x),
+    # noises.noise_3 (1, 1, 16, 16) -> synthesis.b16.conv0.noise_const (16, 16)
+    _Rule(
+        r"noises\.noise_(\d{1,2})",
+        lambda key: f"{layer_name(int(key[1]))}.noise_const",
+        lambda x: x.flatten(0, 2) if x.ndim == 4 else x,
+    ),
+    # convs.0.conv.weight (1, U, V, 3, 3) -> synthesis.b8.conv0.weight (U, V, 3, 3) / sqrt(V · 3 · 3)
+    _Rule(rf"{CONV}\.conv\.weight", lambda key: f"{_named_by_port(key[1])}.weight", _equalised),
+    # to_rgbs.0.conv.weight (1, 3, V, 1, 1) -> synthesis.b8.torgb.weight (3, V, 1, 1), where the release scales too
+    _Rule(
+        rf"{RGB}\.conv\.weight",
+        lambda key: f"{_named_by_port(key[1])}.weight",
+        lambda x: None if (weight := _first(x, 5)) is None else weight.float(),
+    ),
+    # convs.0.conv.modulation.bias -> synthesis.b8.conv0.affine.bias
+    _Rule(
+        rf"{EITHER}\.conv\.modulation\.(weight|bias)",
+        lambda key: f"{_named_by_port(key[1])}.affine.{key[2]}",
+        lambda x: x,
+    ),
+    # convs.0.noise.weight (1,) -> synthesis.b8.conv0.noise_strength ()
+    _Rule(
+        rf"{EITHER}\.noise\.weight",
+        lambda key: f"{_named_by_port(key[1])}.noise_strength",
+        lambda x: x.reshape(()) if x.numel() == 1 else None,
+    ),
+    # convs.0.activate.bias (U,) -> synthesis.b8.conv0.bias; to_rgbs.0.bias (1, 3, 1, 1) -> synthesis.b8.torgb.bias (3,)
+    _Rule(rf"{EITHER}\.(?:activate\.)?bias", lambda key: f"{_named_by_port(key[1])}.bias", Tensor.flatten),
+    # convs.0.conv.blur.kernel (4, 4) -> synthesis.b8.conv0.resample_filter / 4: the port's sums to 4, not to 1
+    _Rule(rf"{EITHER}\.conv\.blur\.kernel", lambda key: f"{_named_by_port(key[1])}.resample_filter", lambda x: x / 4),
+    # to_rgbs.0.upsample.kernel (4, 4) -> synthesis.b8.resample_filter / 4
+    _Rule(
+        rf"{EITHER}\.upsample\.kernel",
+        lambda key: f"{_named_by_port(key[1]).rpartition('.')[0]}.resample_filter",
+        lambda x: x / 4,
+    ),
+)
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The port's weights under the release's names."""
-    found: dict[str, Tensor] = {}
+    """The port's weights under the release's names, by `PORT_RULES`.
+
+    A key that no rule matches, or whose tensor has another shape, keeps its name, and is refused later by that name.
+    """
+    released: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key == "latent_avg":
-            found["mapping.w_avg"] = value.flatten()
-        elif key == "input.input" and value.ndim == 4 and len(value):
-            found["synthesis.b4.const"] = value[0]
-        elif match := re.fullmatch(r"style\.(\d{1,2})\.(weight|bias)", key):
-            found[f"mapping.fc{int(match[1]) - 1}.{match[2]}"] = value
-        elif match := re.fullmatch(r"noises\.noise_(\d{1,2})", key):
-            found[f"{_layer_of(int(match[1]))}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
-        elif match := re.fullmatch(r"(conv1|convs\.\d{1,2}|to_rgb1|to_rgbs\.\d{1,2})\.(.+)", key):
-            _rename_layer(found, match[1], match[2], key, value)
-        else:
-            found[key] = value  # named as not of this architecture later on
-    filters = (value for key, value in found.items() if key.endswith(".resample_filter"))
+        name, tensor = key, value
+        for rule in PORT_RULES:
+            if (match := re.fullmatch(rule.pattern, key)) and (changed := rule.change(value)) is not None:
+                name, tensor = rule.name(match), changed
+        released[name] = tensor
+    filters = (value for key, value in released.items() if key.endswith(".resample_filter"))
     usual = next(filters, binomial())
-    for name in [key.removesuffix("conv1.weight") for key in found if key.endswith(".conv1.weight")]:
-        for part in ("", "conv0.", "conv1."):  # the port keeps filters only where they are used
-            if part != "conv0." or f"{name}conv0.weight" in found:
-                found.setdefault(f"{name}{part}resample_filter", usual)
-    return found
-
-
-def _layer_of(number: int) -> str:
-    return f"synthesis.b{4 << ((number + 1) // 2)}.conv{int(number == 0 or number % 2 == 0)}"
-
-
-def _rename_layer(found: dict[str, Tensor], place: str, rest: str, key: str, value: Tensor) -> None:
-    kind, _, number = place.partition(".")
-    if kind.startswith("conv"):
-        name = _layer_of(int(number) + 1 if number else 0)
-        block = name.rpartition(".")[0]
-    else:
-        block = f"synthesis.b{8 << int(number) if number else 4}"
-        name = f"{block}.torgb"
-    if rest == "conv.weight" and value.ndim == 5 and value.numel():
-        scale = 1 / math.sqrt(value[0, 0].numel()) if kind.startswith("conv") else 1.0
-        found[f"{name}.weight"] = value[0].float() * scale
-    elif rest in ("conv.modulation.weight", "conv.modulation.bias"):
-        found[f"{name}.affine.{rest.rpartition('.')[2]}"] = value
-    elif rest == "noise.weight" and value.numel() == 1:
-        found[f"{name}.noise_strength"] = value.reshape(())
-    elif rest in ("activate.bias", "bias"):
-        found[f"{name}.bias"] = value.flatten()
-    elif rest == "conv.blur.kernel":
-        found[f"{name}.resample_filter"] = value / 4
-    elif rest == "upsample.kernel":
-        found[f"{block}.resample_filter"] = value / 4
-    else:
-        found[key] = value
+    for block in [key.removesuffix("conv1.weight") for key in released if key.endswith(".conv1.weight")]:
+        for layer in ("", "conv0.", "conv1."):  # the port keeps filters only where they are used
+            if layer != "conv0." or f"{block}conv0.weight" in released:
+                released.setdefault(f"{block}{layer}resample_filter", usual)
+    return released
