@@ -39,6 +39,45 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
         UsageError: there is no such module or name, or an option does not fit.
         DissectError: the user's code failed or returned something else, or the weights do not fit.
     """
+    _check_options(spec)
+    product = call_factory(spec.model, parse_arguments(spec.args))
+    if isinstance(product, nn.Module):
+        module = product
+    elif isinstance(product, Generator):
+        for option in ("latent", "label", "inputs", "output_range", "input_range"):
+            if getattr(spec, option) is not None:
+                raise UsageError(
+                    f"--{option.replace('_', '-')} does not go with --model {spec.model}: its Generator brings its "
+                    "own; leave it out."
+                )
+        module = product.module
+    else:
+        raise DissectError(
+            f"Model {spec.model} returned an object of type {type(product).__name__}; it must return a "
+            "torch.nn.Module or a ganatomy.dissect.Generator."
+        )
+    entry = load_weights(module, spec.weights, spec.entry) if spec.weights is not None else None
+    if isinstance(product, Generator):
+        generator = product
+    else:
+        if entry is None and type(module).__name__ == _function(spec) and any(True for _ in module.parameters()):
+            warnings.warn(
+                f"{spec.model} is a class, and no --weights are given: its weights are what its code sets: random "
+                "ones unless it loads some.",
+                DissectWarning,
+                stacklevel=2,
+            )
+        source = folder_images(spec) if spec.inputs is not None else _latents(module, spec, placeholder)
+        generator = as_generator(module, source=source, output_range=spec.output_range, name=_name(spec))
+    generator = replace(generator, spec=spec)
+    if spec.weights is None:
+        return generator
+    known = replace(generator.provenance, file=spec.weights, entry=entry or None, sha256=sha256(spec.weights), url=None)
+    return replace(generator, provenance=known)
+
+
+def _check_options(spec: ModelSpec) -> None:
+    """Raise UsageError for options that do not go with code of the user's own, or not with each other."""
     for option in ("truncation", "noise", "assumed"):
         if getattr(spec, option) is not None:
             raise UsageError(
@@ -50,43 +89,9 @@ def from_factory(spec: ModelSpec, *, placeholder: bool = False) -> Generator:
     if spec.label is not None and spec.inputs is not None:
         raise UsageError("--label and --inputs exclude each other: a model of your own takes images, or a class.")
     if spec.latent is not None and spec.input_range is not None:
-        raise UsageError("--input-range is about images that go in, and --latent says that latents do; leave one out.")
+        raise UsageError("--latent and --input-range exclude each other: the latter is about images that go in.")
     if spec.entry is not None and spec.weights is None:
-        raise UsageError(f"--entry {spec.entry} is of a checkpoint; name it by --weights.")
-    entry = None
-    made = call_factory(spec.model, parse_arguments(spec.args))
-    if isinstance(made, nn.Module):
-        if spec.weights is not None:
-            entry = load_weights(made, spec.weights, spec.entry)
-        elif type(made).__name__ == spec.model.rpartition(":")[2] and any(True for _ in made.parameters()):
-            warnings.warn(
-                f"{spec.model} is a class, and no --weights are given: its weights are what its code sets: random "
-                "ones unless it loads some.",
-                DissectWarning,
-                stacklevel=2,
-            )
-        source = folder_images(spec) if spec.inputs is not None else _latents(made, spec, placeholder)
-        generator = as_generator(made, source=source, output_range=spec.output_range, name=_name(spec))
-    elif isinstance(made, Generator):
-        for option in ("latent", "label", "inputs", "output_range", "input_range"):
-            if getattr(spec, option) is not None:
-                raise UsageError(
-                    f"--{option.replace('_', '-')} does not go with --model {spec.model}: its Generator brings its "
-                    "own; leave it out."
-                )
-        generator = made
-        if spec.weights is not None:
-            entry = load_weights(generator.module, spec.weights, spec.entry)
-    else:
-        raise DissectError(
-            f"Model {spec.model} made an object of type {type(made).__name__}; needed is a torch.nn.Module or a "
-            "ganatomy.dissect.Generator."
-        )
-    generator = replace(generator, spec=spec)
-    if spec.weights is None:
-        return generator
-    known = replace(generator.provenance, file=spec.weights, entry=entry or None, sha256=sha256(spec.weights), url=None)
-    return replace(generator, provenance=known)
+        raise UsageError(f"--entry {spec.entry} names an entry of a checkpoint; name the checkpoint by --weights.")
 
 
 def as_generator(
@@ -190,7 +195,7 @@ def _labelled(module: nn.Module, needed: Sequence[str], latent: str | None, labe
             "that returns a module with one input, which adds them."
         )
     if embedding is not None and label is not None and not 0 <= label < embedding.num_embeddings:
-        raise UsageError(f"--label {label}: it has classes 0 to {embedding.num_embeddings - 1}.")
+        raise UsageError(f"--label {label}: must be a class from 0 to {embedding.num_embeddings - 1}.")
     failures: list[str] = []
     for source in _sources(module, latent, embedding.embedding_dim if embedding is not None else 0):
         if embedding is None:
@@ -321,8 +326,14 @@ def warn_of_range(generator: Generator, low: float, high: float, samples: int) -
     )
 
 
+def _function(spec: ModelSpec) -> str:
+    """The function or class that a spec names: `train.py:Generator` -> Generator."""
+    return spec.model.rpartition(":")[2]
+
+
 def _name(spec: ModelSpec) -> str:
-    """`mynet:make` as mynet.make, `code/train.py:Generator` as train.Generator."""
-    place, _, name = spec.model.rpartition(":")
-    module = place.replace("\\", "/").rpartition("/")[2].removesuffix(".py") if place.endswith(".py") else place
-    return f"{module}.{name}"
+    """`mynet:make` -> mynet.make, `code/train.py:Generator` -> train.Generator."""
+    module = spec.model.rpartition(":")[0]
+    if module.endswith(".py"):
+        module = module.replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+    return f"{module}.{_function(spec)}"

@@ -76,7 +76,7 @@ def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, p
         kept = replace(spec, assumed=module.plan.text(), latent=None)  # so that it is the same when it is opened again
     elif spec.assumed is not None or (spec.latent is not None and not isinstance(module, dcgan.DCGAN)):
         option = "--as" if spec.assumed is not None else "--latent"
-        raise UsageError(f"{option} goes with plain chains; {path} is a {module.family} and does without.")
+        raise UsageError(f"{option} goes with plain chains; {path} is a {module.family} and takes none.")
     return Generator(
         module=module,
         name=path.stem,
@@ -100,7 +100,7 @@ def open_decoder(spec: ModelSpec) -> Generator:
     """
     name = spec.model.removeprefix(DIFFUSERS)
     if spec.entry is not None and spec.weights is None:
-        raise UsageError(f"--entry {spec.entry} is of a checkpoint; name it by --weights.")
+        raise UsageError(f"--entry {spec.entry} names an entry of a checkpoint; name the checkpoint by --weights.")
     module = open_diffusers(name)
     if spec.weights is not None:  # of a repair
         load_weights(module, spec.weights, spec.entry)
@@ -327,34 +327,22 @@ def other_family(state: Mapping[str, Tensor]) -> str:
 
 
 def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = False) -> LatentSource:
-    """The latents that a network is to get; what is asked of the network itself is set on it.
+    """The latents, or images, that go into a network; also sets the truncation and noise of the spec on the network.
+
+    Args:
+        module: the network.
+        spec: the options of the user.
+        placeholder: noise may stand in for images if the network takes images and none are given.
 
     Raises:
-        UsageError: an option that does not go with this network, or a missing one.
+        UsageError: an option does not go with this network, or is missing.
+        DissectError: the network takes images of other than 1 or 3 channels.
     """
-    many = isinstance(module, (biggan.BigGAN, biggan_deep.BigGANDeep)) and module.classes > 0
-    styled = isinstance(module, StyleBased)
-    decodes = isinstance(module, Decoder)
-    for option, fits, what in (
-        ("label", module.classes, "class-conditional generators"),
-        ("truncation", many or styled, "StyleGANs and BigGANs"),
-        ("noise", styled, "StyleGANs"),
-        ("inputs", module.inputs or decodes, "generators that take images, and decoders"),
-        ("input_range", module.inputs, "generators that take images"),
-    ):
-        if getattr(spec, option) is not None and not fits:
-            raise UsageError(
-                f"--{option.replace('_', '-')} goes with {what}; {spec.model} is a {module.family} and does without."
-            )
-    if spec.label is not None and not 0 <= spec.label < module.classes:
-        raise UsageError(f"--label {spec.label}: {spec.model} has classes 0 to {module.classes - 1}.")
-    if spec.truncation is not None:
-        if not (-2 <= spec.truncation <= 2 if styled else 0 < spec.truncation <= 1):
-            raise UsageError(
-                f"--truncation {spec.truncation:g}: give {'-2 to 2' if styled else 'a number above 0 and up to 1'}."
-            )
-        if isinstance(module, (StyleBased, biggan_deep.BigGANDeep)):
-            module.truncation = spec.truncation
+    _check_options(module, spec)
+    if spec.truncation is not None and isinstance(module, (StyleBased, biggan_deep.BigGANDeep)):
+        module.truncation = spec.truncation
+    if spec.noise is not None and isinstance(module, StyleBased):
+        module.noise = spec.noise
     if isinstance(module, Chain):
         law = parse_latents(module.plan.latent)
         return ClassLatents(module.latent, module.classes, spec.label, law=law) if module.classes else law
@@ -363,28 +351,58 @@ def source_of(module: Architecture, spec: ModelSpec, *, placeholder: bool = Fals
         if latents.shape[0] != module.latent or math.prod(latents.shape) != module.latent:
             raise UsageError(f"--latent {spec.latent}: {spec.model} takes {module.latent} numbers.")
         return latents
-    if isinstance(module, StyleBased) and spec.noise is not None:
-        if spec.noise not in NOISES:
-            raise UsageError(f"--noise {spec.noise!r} is not known; there are {', '.join(NOISES)}.")
-        module.noise = spec.noise
     if isinstance(module, Decoder):
         if spec.inputs is None:
             return NormalLatents(module.latent_shape)
         return Encoded(folder_images(spec, multiple=module.multiple), module.encode)
     if module.inputs:
-        if spec.inputs is None and placeholder and module.inputs in (1, 3):
-            side = max(NoiseImages.side, module.multiple)
-            return NoiseImages(
-                module.inputs, spec.input_range or module.input_range, side // module.multiple * module.multiple
-            )
-        if spec.inputs is None:
-            raise UsageError(f"{spec.model} is a {module.family}, which takes images: give them by --inputs FOLDER.")
-        if module.inputs not in (1, 3):
-            raise DissectError(
-                f"{spec.model} takes images of {module.inputs} channels, and a folder gives 3, or 1 for grey; wrap it "
-                "in code of your own (file.py:Name)."
-            )
-        return folder_images(spec, module.inputs, module.input_range, module.multiple, module.least)
+        return _images_for(module, spec, placeholder)
     if module.classes:
-        return ClassLatents(module.latent, module.classes, spec.label, spec.truncation if many else None)
+        truncation = spec.truncation if _truncates_latents(module) else None
+        return ClassLatents(module.latent, module.classes, spec.label, truncation)
     return NormalLatents((module.latent,))
+
+
+def _truncates_latents(module: Architecture) -> bool:
+    """Whether --truncation is about the latents of the network, not about its styles."""
+    return isinstance(module, (biggan.BigGAN, biggan_deep.BigGANDeep)) and module.classes > 0
+
+
+def _check_options(module: Architecture, spec: ModelSpec) -> None:
+    """Raise UsageError for an option that does not go with the network, or a value that is not allowed."""
+    styled = isinstance(module, StyleBased)
+    for option, fits, models in (
+        ("label", module.classes, "class-conditional generators"),
+        ("truncation", styled or _truncates_latents(module), "StyleGANs and BigGANs"),
+        ("noise", styled, "StyleGANs"),
+        ("inputs", module.inputs or isinstance(module, Decoder), "generators that take images, and decoders"),
+        ("input_range", module.inputs, "generators that take images"),
+    ):
+        if getattr(spec, option) is not None and not fits:
+            raise UsageError(
+                f"--{option.replace('_', '-')} goes with {models}; {spec.model} is a {module.family} and takes none."
+            )
+    if spec.label is not None and not 0 <= spec.label < module.classes:
+        raise UsageError(f"--label {spec.label}: must be a class from 0 to {module.classes - 1} of {spec.model}.")
+    if spec.truncation is not None and not (-2 <= spec.truncation <= 2 if styled else 0 < spec.truncation <= 1):
+        allowed = "from -2 to 2" if styled else "above 0 and at most 1"
+        raise UsageError(f"--truncation {spec.truncation:g}: must be {allowed}.")
+    if spec.noise is not None and spec.noise not in NOISES:
+        raise UsageError(f"--noise {spec.noise!r} is not known; there are {', '.join(NOISES)}.")
+
+
+def _images_for(module: Architecture, spec: ModelSpec, placeholder: bool) -> LatentSource:
+    """The images for a network that takes images: those of --inputs, or noise as a placeholder."""
+    if spec.inputs is None and placeholder and module.inputs in (1, 3):
+        side = max(NoiseImages.side, module.multiple)
+        return NoiseImages(
+            module.inputs, spec.input_range or module.input_range, side // module.multiple * module.multiple
+        )
+    if spec.inputs is None:
+        raise UsageError(f"{spec.model} is a {module.family}, which takes images: give them by --inputs FOLDER.")
+    if module.inputs not in (1, 3):
+        raise DissectError(
+            f"{spec.model} takes images of {module.inputs} channels, and a folder gives 3, or 1 for grey; wrap it "
+            "in code of your own (file.py:Name)."
+        )
+    return folder_images(spec, module.inputs, module.input_range, module.multiple, module.least)

@@ -87,44 +87,41 @@ def inspect(
         UsageError, DissectError: see `load_generator`; `write` exists, or the model is no rebuilt chain.
     """
     generator = open_generator(model, None, usable_device(device), quiet, placeholder=True)
-    names = dissectable(generator)
     with torch.no_grad():  # the network may be in training
         out = generator.output(generator.latents([0]))
         images = generator.to_images(out)
         generator.check_finite(images, [0])
         image = images.shape[2:]
-    seen = {one.name: one for one in shapes_of(generator)}
-    rows = [_row(number, seen.get(name), name, "featuremap") for number, name in enumerate(names, 1)]
-    if isinstance(generator.module, Architecture):
-        rows += [_row(None, seen.get(name), name, "style") for name in generator.module.style_layers]
-    found = fingerprint(generator)
+    shapes = shapes_of(generator)
+    layers = _layer_table(generator, shapes)
+    training = fingerprint(generator)
     warn_of_clamp(generator)
     if write is not None:
         write_code(generator, Path(write))
-    others = _candidates(generator)
-    table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"number": "Int64"})
+    plans = _candidates(generator)
     return Inspection(
         name=generator.name,
         recognised=generator.recognised or "not recognised: code of your own",
         entry=generator.provenance.entry,
         assumed=generator.module.plan.assumed if isinstance(generator.module, Chain) else (),
-        fingerprint=found.verdict,
-        better=better_latents(generator) if found.reproduced is False else None,
+        fingerprint=training.verdict,
+        better=better_latents(generator) if training.reproduced is False else None,
         norms=pd.DataFrame(
-            [(one.layer, one.mean, one.deviation) for one in found.agreements], columns=["layer", "mean", "deviation"]
+            [(norm.layer, norm.mean, norm.deviation) for norm in training.agreements],
+            columns=["layer", "mean", "deviation"],
         ),
-        candidates={reading(plan): plan.latent for plan in others},
-        sheet=_sheet(generator, others) if others else None,
+        candidates={reading(plan): plan.latent for plan in plans},
+        sheet=_sheet(generator, plans) if plans else None,
         citation=generator.provenance.citation or None,
         latents=str(generator.source),
         takes_images=isinstance(generator.source, NoiseImages),
         output=generator.output_range,
         values=(float(out.min()), float(out.max())),
-        repeated={one.name: one.calls for one in seen.values() if one.calls > 1 and one.is_featuremap},
+        repeated={shape.name: shape.calls for shape in shapes if shape.calls > 1 and shape.is_featuremap},
         segmenter=MODELS[generator.name].segmenter if generator.name in MODELS else None,
         image=(image[0], image[1]),
         parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
-        layers=table.assign(suggested=_suggested(table, min(image))),
+        layers=layers.assign(suggested=_suggested(layers, min(image))),
     )
 
 
@@ -180,10 +177,10 @@ def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:
     side = max(tile.shape[1] for tile in tiles)
     pixels = np.concatenate([np.stack([_fitted(image, side) for image in tile]) for tile in tiles])
     path = Path("runs") / f"{safe_name(generator.name)}-candidates.png"
-    drawn_on = sheet(pixels, [reading(plan) for plan in plans], [f"sample {number}" for number in range(DRAWN)])
+    picture = sheet(pixels, [reading(plan) for plan in plans], [f"sample {number}" for number in range(DRAWN)])
     try:
         path.parent.mkdir(exist_ok=True)
-        drawn_on.save(path)
+        picture.save(path)
     except OSError as error:
         raise DissectError(f"{path} cannot be written ({error.strerror or error}); go to another folder.") from error
     return path
@@ -193,17 +190,27 @@ def _fitted(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
 
 
-def _row(number: int | None, seen: LayerShape | None, name: str, kind: str) -> tuple[object, ...]:
-    units, height, width = seen.shape if seen and seen.shape and len(seen.shape) == 3 else (None, None, None)
-    return number, name, units, height, width, kind
+def _layer_table(generator: Generator, shapes: Sequence[LayerShape]) -> pd.DataFrame:
+    """A row for each layer that can be dissected, with all columns of `COLUMNS` but the last."""
+    by_name = {shape.name: shape for shape in shapes}
+
+    def row(number: int | None, name: str, kind: str) -> tuple[object, ...]:
+        shape = by_name[name].shape if name in by_name else None
+        units, height, width = shape if shape and len(shape) == 3 else (None, None, None)
+        return number, name, units, height, width, kind
+
+    rows = [row(number, name, "featuremap") for number, name in enumerate(dissectable(generator), 1)]
+    if isinstance(generator.module, Architecture):
+        rows += [row(None, name, "style") for name in generator.module.style_layers]
+    return pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"number": "Int64"})
 
 
 def _suggested(table: pd.DataFrame, image: int) -> pd.Series:
-    """Which rows: of those that fit, the first, the middle and the last."""
+    """Whether each row is suggested: of the layers that fit, the first, the middle and the last."""
     maps = table[(table.kind == "featuremap") & (table.units > COLOURS)]
     sides = maps[["height", "width"]].min(axis=1)
     fitting = maps.index[(sides >= COARSEST) & (sides * FINEST <= image)]
     if not len(fitting) and len(maps):
         fitting = maps.index[[(sides - COARSEST).abs().argmin()]]
-    places = sorted({round(step * (len(fitting) - 1) / (SUGGESTED - 1)) for step in range(SUGGESTED)})
-    return table.index.to_series().isin(fitting[places] if len(fitting) else [])
+    chosen = sorted({round(step * (len(fitting) - 1) / (SUGGESTED - 1)) for step in range(SUGGESTED)})
+    return table.index.to_series().isin(fitting[chosen] if len(fitting) else [])

@@ -150,9 +150,9 @@ def test_what_nobody_knows_is_told_family_by_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "options", "said"),
     [
-        ("biggan", {"label": 3}, "--label 3: .* has classes 0 to 2"),
+        ("biggan", {"label": 3}, "--label 3: .* 0 to 2"),
         ("biggan", {"noise": "fixed"}, "--noise goes with StyleGANs"),
-        ("biggan_deep", {"truncation": 1.5}, "--truncation 1.5: give a number above 0 and up to 1"),
+        ("biggan_deep", {"truncation": 1.5}, "--truncation 1.5: .*above 0"),
         ("progan", {"truncation": 0.5}, "--truncation goes with StyleGANs and BigGANs"),
         ("CycleGAN/pix2pix ResNet", {"inputs": None}, "takes images: give them by --inputs"),
         ("CycleGAN/pix2pix ResNet", {"inputs": "nowhere"}, "--inputs .*nowhere does not exist"),

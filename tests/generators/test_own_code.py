@@ -94,7 +94,7 @@ def test_functions_and_finished_networks(train: Path, name: str, recwarn: pytest
         (ModelSpec("code/train.py:make", args=("16",)), "write NAME=VALUE"),
         (
             ModelSpec("code/train.py:make", latent="normal:16", input_range=(0, 1)),
-            "--input-range is about images that go in",
+            "--latent and --input-range exclude each other",
         ),
         (ModelSpec("code/train.py:make", latent="normal:9"), r"normal:9 does not fit \(N×9: .*N×9×1×1: "),
     ],

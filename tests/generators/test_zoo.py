@@ -351,7 +351,7 @@ def test_a_generator_of_the_users_own(own: Path) -> None:
         ("own_gen:build", "normal:4", UsageError, "no module 'own_gen'"),
         ("own_broken:build", "normal:4", DissectError, "ModuleNotFoundError: No module named 'a_module_that"),
         ("own_gan:fails", "normal:4", DissectError, "ValueError: no weights at hand"),
-        ("own_gan:odd", "normal:4", DissectError, "made an object of type int"),
+        ("own_gan:odd", "normal:4", DissectError, "object of type int"),
         ("progan_chruch", None, UsageError, "Did you mean progan_church"),
         ("progan_church", "normal:4", UsageError, "--latent does not go with --model progan_church"),
         ("missing.pth", None, UsageError, "There is no file missing.pth"),
