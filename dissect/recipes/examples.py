@@ -21,7 +21,7 @@ import click
 import pandas as pd
 from PIL import Image
 
-PICTURES = Path(__file__).parents[2] / "reports" / "examples"
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
 RUN, DOORS = "progan_scenes-layer5", "progan_scenes-layer7"
 INSERT = "insert {doors} --class door --top 4 --where class:"
 
