@@ -1,4 +1,4 @@
-"""The README's guide, followed to the letter."""
+"""The tutorial on your own generator, followed to the letter from the command line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from ganatomy.dissect import Dissection
 
 pytestmark = pytest.mark.slow
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs/tutorials/own_generator.md").read_text(encoding="utf-8")
 
 
 def test_the_guide_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guide = README[README.index("## Dissect your own generator") :]
-    code = re.search(r"```python\n(# mine\.py\n.*?)```", guide, re.DOTALL)
+    code = re.search(r"%%writefile mine\.py\n(.*?)```", GUIDE, re.DOTALL)
     assert code is not None
     (tmp_path / "mine.py").write_text(code[1])
     monkeypatch.chdir(tmp_path)
-    commands = [line for line in guide.splitlines() if re.match(r"dissect .*(mine:|runs/balls)", line)]
+    commands = [line for line in GUIDE.splitlines() if re.match(r"dissect .*(mine:|runs/balls)", line)]
     assert len(commands) == 4
     try:
         for command in commands:
@@ -33,7 +32,7 @@ def test_the_guide_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     finally:
         sys.modules.pop("mine", None)
     units = Dissection.load(tmp_path / "runs" / "balls-maps").units.set_index("unit")
-    said = re.search(r"Unit 0 has IoU (0\.\d+) with the red ball and unit 5 (0\.\d+)", guide)
+    said = re.search(r"Unit 0 has IoU (0\.\d+) with the red ball and unit 5 (0\.\d+)", GUIDE)
     assert said is not None
     assert (round(units.iou[0], 2), round(units.iou[5], 2)) == (float(said[1]), float(said[2]))
     assert sorted(units.index[units.labelled]) == [0, 5]
