@@ -34,8 +34,8 @@ def drawing() -> str:
                 f'<text x="{x + width / 2:.0f}" y="{y + FLOOR / 2 + 5:.0f}" text-anchor="middle">{escape(wing)}</text>'
             )
     height = len(floors()) * (FLOOR + GAP) - GAP
-    about = "The wings of ganatomy, one row for each floor of the import contract"
-    return f'<svg class="wings" viewBox="-1 -1 {WIDTH + 2} {height + 2}" role="img" aria-label="{about}">{"".join(boxes)}</svg>'
+    about = 'role="img" aria-label="The wings of ganatomy, one row for each floor of the import contract"'
+    return f'<svg class="wings" viewBox="-1 -1 {WIDTH + 2} {height + 2}" {about}>{"".join(boxes)}</svg>'
 
 
 class Wings(SphinxDirective):
