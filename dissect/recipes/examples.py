@@ -1,10 +1,10 @@
-"""The pictures of the README and the figures beside them, made anew from the embedded models.
+"""The pictures of the documentation and the figures beside them, made anew from the embedded models.
 
     python -m ganatomy.dissect.recipes.examples --work runs/examples
 
-Runs the commands that the README shows, as a user would, and photographs their pages in headless Chromium (Debian's
+Runs the commands that the documentation shows, as a user would, and photographs their pages in headless Chromium (Debian's
 package `chromium`, driven by playwright of the extra `test`). What the commands print goes to `WORK/NAME.txt`, where
-the README's figures come from; a command whose result is there is not run again. Takes half an hour on two cores.
+the documentation's figures come from; a command whose result is there is not run again. Takes half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def perform(work: Path) -> None:
 
 
 def photograph(work: Path, chromium: str) -> None:
-    """Take the pictures and put them where the README looks for them."""
+    """Take the pictures and put them where the documentation looks for them."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as engine:
@@ -103,7 +103,7 @@ def photograph(work: Path, chromium: str) -> None:
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/examples"), show_default=True)
 def main(work: Path) -> None:
-    """Run the README's commands and take its pictures."""
+    """Run the documentation's commands and take its pictures."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise click.ClickException("Pictures need Chromium: apt install chromium.")
