@@ -1,4 +1,4 @@
-"""How well the detectors find planted units, and how much of the damage a repair undoes: the table in the documentation.
+"""How well the detectors find planted units, and how much of the damage a repair undoes: the table in the docs.
 
     python -m ganatomy.dissect.artifacts.benchmark --out benchmark
 

@@ -2,9 +2,9 @@
 
     python -m ganatomy.dissect.recipes.examples --work runs/examples
 
-Runs the commands that the documentation shows, as a user would, and photographs their pages in headless Chromium (Debian's
+Runs the commands that the docs show, as a user would, and photographs their pages in headless Chromium (Debian's
 package `chromium`, driven by playwright of the extra `test`). What the commands print goes to `WORK/NAME.txt`, where
-the documentation's figures come from; a command whose result is there is not run again. Takes half an hour on two cores.
+the docs' figures come from; a command whose result is there is not run again. Takes half an hour on two cores.
 """
 
 from __future__ import annotations
