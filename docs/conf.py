@@ -1,4 +1,4 @@
-"""How the documentation is built: `sphinx-build -W --keep-going -b html docs docs/_build`. It needs no network."""
+"""How the documentation is built: `sphinx-build -W --keep-going -b html docs docs/_build/html`. It needs no network."""
 
 from __future__ import annotations
 
