@@ -19,6 +19,7 @@ except metadata.PackageNotFoundError:  # a checkout on the path
     release = ""
 
 extensions = [
+    "docstrings",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -27,7 +28,7 @@ extensions = [
     "sphinx_design",
     "wings",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "jupyter_execute"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist", "substitution"]
 myst_heading_anchors = 4
@@ -46,6 +47,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give shapes and ranges, the signatures the names
 autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Columns", "params_style")]
 default_role = "literal"  # docstrings write `code` in single backticks
 add_module_names = False
 python_maximum_signature_line_length = 100
