@@ -48,6 +48,7 @@ autodoc_typehints = "none"  # the docstrings give shapes and ranges, the signatu
 autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Columns", "params_style")]
+smartquotes = False  # -- begins an option
 default_role = "literal"  # docstrings write `code` in single backticks
 add_module_names = False
 python_maximum_signature_line_length = 100

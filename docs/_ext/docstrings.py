@@ -1,4 +1,4 @@
-"""Docstrings as reStructuredText: hanging indents become list items, indented examples literal blocks.
+"""Docstrings and help as reStructuredText: hanging indents become list items, examples literal blocks.
 
 The docstrings of the package are plain text for readers of the code. Sections that napoleon knows are left to it, apart
 from `Returns:`, whose first colon napoleon would take for the end of a type.
@@ -58,8 +58,17 @@ def process(_app: Sphinx, _what: str, _name: str, _of: object, _options: Any, li
     lines[:] = readable(list(lines))
 
 
+def examples(_app: Sphinx, _context: object, lines: list[str]) -> None:
+    """The examples below the help of a command as a block of shell commands; called by sphinx-click."""
+    commands = [line.strip(" |") for line in lines if line.strip(" |").startswith(("dissect ", "torchrun "))]
+    if commands:
+        lines[:] = [".. code-block:: sh", "", *(f"   {command}" for command in commands), ""]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the listener ahead of napoleon's."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.setup_extension("sphinx_click")
+    app.connect("sphinx-click-process-epilog", examples)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
