@@ -40,7 +40,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_execution_timeout = 1200
-nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries, with paths of the machine; errors stop the build
 os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")  # of libraries, in the kernels of the tutorials
 
 autodoc_member_order = "bysource"

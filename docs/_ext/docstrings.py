@@ -32,7 +32,7 @@ def readable(lines: list[str]) -> list[str]:
         elif not block[0].startswith(" "):
             section = ""
             block = prose(block)
-        elif not section and not written[-2:-1] == ["::"]:
+        elif not section:
             block = ["::", "", *block]
         elif section == "Returns":
             block = [f"    {' '.join(line.strip() for line in block)}"]
