@@ -62,10 +62,10 @@ def class_shares(generator: Generator, segmenter: ScenesSegmenter) -> pd.DataFra
     )
 
 
-def labelled(found: Dissection) -> pd.DataFrame:
+def labelled(dissection: Dissection) -> pd.DataFrame:
     """Units of each layer that reach the rule's limits, that pass the test, and the same of the layer's controls."""
-    table = found.summary().set_index("layer")
-    for name, control in found.controls.items():
+    table = dissection.summary().set_index("layer")
+    for name, control in dissection.controls.items():
         other = control.summary().set_index("layer")
         table[name] = [f"{row.labelled} of {row.reach_limits}" for row in other.itertuples()]
     return table
@@ -132,11 +132,11 @@ def main(model: str, samples: int, layer: str | None, doors: str, scanned: int, 
         )
     print("\n" + table(class_shares(generator, segmenter), "{:.2%}"), flush=True)
     diversity = audit(model, samples=samples, device=device, out=out / "diversity")
-    whole = diversity.whole.set_index("metric")[["value", "low", "high", "zero", "alarm"]]
-    print(f"\n{diversity.info['sentence']}\n\n" + table(whole.astype({"alarm": str}), "{:.3g}"), flush=True)
+    metrics = diversity.whole.set_index("metric")[["value", "low", "high", "zero", "alarm"]]
+    print(f"\n{diversity.info['sentence']}\n\n" + table(metrics.astype({"alarm": str}), "{:.3g}"), flush=True)
     classes = diversity.classes.set_index("class")[["presence", "real_presence", "share", "real_share", "verdict"]]
     print("\n" + table(classes.fillna({"verdict": ""}), "{:.3%}"), flush=True)
-    found = run(
+    dissection = run(
         generator,
         layers=generator.layers,
         segmenter=segmenter,
@@ -145,16 +145,22 @@ def main(model: str, samples: int, layer: str | None, doors: str, scanned: int, 
         device=device,
         out=out / "run",
     )
-    print("\n" + table(labelled(found), "{:.4g}"), flush=True)
+    print("\n" + table(labelled(dissection), "{:.4g}"), flush=True)
     if layer is None:
         return
-    scan(found, label="tree", layer=layer, samples=scanned, **models)
+    scan(dissection, label="tree", layer=layer, samples=scanned, **models)
     for by in ("scan", "iou"):
-        effects = ablate(found, label="tree", layer=layer, by=by, name=f"trees-{by}", **models)
+        effects = ablate(dissection, label="tree", layer=layer, by=by, name=f"trees-{by}", **models)
         print("\n" + table(ablated(effects), "{}"), flush=True)
-    for place in ("building", "sky"):
+    for surface in ("building", "sky"):
         effects = insert(
-            found, label="door", layer=doors, top=DOORS, where=f"class:{place}", name=f"doors-{place}", **models
+            dissection,
+            label="door",
+            layer=doors,
+            top=DOORS,
+            where=f"class:{surface}",
+            name=f"doors-{surface}",
+            **models,
         )
         print("\n" + table(inserted(effects), "{}"), flush=True)
 

@@ -44,19 +44,19 @@ MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def fitness(
     discriminator: nn.Module,
     judge: Callable[[Tensor], Tensor],
-    made: Tensor,
+    generated: Tensor,
     real: Tensor,
     weight: float = DIVERSITY_WEIGHT,
 ) -> Tensor:
-    """The fitness () of the generator of some images.
+    """The fitness () of a generator, by images of it.
 
     Args:
-        discriminator: by whose parameters the gradient is taken.
+        discriminator: its parameters are those of the gradient.
         judge: images -> logits (N,), by `discriminator`.
-        made, real: images (N, 3, H, W) as the discriminator takes them.
+        generated, real: images (N, 3, H, W) as the discriminator takes them.
         weight: γ.
     """
-    scores = judge(made)
+    scores = judge(generated)
     loss = F.softplus(scores).mean() + F.softplus(-judge(real)).mean()
     gradients = torch.autograd.grad(loss, list(discriminator.parameters()), allow_unused=True)
     norm = torch.stack(torch._foreach_norm([gradient for gradient in gradients if gradient is not None])).norm()
@@ -64,25 +64,25 @@ def fitness(
 
 
 class Snapshot:
-    """A generator and its Adam, to go back to: the tensors themselves stay where they are."""
+    """A copy of a generator and its Adam, to restore in place: a CUDA graph needs the same tensors."""
 
     def __init__(self, module: nn.Module, adam: torch.optim.Optimizer) -> None:
-        self.places: list[Tensor] = [
+        self.tensors: list[Tensor] = [
             *module.state_dict().values(),
             *(value for state in adam.state.values() for value in state.values()),
         ]
-        self.kept = [place.detach().clone() for place in self.places]
+        self.saved = [tensor.detach().clone() for tensor in self.tensors]
 
     @torch.no_grad()
     def keep(self, condition: Tensor) -> None:
-        """Remember what is there now, where the condition () bool holds."""
-        for kept, place in zip(self.kept, self.places, strict=True):
-            kept.copy_(torch.where(condition, place, kept))
+        """Save the present values if the condition () bool holds."""
+        for saved, tensor in zip(self.saved, self.tensors, strict=True):
+            saved.copy_(torch.where(condition, tensor, saved))
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put back what was remembered."""
-        torch._foreach_copy_(self.places, self.kept)
+        """Write the saved values back."""
+        torch._foreach_copy_(self.tensors, self.saved)
 
 
 def evolve(
@@ -94,7 +94,7 @@ def evolve(
     latents: Callable[[], Tensor],
     real: Tensor,
 ) -> Tensor:
-    """One step of the generator: the fittest of its children takes its place.
+    """A step of the generator: it becomes the fittest of its children, one for each mutation.
 
     Nothing is read back from the device, so that a CUDA graph can hold the step.
 
@@ -102,11 +102,11 @@ def evolve(
         adam: of the generator. It holds its state, as after a step.
         judge: images -> logits (N,), by `discriminator`.
         draw: latents -> images, by `generator`.
-        latents: draws latents; the children learn on some, and are judged on others, all on the same.
-        real: (N, 3, H, W), the real images of that judgement.
+        latents: draws latents: those on which all children learn, and others on which all are judged.
+        real: (N, 3, H, W) real images to judge with.
 
     Returns:
-        (3,) one at the place of the mutation that won, in the order of `MUTATIONS`, else zero.
+        (3,) 1 for the mutation that won, in the order of `MUTATIONS`, 0 for the others.
     """
     parent, best = Snapshot(generator, adam), Snapshot(generator, adam)
     parameters = list(generator.parameters())
@@ -120,11 +120,11 @@ def evolve(
         mutation(judge(draw(learnt))).backward(inputs=parameters)
         adam.step()
         with torch.no_grad():
-            made = draw(tried)
-        found = fitness(discriminator, judge, made, real)
-        better = found > most
+            generated = draw(tried)
+        scores = fitness(discriminator, judge, generated, real)
+        better = scores > most
         best.keep(better)
-        most = torch.where(better, found, most)
+        most = torch.where(better, scores, most)
         won = torch.where(better, torch.eye(len(MUTATIONS), device=real.device)[number], won)
     best.restore()
     return won

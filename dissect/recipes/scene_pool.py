@@ -59,12 +59,10 @@ def claim(folder: Path, *, side: int, seed: int) -> None:
     file, wanted = folder / "scenes.json", {"side": side, "seed": seed}
     if not file.exists() and not any(folder.glob("images-*.npy")):
         write_json(file, wanted)
-    kept = read_json(file, ("side", "seed")) if file.exists() else {}
-    if kept != wanted:
-        known = f" of seed {kept['seed']}, {kept['side']} pixels" if kept else ", and does not say of which seed"
-        raise UsageError(
-            f"{folder} holds scenes{known}; needed are those of seed {seed}, {side} pixels. Give another folder."
-        )
+    stored = read_json(file, ("side", "seed")) if file.exists() else {}
+    if stored != wanted:
+        known = f" of seed {stored['seed']}, {stored['side']} pixels" if stored else ", and does not say of which seed"
+        raise UsageError(f"{folder} holds scenes{known}; must be of seed {seed}, {side} pixels. Give another folder.")
 
 
 def draw_pool(folder: Path, count: int, *, side: int, seed: int, processes: int) -> None:

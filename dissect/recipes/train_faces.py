@@ -72,10 +72,10 @@ class Teacher:
 
     def landmarks(self, image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
         """image (H, W, 3) -> x and y in pixels of the 478 points, (478, 2); None if it finds no face."""
-        found = self.mesh.process(image).multi_face_landmarks
-        if not found:
+        faces = self.mesh.process(image).multi_face_landmarks
+        if not faces:
             return None
-        return np.array([(point.x, point.y) for point in found[0].landmark]) * (image.shape[1], image.shape[0])
+        return np.array([(point.x, point.y) for point in faces[0].landmark]) * (image.shape[1], image.shape[0])
 
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """image (S, S, 3) of a face -> the class of each pixel, (128, 128); None if there is no face for the model."""
@@ -123,8 +123,8 @@ def photographs(folder: Path) -> tuple[Tensor, Tensor]:
     """Faces in photographs: uint8 (N, 3, 128, 128) and their labels (N, 128, 128); what the teacher finds, cut out."""
     teacher, images, labels = Teacher(), [], []
     for file in list_images(folder, "--photographs").files:
-        whole = read_image(file)
-        points = teacher.landmarks(whole)
+        photograph = read_image(file)
+        points = teacher.landmarks(photograph)
         if points is None:
             continue
         left, top = points.min(0)
@@ -133,12 +133,12 @@ def photographs(folder: Path) -> tuple[Tensor, Tensor]:
         middle = np.array([(left + right) / 2, (top + bottom) / 2])
         box = (*(middle - half).round().astype(int).tolist(), *(middle + half).round().astype(int).tolist())
         cut = np.asarray(
-            Image.fromarray(whole).crop(box).resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3)
+            Image.fromarray(photograph).crop(box).resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3)
         )
-        said = teacher.labels(cut)
-        if said is not None:
+        face_labels = teacher.labels(cut)
+        if face_labels is not None:
             images.append(torch.from_numpy(cut.copy()).permute(2, 0, 1))
-            labels.append(torch.from_numpy(said))
+            labels.append(torch.from_numpy(face_labels))
     return torch.stack(images), torch.stack(labels)
 
 
@@ -193,13 +193,13 @@ def agreement(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, flo
     """How far the student agrees with the teacher: share of all pixels, and IoU of each class over all of them."""
     confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.long)
     for part, names in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        said = model(normalise(enlarged(part))).argmax(1)
+        predicted = model(normalise(enlarged(part))).argmax(1)
         confusion += torch.bincount(
-            names.long().flatten() * len(CLASSES) + said.flatten(), minlength=len(CLASSES) ** 2
+            names.long().flatten() * len(CLASSES) + predicted.flatten(), minlength=len(CLASSES) ** 2
         ).view(len(CLASSES), -1)
     both = confusion.diagonal()
     union = confusion.sum(0) + confusion.sum(1) - both
-    ious = {name: round(float(one), 3) for (name, _, _), one in zip(CLASSES, both / union, strict=True)}
+    ious = {name: round(float(iou), 3) for (name, _, _), iou in zip(CLASSES, both / union, strict=True)}
     return {"images": len(images), "pixels": round(float(both.sum() / confusion.sum()), 4), **ious}
 
 

@@ -270,9 +270,9 @@ class Training:
         if penalty and self.pool.device == "cuda":
             torch.cuda.synchronize()  # else the clock would run ahead of what the GPU has done
         self._step(penalty)()
-        kept = 0.5 ** (recipe.batch / min(recipe.half_life, 0.05 * self.seen + recipe.batch))
+        decay = 0.5 ** (recipe.batch / min(recipe.half_life, 0.05 * self.seen + recipe.batch))
         with torch.no_grad():
-            torch._foreach_lerp_(self._averaged, self._trained, 1 - kept)  # batch norm's statistics too
+            torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)  # batch norm's statistics too
         self.seen += recipe.batch
 
     def _step(self, penalty: bool) -> Callable[[], None]:
@@ -311,10 +311,10 @@ class Training:
             (towards_real,) = torch.autograd.grad(g_loss, shown, retain_graph=True)
         d_loss.backward(inputs=list(self.d.parameters()))
         if penalty:
-            asked = real.detach().requires_grad_()
+            inputs = real.detach().requires_grad_()
             with self.lower():
-                scores = self.judge(asked).sum()
-            (slope,) = torch.autograd.grad(scores, asked, create_graph=True)
+                scores = self.judge(inputs).sum()
+            (slope,) = torch.autograd.grad(scores, inputs, create_graph=True)
             weight = recipe.r1 / 2 ** (self.last - self.doublings) / 2 * R1_EVERY
             (slope.float().square().sum((1, 2, 3)).mean() * weight).backward(inputs=list(self.d.parameters()))
         self.d_adam.step()

@@ -131,17 +131,17 @@ def accuracy(model: nn.Module, *, spoilt: bool, count: int = 512, device: str = 
     right = known = pixels = mute = smudges = 0
     bins = torch.zeros(3, BINS, dtype=torch.float64)  # pixels, right ones, sum of confidences
     for images, labels, smudged in held_out(range(count), spoilt=spoilt, device=device):
-        best, said = model(normalise(images)).float().softmax(1).max(1)
-        sure, correct = best >= CONFIDENCE, said == labels
+        best, predicted = model(normalise(images)).float().softmax(1).max(1)
+        sure, correct = best >= CONFIDENCE, predicted == labels
         right += int((correct & sure & ~smudged).sum())
         known += int((sure & ~smudged).sum())
         pixels += int((~smudged).sum())
         mute += int((~sure & smudged).sum())
         smudges += int(smudged.sum())
         chances, hits = best[~smudged].double().cpu(), correct[~smudged].double().cpu()
-        place = (chances * BINS).long().clamp(max=BINS - 1)
+        bin_of = (chances * BINS).long().clamp(max=BINS - 1)
         for row, weights in enumerate((torch.ones_like(hits), hits, chances)):
-            bins[row] += torch.bincount(place, weights, minlength=BINS)
+            bins[row] += torch.bincount(bin_of, weights, minlength=BINS)
     return {
         "accuracy": right / pixels,
         "labelled": known / pixels,
@@ -159,13 +159,13 @@ def calibrate(model: nn.Module, *, device: str) -> float:
     head = model.get_submodule("segmentation_head.0")
     assert isinstance(head, nn.Conv2d)
     assert head.bias is not None
-    kept = [
+    renders = [
         (model(normalise(images)).float(), labels.masked_fill(smudged, -1))
         for images, labels, smudged in held_out(CALIBRATING, spoilt=True, device=device)
     ]
     temperatures = torch.linspace(0.6, 2.0, 57).tolist()
     losses = [
-        sum(float(F.cross_entropy(scores / t, labels, ignore_index=-1)) for scores, labels in kept)
+        sum(float(F.cross_entropy(scores / t, labels, ignore_index=-1)) for scores, labels in renders)
         for t in temperatures
     ]
     best = temperatures[losses.index(min(losses))]
@@ -206,7 +206,7 @@ def train(out: Path, pool: ScenePool, images: int, minutes: float | None) -> Non
         pictures, labels, smudged = spoil(clean, names, generator)
         flipped = _uniform(generator, BATCH, 1, 1) < 0.5
         pictures = torch.where(flipped[:, None], pictures.flip(-1), pictures)
-        labels, smudged = (torch.where(flipped, kept.flip(-1), kept) for kept in (labels, smudged))
+        labels, smudged = (torch.where(flipped, mask.flip(-1), mask) for mask in (labels, smudged))
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             scores = model(normalise(pictures).contiguous(memory_format=torch.channels_last))
         log = scores.float().log_softmax(1)

@@ -250,7 +250,7 @@ def test_nobody_waits_for_scenes_that_never_come(folder: Path, tmp_path: Path) -
 
 def test_scenes_of_another_seed_are_not_taken(folder: Path, tmp_path: Path) -> None:
     claim(folder, side=SIDE, seed=1)
-    with pytest.raises(UsageError, match=f"scenes of seed 1, {SIDE} pixels; needed are those of seed 2"):
+    with pytest.raises(UsageError, match=f"scenes of seed 1, {SIDE} pixels; must be of seed 2"):
         claim(folder, side=SIDE, seed=2)
     (tmp_path / "images-0000.npy").touch()
     with (

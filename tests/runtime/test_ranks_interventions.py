@@ -180,7 +180,7 @@ def test_a_process_that_saw_nothing_takes_over_the_sums_of_the_others(monkeypatc
     drawn = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     seen, nothing = Spectrum(), Spectrum()
     seen.add(drawn)
-    monkeypatch.setattr(distributed, "joined", lambda mine: [mine, vars(seen)])
+    monkeypatch.setattr(distributed, "all_gather", lambda mine: [mine, vars(seen)])
     nothing.together()
     assert nothing.count == 3
     for name in ("log", "sides", "squares", "high"):
@@ -191,8 +191,8 @@ def test_a_process_that_saw_nothing_takes_over_the_sums_of_the_others(monkeypatc
     moments.add(drawn)
     theirs = iter([{phase: len(total) for phase, total in moments.sums.items()}, moments.positions])
     sums = iter(moments.sums.values())
-    monkeypatch.setattr(distributed, "joined", lambda mine: [mine, next(theirs)])
-    monkeypatch.setattr(distributed, "total", lambda total: total.add_(next(sums)))
+    monkeypatch.setattr(distributed, "all_gather", lambda mine: [mine, next(theirs)])
+    monkeypatch.setattr(distributed, "all_sum", lambda total: total.add_(next(sums)))
     none.together()
     assert none.means.keys() == moments.means.keys()
     assert all(torch.equal(none.means[phase], moments.means[phase]) for phase in moments.means)
