@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,6 +53,67 @@ def inside(maps: Tensor, stride: int) -> Tensor:
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@st.composite
+def layers(draws: st.DrawFn) -> tuple[Tensor, Geometry]:
+    """A weight (in, out, kh, kw) of a transposed convolution without dilation, no kernel side below its stride's."""
+    kernel, stride, padding, rest = [], [], [], []
+    for _ in range(2):
+        stride.append(draws(st.integers(1, 4)))
+        kernel.append(draws(st.integers(stride[-1], 7)))
+        padding.append(draws(st.integers(0, 3)))
+        rest.append(draws(st.integers(0, stride[-1] - 1)))
+    weight = draw(draws(st.integers(1, 3)), draws(st.integers(1, 3)), *kernel, seed=draws(st.integers(0, 1000)))
+    pairs = [(down, across) for down, across in (stride, padding, rest)]
+    return weight, Geometry(*pairs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers(), strength=st.floats(0, 1))
+def test_equalised_sums_are_equal_and_strength_is_linear(layer: tuple[Tensor, Geometry], strength: float) -> None:
+    weight, geometry = layer
+    equal = equalise(weight, geometry)
+    assert float(amplitude(phase_sums(equal, geometry)).max()) < 1e-12
+    assert torch.allclose(equalise(equal, geometry), equal)
+    assert torch.allclose(equalise(weight, geometry, strength), torch.lerp(weight, equal, strength))
+    left = amplitude(phase_sums(equalise(weight, geometry, strength), geometry))
+    assert torch.allclose(left, (1 - strength) * amplitude(phase_sums(weight, geometry)), atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers(), seed=st.integers(0, 1000))
+def test_moments_of_white_inputs_change_nothing(layer: tuple[Tensor, Geometry], seed: int) -> None:
+    """Inputs without correlation weigh all taps alike: the least change of the output is that of the taps."""
+    weight, geometry = layer
+    counts = overlap((weight.shape[2], weight.shape[3]), geometry)
+    moments = {
+        (a, b): (1 + seed) * torch.eye(len(weight) * int(counts[a, b]), dtype=torch.float64)
+        for a, b in itertools.product(range(geometry.stride[0]), range(geometry.stride[1]))
+    }
+    assert torch.allclose(equalise(weight, geometry, moments=moments), equalise(weight, geometry))
+    assert torch.allclose(project(weight, geometry, moments=moments), project(weight, geometry))
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers())
+def test_projection_is_idempotent_and_its_phases_are_equal(layer: tuple[Tensor, Geometry]) -> None:
+    weight, geometry = layer
+    small = project(weight, geometry)
+    resized = spread(small, geometry)
+    assert resized.shape == weight.shape
+    assert torch.allclose(project(resized, geometry), small)
+    assert float(amplitude(phase_sums(resized, geometry)).max()) < 1e-12
+    assert float((resized - weight).norm()) <= float(weight.norm()) + 1e-12  # an orthogonal projection: zero is one
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers())
+def test_overlap_and_phase_sums_count_every_tap_once(layer: tuple[Tensor, Geometry]) -> None:
+    weight, geometry = layer
+    assert int(overlap((weight.shape[2], weight.shape[3]), geometry).sum()) == weight[0, 0].numel()
+    assert torch.allclose(phase_sums(weight, geometry).sum((2, 3)), weight.sum((2, 3)))
+    assert float(amplitude(phase_sums(box(weight, geometry)[0], geometry)).max()) < 1e-12
 
 
 def test_overlap_is_what_a_convolution_of_ones_counts() -> None:
@@ -106,9 +169,9 @@ def test_an_equalised_kernel_answers_a_flat_input_without_ripple(fitted: bool) -
             continue
         weight, moments = draw(3, 2, kernel, kernel).float(), None
         if fitted:
-            seen = InputMoments((kernel, kernel), geometry)
-            seen.add(draw(4, 3, 8, 8, seed=4))
-            moments = seen.means
+            inputs = InputMoments((kernel, kernel), geometry)
+            inputs.add(draw(4, 3, 8, 8, seed=4))
+            moments = inputs.means
         equal = equalise(weight, geometry, moments=moments)
         flat = run(level.float().view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE), equal, geometry)
         assert float(amplitude(inside(flat, geometry.stride[0])).max()) < 1e-6, (kernel, geometry)
@@ -134,21 +197,21 @@ def test_equalising_is_the_least_change_of_the_taps() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "rest"), [(3, 2, 1, 1), (4, 2, 1, 0), (5, 3, 1, 0)])
-def test_with_moments_it_is_the_least_change_of_what_is_put_out(
+def test_with_moments_it_is_the_least_change_of_the_output(
     kernel: int, stride: int, padding: int, rest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ganatomy.dissect.checkerboard.kernels.RIDGE", 1e-9)
     geometry = Geometry((stride,) * 2, (padding,) * 2, (rest,) * 2)
     inputs = F.avg_pool2d(draw(4, 3, 40, 40, seed=5), 3, 1, 1) + 1  # neighbours alike, as in a network
     weight = draw(3, 2, kernel, kernel)
-    seen = InputMoments((kernel, kernel), geometry)
-    seen.add(inputs)
+    moments = InputMoments((kernel, kernel), geometry)
+    moments.add(inputs)
 
     def far(other: Tensor) -> float:
         return float((run(inputs, other, geometry) - run(inputs, weight, geometry)).square().mean())
 
-    equal = equalise(weight, geometry, moments=seen.means)
-    small = project(weight, geometry, moments=seen.means)
+    equal = equalise(weight, geometry, moments=moments.means)
+    small = project(weight, geometry, moments=moments.means)
     for number in range(20):
         nudge = 0.05 * draw(*weight.shape, seed=10 + number)
         assert far(equalise(equal + nudge, geometry)) > far(equal)
@@ -168,9 +231,11 @@ def test_moments_do_not_depend_on_batches() -> None:
 
 
 def test_phases_without_a_tap_cannot_be_equalised() -> None:
-    with pytest.raises(UsageError, match=r"no tap reaches.*Take notch"):
+    with pytest.raises(UsageError, match=r"2×2 at stride 3×3.*notch"):
         equalise(draw(1, 1, 2, 2), Geometry((3, 3)))
-    with pytest.raises(UsageError, match="no tap reaches"):  # all taps of an even dilation fall on one phase
+    with pytest.raises(
+        UsageError, match=r"4×4 at stride 2×2.*dilation 2×2"
+    ):  # all taps of an even dilation fall on one phase
         equalise(draw(1, 1, 4, 4), Geometry((2, 2), dilation=(2, 2)))
 
 
@@ -217,9 +282,9 @@ def test_projection_with_groups_and_its_limits() -> None:
     assert torch.allclose(project(whole, geometry, groups=3), small)
     held = F.interpolate(x, scale_factor=2.0, mode="nearest")
     assert torch.allclose(run(x, whole, geometry, groups=3), F.conv2d(held, small, padding=1, groups=3))
-    with pytest.raises(UsageError, match="smaller than its stride"):
+    with pytest.raises(UsageError, match=r"2×2.*stride 3×3"):
         project(draw(1, 1, 2, 2), Geometry((3, 3)))
-    with pytest.raises(UsageError, match="without dilation"):
+    with pytest.raises(UsageError, match=r"resize.*dilation"):
         project(draw(1, 1, 4, 4), Geometry((2, 2), dilation=(2, 2)))
 
 
