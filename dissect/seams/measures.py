@@ -18,8 +18,8 @@ its own, tiles or not. With p(o) the mean of a measure over k and over images,
 
     ratio = p(0) / mean of p(o) over the clear o,
 
-those that do not look across a border: |o| ≥ 1 for steps, |o| ≥ b for the others. 1 is no seam, and NaN where the image
-does not change off the borders. What content alone gives is told by three:
+those that do not look across a border: |o| ≥ 1 for steps, |o| ≥ b for the others. A ratio of 1 is no seam; it is NaN
+where the image does not change off the borders. Three controls say what content alone gives:
 
 - chance: p(o) over the same mean for every clear o: the ratios that the grid has elsewhere on these very images. The
   p-value is the share of offsets, 0 and the clear ones, whose ratio is at least that of 0; it is uniform where no
@@ -66,33 +66,49 @@ MEASURES = (STEP, "jump", "stripe")
 DIRECTIONS = {"all": (0, 1), "vertical": (0,), "horizontal": (1,)}
 TILED, WHOLE, INPUT, EXCESS = "tiled", "whole", "input", "excess"
 
-# Each measure of the lines of one direction, by segment and offset: (N, S·(S − 1), T). T is the tile's side; the offset
-# 0, which is the border itself, is at T // 2.
+# Each measure of the lines of one direction, by segment and offset: (N, S·(S − 1), T) float64. T is the tile's side;
+# the offset 0, which is the border itself, is at T // 2.
 Lines = dict[str, Floats]
 
 
 def split(images: Tensor, tiles: int) -> Tensor:
-    """images (N, C, S·h, S·w) -> their tiles (N·S², C, h, w), row by row."""
+    """images (N, C, S·h, S·w) -> their tiles (N·S², C, h, w), row by row.
+
+    >>> split(torch.arange(8).view(1, 1, 2, 4), tiles=2).flatten(1)
+    tensor([[0, 1],
+            [2, 3],
+            [4, 5],
+            [6, 7]])
+    """
     rows = images.unflatten(3, (tiles, -1)).unflatten(2, (tiles, -1))  # (N, C, S, h, S, w)
     return rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
-def join(outs: Tensor, tiles: int) -> Tensor:
-    """tiles (N·S², C, h, w), row by row -> images (N, C, S·h, S·w)."""
-    rows = outs.unflatten(0, (-1, tiles, tiles))  # (N, S, S, C, h, w)
+def join(outputs: Tensor, tiles: int) -> Tensor:
+    """tiles (N·S², C, h, w), row by row -> images (N, C, S·h, S·w), the inverse of `split`.
+
+    >>> images = torch.rand(2, 3, 6, 4)
+    >>> torch.equal(join(split(images, tiles=2), tiles=2), images)
+    True
+    """
+    rows = outputs.unflatten(0, (-1, tiles, tiles))  # (N, S, S, C, h, w)
     return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def steps(images: Tensor) -> Tensor:
-    """images (N, C, H, W) -> steps (N, W − 1) of the vertical lines x = 1 … W − 1; for horizontal ones, images.mT."""
+    """images (N, C, H, W) -> steps (N, W − 1) of the vertical lines x = 1 … W − 1; for horizontal ones, images.mT.
+
+    >>> steps(torch.tensor([[[[0.0, 1.0, 1.0], [2.0, 2.0, 5.0]]]]))
+    tensor([[0.5000, 1.5000]])
+    """
     return images.diff(dim=3).abs().mean((1, 2))
 
 
 def jumps_and_stripes(images: Tensor, half: int) -> tuple[Tensor, Tensor]:
     """images (N, C, H, W) -> of the lines x = b … W − b, b = 2 · half, jumps and stripes, each (N, W − 2·b + 1)."""
     means = F.avg_pool1d(images.mean(2), half, 1)  # (N, C, W − half + 1)
-    number = images.shape[3] - 4 * half + 1
-    a, b, c, d = (means[..., k * half : k * half + number] for k in range(4))  # from left to right; the line is b|c
+    lines = images.shape[3] - 4 * half + 1
+    a, b, c, d = (means[..., k * half : k * half + lines] for k in range(4))  # from left to right; the line is b|c
     return (c + d - a - b).abs().mean(1) / 2, (b + c - a - d).abs().mean(1) / 2
 
 
@@ -104,7 +120,7 @@ def seam_map(images: Tensor) -> Tensor:
 
 
 def half_of(side: int) -> int:
-    """Half the width of the bands, for tiles of this side."""
+    """Half the width of the bands, in pixels, for tiles of this side."""
     return max(1, min(HALF, side // 8))
 
 
@@ -114,97 +130,134 @@ def reach_of(measure: str, side: int) -> int:
 
 
 def vertical_lines(images: Tensor, tiles: int) -> Lines:
-    """images (N, C, S·h, S·w) of S × S tiles -> what their vertical lines have; of the horizontal, give images.mT."""
+    """images (N, C, S·h, S·w) of S × S tiles -> measures of their vertical lines; for horizontal ones, images.mT."""
     side = images.shape[3] // tiles
     strips = images.unflatten(2, (tiles, -1)).transpose(1, 2).flatten(0, 1)  # (N·S, C, h, W)
-    found = {}
+    lines = {}
     for measure, values in zip(MEASURES, (steps(strips), *jumps_and_stripes(strips, half_of(side))), strict=True):
         start = side - side // 2 - reach_of(measure, side)  # values begin with the line x = reach
         near = values[:, start : start + (tiles - 1) * side].double().cpu()  # (N·S, (S − 1)·w)
-        found[measure] = near.reshape(len(images), -1, side).numpy()
-    return found
+        lines[measure] = near.reshape(len(images), -1, side).numpy()
+    return lines
 
 
 def both_lines(images: Tensor, tiles: int) -> tuple[Lines, Lines]:
-    """The same of the vertical lines, and of the horizontal ones."""
+    """images (N, C, S·h, S·w) -> the measures of their vertical lines, and of their horizontal ones."""
     return vertical_lines(images, tiles), vertical_lines(images.mT, tiles)
 
 
 def distances(side: int) -> NDArray[np.int64]:
-    """(T,): of the lines around a border of tiles of this side, from it."""
+    """(T,) int64: how far the lines around a border of tiles of this side are from it, in pixels.
+
+    >>> distances(5)
+    array([2, 1, 0, 1, 2])
+    """
     return np.abs(np.arange(side) - side // 2)
+
+
+def clear_lines(measure: str, side: int) -> NDArray[np.bool_]:
+    """(T,) bool: which lines around a border of tiles of this side do not look across it."""
+    return distances(side) >= reach_of(measure, side)
 
 
 def contrast(directions: Sequence[Lines], measure: str) -> tuple[Floats, Floats]:
     """A measure's means on borders and on clear lines, each (n,): of images, or of the segments of a single one."""
-    pairs = []
+    means_on_border, means_clear = [], []  # of each direction: (N, M)
     for lines in directions:
-        away = distances(lines[measure].shape[2])
-        places = (away == 0, away >= reach_of(measure, len(away)))
-        pairs.append([lines[measure][..., place].mean(2) for place in places])
-    border, rest = (np.stack(side) for side in zip(*pairs, strict=True))  # (D, N, M)
+        values = lines[measure]
+        side = values.shape[2]
+        means_on_border.append(values[..., distances(side) == 0].mean(2))
+        means_clear.append(values[..., clear_lines(measure, side)].mean(2))
+    border, clear = np.stack(means_on_border), np.stack(means_clear)  # (D, N, M)
     if border.shape[1] > 1:
-        return border.mean((0, 2)), rest.mean((0, 2))
-    return border.ravel(), rest.ravel()
+        return border.mean((0, 2)), clear.mean((0, 2))
+    return border.ravel(), clear.ravel()
 
 
 def ratio_interval(over: Sequence[Floats], under: Sequence[Floats]) -> tuple[float, float, float]:
-    """The product of the sums of `over`, each (n,), by that of `under`, and its interval; NaN by zero, and of zero."""
-    top, bottom = (math.prod(float(one.sum()) for one in several) for several in (over, under))
+    """The product of the sums of `over` by that of the sums of `under`, each (n,), and its 95 % interval.
+
+    The ratio is NaN where the lower product is zero; the interval is NaN where either is.
+
+    >>> ratio_interval([np.array([2.0, 4.0])], [np.array([1.0, 2.0])])
+    (2.0, 2.0, 2.0)
+    """
+    top = math.prod(float(values.sum()) for values in over)
+    bottom = math.prod(float(values.sum()) for values in under)
     if top == 0 or bottom == 0:
         return (math.nan if bottom == 0 else 0.0), math.nan, math.nan
-    parts = np.sum([one / one.sum() for one in over], 0) - np.sum([one / one.sum() for one in under], 0)
-    free = len(parts) - 1
-    reach = t_factor(free) * math.sqrt((free + 1) / free * float(np.square(parts).sum()))
+    # the logarithm of a sum changes, when one unit is weighted more, by that unit's share of the sum
+    influence = np.sum([values / values.sum() for values in over], 0)
+    influence = influence - np.sum([values / values.sum() for values in under], 0)
+    degrees = len(influence) - 1
+    deviation = math.sqrt((degrees + 1) / degrees * float(np.square(influence).sum()))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * deviation
     return top / bottom, top / bottom * math.exp(-reach), top / bottom * math.exp(reach)
 
 
-def moved(directions: Sequence[Lines], measure: str) -> Floats:
-    """The ratio with the grid moved by every offset, NaN if that is not clear: (T,), or (T, T') of two directions."""
-    means, rest = [], 0.0
+def ratios_by_offset(directions: Sequence[Lines], measure: str) -> Floats:
+    """The ratio with the grid moved by every offset, NaN where that is neither 0 nor clear.
+
+    Of one direction (T,). Of two (T, T'): [i, j] is of the grid moved across by offset i and down by offset j; the
+    measure's means over the lines of both directions are summed, at the border as on clear lines.
+    """
+    means, clear_means = [], []
     for lines in directions:
-        mean = lines[measure].mean((0, 1))
-        away = distances(len(mean))
-        clear = away >= reach_of(measure, len(mean))
-        means.append(np.where(clear | (away == 0), mean, np.nan))
-        rest += mean[clear].mean()
-    return ratio(np.asarray(sum(np.ix_(*means))), np.asarray(rest))
+        mean = lines[measure].mean((0, 1))  # (T,)
+        clear = clear_lines(measure, len(mean))
+        means.append(np.where(clear | (distances(len(mean)) == 0), mean, np.nan))
+        clear_means.append(mean[clear].mean())
+    if len(directions) == 1:
+        return ratio(means[0], np.asarray(clear_means[0]))
+    across, down = means
+    return ratio(across[:, None] + down, np.asarray(clear_means[0] + clear_means[1]))
 
 
 def chance(ratios: Floats) -> dict[str, float]:
-    """Ratios by offset, as of `moved` -> the middle 95 % of those off the borders, and the p-value of that on them."""
-    found = float(ratios[tuple(side // 2 for side in ratios.shape)])
-    low, high = interval(ratios[np.ix_(*(distances(side) > 0 for side in ratios.shape))].ravel())
-    as_large = ratios[~np.isnan(ratios)] >= found * (1 - TIE)
-    p = math.nan if math.isnan(found) else float(as_large.mean())
+    """What chance gives, from ratios by offset as of `ratios_by_offset`.
+
+    chance_low, chance_high: the middle 95 % of the ratios off the borders, in both directions where there are two.
+    p_value: of the ratio on the borders.
+    """
+    if ratios.ndim == 1:
+        (side,) = ratios.shape
+        on_border = float(ratios[side // 2])
+        off_border = ratios[distances(side) > 0]
+    else:
+        height, width = ratios.shape
+        on_border = float(ratios[height // 2, width // 2])
+        off_border = ratios[distances(height) > 0][:, distances(width) > 0].ravel()
+    low, high = interval(off_border)
+    as_large = ratios[~np.isnan(ratios)] >= on_border * (1 - TIE)
+    p = math.nan if math.isnan(on_border) else float(as_large.mean())
     return {"chance_low": float(low), "chance_high": float(high), "p_value": p}
 
 
 def seam(directions: Sequence[Lines], measure: str, control: Sequence[Lines] | None = None) -> dict[str, float]:
     """The figures of a row of `Seams.table`; with a control, lines of the same sizes, ratios are over its ratios."""
-    border, rest = contrast(directions, measure)
-    ratios = moved(directions, measure)
+    border, clear = contrast(directions, measure)
+    ratios = ratios_by_offset(directions, measure)
     if control is None:
-        found = {"border": 255 * float(border.mean()), "rest": 255 * float(rest.mean())}
-        values = ratio_interval([border], [rest])
+        levels = {"border": 255 * float(border.mean()), "rest": 255 * float(clear.mean())}
+        values = ratio_interval([border], [clear])
     else:
-        other_border, other_rest = contrast(control, measure)
-        found = {}
-        values = ratio_interval([border, other_rest], [rest, other_border])
-        ratios = ratio(ratios, moved(control, measure))
-    return found | dict(zip(("ratio", "low", "high"), values, strict=True)) | chance(ratios)
+        control_border, control_clear = contrast(control, measure)
+        levels = {}
+        values = ratio_interval([border, control_clear], [clear, control_border])
+        ratios = ratio(ratios, ratios_by_offset(control, measure))
+    return levels | dict(zip(("ratio", "low", "high"), values, strict=True)) | chance(ratios)
 
 
 def fall_off(directions: Sequence[Lines], measure: str) -> Floats:
     """(D,): a measure of the lines at distance 0, 1, … from a border, over its mean on lines clear of them."""
-    curves, rest = [], 0.0
+    curves, clear_means = [], []
     for lines in directions:
         mean = lines[measure].mean((0, 1))
         away = distances(len(mean))
         curves.append(np.bincount(away, mean) / np.bincount(away))
-        rest += mean[away >= reach_of(measure, len(mean))].mean()
-    most = min(map(len, curves))
-    return ratio(np.sum([curve[:most] for curve in curves], 0), np.asarray(rest))
+        clear_means.append(mean[clear_lines(measure, len(mean))].mean())
+    length = min(map(len, curves))
+    return ratio(np.sum([curve[:length] for curve in curves], 0), np.asarray(sum(clear_means)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,9 +268,9 @@ class Seams:
         tiles: S; the grid has S × S.
         samples: which were run.
         given: height and width of the images that the generator was given.
-        used: the same of what was cut into tiles, the right and the lower edge cropped so that S tiles fit whose sides
-            are multiples of what the network takes.
-        tile: height and width of what it makes of one tile.
+        used: height and width of what was cut into tiles: the right and the lower edge are cropped so that S tiles fit
+            whose sides are multiples of what the network takes.
+        tile: height and width of what the generator makes of one tile.
         band: b of the vertical lines and of the horizontal.
         units: what intervals are over: `images`, or `borders` of the one image.
         no_whole: why there is no control on the whole image; None where there is.
@@ -225,9 +278,9 @@ class Seams:
             (step, jump, stripe). border, rest: its mean on border lines and on clear ones, in levels of 255, none for
             an excess; ratio, low, high; chance_low, chance_high: the middle 95 % of chance; p_value.
         profile: one row of each of what, lines, measure and distance (pixels to the nearest border line); ratio there.
-        worst: the sample with the most of any measure on borders beyond that on clear lines.
+        worst: the sample with the plainest seams: the most of any measure on borders beyond that on clear lines.
         tiled: its image, put together (H, W, 3).
-        whole: the same of the network run on the whole; None where there is none.
+        whole: the image of the network run on the whole input (H, W, 3); None where there is none.
         map: `seam_map` of `tiled` (H, W), in [0, 1].
     """
 
@@ -269,63 +322,98 @@ def measure_seams(
         UsageError: the generator takes no images, or they cannot be cut into so many tiles.
         DissectError: the network failed on a tile, or its images are not finite.
     """
-    low, high = getattr(generator.module, "input_range", generator.output_range)
     measured: dict[str, list[tuple[Lines, Lines]]] = {TILED: [], WHOLE: [], INPUT: []}
     no_whole: str | None = None
-    highest = -math.inf
+    plainest: Plainest | None = None
     for sample in samples:
         given = generator.latents([sample])
         images = cropped(given, tiles, generator)
-        with failing(f"a tile of sample {sample}"):
-            tiled = join(torch.cat([generator(some) for some in split(images, tiles).split(batch)]), tiles)
-        height, width = tiled.shape[2] // tiles, tiled.shape[3] // tiles
-        if min(height, width) < LEAST:
-            raise UsageError(
-                f"--tiles {tiles}: tiles come out as {height}×{width}, {LEAST}×{LEAST} are needed; give fewer."
-            )
-        if not bool(tiled.isfinite().all()):
-            raise DissectError(f"{generator.name} drew pixels that are not finite on sample {sample}; check the input.")
-        sets = {TILED: tiled, INPUT: (images.float() - low) / (high - low)}
+        sets = {TILED: tiled_image(generator, images, tiles, sample, batch), INPUT: unit_range(generator, images)}
         if no_whole is None:
             try:
-                sets[WHOLE] = at_once(generator, images, tiled.shape)
+                sets[WHOLE] = at_once(generator, images, sets[TILED].shape)
             except DissectError as error:
                 no_whole = str(error)
-        for name, one in sets.items():
-            measured[name].append(both_lines(one, tiles))
-        pairs = [contrast(measured[TILED][-1], measure) for measure in MEASURES]
-        most = max(float(border.mean() - rest.mean()) for border, rest in pairs)
-        if most > highest:
-            highest, worst, shown = most, sample, {name: one[0] for name, one in sets.items()}
+        for name, image in sets.items():
+            measured[name].append(both_lines(image, tiles))
+        contrasts = [contrast(measured[TILED][-1], measure) for measure in MEASURES]
+        height = max(float(border.mean() - clear.mean()) for border, clear in contrasts)
+        if plainest is None or height > plainest.height:
+            plainest = Plainest(sample=sample, height=height, images={name: image[0] for name, image in sets.items()})
         advance(1)
+    assert plainest is not None
     lines = {
-        name: [{one: np.concatenate([both[k][one] for both in several]) for one in MEASURES} for k in range(2)]
-        for name, several in measured.items()
-        if len(several) == len(samples)
+        name: (_all_lines([across for across, _ in pairs]), _all_lines([down for _, down in pairs]))
+        for name, pairs in measured.items()
+        if len(pairs) == len(samples)  # the control is left out where it failed on a sample
     }
+    tile = (sets[TILED].shape[2] // tiles, sets[TILED].shape[3] // tiles)
     return Seams(
         tiles=tiles,
         samples=tuple(samples),
         given=(given.shape[2], given.shape[3]),
         used=(images.shape[2], images.shape[3]),
-        tile=(height, width),
-        band=(2 * half_of(width), 2 * half_of(height)),
+        tile=tile,
+        band=(2 * half_of(tile[1]), 2 * half_of(tile[0])),
         units="images" if len(samples) > 1 else "borders",
         no_whole=no_whole,
         table=table_of(lines),
         profile=profile_of(lines),
-        worst=worst,
-        tiled=_picture(shown[TILED]),
-        whole=_picture(shown[WHOLE]) if no_whole is None else None,
-        map=seam_map(shown[TILED][None])[0].cpu().numpy(),
+        worst=plainest.sample,
+        tiled=_picture(plainest.images[TILED]),
+        whole=_picture(plainest.images[WHOLE]) if no_whole is None else None,
+        map=seam_map(plainest.images[TILED][None])[0].cpu().numpy(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plainest:
+    """The sample with the plainest seams so far.
+
+    height: the most of any measure on borders beyond that on clear lines. images: (3, H, W) in [0, 1], by set.
+    """
+
+    sample: int
+    height: float
+    images: Mapping[str, Tensor]
+
+
+def _all_lines(of_samples: Sequence[Lines]) -> Lines:
+    """The lines of single samples -> of all of them."""
+    return {measure: np.concatenate([lines[measure] for lines in of_samples]) for measure in MEASURES}
+
+
+def unit_range(generator: Generator, images: Tensor) -> Tensor:
+    """Input images as float in [0, 1], from the range of the generator's inputs."""
+    low, high = getattr(generator.module, "input_range", generator.output_range)
+    return (images.float() - low) / (high - low)
+
+
+def tiled_image(generator: Generator, images: Tensor, tiles: int, sample: int, batch: int) -> Tensor:
+    """What the generator makes of each tile alone, put together: (1, 3, H, W) in [0, 1].
+
+    Raises:
+        UsageError: its tiles are too small to have lines clear of their borders.
+        DissectError: it failed on a tile, or drew pixels that are not finite.
+    """
+    with failing(f"a tile of sample {sample}"):
+        tiled = join(torch.cat([generator(some) for some in split(images, tiles).split(batch)]), tiles)
+    height, width = tiled.shape[2] // tiles, tiled.shape[3] // tiles
+    if min(height, width) < LEAST:
+        raise UsageError(
+            f"--tiles {tiles}: the generator makes {height}×{width} pixels of a tile; they must be at least "
+            f"{LEAST}×{LEAST}. Give fewer tiles."
+        )
+    if not bool(tiled.isfinite().all()):
+        raise DissectError(f"{generator.name} drew pixels that are not finite on sample {sample}; check the input.")
+    return tiled
 
 
 def cropped(images: Tensor, tiles: int, generator: Generator) -> Tensor:
     """The input images without the right and the lower edge, so that S × S tiles fit that the generator can take.
 
     Raises:
-        UsageError: they are no images, or too small for so many tiles.
+        UsageError: the inputs are no images, or too small for so many tiles.
     """
     if images.ndim != 4 or min(images.shape[2:]) < 2:
         raise UsageError(
@@ -350,15 +438,15 @@ def at_once(generator: Generator, images: Tensor, size: torch.Size) -> Tensor:
     """What the generator makes of whole images, (N, 3, H, W) of this size.
 
     Raises:
-        DissectError: it cannot, for memory or because it takes other sizes; or what comes out is another size, or not
-            finite.
+        DissectError: the generator fails, for lack of memory or because it takes other sizes; or its images have
+            another size, or are not finite.
     """
     height, width = max(images.shape[2:], size[2:], key=math.prod)
     if generator.device.type == "cpu" and height * width > MOST:
         raise DissectError(f"images of {height}×{width} pixels are too large to pass whole on a CPU")
     try:
         whole = generator(images)
-    except Exception as error:  # theirs may be of any kind
+    except Exception as error:  # the user's network may raise anything
         memory = "memory does not suffice to pass images whole"
         raise DissectError(memory if out_of_memory(error) else one_line(error)) from error
     if whole.shape != size:
@@ -374,21 +462,21 @@ def at_once(generator: Generator, images: Tensor, size: torch.Size) -> Tensor:
 def table_of(lines: Mapping[str, Sequence[Lines]]) -> pd.DataFrame:
     """The vertical and the horizontal lines of each of tiled, whole and input -> `Seams.table`."""
     rows = []
-    for (name, chosen), measure in product(DIRECTIONS.items(), MEASURES):
-        picked = {what: [both[k] for k in chosen] for what, both in lines.items()}
-        found = {what: seam(mine, measure) for what, mine in picked.items()}
+    for (name, directions), measure in product(DIRECTIONS.items(), MEASURES):
+        picked = {what: [both[k] for k in directions] for what, both in lines.items()}
+        figures = {what: seam(of_set, measure) for what, of_set in picked.items()}
         if WHOLE in picked:
-            found[EXCESS] = seam(picked[TILED], measure, picked[WHOLE])
-        rows += [{"what": what, "lines": name, "measure": measure} | figures for what, figures in found.items()]
+            figures[EXCESS] = seam(picked[TILED], measure, picked[WHOLE])
+        rows += [{"what": what, "lines": name, "measure": measure} | of_set for what, of_set in figures.items()]
     return pd.DataFrame(rows)
 
 
 def profile_of(lines: Mapping[str, Sequence[Lines]]) -> pd.DataFrame:
-    """The same -> `Seams.profile`."""
+    """The vertical and the horizontal lines of each of tiled, whole and input -> `Seams.profile`."""
     rows = [
         {"what": what, "lines": name, "measure": measure, "distance": distance, "ratio": value}
-        for (what, both), (name, chosen), measure in product(lines.items(), DIRECTIONS.items(), MEASURES)
-        for distance, value in enumerate(fall_off([both[k] for k in chosen], measure))
+        for (what, both), (name, directions), measure in product(lines.items(), DIRECTIONS.items(), MEASURES)
+        for distance, value in enumerate(fall_off([both[k] for k in directions], measure))
     ]
     return pd.DataFrame(rows)
 
