@@ -32,7 +32,7 @@ from .closed_form import input_moments, mendable, mended
 from .critic_gradient import gradient_side
 from .kernels import amplitude, overlap_line, ripple
 from .result import Checkup
-from .ripple import Effect, Look, Seen, correlation, take_out, whole_amplitude, without
+from .ripple import Effect, RippleMeter, RippleSums, correlation, take_out, whole_amplitude, without
 from .spectrum import Spectrum, broadband, grids, peaks
 from .upsampling import INTERPOLATION, Upsampling, periods_of, upsamplings
 
@@ -145,25 +145,27 @@ class Measured:
 
     image: tuple[int, int]
     periods: set[tuple[int, int]]
-    drawn: Look
-    untrained: Look
+    drawn: RippleMeter
+    untrained: RippleMeter
     effects: Sequence[Effect]
     equalised: dict[str, Spectrum]
     gradient: pd.DataFrame
     reference: Spectrum | None
     reference_name: str | None
 
-    def peaks_of(self, look: Look) -> pd.DataFrame:
+    def peaks_of(self, meter: RippleMeter) -> pd.DataFrame:
         """The peaks of the layers' grids in the spectrum of the images, see `spectrum.peaks`."""
-        return peaks(look.spectrum, self.periods, self.reference)
+        return peaks(meter.spectrum, self.periods, self.reference)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row a layer, with the ripple of the untrained network beside its own."""
         table = self.peaks_of(self.drawn)
-        untrained = [ripples(site, seen) for site, seen in zip(self.untrained.sites, self.untrained.seen, strict=True)]
-        looked = zip(self.drawn.sites, self.drawn.seen, self.effects, untrained, strict=True)
-        for site, seen, effect, control in looked:
-            row = _row(site, seen, effect, self.image, table, self.equalised.get(site.name))
+        untrained = [
+            ripples(site, sums) for site, sums in zip(self.untrained.sites, self.untrained.ripples, strict=True)
+        ]
+        sites = zip(self.drawn.sites, self.drawn.ripples, self.effects, untrained, strict=True)
+        for site, sums, effect, control in sites:
+            row = _row(site, sums, effect, self.image, table, self.equalised.get(site.name))
             yield row | {f"untrained_{name}": control[name] for name in ("foretold", "measured")}
 
 
@@ -188,9 +190,9 @@ def _measure(
         with progress.task("gradient of the critic", count, spread=True) as advance:
             gradient = gradient_side(generator, critic, samples, batch, seed, advance)
     with progress.task("look at layers", count, spread=True) as advance:
-        drawn = Look(generator, sites, samples, seed).all(samples, batch, advance)
+        drawn = RippleMeter(generator, sites, samples, seed).measure(samples, batch, advance)
     with progress.task("take ripples out", count, spread=True) as advance:
-        effects = take_out(generator, sites, [seen.tile for seen in drawn.seen], samples, batch, advance)
+        effects = take_out(generator, sites, [sums.tile for sums in drawn.ripples], samples, batch, advance)
     repairable = [site for site in sites if mendable(generator, site, "equalise")]
     moments = input_moments(generator, repairable, samples, batch)
     equalised = {}
@@ -198,10 +200,10 @@ def _measure(
         with progress.task("equalise layers", count * len(repairable), spread=True) as advance:
             for site in repairable:
                 version = mended(generator, [site], "equalise", moments=moments)
-                equalised[site.name] = Look(version, (), samples).all(samples, batch, advance).spectrum
+                equalised[site.name] = RippleMeter(version, (), samples).measure(samples, batch, advance).spectrum
     with progress.task("untrained control", count, spread=True) as advance:
         fresh = untrained(generator, seed, count)
-        control = Look(fresh, upsamplings(fresh), samples, seed).all(samples, batch, advance)
+        control = RippleMeter(fresh, upsamplings(fresh), samples, seed).measure(samples, batch, advance)
     real, name = (None, None) if reference is None else reference_spectrum(reference, image, progress)
     return Measured(
         image=image,
@@ -223,8 +225,8 @@ def _arrays(
     spectra = {"images": measured.drawn.spectrum, "untrained": measured.untrained.spectrum}
     spectra |= {} if measured.reference is None else {"reference": measured.reference}
     arrays: dict[str, NDArray[Any]] = {name: _shown(spectrum) for name, spectrum in spectra.items()}
-    for index, (site, seen) in enumerate(zip(measured.drawn.sites, measured.drawn.seen, strict=True)):
-        arrays[f"samples_{index}"] = _pictures(generator, site, seen.tile, strongest[site.name])
+    for index, (site, sums) in enumerate(zip(measured.drawn.sites, measured.drawn.ripples, strict=True)):
+        arrays[f"samples_{index}"] = _pictures(generator, site, sums.tile, strongest[site.name])
     return arrays
 
 
@@ -254,21 +256,26 @@ def reference_spectrum(reference: str | Path, image: tuple[int, int], progress: 
     return spectrum, name
 
 
-def ripples(site: Upsampling, seen: Seen) -> dict[str, Any]:
+def ripples(site: Upsampling, sums: RippleSums) -> dict[str, Any]:
     """What the weights foretell and what is measured, as shares of the maps' standard deviation."""
-    scale = max(1e-12, seen.deviation)
-    level = None if seen.level is None else seen.level / seen.count
+    scale = max(1e-12, sums.deviation)
+    level = None if sums.level is None else sums.level / sums.count
     foretold = None if level is None else site.foretold(level)
     shares: dict[str, Any] = {"foretold": float("nan"), "correlation": float("nan")}
     if foretold is not None:
         foretold = ripple(foretold.cpu())
         shares["foretold"] = float(whole_amplitude(foretold)) / scale
-        shares["correlation"] = correlation(amplitude(foretold), amplitude(seen.tile))
-    return shares | seen.measured(scale)
+        shares["correlation"] = correlation(amplitude(foretold), amplitude(sums.tile))
+    return shares | sums.measured(scale)
 
 
 def _row(
-    site: Upsampling, seen: Seen, effect: Effect, image: tuple[int, int], table: pd.DataFrame, equal: Spectrum | None
+    site: Upsampling,
+    sums: RippleSums,
+    effect: Effect,
+    image: tuple[int, int],
+    table: pd.DataFrame,
+    equal: Spectrum | None,
 ) -> dict[str, Any]:
     """One layer. own: the strongest peak of its grid, as excess in dB; own_without: the same with its ripple taken out;
     own_equalised: the same with its phases equalised."""
@@ -281,7 +288,7 @@ def _row(
         frequency = (round(top.vertical * image[0]) % image[0], round(top.horizontal * image[1]) % image[1])
         own["own"], own["own_without"] = float(top.excess), float(effect.spectrum.excess[frequency])
         own["own_equalised"] = float("nan") if equal is None else float(equal.excess[frequency])
-    seen_ripple, change = ripples(site, seen), effect.levels()
+    ripple_shares, change = ripples(site, sums), effect.levels()
     return {
         "layer": site.name,
         "kind": site.kind,
@@ -295,10 +302,10 @@ def _row(
         "period": "" if period is None else _by(period),
         "taps": "" if pattern is None else f"{int(pattern.min())} to {int(pattern.max())}",
         "uneven": site.uneven,
-        **seen_ripple,
+        **ripple_shares,
         **change,
         **own,
-        **_verdict(site, seen_ripple, change["levels"], own, period is not None and period in grids(image, {period})),
+        **_verdict(site, ripple_shares, change["levels"], own, period is not None and period in grids(image, {period})),
     }
 
 

@@ -34,7 +34,7 @@ from .check_layers import checkup, reference_spectrum
 from .closed_form import METHODS
 from .finetune import finetune
 from .result import Checkup
-from .ripple import Look
+from .ripple import RippleMeter
 from .trade_off import Bench
 from .upsampling import upsamplings
 from .verdict import changes, grid_card, verdict
@@ -259,7 +259,9 @@ def _measure(
     """Draw unseen samples with every version of the generator, and compare."""
     versions = _versions(bench, repaired, request)
     samples = range(bench.samples.stop, bench.samples.stop + request.samples)
-    looks = {name: Look(version, upsamplings(version), samples, request.seed) for name, version in versions.items()}
+    meters = {
+        name: RippleMeter(version, upsamplings(version), samples, request.seed) for name, version in versions.items()
+    }
     device = bench.generator.device
     extract = open_features(request.inception, device)
     with progress.task("reference", count_reference(request.reference), spread=True) as advance:
@@ -272,14 +274,14 @@ def _measure(
             advance=advance,
         )
     drawn, fidelity = compare_sets(
-        segmenter, extract, reference, samples, looks, batch=bench.batch, seed=request.seed, progress=progress
+        segmenter, extract, reference, samples, meters, batch=bench.batch, seed=request.seed, progress=progress
     )
-    for look in looks.values():
-        look.together()
+    for meter in meters.values():
+        meter.together()
     real, _ = reference_spectrum(request.reference, bench.image, progress)
-    grid = pd.DataFrame([{"set": name} | bench.grid(look, real) for name, look in looks.items()])
+    grid = pd.DataFrame([{"set": name} | bench.grid(meter, real) for name, meter in meters.items()])
     word, sentence = verdict(fidelity, grid, extract.note)
-    draws = {name: Look(version, (), samples) for name, version in versions.items()}
+    draws = {name: RippleMeter(version, (), samples) for name, version in versions.items()}
     return Measured(
         samples=samples,
         fidelity=fidelity,

@@ -42,8 +42,8 @@ def fade(size: tuple[int, int], factor: tuple[int, int]) -> Tensor:
 def phase_means(maps: Tensor, factor: tuple[int, int]) -> Tensor:
     """maps (N, C, H, W) -> (N, C, sh, sw): the mean over positions of each phase.
 
-    Positions are weighted by a Hann window, so that neither the border nor a slope across the map makes a ripple; what
-    is left over from the last whole period is not looked at.
+    Positions are weighted by a Hann window, so that neither the border nor a slope across the map makes a ripple; rows
+    and columns beyond the last whole period are left out.
     """
     (down, across), (height, width) = factor, maps.shape[2:]
     maps = maps[:, :, : height // down * down, : width // across * across]
@@ -62,8 +62,8 @@ def mean_level(maps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Of one layer on a batch of n samples: what `Seen` sums up."""
+class BatchRipple:
+    """One layer on a batch of n samples: what `RippleSums` adds up."""
 
     samples: Sequence[int]
     shifts: Tensor  # (B, n)
@@ -74,8 +74,8 @@ class Part:
 
 
 @dataclass
-class Seen:
-    """Sums over samples of one layer. G groups of samples by number, B random shifts of each sample."""
+class RippleSums:
+    """Sums over samples of one layer, with G groups of samples by number and B random shifts of each sample."""
 
     groups: Tensor  # (G, C, sh, sw) sums of phase means
     counts: Tensor  # (G,)
@@ -83,10 +83,10 @@ class Seen:
     squares: Tensor  # (C,) sums of squares of the maps' values, means over positions
     means: Tensor  # (C,)
     level: Tensor | None = None  # (in,) sums of the input's mean
-    parts: list[Part] = field(default_factory=list)  # of several processes: what this one is to add, see `together`
+    pending: list[BatchRipple] = field(default_factory=list)  # with several processes, until `together`
 
     @classmethod
-    def empty(cls, units: int, factor: tuple[int, int]) -> Seen:
+    def empty(cls, units: int, factor: tuple[int, int]) -> RippleSums:
         shape = (units, *factor)
         return cls(
             groups=torch.zeros(GROUPS, *shape),
@@ -105,7 +105,7 @@ class Seen:
         level: Tensor | None = None,
     ) -> None:
         """maps (n, C, H, W); shifts (B, n) whole numbers of any size; level (in,)."""
-        part = Part(
+        batch = BatchRipple(
             samples=samples,
             shifts=shifts,
             tiles=phase_means(maps.float(), factor).cpu(),
@@ -114,28 +114,28 @@ class Seen:
             level=level,
         )
         if distributed.size() == 1:
-            self._add(part)
+            self._add(batch)
         else:
-            self.parts.append(replace(part, shifts=shifts.clone()))  # a view would be sent with all that it is part of
+            self.pending.append(replace(batch, shifts=shifts.clone()))  # a view would be sent with its whole storage
 
     def together(self) -> None:
-        """Add up what all processes have seen, in the order of the batches, as one process adds: sums are float32."""
-        for part in distributed.in_order(self.parts):
-            self._add(part)
-        self.parts = []
+        """Sum over all processes, in the order of the batches as one process adds them, since sums are float32."""
+        for batch in distributed.in_order(self.pending):
+            self._add(batch)
+        self.pending = []
 
-    def _add(self, part: Part) -> None:
-        members, tiles = torch.as_tensor(part.samples) % GROUPS, part.tiles
+    def _add(self, batch: BatchRipple) -> None:
+        members, tiles = torch.as_tensor(batch.samples) % GROUPS, batch.tiles
         self.groups.index_add_(0, members, tiles)
         self.counts.index_add_(0, members, torch.ones(len(members)))
         rolls = [(a, b) for a in range(tiles.shape[2]) for b in range(tiles.shape[3])]
-        for number, roll in enumerate(rolls):  # one after another: strides may be large
-            chosen = (part.shifts % len(rolls) == number).float()  # (B, n)
+        for index, roll in enumerate(rolls):  # one after another, to save memory: strides may be large
+            chosen = (batch.shifts % len(rolls) == index).float()  # (B, n)
             self.shifted += torch.einsum("bn,ncij->bcij", chosen, tiles.roll(roll, (2, 3)))
-        self.squares += part.squares
-        self.means += part.means
-        if part.level is not None:
-            self.level = part.level if self.level is None else self.level + part.level
+        self.squares += batch.squares
+        self.means += batch.means
+        if batch.level is not None:
+            self.level = batch.level if self.level is None else self.level + batch.level
 
     @property
     def count(self) -> float:
@@ -160,12 +160,12 @@ class Seen:
         great) / 201.
         """
         value = whole_amplitude(self.tile) / scale
-        some = self.counts > 0
-        rest = self.groups.sum(0) - self.groups[some]
-        others = whole_amplitude(rest / (self.count - self.counts[some]).view(-1, 1, 1, 1)) / scale
-        number = len(others)
-        error = ((number - 1) / number * (others - others.mean()).square().sum()).sqrt()
-        reach = t_factor(number - 1) * float(error)
+        filled = self.counts > 0
+        without_group = self.groups.sum(0) - self.groups[filled]
+        left_out = whole_amplitude(without_group / (self.count - self.counts[filled]).view(-1, 1, 1, 1)) / scale
+        groups = len(left_out)
+        error = ((groups - 1) / groups * (left_out - left_out.mean()).square().sum()).sqrt()
+        reach = stats.t.ppf((1 + LEVEL) / 2, groups - 1) * float(error)
         null = whole_amplitude(self.shifted / self.count) / scale
         return {
             "measured": float(value),
@@ -182,77 +182,84 @@ def whole_amplitude(tile: Tensor) -> Tensor:
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
-    """Pearson's, of (n,) numbers; NaN for fewer than eight, or where one does not vary."""
+    """Pearson's correlation of two tensors (n,); NaN for n below eight, or where one of them does not vary.
+
+    >>> round(correlation(torch.arange(8.0), 3 - 2 * torch.arange(8.0)), 6)
+    -1.0
+    """
     if len(one) < CORRELATED:
         return float("nan")
-    found = np.corrcoef(one.double().numpy(), other.double().numpy())[0, 1] if one.std() * other.std() > 0 else np.nan
-    return float(found)
+    if not one.std() * other.std() > 0:
+        return float("nan")
+    return float(np.corrcoef(one.double().numpy(), other.double().numpy())[0, 1])
 
 
 def random_shifts(samples: int, seed: int) -> Tensor:
-    """(B, samples) whole numbers: by how much each sample is shifted in each round, modulo what it is used for."""
+    """(B, samples) int64: by how many phases each sample is shifted in each round, modulo the number of phases."""
     return torch.from_numpy((bits((SHUFFLES, samples), seed, SHIFTS, 0) >> np.uint64(33)).astype(np.int64))
 
 
 def batches(samples: range, size: int) -> Iterator[range]:
-    """The samples, some at a time; those of this process."""
+    """This process's share of the samples, `size` at a time."""
     for start in distributed.mine(range(samples.start, samples.stop, size)):
         yield range(start, min(start + size, samples.stop))
 
 
-class Look:
+class RippleMeter:
     """Draws samples, and sums up the ripple of every site and the spectrum of the images on the way.
+
+    `ripples` holds the `RippleSums` of each site, in their order.
 
     Args:
         generator: whose samples are drawn.
-        sites: its places to look at.
+        sites: where its ripple is measured.
         samples: all that will be drawn.
         seed: of chance.
     """
 
     def __init__(self, generator: Generator, sites: Sequence[Upsampling], samples: range, seed: int = 0) -> None:
         self.generator, self.sites, self.first = generator, sites, samples.start
-        self.seen = [Seen.empty(site.maps[0], site.factor) for site in sites]
+        self.ripples = [RippleSums.empty(site.maps[0], site.factor) for site in sites]
         self.spectrum = Spectrum()
         self._shifts = random_shifts(len(samples), seed)
 
     @torch.inference_mode()
-    def __call__(self, numbers: Sequence[int]) -> Tensor:
+    def __call__(self, samples: Sequence[int]) -> Tensor:
         """images (n, 3, H, W) of some of the samples.
 
         Raises:
             DissectError: the network failed, or a layer or an image is not finite.
         """
-        said = f"samples {numbers[0]} to {numbers[-1]}"
-        mine = self._shifts[:, numbers[0] - self.first : numbers[-1] - self.first + 1]
-        levels: dict[int, Tensor] = {}
+        name = f"samples {samples[0]} to {samples[-1]}"
+        shifts = self._shifts[:, samples[0] - self.first : samples[-1] - self.first + 1]
+        levels: dict[int, Tensor] = {}  # of the input, by site
 
-        def see(call: Call, output: Tensor) -> None:
-            for number, (site, sums) in enumerate(zip(self.sites, self.seen, strict=True)):
+        def record(call: Call, output: Tensor) -> None:
+            for index, (site, sums) in enumerate(zip(self.sites, self.ripples, strict=True)):
                 if call.place == (site.source or site.place):
-                    levels[number] = mean_level(call.input.float()).sum(0).cpu()
+                    levels[index] = mean_level(call.input.float()).sum(0).cpu()
                 if call.place == site.place:
                     if not bool(output.isfinite().all()):
-                        raise DissectError(f"{site.name} outputs numbers that are not finite on {said}.")
-                    sums.add(output, numbers, mine, site.factor, levels.get(number))
+                        raise DissectError(f"{site.name} outputs numbers that are not finite on {name}.")
+                    sums.add(output, samples, shifts, site.factor, levels.get(index))
 
-        with failing(said), watched(self.generator.module, see):
-            images = self.generator(self.generator.latents(numbers))
-        self.generator.check_finite(images, numbers)
+        with failing(name), watched(self.generator.module, record):
+            images = self.generator(self.generator.latents(samples))
+        self.generator.check_finite(images, samples)
         self.spectrum.add(images)
         return images
 
-    def all(self, samples: range, batch: int, advance: Callable[[int], None] = lambda _: None) -> Look:
+    def measure(self, samples: range, batch: int, advance: Callable[[int], None] = lambda _: None) -> RippleMeter:
         """Draw these samples, together with the other processes, and return itself."""
-        for numbers in batches(samples, batch):
-            self(numbers)
-            advance(len(numbers))
+        for batch_samples in batches(samples, batch):
+            self(batch_samples)
+            advance(len(batch_samples))
         self.together()
         return self
 
     def together(self) -> None:
-        """Add up what all processes have seen; once, when each has drawn its part."""
-        for sums in self.seen:
+        """Sum over all processes; call it once, when each has drawn its share."""
+        for sums in self.ripples:
             sums.together()
         self.spectrum.together()
 
@@ -261,14 +268,13 @@ class Look:
 def without(generator: Generator, site: Upsampling, tile: Tensor) -> Iterator[None]:
     """While open, the site outputs its maps less the tile (C, sh, sw), repeated all over them."""
 
-    def see(call: Call, output: Tensor) -> Tensor | None:
+    def subtract(call: Call, output: Tensor) -> Tensor | None:
         if call.place != site.place:
             return None
         times = [-(-side // step) for side, step in zip(output.shape[2:], site.factor, strict=True)]
-        whole = tile.to(output).repeat(1, times[0], times[1])[:, : output.shape[2], : output.shape[3]]
-        return output - whole
+        return output - tile.to(output).repeat(1, times[0], times[1])[:, : output.shape[2], : output.shape[3]]
 
-    with watched(generator.module, see):
+    with watched(generator.module, subtract):
         yield
 
 
@@ -276,7 +282,7 @@ def without(generator: Generator, site: Upsampling, tile: Tensor) -> Iterator[No
 class Effect:
     """What taking one layer's ripple out does to the images: sums over samples."""
 
-    parts: list[list[float]] = field(default_factory=list)  # root mean square change of each sample, by batches
+    changes: list[list[float]] = field(default_factory=list)  # root mean square change of each sample, by batches
     energy: float = 0.0  # of the images' variation over pixels, in squared levels
     colours: Tensor = field(default_factory=lambda: torch.zeros(SHADES**3, 2, dtype=torch.float64))  # squares, pixels
     spectrum: Spectrum = field(default_factory=Spectrum)
@@ -284,25 +290,25 @@ class Effect:
     def add(self, before: Tensor, after: Tensor) -> None:
         """images (n, 3, H, W) with the ripple and without."""
         change = ((after - before) * 255).square().mean(1).double().cpu()  # (n, H, W)
-        self.parts.append(change.mean((1, 2)).sqrt().tolist())
+        self.changes.append(change.mean((1, 2)).sqrt().tolist())
         self.energy += float((before * 255).var((2, 3), correction=0).mean(1).sum())
-        place = (after * SHADES).long().clamp(max=SHADES - 1).cpu()
-        flat = ((place[:, 0] * SHADES + place[:, 1]) * SHADES + place[:, 2]).flatten()
-        both = torch.stack([change.flatten(), torch.ones(change.numel(), dtype=torch.float64)], 1)
-        self.colours.index_add_(0, flat, both)
+        shades = (after * SHADES).long().clamp(max=SHADES - 1).cpu()
+        cells = ((shades[:, 0] * SHADES + shades[:, 1]) * SHADES + shades[:, 2]).flatten()
+        squares_pixels = torch.stack([change.flatten(), torch.ones(change.numel(), dtype=torch.float64)], 1)
+        self.colours.index_add_(0, cells, squares_pixels)
         self.spectrum.add(after)
 
     def together(self) -> None:
-        """Add up what all processes have seen; once, when each has seen its part."""
-        self.parts = distributed.in_order(self.parts)
-        self.energy = sum(distributed.all_gather(self.energy))
-        distributed.all_sum(self.colours)
+        """Sum over all processes; call it once, when each has added its share."""
+        self.changes = distributed.in_order(self.changes)
+        self.energy = sum(distributed.joined(self.energy))
+        distributed.total(self.colours)
         self.spectrum.together()
 
     @property
     def samples(self) -> list[float]:
         """Root mean square change of each sample, in levels of 255."""
-        return list(chain.from_iterable(self.parts))
+        return list(chain.from_iterable(self.changes))
 
     def levels(self) -> dict[str, float]:
         """Root mean square change of a pixel in levels of 255 with its 95 % interval, and its share of the energy."""
@@ -324,13 +330,13 @@ class Effect:
         share = pixels / pixels.sum()
         levels = (squares / pixels.clamp(min=1)).sqrt()
         order = torch.where(share >= least, levels, -1.0).argsort(descending=True)
-        found = []
-        for place in order[: int((share >= least).sum())].tolist():
-            cell = (place // SHADES**2, place // SHADES % SHADES, place % SHADES)
-            middle = [round((side + 0.5) * 255 / SHADES) for side in cell]
+        colours: list[dict[str, object]] = []
+        for cell in order[: int((share >= least).sum())].tolist():
+            shades = (cell // SHADES**2, cell // SHADES % SHADES, cell % SHADES)
+            middle = [round((shade + 0.5) * 255 / SHADES) for shade in shades]
             colour = "#" + "".join(f"{value:02x}" for value in middle)
-            found.append({"colour": colour, "levels": float(levels[place]), "share": float(share[place])})
-        return found
+            colours.append({"colour": colour, "levels": float(levels[cell]), "share": float(share[cell])})
+        return colours
 
 
 @torch.inference_mode()
@@ -344,14 +350,14 @@ def take_out(
 ) -> list[Effect]:
     """Draw the samples with each site's ripple taken out, one site at a time."""
     effects = [Effect() for _ in sites]
-    for numbers in batches(samples, batch):
-        with failing(f"samples {numbers[0]} to {numbers[-1]}"):
-            latents = generator.latents(numbers)
+    for batch_samples in batches(samples, batch):
+        with failing(f"samples {batch_samples[0]} to {batch_samples[-1]}"):
+            latents = generator.latents(batch_samples)
             before = generator(latents)
             for site, tile, effect in zip(sites, tiles, effects, strict=True):
                 with without(generator, site, tile):
                     effect.add(before, generator(latents))
-        advance(len(numbers))
+        advance(len(batch_samples))
     for effect in effects:
         effect.together()
     return effects

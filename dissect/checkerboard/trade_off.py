@@ -17,7 +17,7 @@ from ..runtime.random_streams import NOISE, dice
 from .check_layers import ripples
 from .closed_form import METHODS, WORKS_ON, input_moments, mendable, mended, module_of
 from .kernels import Moments, box, equalise, project, spread
-from .ripple import Look, batches
+from .ripple import RippleMeter, batches
 from .spectrum import Spectrum, peaks
 from .upsampling import Upsampling, periods_of, upsamplings
 
@@ -117,16 +117,16 @@ class Bench:
         methods = [method for method in METHODS if self.able(method)]
         rows = []
         with progress.task("trade-off", (1 + len(methods) * len(STRENGTHS)) * len(samples), spread=True) as advance:
-            plain = Look(self.generator, upsamplings(self.generator), samples)
+            plain = RippleMeter(self.generator, upsamplings(self.generator), samples)
             images = _images(plain, samples, self.batch, advance)
             start = self.grid(plain)
             for method in methods:
                 rows.append({"method": method, "strength": 0.0, "levels": 0.0, "left": 1.0} | start)
                 for strength in STRENGTHS:
                     version = self.mended(method, strength)
-                    look = Look(version, upsamplings(version), samples)
-                    change = 255 * (_images(look, samples, self.batch, advance) - images)
-                    now = self.grid(look)
+                    meter = RippleMeter(version, upsamplings(version), samples)
+                    change = 255 * (_images(meter, samples, self.batch, advance) - images)
+                    now = self.grid(meter)
                     rows.append(
                         {
                             "method": method,
@@ -138,7 +138,7 @@ class Bench:
                     )
         return pd.DataFrame(rows)
 
-    def grid(self, look: Look, real: Spectrum | None = None) -> dict[str, Any]:
+    def grid(self, meter: RippleMeter, real: Spectrum | None = None) -> dict[str, Any]:
         """What is left of the grid.
 
         flat: the ripple that the weights foretell for a flat input at its mean level; ripple: the measured one, with
@@ -147,10 +147,10 @@ class Bench:
         """
         worst: dict[str, float] = {}
         for index in self.indices:
-            of_layer = ripples(look.sites[index], look.seen[index])
+            of_layer = ripples(meter.sites[index], meter.ripples[index])
             if not worst or of_layer["measured"] > worst["measured"]:
                 worst = of_layer
-        table = peaks(look.spectrum, self.periods, real)
+        table = peaks(meter.spectrum, self.periods, real)
         own = table[table.period.isin(["×".join(map(str, period)) for period in self._own])]
         return {
             "flat": worst["foretold"],
@@ -169,10 +169,10 @@ class Bench:
         return periods_of(self.sites, self.image)
 
 
-def _images(look: Look, samples: range, batch: int, advance: Callable[[int], None]) -> torch.Tensor:
+def _images(meter: RippleMeter, samples: range, batch: int, advance: Callable[[int], None]) -> torch.Tensor:
     images = []
-    for some in batches(samples, batch):
-        images.append(look(some).cpu())
-        advance(len(some))
-    look.together()
+    for batch_samples in batches(samples, batch):
+        images.append(meter(batch_samples).cpu())
+        advance(len(batch_samples))
+    meter.together()
     return torch.cat(distributed.in_order(images))

@@ -18,7 +18,7 @@ from ganatomy import dissect
 from ganatomy.cli import main
 from ganatomy.dissect import Checkup, load_generator
 from ganatomy.dissect.checkerboard.critic_gradient import gradient_side
-from ganatomy.dissect.checkerboard.ripple import Look, phase_means
+from ganatomy.dissect.checkerboard.ripple import RippleMeter, phase_means
 from ganatomy.dissect.checkerboard.upsampling import upsamplings
 from ganatomy.hooks import Tap
 from ganatomy.hooks.errors import DissectError, UsageError
@@ -208,7 +208,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
 
 def test_no_hook_stays_behind() -> None:
     generator = board()
-    Look(generator, upsamplings(generator), range(8)).all(range(8), 4)
+    RippleMeter(generator, upsamplings(generator), range(8)).measure(range(8), 4)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in generator.module.modules())
 
 
