@@ -45,17 +45,19 @@ def mendable(generator: Generator, site: Upsampling, method: str) -> bool:
     """Whether the method can change this site: of a kind that it works on, with weights of a module of its own."""
     if method not in WORKS_ON or site.kind not in WORKS_ON[method] or site.weight is None or site.geometry is None:
         return False
-    part = module_of(generator, site)
-    if "weight" not in part._parameters or site.groups > 1:  # computed anew in every pass, or shared out
+    module = module_of(generator, site)
+    if (
+        "weight" not in module._parameters or site.groups > 1
+    ):  # weights that are computed anew in every pass, or in groups
         return False
     if method == "equalise":
         reached = bool(overlap((site.weight.shape[2], site.weight.shape[3]), site.geometry).all())
-        return reached and isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))
-    if not isinstance(part, nn.ConvTranspose2d) or site.geometry.dilation != (1, 1):
+        return reached and isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+    if not isinstance(module, nn.ConvTranspose2d) or site.geometry.dilation != (1, 1):
         return False
-    if set(part.state_dict()) - {"weight", "bias"} or part._forward_hooks or part._forward_pre_hooks:
-        return False  # what a module carries beside its weights would be lost with it
-    return method == "box" or can_resize(part)
+    if set(module.state_dict()) - {"weight", "bias"} or module._forward_hooks or module._forward_pre_hooks:
+        return False  # the module is replaced, and its hooks and other tensors would be lost
+    return method == "box" or can_resize(module)
 
 
 @torch.inference_mode()
@@ -65,27 +67,27 @@ def input_moments(generator: Generator, sites: Sequence[Upsampling], samples: ra
     Raises:
         DissectError: the network failed.
     """
-    found: dict[tuple[str, str, int], InputMoments] = {}
-    wanted: dict[tuple[str, str, int], int] = {}  # samples, whatever the batch
+    sums: dict[tuple[str, str, int], InputMoments] = {}
+    needed: dict[tuple[str, str, int], int] = {}  # samples, so that the moments do not depend on the batch
     for site in sites:
         if site.kernel is not None and site.geometry is not None:
             place = site.source or site.place
-            found[place] = InputMoments(site.kernel, site.geometry)
+            sums[place] = InputMoments(site.kernel, site.geometry)
             area = site.maps[1] // site.factor[0] * (site.maps[2] // site.factor[1])
-            wanted[place] = min(len(samples), -(-ENOUGH // max(1, area)))
+            needed[place] = min(len(samples), -(-ENOUGH // max(1, area)))
 
     def see(call: Call, _output: Tensor) -> None:
-        if call.place in found and (inputs := call.input[: max(0, wanted[call.place] - done)]).shape[0]:
-            found[call.place].add(inputs)
+        if call.place in sums and (inputs := call.input[: max(0, needed[call.place] - done)]).shape[0]:
+            sums[call.place].add(inputs)
 
-    for numbers in batches(samples[: max(wanted.values(), default=0)], batch):
-        with failing(f"samples {numbers[0]} to {numbers[-1]}"), watched(generator.module, see):
-            done = numbers.start - samples.start
-            generator(generator.latents(numbers))
-    for moments in found.values():
+    for batch_samples in batches(samples[: max(needed.values(), default=0)], batch):
+        with failing(f"samples {batch_samples[0]} to {batch_samples[-1]}"), watched(generator.module, see):
+            done = batch_samples.start - samples.start
+            generator(generator.latents(batch_samples))
+    for moments in sums.values():
         moments.together()
     names = {(site.source or site.place): site.name for site in sites}
-    return {names[place]: moments.means for place, moments in found.items()}
+    return {names[place]: moments.means for place, moments in sums.items()}
 
 
 @torch.no_grad()
@@ -98,7 +100,7 @@ def mended(
     moments: Mapping[str, Moments] | None = None,
     image: tuple[int, int] | None = None,
 ) -> Generator:
-    """A copy of the generator, mended at these sites; the given one is left as it is.
+    """A copy of the generator, repaired at these sites; the original stays as it is.
 
     equalise: the least change that gives all phases of a kernel the same sum, see `kernels.equalise`; the filters
         before a pixel shuffle, and their biases, likewise.
@@ -107,20 +109,20 @@ def mended(
     notch: a filter on the finished image, see `notch`, for the coarsest grid of the sites.
 
     Args:
-        strength: 0 to 1, how much of it.
-        moments: of the sites' inputs by name, see `input_moments`; without them taps count, not what they output.
+        strength: 0 to 1; 0 changes nothing.
+        moments: of the sites' inputs by name, see `input_moments`: the output is to change least. None: the taps are.
         image: height and width of the images, for the notch.
 
     Raises:
         UsageError: a site that the method cannot change.
     """
-    whole = replace(generator, module=copy.deepcopy(generator.module))
+    repaired = replace(generator, module=copy.deepcopy(generator.module))
     if method == "notch":
         periods = set() if image is None else periods_of(sites, image)
         if not periods:
             raise UsageError("The notch needs a layer whose grid has a whole number of pixels; take another repair.")
-        attach_notch(whole.module, notch(max(periods), strength))
-        return whole
+        attach_notch(repaired.module, notch(max(periods), strength))
+        return repaired
     for site in {site.name: site for site in sites}.values():  # a module may run more than once
         if not mendable(generator, site, method):
             raise UsageError(
@@ -134,46 +136,46 @@ def mended(
                 )
                 + ". Name other layers, or take notch."
             )
-        _mend(whole, site, method, strength, None if moments is None else moments[site.name])
-    return whole
+        _repair(repaired, site, method, strength, None if moments is None else moments[site.name])
+    return repaired
 
 
 @torch.no_grad()
-def equalise_part(part: nn.Module, site: Upsampling, strength: float = 1.0, moments: Moments | None = None) -> None:
+def equalise_module(module: nn.Module, site: Upsampling, strength: float = 1.0, moments: Moments | None = None) -> None:
     """Equalise the phases of the site's weights in place."""
-    assert isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))
+    assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
     assert site.geometry is not None
-    if isinstance(part, nn.ConvTranspose2d):
-        part.weight.copy_(equalise(part.weight, site.geometry, strength, moments))
+    if isinstance(module, nn.ConvTranspose2d):
+        module.weight.copy_(equalise(module.weight, site.geometry, strength, moments))
         return
     factor = site.factor[0]
-    kernel = equalise(shuffle_kernel(part.weight, factor), site.geometry, strength, moments)
-    part.weight.copy_(shuffle_filters(kernel, factor))
-    if part.bias is not None:
-        part.bias.sub_(strength * ripple(part.bias.unflatten(0, (-1, *site.factor))).flatten())
+    kernel = equalise(shuffle_kernel(module.weight, factor), site.geometry, strength, moments)
+    module.weight.copy_(shuffle_filters(kernel, factor))
+    if module.bias is not None:
+        module.bias.sub_(strength * ripple(module.bias.unflatten(0, (-1, *site.factor))).flatten())
 
 
-def _mend(whole: Generator, site: Upsampling, method: str, strength: float, moments: Moments | None) -> None:
-    part = module_of(whole, site)
+def _repair(repaired: Generator, site: Upsampling, method: str, strength: float, moments: Moments | None) -> None:
+    module = module_of(repaired, site)
     if method == "equalise":
-        equalise_part(part, site, strength, moments)
+        equalise_module(module, site, strength, moments)
         return
-    assert isinstance(part, nn.ConvTranspose2d)
+    assert isinstance(module, nn.ConvTranspose2d)
     assert site.geometry is not None
     geometry = site.geometry
     if method == "box":
-        new = boxed_like(part)
-        kernel, wider = box(part.weight, geometry, strength)
+        new = boxed_like(module)
+        kernel, wider = box(module.weight, geometry, strength)
         assert (new.padding, new.output_padding) == (wider.padding, wider.output_padding)
-        new.load_state_dict(part.state_dict() | {"weight": kernel})
-        put(whole.module, site.name, new)
+        new.load_state_dict(module.state_dict() | {"weight": kernel})
+        put(repaired.module, site.name, new)
     elif strength < 1:
-        part.weight.lerp_(spread(project(part.weight, geometry, moments=moments), geometry), strength)
+        module.weight.lerp_(spread(project(module.weight, geometry, moments=moments), geometry), strength)
     else:
-        resized = resize_like(part)
-        small = project(part.weight, geometry, moments=moments)
-        resized.conv.load_state_dict(part.state_dict() | {"weight": small})
-        put(whole.module, site.name, resized)
+        resized = resize_like(module)
+        small = project(module.weight, geometry, moments=moments)
+        resized.conv.load_state_dict(module.state_dict() | {"weight": small})
+        put(repaired.module, site.name, resized)
 
 
 def notch(period: tuple[int, int], strength: float = 1.0) -> Tensor:
@@ -181,14 +183,18 @@ def notch(period: tuple[int, int], strength: float = 1.0) -> Tensor:
 
     The image less the mean of its own phase, plus the mean of all phases, both under a Gaussian window with a standard
     deviation of two periods.
+
+    >>> pattern = notch((2, 2))
+    >>> pattern.shape, round(float(pattern.sum()), 4)  # a flat image stays as it is
+    (torch.Size([25, 25]), 1.0)
     """
     sides = []
     for step in period:
-        place = torch.arange(-3 * WINDOW * step, 3 * WINDOW * step + 1)
-        every = torch.exp(-((place / (WINDOW * step)) ** 2) / 2)
-        same = torch.where(place % step == 0, every, 0.0)
-        sides.append((same / same.sum(), every / every.sum()))
-    (same_down, every_down), (same_across, every_across) = sides
-    pattern = strength * (every_down[:, None] * every_across - same_down[:, None] * same_across)
+        offset = torch.arange(-3 * WINDOW * step, 3 * WINDOW * step + 1)
+        all_phases = torch.exp(-((offset / (WINDOW * step)) ** 2) / 2)
+        own_phase = torch.where(offset % step == 0, all_phases, 0.0)
+        sides.append((own_phase / own_phase.sum(), all_phases / all_phases.sum()))
+    (own_down, all_down), (own_across, all_across) = sides
+    pattern = strength * (all_down[:, None] * all_across - own_down[:, None] * own_across)
     pattern[pattern.shape[0] // 2, pattern.shape[1] // 2] += 1
     return pattern

@@ -25,13 +25,15 @@ from ..runtime import distributed
 from ..stats.intervals import t_factor
 
 REACH = 2  # bins from a peak to the neighbours it is measured against: the window spreads it by one
-RING = 8  # bins around a peak whose excesses tell what is usual
-SPACING = 8  # bins, at least, between the frequencies of a grid for it to be looked for
+RING = 8  # bins on either side of a peak: the excesses in this ring say what is usual
+SPACING = (
+    8  # bins, at least, between the frequencies of a grid, for its peaks to be distinguished from their neighbours
+)
 ROUNDING = 1 / 12 / 255**2  # mean square of rounding to 8 bits
 SCALE = 1.4826  # from a median absolute deviation to a standard deviation
-LEAST_Z = 4.0
-MOST = 4096
-EVEN = 0.05  # dB: spreads below it count as this, so that nothing stands out of a spectrum that is flat by rounding
+LEAST_Z = 4.0  # of a peak
+MOST = 4096  # bins without a grid that peaks are compared with
+LEAST_SPREAD = 0.05  # dB: smaller ones count as this, so that nothing stands out of a spectrum that is flat by rounding
 DECIBEL = 10 / math.log(10)
 HIGH = 0.25  # cycles a pixel: where the upper octave begins
 LEVEL = 0.95
@@ -47,7 +49,13 @@ def log_power(images: Tensor) -> Tensor:
 
 
 def contrasts(log: Tensor) -> Tensor:
-    """log power (…, H, W) -> (2, …, H, W): each bin less its neighbours in its column, and in its row."""
+    """log power (…, H, W) -> (2, …, H, W): each bin less the mean of its neighbours in its column, and in its row.
+
+    >>> log = torch.zeros(8, 8)
+    >>> log[4, 4] = 6
+    >>> contrasts(log)[:, 4, 4]
+    tensor([6., 6.])
+    """
     return torch.stack([log - (log.roll(REACH, axis) + log.roll(-REACH, axis)) / 2 for axis in (-2, -1)])
 
 
@@ -62,7 +70,7 @@ class Spectrum:
     high: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))  # upper octave: sum, squares
 
     def add(self, images: Tensor) -> None:
-        """images (N, C, H, W) in [0, 1], every time of the same size."""
+        """images (N, C, H, W) in [0, 1]; all calls must give the same H and W."""
         log = log_power(images.float()).double().cpu()
         sides = contrasts(log)
         octave = log[:, _octave(log.shape[-2:])].mean(1)
@@ -73,9 +81,9 @@ class Spectrum:
         self.high = self.high + torch.stack([octave.sum(), octave.square().sum()])
 
     def together(self) -> None:
-        """Add up what all processes have seen, in their order; once, when each has seen its part."""
-        mine, *others = distributed.all_gather(vars(self))
-        for name, value in mine.items():
+        """Sum over all processes, in their order; call it once, when each has added its share of the images."""
+        of_first, *others = distributed.joined(vars(self))
+        for name, value in of_first.items():
             setattr(self, name, sum((other[name] for other in others), value))
 
     @property
@@ -85,7 +93,7 @@ class Spectrum:
 
     @property
     def excess(self) -> Tensor:
-        """(H, W) in dB, by the formula above."""
+        """(H, W) in dB, by the formula in the module's docstring."""
         return (self.sides / self.count).amin(0)
 
     @property
@@ -104,7 +112,11 @@ def _octave(size: torch.Size) -> Tensor:
 
 
 def grids(size: tuple[int, int], periods: set[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The periods whose frequencies fall on bins, far enough from each other to be told from their neighbours."""
+    """The periods whose frequencies fall on bins, and far enough apart to be distinguished from their neighbours.
+
+    >>> grids((64, 64), {(2, 2), (8, 8), (16, 16), (3, 3)})
+    [(2, 2), (8, 8)]
+    """
     fit = [
         period
         for period in periods
@@ -114,19 +126,31 @@ def grids(size: tuple[int, int], periods: set[tuple[int, int]]) -> list[tuple[in
 
 
 def harmonics(size: tuple[int, int], period: tuple[int, int]) -> Tensor:
-    """(H, W) bool: the bins of a grid's frequencies, zero excepted."""
+    """(H, W) bool: the bins of a grid's frequencies, zero excepted.
+
+    >>> harmonics((4, 4), (2, 2)).int()
+    tensor([[0, 0, 1, 0],
+            [0, 0, 0, 0],
+            [1, 0, 1, 0],
+            [0, 0, 0, 0]], dtype=torch.int32)
+    """
     down, across = (torch.arange(side) % (side // p) == 0 for side, p in zip(size, period, strict=True))
-    found = down[:, None] & across
-    found[0, 0] = False
-    return found
+    bins = down[:, None] & across
+    bins[0, 0] = False
+    return bins
 
 
 def standing(excess: Tensor, peaks: Tensor) -> tuple[Tensor, float]:
-    """How unusual excesses are among their neighbours'.
+    """How unusual excesses are among those of their neighbours.
 
-    excess (H, W) in dB, peaks (H, W) bool -> z (H, W), NaN where it is not asked for: (excess − median) / spread over
-    the bins at most eight away that no peak touches, spread being 1.4826 times their median absolute deviation; and the
-    greatest z of the bins that no peak touches, of 4,096 of them at most, each in its own ring.
+    Args:
+        excess: (H, W) in dB.
+        peaks: (H, W) bool, the bins of grids.
+
+    Returns:
+        z (H, W) of the peaks, NaN elsewhere: (excess − median) / spread, over the bins at most eight away that no peak
+        touches; the spread is 1.4826 times their median absolute deviation. And the greatest z of the bins that no peak
+        touches, each in its own ring, of at most 4,096 of them.
     """
     near = peaks.clone()
     near[0, 0] = True
@@ -136,57 +160,58 @@ def standing(excess: Tensor, peaks: Tensor) -> tuple[Tensor, float]:
     values = torch.where(free, excess, torch.nan)
     others = free.nonzero()
     others = others[:: -(-len(others) // MOST)] if len(others) else others
-    asked = torch.cat([peaks.nonzero(), others])  # (m, 2)
+    bins = torch.cat([peaks.nonzero(), others])  # (m, 2)
     side = torch.arange(-RING, RING + 1)
-    rows = (asked[:, :1] + side) % excess.shape[0]
-    columns = (asked[:, 1:] + side) % excess.shape[1]
+    rows = (bins[:, :1] + side) % excess.shape[0]
+    columns = (bins[:, 1:] + side) % excess.shape[1]
     ring = values[rows[:, :, None], columns[:, None, :]].flatten(1)  # (m, 289)
     median = ring.nanmedian(1).values
     deviation = (ring - median[:, None]).abs().nanmedian(1).values * SCALE
-    found = (excess[asked[:, 0], asked[:, 1]] - median) / deviation.clamp(min=EVEN)
+    scores = (excess[bins[:, 0], bins[:, 1]] - median) / deviation.clamp(min=LEAST_SPREAD)
     z = torch.full_like(excess, torch.nan)
-    number = int(peaks.sum())
-    z[peaks] = found[:number]
-    return z, float(found[number:].max()) if len(others) else 0.0
+    count = int(peaks.sum())
+    z[peaks] = scores[:count]
+    return z, float(scores[count:].max()) if len(others) else 0.0
 
 
 def peaks(spectrum: Spectrum, periods: set[tuple[int, int]], reference: Spectrum | None = None) -> pd.DataFrame:
-    """One row a frequency of the grids looked for, the positive of each pair, strongest first.
+    """The peaks of grids: one row a frequency of these periods, strongest first.
+
+    Of each pair of opposite frequencies, which have the same power, only the positive one has a row.
 
     Columns: period (height and width of the smallest grid that has the frequency), vertical, horizontal (cycles a
     pixel), excess with low and high (dB, 95 % interval over images), reference (its excess), z, peak.
 
-    z is of the excess, less the reference's where there is one: images may have the frequency by nature. It is a peak
-    if z is at least 4 and greater than that of every bin that belongs to no grid, and the excess is above zero and
-    above the reference's beyond its interval.
+    z is of the excess, less the reference's where there is one, since real images may have the frequency by nature.
+    The frequency is a peak if z is at least 4 and greater than that of every bin that belongs to no grid, and if the
+    excess is above zero, and above the reference's, beyond its interval.
     """
     size = (spectrum.mean.shape[0], spectrum.mean.shape[1])
-    looked = grids(size, periods)
-    if not looked:
+    distinct = grids(size, periods)
+    if not distinct:
         return pd.DataFrame(columns=COLUMNS)
-    every = torch.stack([harmonics(size, period) for period in looked]).any(0)
+    bins = torch.stack([harmonics(size, period) for period in distinct]).any(0)
     excess, spread = spectrum.excess, spectrum.spread
     compared = excess if reference is None else excess - reference.excess
-    z, usual = standing(compared, every)
-    reach = t_factor(max(1, spectrum.count - 1))
+    z, usual = standing(compared, bins)
+    reach = stats.t.ppf((1 + LEVEL) / 2, max(1, spectrum.count - 1))
     rows = []
-    for place in every.nonzero():
-        j, k = (int(n) for n in place)
+    for j, k in bins.nonzero().tolist():
         vertical, horizontal = _frequency(j, size[0]), _frequency(k, size[1])
         if (vertical, horizontal) < (0, 0) or (horizontal < 0 and vertical == 0.5):
-            continue  # the other of a pair
-        value, far = float(excess[j, k]), reach * float(spread[j, k])
+            continue  # the negative one of a pair
+        value, margin = float(excess[j, k]), reach * float(spread[j, k])
         rows.append(
             {
-                "period": next("×".join(map(str, p)) for p in looked if bool(harmonics(size, p)[j, k])),
+                "period": next("×".join(map(str, p)) for p in distinct if bool(harmonics(size, p)[j, k])),
                 "vertical": vertical,
                 "horizontal": horizontal,
                 "excess": value,
-                "low": value - far,
-                "high": value + far,
+                "low": value - margin,
+                "high": value + margin,
                 "reference": torch.nan if reference is None else float(reference.excess[j, k]),
                 "z": float(z[j, k]),
-                "peak": bool(z[j, k] >= LEAST_Z and z[j, k] > usual and min(value, float(compared[j, k])) > far),
+                "peak": bool(z[j, k] >= LEAST_Z and z[j, k] > usual and min(value, float(compared[j, k])) > margin),
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS).sort_values("z", ascending=False, ignore_index=True)
@@ -195,9 +220,13 @@ def peaks(spectrum: Spectrum, periods: set[tuple[int, int]], reference: Spectrum
 COLUMNS = ["period", "vertical", "horizontal", "excess", "low", "high", "reference", "z", "peak"]
 
 
-def _frequency(place: int, side: int) -> float:
-    """Of a bin, in cycles a pixel: above −1/2, up to 1/2."""
-    return (place if place <= side // 2 else place - side) / side
+def _frequency(index: int, side: int) -> float:
+    """The frequency of a bin in cycles a pixel, above −1/2 and up to 1/2.
+
+    >>> [_frequency(index, 4) for index in range(4)]
+    [0.0, 0.25, 0.5, -0.25]
+    """
+    return (index if index <= side // 2 else index - side) / side
 
 
 def broadband(spectrum: Spectrum, reference: Spectrum) -> dict[str, float]:
@@ -207,10 +236,10 @@ def broadband(spectrum: Spectrum, reference: Spectrum) -> dict[str, float]:
     Bias of Generative Models); peaks are a few bins among thousands and hardly count.
     """
     means, errors = [], 0.0
-    for one in (spectrum, reference):
-        mean = float(one.high[0]) / one.count
+    for sums in (spectrum, reference):
+        mean = float(sums.high[0]) / sums.count
         means.append(mean)
-        errors += max(0.0, float(one.high[1]) / one.count - mean**2) / max(1, one.count - 1)
+        errors += max(0.0, float(sums.high[1]) / sums.count - mean**2) / max(1, sums.count - 1)
     reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt(errors)
     gap = means[0] - means[1]
     return {"excess": gap, "low": gap - reach, "high": gap + reach}
