@@ -2,8 +2,8 @@
 
 from ganatomy import dissect
 
-found = dissect.artifacts.find("runs/progan_scenes-layer5", detector="rare")
-found.units.head(20)
+suspects = dissect.artifacts.find("runs/progan_scenes-layer5", detector="rare")
+suspects.units.head(20)
 planted = dissect.artifacts.plant(dissect.load_generator("progan_scenes"), "layer5", [3, 17], "blotches")
 """
 

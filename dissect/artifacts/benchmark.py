@@ -1,4 +1,4 @@
-"""How well the detectors find planted units, and how much of the damage a repair undoes: the table in the docs.
+"""How well the detectors find planted units, and how much of the damage a repair undoes, as a table in Markdown.
 
     python -m ganatomy.dissect.artifacts.benchmark --out benchmark
 
@@ -11,7 +11,9 @@ what the Fréchet distance (scene features) rises by planting, and undone is the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -34,8 +36,9 @@ from .find import Search
 from .flags import Flags
 from .planting import KINDS, plant
 
-SEEN, HELD_OUT, CLEAN, TRIED = range(1000), range(1000, 2000), range(10_000, 12_000), range(20_000, 20_032)
-VISIBLE, SPOILT = 0.1, 0.01  # a pixel that changed by so much; a sample with so many of them
+SEEN, HELD_OUT = range(1000), range(1000, 2000)  # samples of the detectors, and those that repairs are measured on
+CLEAN, TRIED = range(10_000, 12_000), range(20_000, 20_032)  # of the reference, and those that say what can be spared
+VISIBLE, SPOILT = 0.1, 0.01  # least change of a pixel that is seen; least share of such pixels in a spoilt sample
 BATCH = 50
 
 
@@ -49,80 +52,122 @@ def images(generator: Generator, samples: Sequence[int], ablated: Sequence[int] 
 
 def spare(generator: Generator, layer: str, width: int) -> list[int]:
     """The eighth of the units whose ablation changes the images least, by mean absolute difference."""
-    whole = images(generator, TRIED)
-    changes = [float((images(generator, TRIED, [unit], layer) - whole).abs().mean()) for unit in range(width)]
+    plain = images(generator, TRIED)
+    changes = [float((images(generator, TRIED, [unit], layer) - plain).abs().mean()) for unit in range(width)]
     return np.argsort(changes, kind="stable")[: width // 8].tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all plantings share: the clean generator, its images and features, and the units that it can spare.
+
+    unspoilt: its images of `SEEN`. clean: its distance on `HELD_OUT` to the reference, which are its images of `CLEAN`.
+    """
+
+    generator: Generator
+    segmenter: ScenesSegmenter
+    layer: str
+    width: int
+    pool: list[int]
+    extract: SceneFeatures
+    reference: Reference
+    unspoilt: Tensor
+    clean: float
+
+    @classmethod
+    def open(cls, layer: str) -> Ground:
+        generator, segmenter, extract = load_generator("progan_scenes"), ScenesSegmenter(), SceneFeatures()
+        width = Subject.open(generator, segmenter, layer).shape[0]
+        features = _features(extract, images(generator, CLEAN))
+        standard = Standard(features.mean(0), features.std(0))
+        reference = Reference(name="before planting", features=standard.apply(features), standard=standard)
+        return cls(
+            generator=generator,
+            segmenter=segmenter,
+            layer=layer,
+            width=width,
+            pool=spare(generator, layer, width),
+            extract=extract,
+            reference=reference,
+            unspoilt=images(generator, SEEN),
+            clean=_distance(extract, reference, images(generator, HELD_OUT)),
+        )
+
+    def distance(self, generator: Generator, ablated: Sequence[int] = ()) -> float:
+        """The Fréchet distance of a generator's images of `HELD_OUT`, with some units ablated, to the reference."""
+        return _distance(self.extract, self.reference, images(generator, HELD_OUT, ablated, self.layer))
+
+
+@torch.inference_mode()
+def _features(extract: SceneFeatures, of: Tensor) -> Tensor:
+    """images (N, 3, H, W) -> (N, D) float64."""
+    return torch.cat([extract(batch) for batch in of.split(BATCH)]).double()
+
+
+def _distance(extract: SceneFeatures, reference: Reference, of: Tensor) -> float:
+    return frechet(reference.standard.apply(_features(extract, of)), reference.features)
 
 
 def measure(layer: str, kind: str, count: int, seeds: int, random_sets: int, progress: Progress) -> pd.DataFrame:
     """One row a seed and detector: average precision, share undone; and of random sets."""
-    generator, segmenter, extract = load_generator("progan_scenes"), ScenesSegmenter(), SceneFeatures()
-    with torch.inference_mode():
-
-        def features(of: Tensor) -> Tensor:
-            return torch.cat([extract(part) for part in of.split(BATCH)]).double()
-
-        plain = features(images(generator, CLEAN))
-        standard = Standard(plain.mean(0), plain.std(0))
-        reference = Reference(name="before planting", features=standard.apply(plain), standard=standard)
-
-        def distance(of: Tensor) -> float:
-            return frechet(standard.apply(features(of)), reference.features)
-
-    subject = Subject.open(generator, segmenter, layer)
-    width = subject.shape[0]
-    pool = spare(generator, layer, width)
-    best = distance(images(generator, HELD_OUT))
-    unspoilt = images(generator, SEEN)
+    ground = Ground.open(layer)
     rows = []
-    with progress.task(f"{kind}, {count} of {width}", seeds) as advance:
+    with progress.task(f"{kind}, {count} of {ground.width}", seeds) as advance:
         for seed in range(seeds):
-            dice = np.random.default_rng(seed)
-            units = dice.choice(pool, count, replace=False)
-            planted = plant(generator, layer, units.tolist(), kind, seed)
-            truth = np.isin(np.arange(width), units)
-            without = images(planted, SEEN, units.tolist(), layer) if KINDS[kind].silent else unspoilt
-            differs = (images(planted, SEEN) - without).abs().amax(1) > VISIBLE
-            marked = differs.float().mean((1, 2)) > SPOILT
-            worst = distance(images(planted, HELD_OUT))
-            about = {"kind": kind, "layer": layer, "planted": count, "units": width, "seed": seed}
-            about |= {"spoilt": float(marked.float().mean()), "clean": best, "damaged": worst}
-
-            def undone(ablated: Sequence[int], planted: Generator = planted, worst: float = worst) -> float:
-                return (worst - distance(images(planted, HELD_OUT, ablated, layer))) / (worst - best)
-
-            flags = {
-                "flagged, samples": Flags(marked=marked.numpy()),
-                "flagged, masks": Flags(marked=marked.numpy(), regions=differs.numpy()),
-            }
-            opened = Subject.open(planted, segmenter, layer)
-            for name in [*flags, *(name for name in DETECTORS if name != "flagged")]:
-                search = Search(
-                    detector=name.partition(",")[0],
-                    extract=extract,
-                    reference=reference,
-                    flags=flags.get(name),
-                    realism=None,
-                )
-                scores: Scores = search.scores(opened, SEEN, Progress(quiet=True))
-                order = np.argsort(-scores.units, kind="stable")
-                found = float(average_precision_score(truth, scores.units))
-                rows.append(about | {"detector": name, "ap": found, "undone": undone(order[:count].tolist())})
-            rows.append(about | {"detector": "the planted units", "ap": 1.0, "undone": undone(units.tolist())})
-            for _ in range(random_sets):
-                drawn = dice.choice(width, count, replace=False)
-                by_chance = float(average_precision_score(truth, dice.random(width)))
-                rows.append(about | {"detector": "random", "ap": by_chance, "undone": undone(drawn.tolist())})
+            rows += measure_planting(ground, kind, count, seed, random_sets)
             advance(1)
     return pd.DataFrame(rows)
+
+
+def measure_planting(ground: Ground, kind: str, count: int, seed: int, random_sets: int) -> list[dict[str, Any]]:
+    """Plant so many units, and let every detector look for them: one row a detector, and a random set."""
+    layer, width = ground.layer, ground.width
+    dice = np.random.default_rng(seed)
+    units = dice.choice(ground.pool, count, replace=False)
+    planted = plant(ground.generator, layer, units.tolist(), kind, seed)
+    truth = np.isin(np.arange(width), units)
+    without = images(planted, SEEN, units.tolist(), layer) if KINDS[kind].silent else ground.unspoilt
+    differs = (images(planted, SEEN) - without).abs().amax(1) > VISIBLE
+    marked = differs.float().mean((1, 2)) > SPOILT
+    damaged = ground.distance(planted)
+    planting = {"kind": kind, "layer": layer, "planted": count, "units": width, "seed": seed}
+    planting |= {"spoilt": float(marked.float().mean()), "clean": ground.clean, "damaged": damaged}
+
+    def undone(ablated: Sequence[int]) -> float:
+        return (damaged - ground.distance(planted, ablated)) / (damaged - ground.clean)
+
+    flags = {
+        "flagged, samples": Flags(marked=marked.numpy()),
+        "flagged, masks": Flags(marked=marked.numpy(), regions=differs.numpy()),
+    }
+    subject = Subject.open(planted, ground.segmenter, layer)
+    rows = []
+    for name in [*flags, *(name for name in DETECTORS if name != "flagged")]:
+        search = Search(
+            detector=name.partition(",")[0],
+            extract=ground.extract,
+            reference=ground.reference,
+            flags=flags.get(name),
+            realism=None,
+        )
+        scores: Scores = search.scores(subject, SEEN, Progress(quiet=True))
+        order = np.argsort(-scores.units, kind="stable")
+        precision = float(average_precision_score(truth, scores.units))
+        rows.append(planting | {"detector": name, "ap": precision, "undone": undone(order[:count].tolist())})
+    rows.append(planting | {"detector": "the planted units", "ap": 1.0, "undone": undone(units.tolist())})
+    for _ in range(random_sets):
+        drawn = dice.choice(width, count, replace=False)
+        by_chance = float(average_precision_score(truth, dice.random(width)))
+        rows.append(planting | {"detector": "random", "ap": by_chance, "undone": undone(drawn.tolist())})
+    return rows
 
 
 def table(rows: pd.DataFrame) -> str:
     """Markdown: a row a detector; for each kind, means over seeds and, in brackets, least to greatest."""
     kinds = rows.groupby(["kind", "planted", "layer"], sort=False)
     heads = [
-        f"{kind}, {planted} of {part.units.iloc[0]} units of {layer}, {part.spoilt.mean():.0%} spoilt"
-        for (kind, planted, layer), part in kinds
+        f"{kind}, {planted} of {of_kind.units.iloc[0]} units of {layer}, {of_kind.spoilt.mean():.0%} spoilt"
+        for (kind, planted, layer), of_kind in kinds
     ]
     lines = [
         "| | " + " | ".join(f"{head}: AP | undone" for head in heads) + " |",
@@ -130,9 +175,9 @@ def table(rows: pd.DataFrame) -> str:
     ]
     for name in rows.detector.unique():
         cells = [name]
-        for _, part in kinds:
-            mine = part[part.detector == name]
-            ap, undone = mine["ap"], mine["undone"]
+        for _, of_kind in kinds:
+            of_detector = of_kind[of_kind.detector == name]
+            ap, undone = of_detector["ap"], of_detector["undone"]
             cells.append(f"{ap.mean():.2f} ({ap.min():.2f} to {ap.max():.2f})")
             cells.append(f"{undone.mean():.0%} ({undone.min():.0%} to {undone.max():.0%})")
         lines.append("| " + " | ".join(cells) + " |")

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from ..images.reader import list_images, read_paint
 
-MANY = 8  # different values of a mask that somebody painted, at most; JPEG makes more of two
+MANY = 8  # different values in a mask, at most; a JPEG of two colours has more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """marked (N,) bool; regions (N, H, W) bool where masks were painted, else None."""
+    """What a user marked. marked (N,) bool; regions (N, H, W) bool where masks were painted, else None."""
 
     marked: NDArray[np.bool_]
     regions: NDArray[np.bool_] | None = None
@@ -47,10 +47,10 @@ def read_flags(path: str | Path, samples: int, size: tuple[int, int]) -> Flags:
     words = re.sub(r"#.*", "", text).replace(",", " ").split()
     wrong = next((word for word in words if not word.isdecimal()), None)
     if wrong is not None:
-        raise UsageError(f"--flags {path}: {wrong!r} is no sample number; write whole numbers, one a line.")
+        raise UsageError(f"--flags {path}: {wrong!r} is not a sample number; write integers, one a line.")
     marked = np.zeros(samples, bool)
     marked[[_in_range(int(word), samples, path) for word in words]] = True
-    _some(marked, path)
+    _check_some(marked, path)
     return Flags(marked=marked)
 
 
@@ -63,7 +63,7 @@ def _masks(folder: Path, samples: int, size: tuple[int, int]) -> Flags:
         digits = re.search(r"(\d+)\D*$", file.stem)
         if digits is None:
             raise UsageError(f"{file} has no sample number in its name; call it by its sample, e.g. 12.png.")
-        number = _in_range(int(digits[1]), samples, file)
+        sample = _in_range(int(digits[1]), samples, file)
         painted, values = read_paint(file)
         if values > MANY:
             warnings.warn(
@@ -77,19 +77,19 @@ def _masks(folder: Path, samples: int, size: tuple[int, int]) -> Flags:
                 f"The mask {file} is {painted.shape[1]}×{painted.shape[0]}; the images are {size[1]}×{size[0]}, and "
                 "masks must be as large."
             )
-        regions[number] |= painted
+        regions[sample] |= painted
     marked = np.asarray(regions.any((1, 2)))
-    _some(marked, folder)
+    _check_some(marked, folder)
     return Flags(marked=marked, regions=regions)
 
 
-def _in_range(number: int, samples: int, where: Path) -> int:
-    if not 0 <= number < samples:
-        raise UsageError(f"{where} names sample {number}; the run has samples 0 to {samples - 1}.")
-    return number
+def _in_range(sample: int, samples: int, path: Path) -> int:
+    if not 0 <= sample < samples:
+        raise UsageError(f"{path} names sample {sample}; the run has samples 0 to {samples - 1}.")
+    return sample
 
 
-def _some(marked: NDArray[np.bool_], path: Path) -> None:
+def _check_some(marked: NDArray[np.bool_], path: Path) -> None:
     if not marked.any() or marked.all():
         raise UsageError(
             f"--flags {path} marks {'all' if marked.any() else 'none'} of the {len(marked)} samples; mark some."

@@ -70,8 +70,9 @@ def plant(generator: Generator, layer: str, units: Sequence[int], kind: str = "b
     if layer not in generator.layers[:-1]:
         raise UsageError(f"Artifacts are planted into {', '.join(generator.layers[:-1])}; asked for {layer!r}.")
     module = copy.deepcopy(generator.module)
-    parts = dict(module.named_children())
-    above = parts[list(parts)[list(parts).index(layer) + 1]]
+    children = dict(module.named_children())
+    names = list(children)
+    above = children[names[names.index(layer) + 1]]
     chosen = torch.as_tensor(list(units), dtype=torch.int64, device=generator.device)
     with torch.inference_mode():
         lookup.check_units(tuple(units), layer, _maps(generator, layer, [0]).shape[1])
@@ -80,16 +81,16 @@ def plant(generator: Generator, layer: str, units: Sequence[int], kind: str = "b
     maps = maps.clone()
     threshold = maps.amax((2, 3)).quantile(1 - KINDS[kind].share, 0)
     colours = dice(seed, COLOURS).choice([-1.0, 1.0], (len(chosen), 3))
-    # buffers, so that the module's state tells that it is another one
+    # buffers, so that the module's state, and so its fingerprint, is that of another generator
     module.register_buffer("planted_units", chosen)
     module.register_buffer("planted_threshold", threshold.view(-1, 1, 1))
     module.register_buffer("planted_ramp", RAMP * maps.square().mean((0, 2, 3)).sqrt().clamp(min=1e-6).view(-1, 1, 1))
     module.register_buffer("planted_colours", torch.from_numpy(colours).to(maps))
     brush = _Brush(module, kind)
     if KINDS[kind].silent:
-        parts[layer].register_forward_hook(brush.hush)
-    above.register_forward_pre_hook(brush.look)
-    parts[list(parts)[-1]].register_forward_hook(brush.paint)
+        children[layer].register_forward_hook(brush.hush)
+    above.register_forward_pre_hook(brush.keep)
+    children[names[-1]].register_forward_hook(brush.paint)
     return replace(generator, module=module, name=f"{generator.name}-{kind}", spec=None)
 
 
@@ -100,35 +101,42 @@ def _maps(generator: Generator, layer: str, samples: Sequence[int]) -> Tensor:
 
 
 class _Brush:
-    """The hooks: silence units below their threshold, see the excess, paint it."""
+    """The hooks: silence units below their threshold, keep the excess, paint it over the image."""
 
     def __init__(self, module: nn.Module, kind: str) -> None:
         self.module, self.kind = module, kind
         self.excess: Tensor | None = None
 
-    def _of(self, name: str) -> Tensor:
+    def _planted(self, name: str) -> Tensor:
         return self.module.get_buffer(f"planted_{name}")
 
     def hush(self, _layer: nn.Module, _inputs: Any, x: Tensor) -> Tensor:
-        units, out = self._of("units"), x.clone()
-        out[:, units] = torch.where(x[:, units] > self._of("threshold"), x[:, units], 0.0)
-        return out
+        units, output = self._planted("units"), x.clone()
+        output[:, units] = torch.where(x[:, units] > self._planted("threshold"), x[:, units], 0.0)
+        return output
 
-    def look(self, _above: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0][:, self._of("units")]
-        self.excess = ((x - self._of("threshold")) / self._of("ramp")).clamp(0, 1)
+    def keep(self, _above: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0][:, self._planted("units")]
+        self.excess = ((x - self._planted("threshold")) / self._planted("ramp")).clamp(0, 1)
 
     def paint(self, _last: nn.Module, _inputs: Any, images: Tensor) -> Tensor:
         assert self.excess is not None
         covers = shape(self.excess, self.kind, images.shape[2:]) * KINDS[self.kind].strength  # (N, n, H, W)
         self.excess = None
-        for unit, colour in enumerate(self._of("colours")):  # one paints over the other
+        for unit, colour in enumerate(self._planted("colours")):  # units paint over each other, in their order
             images = torch.lerp(images, colour[:, None, None].expand_as(images), covers[:, unit, None])
         return images
 
 
 def shape(excess: Tensor, kind: str, size: tuple[int, ...]) -> Tensor:
-    """excess (N, n, h, w) in [0, 1] -> how much of each pixel is covered (N, n, H, W)."""
+    """excess (N, n, h, w) in [0, 1] -> how much of each pixel is covered (N, n, H, W), in [0, 1].
+
+    >>> excess = torch.zeros(1, 1, 2, 2)
+    >>> excess[0, 0, 1, 0] = 1
+    >>> shape(excess, "streaks", (2, 2))
+    tensor([[[[0., 0.],
+              [1., 1.]]]])
+    """
     if kind == "blotches":
         excess = F.max_pool2d(excess, 3, 1, 1)
     elif kind == "streaks":

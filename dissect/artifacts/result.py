@@ -1,6 +1,6 @@
 """Units and samples by how suspect they are, kept in their folder.
 
-RUN/artifacts/NAME/artifacts.json   what was asked; detector, layers, reference
+RUN/artifacts/NAME/artifacts.json   the request; detector, layers, reference
                    suspects.csv     one row a unit, most suspect of its layer first
                    samples.csv      one row a sample and layer, most suspect first
 """

@@ -1,4 +1,4 @@
-"""Checkerboards: what an upsampling layer does to a flat input, what is seen of it, and how to take it out.
+"""Checkerboards: what an upsampling layer does to a flat input, whether images show it, and how to take it out.
 
 Odena, Dumoulin and Olah 2016, Deconvolution and Checkerboard Artifacts, Distill, explain where they come from;
 Sugawara, Shiota and Kiya 2018, Super-Resolution Using Convolutional Neural Networks Without Any Checkerboard Artifacts,
@@ -6,8 +6,8 @@ give the condition for there being none.
 
     from ganatomy.dissect import checkerboard
 
-    found = checkerboard.checkup("dcgan_scenes")           # what dissect checkup does
-    checkerboard.repair(found, method="equalise")          # what dissect repair --checkerboard does
+    checkup = checkerboard.checkup("dcgan_scenes")         # what dissect checkup does
+    checkerboard.repair(checkup, method="equalise")        # what dissect repair --checkerboard does
     geometry = checkerboard.Geometry(stride=(2, 2), padding=(1, 1), output_padding=(1, 1))
     checkerboard.overlap((3, 3), geometry)                 # how many taps reach each phase
     checkerboard.phase_sums(conv.weight, geometry)         # equal if and only if a flat input comes out flat

@@ -46,9 +46,7 @@ def mendable(generator: Generator, site: Upsampling, method: str) -> bool:
     if method not in WORKS_ON or site.kind not in WORKS_ON[method] or site.weight is None or site.geometry is None:
         return False
     module = module_of(generator, site)
-    if (
-        "weight" not in module._parameters or site.groups > 1
-    ):  # weights that are computed anew in every pass, or in groups
+    if "weight" not in module._parameters or site.groups > 1:  # weights computed anew in every pass, or in groups
         return False
     if method == "equalise":
         reached = bool(overlap((site.weight.shape[2], site.weight.shape[3]), site.geometry).all())

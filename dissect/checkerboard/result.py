@@ -1,13 +1,13 @@
-"""What a checkup of a generator's upsampling found, kept in its folder.
+"""The result of a checkup of a generator's upsampling, in its folder.
 
-CHECKUP/checkup.json    what was looked at; verdict, which layer is to blame, broadband excess
+CHECKUP/checkup.json    the request; verdict, which layer is to blame, broadband excess
         layers.csv      one row an upsampling layer
         peaks.csv       one row a frequency of their grids and set: images, untrained
         gradient.csv    one row a strided layer of the critic, where there was one
         arrays.npz      spectra (H, W) in dB by set; samples_K (n, 2, side, side, 3), those that the K-th layer's ripple
                         changes most, with it and without
-        repairs/NAME/   see repairs.py
-        diversity/      where there were real images and a segmenter: see diversity/findings.py
+        repairs/NAME/   see repairs/result.py
+        diversity/      where there were real images and a segmenter: see diversity/result.py
         report/         pages
 """
 
@@ -32,8 +32,8 @@ DIVERSITY = "diversity"  # folder
 class Checkup(FolderResult):
     """Where a generator's upsampling draws a grid.
 
-    layers: one row a layer that makes maps finer, see `checkerboard.audit`. peaks: see `spectrum.peaks`, with a column
-    `set`. gradient: see `gradient.gradient_side`; empty without a critic. arrays: see above.
+    layers: one row a layer that makes maps finer, see `check_layers`. peaks: see `spectrum.peaks`, with a column `set`.
+    gradient: see `critic_gradient.gradient_side`; empty without a critic. arrays: see above.
     """
 
     DESCRIPTION: ClassVar = "checkup.json"
@@ -61,7 +61,7 @@ class Checkup(FolderResult):
 
     @property
     def diversity(self) -> Diversity | None:
-        """How varied the images are beside real ones, if that was looked at."""
+        """How varied the images are beside real ones; None if that was not measured."""
         folder = self.folder / DIVERSITY
         return Diversity.load(folder) if (folder / "diversity.json").is_file() else None
 

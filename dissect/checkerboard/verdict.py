@@ -22,21 +22,21 @@ def verdict(fidelity: pd.DataFrame, grid: pd.DataFrame, note: str) -> tuple[str,
     change does that; the Fréchet distance does not rise by more than a twentieth beyond its interval; and coverage does
     not fall by more than a tenth beyond its interval. Made worse: one of the last two fails.
     """
-    mine = fidelity[fidelity.set == REPAIRED].set_index("metric")
-    distance, diversity = mine.loc["frechet"], mine.loc["coverage"]
-    was = distance.value - distance.change
+    repaired = fidelity[fidelity.set == REPAIRED].set_index("metric")
+    distance, diversity = repaired.loc["frechet"], repaired.loc["coverage"]
+    distance_before = distance.value - distance.change
     before, after = (grid[grid.set == name].iloc[0] for name in (BEFORE, REPAIRED))
     random = grid[grid.set.str.startswith(RANDOM)]
     fell = after.own_z <= max(0.0, HALVED * before.own_z)
     beaten = bool((random.own_z <= max(0.0, HALVED * before.own_z)).any())
-    farther = distance.change_low > 0 and distance.change > FARTHER * was
+    farther = distance.change_low > 0 and distance.change > FARTHER * distance_before
     lost = diversity.change_high < 0 and diversity.change < -TOLERATED * (diversity.value - diversity.change)
     figures = (
         f"strongest peak of the layer's grid z {before.own_z:.1f} to {after.own_z:.1f}"
         + (f" (random changes {random.own_z.min():.1f} to {random.own_z.max():.1f})" if len(random) else "")
         + f", peaks {before.peaks} to {after.peaks}; ripple of the layer {before.ripple:.3f} to {after.ripple:.3f}, "
-        f"foretold for a flat input {before.flat:.3f} to {after.flat:.3f}; Fréchet distance {was:.3g} to "
-        f"{distance.value:.3g} ({distance.change / was:+.1%}; change {distance.change:+.3g}, 95 % interval "
+        f"foretold for a flat input {before.flat:.3f} to {after.flat:.3f}; Fréchet distance {distance_before:.3g} to "
+        f"{distance.value:.3g} ({distance.change / distance_before:+.1%}; change {distance.change:+.3g}, 95 % interval "
         f"{distance.change_low:+.3g} to {distance.change_high:+.3g}), coverage {diversity.change:+.3f} "
         f"({diversity.change_low:+.3f} to {diversity.change_high:+.3f}); {note}"
     )
@@ -82,11 +82,11 @@ def changes(bench: Bench, repaired: Generator, method: str) -> list[str]:
     for site in bench.sites:
         old = module_of(bench.generator, site)
         new = repaired.module.get_submodule(site.name if site.source is None else site.source[0])
-        was, became = (" ".join(str(module).split()) for module in (old, new))
+        before, after = (" ".join(str(module).split()) for module in (old, new))
         loading = (
             "the module is the same, with other weights: plain PyTorch loads the file as before"
-            if was == became
-            else f"`{was}` became `{became}`; ganatomy replaces it when it loads the file, plain PyTorch needs it "
+            if before == after
+            else f"`{before}` became `{after}`; ganatomy replaces it when it loads the file, plain PyTorch needs it "
             "replaced first"
         )
         lines.append(f"`{site.name}`: {method}; {loading}")

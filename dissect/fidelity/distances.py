@@ -1,4 +1,4 @@
-"""How like the reference images are, set beside set, with intervals; by torch-fidelity's definitions.
+"""Distances of sets of images from a reference, with intervals, by torch-fidelity's definitions.
 
 Distances and their parts come from torch-fidelity: Fréchet distance (Heusel et al. 2017), kernel distance with its
 cubic polynomial kernel (Bińkowski et al. 2018), precision and recall by three nearest neighbours (Kynkäänniemi et al.
@@ -42,15 +42,16 @@ def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
     from torch_fidelity.metric_kid import kid_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    one, other = features.double(), reference.double()
-    frechet = fid_statistics_to_metric(fid_features_to_statistics(one), fid_features_to_statistics(other), False)
-    size = min(len(one), len(other))
-    kernel = kid_features_to_metric(one, other, kid_subsets=1, kid_subset_size=size, verbose=False)
-    judge = distinct(other)
+    features, reference = features.double(), reference.double()
+    statistics = [fid_features_to_statistics(side) for side in (features, reference)]
+    frechet = fid_statistics_to_metric(*statistics, False)
+    size = min(len(features), len(reference))
+    kernel = kid_features_to_metric(features, reference, kid_subsets=1, kid_subset_size=size, verbose=False)
+    manifold_reference = distinct(reference)
     manifold = prc_features_to_metric(
-        one,
-        judge,
-        prc_neighborhood=min(NEIGHBOURS, len(judge) - 1),
+        features,
+        manifold_reference,
+        prc_neighborhood=min(NEIGHBOURS, len(manifold_reference) - 1),
         prc_batch_size=10_000,
         save_cpu_ram=False,
         verbose=False,
@@ -60,44 +61,57 @@ def distances(features: Tensor, reference: Tensor) -> dict[str, float]:
         "kernel": kernel["kernel_inception_distance_mean"],
         "precision": manifold["precision"],
         "recall": manifold["recall"],
-        "coverage": coverage(one, other),
+        "coverage": coverage(features, reference),
     }
 
 
 def coverage(features: Tensor, reference: Tensor) -> float:
     """features (N, D), reference (M, D) -> the share of the reference with an image nearer than its fifth neighbour.
 
-    Source: Naeem et al. 2020, equation 9. Of copies in the reference one counts: a copy at distance 0 is no neighbour.
+    Source: Naeem et al. 2020, equation 9. Copies in the reference count once, since a copy at distance 0 is no
+    neighbour.
+
+    >>> reference = torch.arange(12.0)[:, None]
+    >>> coverage(torch.tensor([[0.0], [100.0]]), reference)  # 0, 1 and 2 have 0 nearer than their fifth neighbour
+    0.25
     """
     reference = distinct(reference)
     return float((torch.cdist(reference, features).amin(1) < fifth_neighbour(reference)).double().mean())
 
 
 def fifth_neighbour(reference: Tensor) -> Tensor:
-    """reference (M, D), distinct rows -> (M,) the distance of each to its fifth neighbour; to its last, of fewer."""
+    """reference (M, D), distinct rows -> (M,) the distance of each to its fifth neighbour; of fewer, to the last.
+
+    >>> fifth_neighbour(torch.arange(7.0)[:, None])
+    tensor([5., 4., 3., 3., 3., 4., 5.])
+    """
     return torch.cdist(reference, reference).kthvalue(min(COVERING, len(reference) - 1) + 1).values
 
 
 def distinct(features: Tensor) -> Tensor:
-    """features (N, D) float64 -> (n, D): of rows that are copies, the first.
+    """features (N, D) float64 -> (n, D): without the rows that are copies of earlier ones.
 
-    A copy has a neighbour at distance 0, so that its ball has no inside and nothing can lie in it. Copies are rows as
-    near as rounding in float32 leaves the features of one image: 1e-5 of the rows' root mean square length.
+    A copy has a neighbour at distance 0, so that its ball has no inside and nothing can lie in it. Copies are rows
+    whose distance is explained by rounding in float32: at most 1e-5 of the rows' root mean square length.
+
+    >>> distinct(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+    tensor([[1., 2.],
+            [3., 4.]])
 
     Raises:
         DissectError: all rows are copies of one.
     """
     near = COPY * float(features.square().sum(1).mean().sqrt())
     line = F.normalize(torch.linspace(-1, 1, features.shape[1], dtype=features.dtype), dim=0)
-    key, order = (features @ line).sort()  # on a line, no two rows are farther apart than in space
+    key, order = (features @ line).sort()  # rows that are near in space are near on any line
     copies = torch.zeros(len(features), dtype=torch.bool)
     for step in range(1, len(features)):
         close = (key[step:] - key[:-step] <= near).nonzero().flatten()
         if not len(close):
             break
-        one, other = order[close], order[close + step]
-        same = (features[one] - features[other]).norm(dim=1) <= near
-        copies[torch.maximum(one, other)[same]] = True
+        left, right = order[close], order[close + step]
+        same = (features[left] - features[right]).norm(dim=1) <= near
+        copies[torch.maximum(left, right)[same]] = True
     features = features[~copies]
     if len(features) < 2:
         raise DissectError("The images to compare with are all the same; give different ones, hundreds if there are.")
@@ -105,7 +119,12 @@ def distinct(features: Tensor) -> Tensor:
 
 
 def frechet(features: Tensor, reference: Tensor) -> float:
-    """features (N, D), reference (M, D) -> the Fréchet distance alone."""
+    """features (N, D), reference (M, D) -> the Fréchet distance alone.
+
+    >>> features = torch.randn(100, 2).double()
+    >>> round(frechet(features, features + torch.tensor([3.0, 4.0])), 3)  # the squared distance of the means
+    25.0
+    """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
     sides = (fid_features_to_statistics(side.double()) for side in (features, reference))
@@ -137,26 +156,26 @@ def compare(
                 f"Features of the images {name} are not finite; look at the images, or edit other units."
             )
     count, width = sets[BEFORE].shape
-    whole = (torch.arange(count), torch.arange(len(reference)))
-    parts = [whole, *halves(count, len(reference), rounds(width), seed)]
+    everything = (torch.arange(count), torch.arange(len(reference)))
+    selections = [everything, *halves(count, len(reference), rounds(width), seed)]
     rows = []
-    for name, (mine, theirs) in distributed.mine(list(product(sets, parts))):
-        values = distances(sets[name][mine], reference[theirs])
+    for name, (chosen, chosen_reference) in distributed.mine(list(product(sets, selections))):
+        values = distances(sets[name][chosen], reference[chosen_reference])
         rows.append([values[metric] for metric in METRICS])
         advance(1)
-    figures = np.array(distributed.in_order(rows)).reshape(len(sets), len(parts), len(METRICS))
+    figures = np.array(distributed.in_order(rows)).reshape(len(sets), len(selections), len(METRICS))
     if not np.isfinite(figures).all():
         bad = METRICS[int((~np.isfinite(figures)).any((0, 1)).argmax())]
         raise DissectError(
             f"The {bad} of some images is not a number, so that there is no verdict; look at the images."
         )
-    found: dict[str, NDArray[np.float64]] = dict(zip(sets, figures, strict=True))  # (1 + rounds, 5) each
+    of_sets: dict[str, NDArray[np.float64]] = dict(zip(sets, figures, strict=True))  # (1 + rounds, 5) each
     table = []
-    for name, figures in found.items():
+    for name, of_set in of_sets.items():
         for k, metric in enumerate(METRICS):
-            low, high = around(figures[:, k])
-            row = {"set": name, "metric": metric, "value": figures[0, k], "low": low, "high": high}
-            change = figures[:, k] - found[BEFORE][:, k]
+            low, high = around(of_set[:, k])
+            row = {"set": name, "metric": metric, "value": of_set[0, k], "low": low, "high": high}
+            change = of_set[:, k] - of_sets[BEFORE][:, k]
             low, high = around(change)
             if name != BEFORE:
                 row |= {"change": change[0], "change_low": low, "change_high": high}

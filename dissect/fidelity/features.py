@@ -1,7 +1,7 @@
-"""What images are compared by: vectors of features, and the images that a generator should be like.
+"""Features: the vectors by which images are compared.
 
-Two sources of features: the encoder of the embedded segmenter, small and always here, whose distances are not
-comparable with published ones; and the Inception network of torch-fidelity, whose distances are.
+They come from one of two networks: the encoder of the embedded segmenter, which is small and always there, but whose
+distances are not comparable with published ones; or the Inception network of torch-fidelity, whose distances are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..generators.checkpoints import load_state_dict, sha256
 
 INCEPTION_HASH = "6726825d"  # of torch-fidelity's file, as its name says
 DOWNLOAD = "download"
-FLOOR = 0.1  # of the median: a feature that hardly varies in the reference must not outweigh all others
+FLOOR = 0.1  # of the median scale: a feature that hardly varies in the reference must not outweigh all others
 
 
 class Features(Protocol):
@@ -87,25 +87,25 @@ class InceptionFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        found: Tensor = self._network((images * 255).round().to(torch.uint8))[0]
-        return found
+        features: Tensor = self._network((images * 255).round().to(torch.uint8))[0]
+        return features
 
 
 def _fetched(url: str) -> Path:
     """torch-fidelity's Inception file in torch.hub's cache, downloaded on first use and checked by its hash."""
-    place = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     try:
-        if not place.is_file():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(place), hash_prefix=INCEPTION_HASH, progress=False)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=INCEPTION_HASH, progress=False)
     except Exception as error:  # urllib's, the file system's, or a wrong hash
         raise DissectError(
-            f"The Inception network cannot be downloaded from {url} ({one_line(error)}). Put the file at {place}, name "
+            f"The Inception network cannot be downloaded from {url} ({one_line(error)}). Put the file at {path}, name "
             "another by --inception FILE, or leave --inception out and compare by scene features."
         ) from error
-    if not sha256(place).startswith(INCEPTION_HASH):
-        raise DissectError(f"The cached file {place} is not the one of {url} (its SHA-256 differs); delete it.")
-    return place
+    if not sha256(path).startswith(INCEPTION_HASH):
+        raise DissectError(f"The cached file {path} is not the one of {url} (its SHA-256 differs); delete it.")
+    return path
 
 
 def open_features(inception: str | Path | None, device: str | torch.device) -> Features:

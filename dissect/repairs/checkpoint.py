@@ -1,4 +1,4 @@
-"""The repaired generator as files: a checkpoint, and a card that says what was changed and what was measured."""
+"""Write the repaired generator: a checkpoint, and a card that says what was changed and what was measured."""
 
 from __future__ import annotations
 

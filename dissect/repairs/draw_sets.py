@@ -1,4 +1,4 @@
-"""The one loop of a repair: samples × ways to draw them -> features of the images, class areas, pictures."""
+"""Draw samples with several versions of a generator: features of the images, class areas, pictures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """features: (N, D) of each set, standardised. areas: (N, C + 1) of each set, as `class_areas.shares`."""
+    """What was drawn, by the name of the set.
+
+    features: (N, D), standardised. areas: (N, C + 1), as of `class_areas.shares`; empty without a segmenter.
+    """
 
     features: dict[str, Tensor]
     areas: dict[str, Floats]
@@ -62,7 +65,7 @@ def draw_sets(
     batch: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Drawn:
-    """Draw every sample in every way. Without a segmenter, no class areas.
+    """Draw every sample in every set; `advance` is called with the number of images drawn.
 
     Raises:
         DissectError: a network failed, or drew pixels that are not finite.
@@ -70,13 +73,13 @@ def draw_sets(
     features: dict[str, list[Tensor]] = {name: [] for name in sets}
     areas: dict[str, list[Floats]] = {name: [] for name in sets}
     for start in distributed.mine(range(0, len(samples), batch)):
-        some = samples[start : start + batch]
+        batch_samples = samples[start : start + batch]
         for name, draw in sets.items():
-            images = draw(some)
+            images = draw(batch_samples)
             features[name].append(reference.standard.apply(extract(images)))
             if segmenter is not None:
                 areas[name].append(shares(segment(segmenter, images), len(segmenter.vocabulary)).cpu().numpy())
-            advance(len(some))
+            advance(len(batch_samples))
     return Drawn(
         features={name: torch.cat(distributed.in_order(batches)) for name, batches in features.items()},
         areas={
@@ -110,8 +113,8 @@ def compare_sets(
 @torch.inference_mode()
 def draw_edited(generator: Generator, edits: Edits, samples: Sequence[int]) -> Tensor:
     """images (N, 3, H, W) with the edits; raises DissectError if the network fails or pixels are not finite."""
-    what = f"samples {samples[0]} … with units {', '.join(edit.layer for edit in edits) or 'as they are'}"
-    with failing(what), edited(generator.module, *edits):
+    task = f"samples {samples[0]} … with units {', '.join(edit.layer for edit in edits) or 'as they are'}"
+    with failing(task), edited(generator.module, *edits):
         images = generator(generator.latents(samples))
     generator.check_finite(images, samples, "take other units or values" if edits else "")
     return images

@@ -1,4 +1,4 @@
-"""Make an edit permanent: into the weights where the architecture allows it, else beside them (see `kept_edits`).
+"""Make an edit permanent: in the weights where the architecture allows it, else beside them (see `kept_edits`).
 
 A unit pulled by strength s to value v outputs (1 − s) x + s v. Folded, a zeroed unit is a zeroed filter and bias.
 """
@@ -37,21 +37,21 @@ def make_permanent(generator: Generator, edits: Sequence[Edit]) -> dict[str, boo
     """
     latents = generator.latents(range(2))
     with edited(generator.module, *edits):
-        wanted = generator(latents)
+        target = generator(latents)
     folded = {}
     for edit in edits:
-        part = find_layer(generator.module, edit.layer)
+        module = find_layer(generator.module, edit.layer)
         with edited(generator.module, edit), Tap(generator.module, [edit.layer]) as tap:
             alone = generator(latents)
         pull, value = torch.zeros(2, tap[edit.layer].shape[1])
         pull[list(edit.units)] = edit.strength
         value[list(edit.units)] = torch.as_tensor(edit.value).float().cpu().expand(len(edit.units))
-        state = {name: tensor.clone() for name, tensor in part.state_dict().items()}
-        folded[edit.layer] = _fold(part, pull, value) and _same(generator(latents), alone)
+        state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        folded[edit.layer] = _fold(module, pull, value) and _same(generator(latents), alone)
         if not folded[edit.layer]:
-            part.load_state_dict(state)
+            module.load_state_dict(state)
             attach(generator.module, edit.layer, pull, value)
-    if not _same(generator(latents), wanted):
+    if not _same(generator(latents), target):
         raise DissectError(
             f"{generator.name} does not draw the same with the edit in its weights as with hooks; its layers "
             f"{', '.join(folded)} may run more than once."
@@ -59,34 +59,34 @@ def make_permanent(generator: Generator, edits: Sequence[Edit]) -> dict[str, boo
     return folded
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, atol=TOLERANCE, rtol=0)
+def _same(images: Tensor, others: Tensor) -> bool:
+    return torch.allclose(images, others, atol=TOLERANCE, rtol=0)
 
 
-def _fold(part: nn.Module, pull: Tensor, value: Tensor) -> bool:
+def _fold(module: nn.Module, pull: Tensor, value: Tensor) -> bool:
     """Fold into the weights of a layer that is known to allow it; False where it does not."""
-    whole = bool(((pull == 0) | (pull == 1)).all())
+    all_or_nothing = bool(((pull == 0) | (pull == 1)).all())
     constant, keep = value * pull, 1 - pull  # (1 − s) x + s v
-    if isinstance(part, Block):
-        if not whole and bool(constant.any()):
-            return False  # a leaky ReLU of a sum is no sum
-        part.conv.weight.mul_(keep.to(part.conv.weight).view(-1, 1, 1, 1))
+    if isinstance(module, Block):
+        if not all_or_nothing and bool(constant.any()):
+            return False  # the leaky ReLU of (1 − s) x + s v is not that of x, scaled and shifted
+        module.conv.weight.mul_(keep.to(module.conv.weight).view(-1, 1, 1, 1))
         before = torch.where(constant < 0, constant / SLOPE, constant)  # what the leaky ReLU turns into the constant
-        part.wscale.b.mul_(keep.to(part.wscale.b)).add_(before.to(part.wscale.b))
+        module.wscale.b.mul_(keep.to(module.wscale.b)).add_(before.to(module.wscale.b))
         return True
-    if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
-        if part.bias is None and bool(constant.any()):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if module.bias is None and bool(constant.any()):
             return False
-        if isinstance(part, nn.ConvTranspose2d) and part.groups > 1:
+        if isinstance(module, nn.ConvTranspose2d) and module.groups > 1:
             return False
-        axis = 1 if isinstance(part, nn.ConvTranspose2d) else 0
-        shape = [-1 if place == axis else 1 for place in range(4)]
-        part.weight.mul_(keep.to(part.weight).view(shape))
-        if part.bias is not None:
-            part.bias.mul_(keep.to(part.bias)).add_(constant.to(part.bias))
+        axis = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+        shape = [-1 if dimension == axis else 1 for dimension in range(4)]
+        module.weight.mul_(keep.to(module.weight).view(shape))
+        if module.bias is not None:
+            module.bias.mul_(keep.to(module.bias)).add_(constant.to(module.bias))
         return True
-    if isinstance(part, nn.BatchNorm2d) and part.affine:
-        part.weight.mul_(keep.to(part.weight))
-        part.bias.mul_(keep.to(part.bias)).add_(constant.to(part.bias))
+    if isinstance(module, nn.BatchNorm2d) and module.affine:
+        module.weight.mul_(keep.to(module.weight))
+        module.bias.mul_(keep.to(module.bias)).add_(constant.to(module.bias))
         return True
     return False

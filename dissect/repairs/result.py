@@ -1,4 +1,4 @@
-"""What a repair did, kept in its folder: figures beside random sets, effects on classes, pictures, the generator.
+"""The result of a repair, in its folder: figures beside random sets, effects on classes, pictures, the generator.
 
 …/repairs/NAME/repair.json     what was changed, on which samples; verdict
                fidelity.csv    one row a set and metric, with intervals
@@ -33,8 +33,8 @@ class Repair(FolderResult):
 
     info: what was changed and how; `verdict` (improved, not improved, made worse) and `sentence`, with the figures.
     fidelity: one row a set (before, repaired, others, random 1 …) and metric, see `fidelity.distances.compare`.
-    effects: one row a class, see `effect_tables.effects_table`. units: one row a unit taken out. grid, curve: of a
-    checkerboard, see `checkerboard.repairing`. Tables that do not belong to a repair are empty;
+    effects: one row a class, see `class_changes.effects_table`. units: one row a unit taken out. grid, curve: of a
+    checkerboard, see `checkerboard.trade_off`. Tables that do not belong to a repair are empty;
     `info["tables"]` names those that do.
     """
 
@@ -81,10 +81,10 @@ class Repair(FolderResult):
         """
 
         def write() -> Repair:
-            with written(self.folder) as part:
-                self.write(part)
+            with written(self.folder) as unfinished:
+                self.write(unfinished)
                 try:
-                    write_generator(part)
+                    write_generator(unfinished)
                 except RuntimeError as error:  # torch.save and safetensors raise their own
                     message = f"The repaired generator cannot be saved ({one_line(error)}); try another --out."
                     raise DissectError(message) from error

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..fidelity.distances import RANDOM, REPAIRED, TOLERATED
 
-RANDOM_SETS = 5  # at least, for a repair to be called an improvement
+RANDOM_SETS = 5  # the least number with which a repair can be called an improvement
 
 
 def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
@@ -17,9 +17,9 @@ def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
     by more than a tenth of what it was (a repair that collapses diversity fails; a smaller loss is named). Made worse:
     the Fréchet distance rises beyond its interval, or diversity is lost while the distance does not improve.
     """
-    mine = table[table.set == REPAIRED].set_index("metric")
+    repaired = table[table.set == REPAIRED].set_index("metric")
     random = table[table.set.str.startswith(RANDOM) & (table.metric == "frechet")]
-    distance, kernel, diversity = mine.loc["frechet"], mine.loc["kernel"], mine.loc["coverage"]
+    distance, kernel, diversity = repaired.loc["frechet"], repaired.loc["kernel"], repaired.loc["coverage"]
     fell, rose = distance.change_high < 0, distance.change_low > 0
     beaten = bool((random.change <= distance.change).any())
     fewer, kernel_rose = diversity.change_high < 0, kernel.change_low > 0

@@ -1,9 +1,9 @@
-"""What a check of tile seams found, kept in its folder.
+"""The result of a check of tile seams, in its folder.
 
-FOLDER/seams.json     what was run, verdict
-       seams.csv      ratios at the borders of tiles, see `seams.Seams.table`
-       profile.csv    the same by distance from the border
-       pictures.npz   tiled, whole (H, W, 3) and map (H, W), `seams.seam_map`, of the sample with the plainest seams
+FOLDER/seams.json     the request, verdict
+       seams.csv      ratios at the borders of tiles, see `measures.Seams.table`
+       profile.csv    ratios by distance from the border, see `measures.Seams.profile`
+       pictures.npz   tiled, whole (H, W, 3) and map (H, W), `measures.seam_map`, of the sample with the plainest seams
        report/        page
 """
 
@@ -21,7 +21,7 @@ from ..storage.result import FolderResult, TableFile
 
 @dataclass(frozen=True, kw_only=True)
 class SeamCheck(FolderResult):
-    """Whether tiles show at their borders. table and profile: see `seams.Seams`; pictures: see above."""
+    """Whether tiles show at their borders. table and profile: see `measures.Seams`; pictures: see above."""
 
     DESCRIPTION: ClassVar = "seams.json"
     TABLES: ClassVar = {"table": TableFile("seams.csv"), "profile": TableFile("profile.csv")}
