@@ -1,8 +1,8 @@
 """Checkerboards in gradients: how evenly the gradient of a discriminator or classifier falls on the image.
 
 The gradient of a strided convolution is a transposed convolution, and that of max pooling goes to one input of each
-window: both reach some pixels more than others (Odena et al. 2016, the article's last section), so that a generator is
-told to change some pixels more than others.
+window: both reach some pixels more than others (Odena et al. 2016, the article's last section), so that a generator
+learns to change some pixels more than others.
 """
 
 from __future__ import annotations

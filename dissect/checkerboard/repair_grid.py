@@ -168,7 +168,7 @@ def repair(
     )
     text = grid_card(result, target.stem)
     return result.save_with(
-        lambda part: write_generator(repaired, part / target.name if out is None else target, original.name, text)
+        lambda files: write_generator(repaired, files / target.name if out is None else target, original.name, text)
     )
 
 

@@ -27,7 +27,7 @@ SHUFFLES = 200  # for chance
 LEAST_REPEATS = 4  # of a pattern along a side, for the border to be faded out
 LEVEL = 0.95
 CORRELATED = 8  # units, at least, for a correlation over them
-SHADES = 4  # of each colour channel, where colours are told apart
+SHADES = 4  # of each colour channel: colours are grouped into cells of that many cubed
 
 
 def fade(size: tuple[int, int], factor: tuple[int, int]) -> Tensor:
@@ -104,7 +104,7 @@ class RippleSums:
         factor: tuple[int, int],
         level: Tensor | None = None,
     ) -> None:
-        """maps (n, C, H, W); shifts (B, n) whole numbers of any size; level (in,)."""
+        """maps (n, C, H, W); shifts (B, n) int64, of any size; level (in,)."""
         batch = BatchRipple(
             samples=samples,
             shifts=shifts,

@@ -1,4 +1,4 @@
-"""The layers of a network that make maps finer, or coarser, found by running it."""
+"""Find the layers of a network that make maps finer, by running it on two samples."""
 
 from __future__ import annotations
 

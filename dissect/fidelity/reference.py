@@ -25,7 +25,7 @@ from .features import Features, Standard, standardisation
 SCENES = "scenes"
 REFERENCE = 2000  # scenes drawn, where they are the reference
 RENDERED = 1_000_003  # their seed: none that the embedded models were trained on
-FEWEST, MOST = 100, 5000  # images of a reference; of more, so many are drawn
+FEWEST, MOST = 100, 5000  # images of a reference; from a larger folder, MOST of them are drawn
 BATCH = 64
 
 
@@ -80,18 +80,18 @@ def open_reference(
         for images in batches:
             batch_features.append(features(images.to(device)).cpu().double())
             advance(len(images))
-    every = torch.cat(distributed.in_order(batch_features))
-    if not bool(every.isfinite().all()):
+    all_features = torch.cat(distributed.in_order(batch_features))
+    if not bool(all_features.isfinite().all()):
         raise DissectError(f"Features of the reference {name} are not finite; look at its images.")
-    standard = standardisation(features, every)
-    return Reference(name=name, features=standard.apply(every), standard=standard)
+    standard = standardisation(features, all_features)
+    return Reference(name=name, features=standard.apply(all_features), standard=standard)
 
 
 def reference_images(reference: str | Path, size: tuple[int, int]) -> tuple[Iterator[Tensor], str]:
-    """Batches of images (n, 3, H, W) in [0, 1], and what they are: of a folder, at `size`, or `scenes`, as squares of
-    that size, of 128 pixels at most.
+    """Batches of images (n, 3, H, W) in [0, 1], and what they are, in words.
 
-    Of several processes each gets some of the batches.
+    Images of a folder have the size (height, width); `scenes` are squares of that size, of 128 pixels at most. With
+    several processes, each gets its share of the batches.
 
     Raises:
         UsageError: no folder, or too few images in it.
@@ -126,24 +126,24 @@ def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:
 def _files(folder: Path) -> tuple[list[Path], str]:
     """The images that are read, in random order, and what they are, in words."""
     listing = list_images(folder, "--reference")
-    whole = len(listing.files)
-    if whole < FEWEST:
+    count = len(listing.files)
+    if count < FEWEST:
         raise UsageError(
-            f"--reference {folder} holds {whole} images; at least {FEWEST} are needed, better as many as "
+            f"--reference {folder} holds {count} images; at least {FEWEST} are needed, better as many as "
             f"--samples.{' ' + listing.said + '.' if listing.said else ''}"
         )
     if listing.said:
         warnings.warn(f"--reference {listing.said}.", DissectWarning, stacklevel=2)
-    drawn = dice(0, PICTURES).permutation(whole)[:MOST]
+    drawn = dice(0, PICTURES).permutation(count)[:MOST]
     copies = f", copies among them: {listing.copies}" if listing.copies else ""
-    return [listing.files[place] for place in drawn], f"{folder} ({len(drawn)} of {whole} images{copies})"
+    return [listing.files[index] for index in drawn], f"{folder} ({len(drawn)} of {count} images{copies})"
 
 
 def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
     for start in distributed.mine(range(0, len(files), BATCH)):
         images = []
         for path in files[start : start + BATCH]:
-            whole = Image.fromarray(read_image(path))
-            fitted = ImageOps.fit(whole, (size[1], size[0]), Image.Resampling.LANCZOS)
+            image = Image.fromarray(read_image(path))
+            fitted = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
             images.append(np.asarray(fitted, np.float32) / 255)
         yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -166,7 +166,9 @@ def repair(
     )
     copied = replace(generator, module=copy.deepcopy(generator.module))
     return result.save_with(
-        lambda part: write_repaired(copied, choice.edits, result, part, part / target.name if out is None else target)
+        lambda files: write_repaired(
+            copied, choice.edits, result, files, files / target.name if out is None else target
+        )
     )
 
 
@@ -206,14 +208,14 @@ class RepairRequest:
     def name(self) -> str:
         """What the repair is called where no name is given."""
         if self.units is None:
-            parts = [f"{self.detector}-top{self.top}"]
-            parts += [str(self.layer)] if self.layer is not None else []
+            words = [f"{self.detector}-top{self.top}"]
+            words += [str(self.layer)] if self.layer is not None else []
         else:
-            parts = ["units", *(f"{layer}-{len(units)}" for layer, units in self.units.items())]
-        parts += [self.value] if self.value != "best" else []
-        parts += [f"strength{self.strength:g}"] if self.strength != 1 else []
-        parts += ["one-by-one"] if self.one_by_one else []
-        return "-".join(parts)
+            words = ["units", *(f"{layer}-{len(units)}" for layer, units in self.units.items())]
+        words += [self.value] if self.value != "best" else []
+        words += [f"strength{self.strength:g}"] if self.strength != 1 else []
+        words += ["one-by-one"] if self.one_by_one else []
+        return "-".join(words)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_realism_takes_any_differentiable_score_and_is_exact_where_it_is_linear(
 
 
 def test_a_score_of_another_shape_is_refused(make: Make) -> None:
-    with pytest.raises(DissectError, match=r"realism score gave \(40, 3\)|must give \(N,\)"):
+    with pytest.raises(DissectError, match=r"realism score .*\(40, 3\).*\(N,\)"):
         detectors.realism(make(40, realism=lambda images: images.mean((2, 3))))
 
 
@@ -222,11 +222,11 @@ def test_what_needs_a_reference_says_so(make: Make) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("3\n200", r"names sample 200; the run has samples 0 to 119"),
-        ("three", "'three' is no sample number"),
-        ("-1", "'-1' is no sample number"),
-        ("# none", "marks none of the 120 samples"),
-        ("\n".join(map(str, range(120))), "marks all of the 120 samples"),
+        ("3\n200", r"bad\.txt .*200.* 0 to 119"),
+        ("three", "'three'"),
+        ("-1", "'-1'"),
+        ("# none", "none of the 120 samples"),
+        ("\n".join(map(str, range(120))), "all of the 120 samples"),
     ],
 )
 def test_flags_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
@@ -247,12 +247,12 @@ def test_flags_and_masks_are_read(tmp_path: Path) -> None:
     assert flags.regions is not None
     assert flags.regions.sum() == 32
     Image.fromarray(painted[:16]).save(tmp_path / "masks" / "13.png")
-    with pytest.raises(UsageError, match=r"13\.png is 32×16; the images are 32×32"):
+    with pytest.raises(UsageError, match=r"13\.png .*32×16.*32×32"):
         read_flags(tmp_path / "masks", 120, (32, 32))
     (tmp_path / "masks" / "13.png").write_bytes(b"no picture")
     with pytest.raises(DissectError, match=r"13\.png cannot be read"):
         read_flags(tmp_path / "masks", 120, (32, 32))
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match=r"--flags \S*nothing\.txt"):
         read_flags(tmp_path / "nothing.txt", 120, (32, 32))
 
 
@@ -305,9 +305,9 @@ def test_planted_units_and_nothing_else_make_the_artifacts(kind: str) -> None:
 def test_what_cannot_be_planted() -> None:
     plain = dissect.load_generator("progan_scenes")
     for layer, units, kind, message in (
-        ("layer4", [3], "rust", "kind='rust' is not known; there are blotches"),
-        ("layer12", [3], "spots", "Artifacts are planted into layer1, .*; asked for 'layer12'"),
-        ("layer4", [256], "spots", "units 0 to 255; asked for 256"),
+        ("layer4", [3], "rust", "kind='rust'.*blotches"),
+        ("layer12", [3], "spots", "layer1, .*'layer12'"),
+        ("layer4", [256], "spots", "255.*256"),
     ):
         with pytest.raises(UsageError, match=message):
             dissect.artifacts.plant(plain, layer, units, kind)

@@ -160,7 +160,7 @@ def test_a_pixel_shuffle_is_equalised_with_its_biases() -> None:
         flat = whole.module(torch.randn(1, 5))[0, :, 10:12, 10:12]
         assert float(amplitude(flat).max()) < 1e-6
         assert float(amplitude(generator.module(torch.randn(1, 5))[0, :, 10:12, 10:12]).max()) > 1e-2
-    with pytest.raises(UsageError, match="resize cannot change shuffle \\(pixel shuffle\\)"):
+    with pytest.raises(UsageError, match=r"resize .*shuffle \(pixel shuffle\)"):
         mended(generator, sites, "resize")
 
 
@@ -178,7 +178,7 @@ def test_a_notch_takes_out_its_grid_and_little_else() -> None:
 def test_a_box_is_not_trained() -> None:
     """It lies in the only weights that this generator has."""
     student = mended(board(), upsamplings(board()), "box")
-    with pytest.raises(UsageError, match="all weights lie in the layers with a box"):
+    with pytest.raises(UsageError, match=r"--finetune-minutes.*\bbox\b"):
         finetune(student, board(), upsamplings(student), method="box", period=(2, 2), minutes=0.02, batch=8)
 
 
@@ -239,7 +239,7 @@ def test_what_one_method_cannot_change_others_can(fault: str, tmp_path: Path) ->
         assert mended_one.checkpoint.is_file()
         assert set(methods.get(fault, ["box"])) <= set(mended_one.curve.method)
     if fault != "twice":
-        with pytest.raises(UsageError, match="resize cannot change up"):
+        with pytest.raises(UsageError, match=r"resize .*\bup\b"):
             checkerboard.repair(found, method="resize", layers=layers, **options)
 
 
@@ -264,7 +264,7 @@ def test_the_trade_off_falls_from_all_to_nothing(mend: Mend) -> None:
 def test_the_same_repair_is_kept_and_another_under_its_name_refused(mend: Mend, checked: Checkup) -> None:
     one = mend(name="mine", samples=64)
     assert mend(name="mine", samples=64).info == json.loads(json.dumps(one.info))
-    with pytest.raises(UsageError, match="samples: there 64, requested 65"):
+    with pytest.raises(UsageError, match=r"samples: .*64.*65"):
         mend(name="mine", samples=65)
     assert checked.folder / "repairs" / "mine" in checked.repairs
 
@@ -275,12 +275,12 @@ def test_the_same_repair_is_kept_and_another_under_its_name_refused(mend: Mend, 
         ({"method": "blur"}, "--method 'blur': must be one of equalise, resize, box, notch"),
         ({"strength": 0.0}, "--strength 0:"),
         ({"samples": 3}, "--samples 3: .* at least 64"),
-        ({"layers": ("down",)}, "--layer down makes no map finer; .*: up"),
+        ({"layers": ("down",)}, "--layer down .*up"),
         ({"finetune_minutes": -1.0}, "--finetune-minutes -1"),
-        ({"finetune_minutes": 1.0, "method": "notch"}, "a notch changes no weights"),
-        ({"finetune_minutes": 1.0, "strength": 0.5}, "goes with --strength 1"),
+        ({"finetune_minutes": 1.0, "method": "notch"}, "--finetune-minutes.*notch"),
+        ({"finetune_minutes": 1.0, "strength": 0.5}, "--finetune-minutes.*--strength 1"),
         ({"name": "..."}, "letters or digits"),
-        ({"generator": None}, "made of a generator in Python"),
+        ({"generator": None}, "the checkup in .* a generator in Python"),
         ({"generator": board(0.3)}, "has changed since the checkup"),
         ({"reference": "nowhere"}, "nowhere does not exist"),
     ],
@@ -294,10 +294,10 @@ def test_bad_input_is_named_and_leaves_nothing(
     assert checked.repairs == there
 
 
-def test_a_clean_generator_has_no_layer_to_mend_unless_one_is_named(tmp_path: Path) -> None:
+def test_a_clean_generator_has_no_layer_to_repair_unless_one_is_named(tmp_path: Path) -> None:
     real = photographs(tmp_path / "photographs")
     clean = checkup(board(0.0), samples=64, reference=real, out=tmp_path / "it", quiet=True)
-    with pytest.raises(UsageError, match=r"no layer to repair.*--layer"):
+    with pytest.raises(UsageError, match="--layer"):
         checkerboard.repair(clean, generator=board(0.0), quiet=True)
     bare = checkup(board(), samples=64, out=tmp_path / "bare", quiet=True)
     with pytest.raises(UsageError, match="--reference FOLDER"):

@@ -99,7 +99,7 @@ def test_changes_are_paired() -> None:
 def test_features_that_are_not_finite_are_refused() -> None:
     features = draw(0)
     features[3, 1] = float("nan")
-    with pytest.raises(DissectError, match="Features of the images repaired are not finite"):
+    with pytest.raises(DissectError, match=r"repaired .*finite"):
         compare({BEFORE: draw(0), REPAIRED: features}, draw(1))
 
 
@@ -197,9 +197,9 @@ def test_inception_from_a_file_in_the_real_format(tmp_path: Path, monkeypatch: p
 
 def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(DissectError, match="does not hold the Inception network"):
+    with pytest.raises(DissectError, match=r"other\.pth .*Inception"):
         InceptionFeatures(tmp_path / "other.pth")
-    with pytest.raises(UsageError, match="There is no file"):
+    with pytest.raises(UsageError, match=r"none\.pth"):
         InceptionFeatures(tmp_path / "none.pth")
 
     class Code:
@@ -207,17 +207,17 @@ def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monk
             return (Path(tmp_path / "ran").touch, ())
 
     torch.save({"weight": Code()}, tmp_path / "evil.pth")
-    with pytest.raises(DissectError, match="is refused"):
+    with pytest.raises(DissectError, match=r"evil\.pth"):
         InceptionFeatures(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("ganatomy.dissect.fidelity.features.torch.hub.download_url_to_file", _unreachable)
-    with pytest.raises(DissectError, match=r"cannot be downloaded from https://.*Put the file at .*scene features"):
+    with pytest.raises(DissectError, match=r"https://\S*6726825d\.pth.*--inception"):
         InceptionFeatures("download")
     cached = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     cached.parent.mkdir(parents=True, exist_ok=True)
     cached.write_bytes(b"something else")
-    with pytest.raises(DissectError, match="SHA-256 differs"):
+    with pytest.raises(DissectError, match=r"6726825d\.pth .*SHA-256"):
         InceptionFeatures("download")
 
 

@@ -143,19 +143,19 @@ def test_units_from_a_table_or_from_lines(mend: Mend, tmp_path: Path) -> None:
     [
         ({}, "--units FILE.*--detector NAME"),
         ({"units": "paint:1", "detector": "rare"}, "--units FILE.*--detector NAME"),
-        ({"units": "nothing.txt"}, "is neither a file nor LAYER:UNIT"),
-        ({"units": "paint:1,40"}, "units 0 to 39; asked for 40"),
-        ({"units": "brush:1"}, "has no layer 'brush'"),
-        ({"units": {"paint": range(UNITS)}}, f"{UNITS} units of paint .* it has {UNITS}"),
-        ({"detector": "rare", "top": UNITS}, f"{UNITS} units of paint .* it has {UNITS}"),
+        ({"units": "nothing.txt"}, r"--units nothing\.txt.*LAYER:UNIT"),
+        ({"units": "paint:1,40"}, "39.*40"),
+        ({"units": "brush:1"}, "'brush'"),
+        ({"units": {"paint": range(UNITS)}}, f"{UNITS} units of paint .*{UNITS}"),
+        ({"detector": "rare", "top": UNITS}, f"{UNITS} units of paint .*{UNITS}"),
         ({"detector": "guess"}, "--detector 'guess': must be one of flagged, rare, local"),
         ({"detector": "flagged"}, "needs --flags"),
-        ({"units": "paint:" + ",".join(["1"] * 3000) + ",40"}, "asked for 40"),
+        ({"units": "paint:" + ",".join(["1"] * 3000) + ",40"}, "39.*40"),
         ({"units": "paint:1", "layer": "paint"}, "--layer paint goes with --detector"),
         ({"units": "paint:1", "value": "two"}, "--value 'two': must be one of best, zero, mean"),
-        ({"units": "paint:1", "strength": 0}, "--strength 0: .*above 0 and at most 1"),
+        ({"units": "paint:1", "strength": 0}, "--strength 0"),
         ({"units": "paint:1", "samples": 10}, "--samples 10: .* at least 64"),
-        ({"units": "paint:1", "out": "repaired.zip"}, r"--out repaired\.zip: .*\.pth"),
+        ({"units": "paint:1", "out": "repaired.zip"}, r"--out repaired\.zip.*\.pth"),
         ({"units": "paint:1", "reference": None}, "--reference FOLDER"),
         ({"units": "paint:1", "name": "..."}, "letters or digits"),
     ],
@@ -173,13 +173,11 @@ def test_a_result_is_kept_and_never_replaced(mend: Mend, found: Dissection, tmp_
     options = {"units": {"paint": [GREEN]}, "value": "zero", "random_sets": 0}
     first = mend(**options)
     assert mend(**options).info["created"] == first.info["created"]
-    with pytest.raises(
-        UsageError, match=r"holds another result \(strength: there 1.0, requested 0.5\); give another --name"
-    ):
+    with pytest.raises(UsageError, match=r"strength: .*1\.0.*0\.5.*--name"):
         mend(**options, strength=0.5, name=first.info["name"])
     (tmp_path / "mine.md").write_text("my own card")
     for out in (tmp_path / "mine.pth", found.folder / "repairs" / "x" / "mine.pth"):
-        with pytest.raises(UsageError, match=r"mine.md exists|repair's own folder"):
+        with pytest.raises(UsageError, match=r"--out \S*mine\.pth"):
             mend(**options, out=out, name="x")
     assert (tmp_path / "mine.md").read_text() == "my own card"
     assert not (found.folder / "repairs" / "x").exists()
@@ -201,7 +199,7 @@ def test_nothing_half_written_is_left(mend: Mend, found: Dissection, monkeypatch
     shutil.copytree(found.folder / "repairs" / kept.info["name"], killed)
     assert [path.name for path in found.repairs] == [kept.info["name"]]
     shutil.rmtree(killed)
-    with pytest.raises(DissectError, match="make it writable"):
+    with pytest.raises(DissectError, match="/proc"):
         mend(units={"paint": [GREEN]}, out="/proc/none/repaired.pth")
 
 

@@ -79,7 +79,7 @@ def test_a_pointwise_network_leaves_no_seams(tiles: str, tmp_path: Path) -> None
     [
         ({"tiles": 1}, "--tiles 1: .* at least 2"),
         ({"tiles": 40}, "--tiles 40"),
-        ({"tiles": 2, "samples": 9}, "holds 6 images, and sample 6 was asked for"),
+        ({"tiles": 2, "samples": 9}, "6 images.*sample 6"),
     ],
 )
 def test_what_cannot_be_tiled_is_named(options: dict[str, Any], said: str, tiles: str, tmp_path: Path) -> None:
