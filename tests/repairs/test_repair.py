@@ -153,7 +153,7 @@ def test_units_from_a_table_or_from_lines(mend: Mend, tmp_path: Path) -> None:
         ({"units": "paint:" + ",".join(["1"] * 3000) + ",40"}, "39.*40"),
         ({"units": "paint:1", "layer": "paint"}, "--layer paint goes with --detector"),
         ({"units": "paint:1", "value": "two"}, "--value 'two': must be one of best, zero, mean"),
-        ({"units": "paint:1", "strength": 0}, "--strength 0"),
+        ({"units": "paint:1", "strength": 0}, "--strength 0: .*above 0 and at most 1"),
         ({"units": "paint:1", "samples": 10}, "--samples 10: .* at least 64"),
         ({"units": "paint:1", "out": "repaired.zip"}, r"--out repaired\.zip.*\.pth"),
         ({"units": "paint:1", "reference": None}, "--reference FOLDER"),
