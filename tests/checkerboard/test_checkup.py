@@ -37,12 +37,12 @@ def check(tmp_path: Path, name: str = "it", **options: Any) -> Checkup:
 
 def test_phase_means_are_weighted_means_of_each_phase() -> None:
     maps = torch.randn(2, 3, 13, 10, generator=torch.Generator().manual_seed(0))
-    found = phase_means(maps, (2, 3))
+    means = phase_means(maps, (2, 3))
     window = torch.hann_window(12)[:, None] * torch.ones(9)  # three periods only across: no fading
     for a in range(2):
         for b in range(3):
             weights, values = window[a::2, b::3], maps[:, :, :12, :9][:, :, a::2, b::3]
-            assert torch.allclose(found[:, :, a, b], (values * weights).sum((2, 3)) / weights.sum(), atol=1e-6)
+            assert torch.allclose(means[:, :, a, b], (values * weights).sum((2, 3)) / weights.sum(), atol=1e-6)
 
 
 def test_a_slope_and_a_border_make_no_ripple_but_a_grid_does() -> None:
@@ -55,8 +55,8 @@ def test_a_slope_and_a_border_make_no_ripple_but_a_grid_does() -> None:
 
 
 def test_the_planted_ripple_is_foretold_measured_and_blamed(tmp_path: Path) -> None:
-    found = check(tmp_path)
-    (row,) = found.layers.to_dict("records")
+    result = check(tmp_path)
+    (row,) = result.layers.to_dict("records")
     assert (row["layer"], row["taps"], row["uneven"], row["period"]) == ("up", "4 to 4", False, "2×2")
     assert row["foretold"] == pytest.approx(row["measured"], rel=0.02)
     assert row["measured_low"] < row["foretold"] < row["measured_high"]
@@ -72,25 +72,25 @@ def test_the_planted_ripple_is_foretold_measured_and_blamed(tmp_path: Path) -> N
     tile[:, 0, 0] = 0.2 * level
     expected = 255 * float((tile - tile.mean((1, 2), keepdim=True)).square().mean().sqrt())
     assert row["levels"] == pytest.approx(expected, rel=0.03)
-    assert (found.verdict, found.info["blame"], row["verdict"]) == ("visible", "up", "visible")
-    top = found.peaks[found.peaks.set == "images"].iloc[0]
+    assert (result.verdict, result.info["blame"], row["verdict"]) == ("visible", "up", "visible")
+    top = result.peaks[result.peaks.set == "images"].iloc[0]
     assert (top.period, bool(top.peak)) == ("2×2", True)
     assert row["own_without"] < 0.5 * row["own"]  # what varies with the colour is left
     assert row["own_equalised"] < 0.6 * row["own"]
 
 
 def test_a_generator_without_it_is_clean(tmp_path: Path) -> None:
-    found = check(tmp_path, model=board(0.0))
-    assert found.verdict == "clean"
-    assert found.info["blame"] is None
-    assert not found.peaks[found.peaks.set == "images"].peak.any()
-    assert float(found.layers.foretold[0]) < 1e-6
+    result = check(tmp_path, model=board(0.0))
+    assert result.verdict == "clean"
+    assert result.info["blame"] is None
+    assert not result.peaks[result.peaks.set == "images"].peak.any()
+    assert float(result.layers.foretold[0]) < 1e-6
 
 
 def test_weights_drawn_anew_ripple_too(tmp_path: Path) -> None:
-    found = check(tmp_path, model=board(0.0))
-    assert float(found.layers.untrained_foretold[0]) > 0.01
-    assert found.info["untrained_peaks"] > 0
+    result = check(tmp_path, model=board(0.0))
+    assert float(result.layers.untrained_foretold[0]) > 0.01
+    assert result.info["untrained_peaks"] > 0
 
 
 def test_numbers_do_not_depend_on_batches(tmp_path: Path) -> None:
@@ -101,28 +101,28 @@ def test_numbers_do_not_depend_on_batches(tmp_path: Path) -> None:
 
 
 def test_images_need_not_be_square(tmp_path: Path) -> None:
-    found = check(tmp_path)
-    assert found.info["image"] == list(SIZE)
+    result = check(tmp_path)
+    assert result.info["image"] == list(SIZE)
     tall = check(tmp_path, "tall", model=board(size=(64, 16)))
     assert tall.info["blame"] == "up"
 
 
 def test_it_is_kept_opened_again_and_never_overwritten(tmp_path: Path) -> None:
-    found = check(tmp_path)
+    result = check(tmp_path)
     again = Checkup.load(tmp_path / "it")
-    assert again.info == json.loads(json.dumps(found.info))
-    pd.testing.assert_frame_equal(again.peaks, found.peaks, check_exact=False, rtol=1e-4, check_dtype=False)
+    assert again.info == json.loads(json.dumps(result.info))
+    pd.testing.assert_frame_equal(again.peaks, result.peaks, check_exact=False, rtol=1e-4, check_dtype=False)
     kept = (tmp_path / "it" / "checkup.json").stat().st_mtime_ns
-    assert check(tmp_path).verdict == found.verdict
+    assert check(tmp_path).verdict == result.verdict
     assert (tmp_path / "it" / "checkup.json").stat().st_mtime_ns == kept
     with pytest.raises(UsageError, match=r"samples: .*64.*65"):
         check(tmp_path, samples=65)
 
 
 def test_another_seed_critic_or_range_is_another_checkup(tmp_path: Path) -> None:
-    found = check(tmp_path, critic=strided())
+    result = check(tmp_path, critic=strided())
     other = check(tmp_path, "other", seed=5)
-    assert not np.allclose(found.peaks.excess, other.peaks.excess)
+    assert not np.allclose(result.peaks.excess, other.peaks.excess)
     heavier = strided()
     nn.init.constant_(heavier.get_parameter("weight"), 2.0)
     with pytest.raises(UsageError, match="critic_sha256"):
@@ -146,13 +146,13 @@ def test_layers_that_cannot_be_equalised_are_checked_all_the_same(fault: str, tm
         nn.init.zeros_(module.up.weight)
         generator = replace(generator, output_range=(10.0, 11.0))
     module.requires_grad_(False)
-    found = check(tmp_path, model=generator)
-    (row,) = found.layers.to_dict("records")
+    result = check(tmp_path, model=generator)
+    (row,) = result.layers.to_dict("records")
     if fault in ("small", "unknown"):
         assert row["measured"] > 3 * row["chance"]
-        assert (found.verdict, found.info["blame"]) == ("visible", row["layer"])
+        assert (result.verdict, result.info["blame"]) == ("visible", row["layer"])
     assert np.isnan(row["own_equalised"])
-    page.goto(write_checkup(found).as_uri())
+    page.goto(write_checkup(result).as_uri())
     expect(page.locator("#layers tbody tr")).to_have_count(1)
 
 
@@ -165,8 +165,8 @@ def test_the_gradient_of_a_known_critic(tmp_path: Path) -> None:
     assert row["measured"] == pytest.approx(energy.std() / energy.mean(), rel=0.02)
     assert row["image"] == pytest.approx(row["measured"])
     assert row["chance"] < 0.5 * row["measured"]
-    found = check(tmp_path, critic=strided())
-    assert found.gradient.measured[0] == pytest.approx(row["measured"], rel=1e-3)
+    result = check(tmp_path, critic=strided())
+    assert result.gradient.measured[0] == pytest.approx(row["measured"], rel=1e-3)
 
 
 def test_pooling_layers_are_checked_too() -> None:
@@ -213,12 +213,12 @@ def test_no_hook_stays_behind() -> None:
 
 
 def test_the_embedded_dcgan_has_what_it_was_made_for_and_its_control_has_not(tmp_path: Path) -> None:
-    found = dissect.checkerboard.checkup("dcgan_scenes", samples=256, out=tmp_path / "one", quiet=True)
-    uneven = found.layers[found.layers.uneven]
+    result = dissect.checkerboard.checkup("dcgan_scenes", samples=256, out=tmp_path / "one", quiet=True)
+    uneven = result.layers[result.layers.uneven]
     assert list(uneven.layer) == ["main.9"]
     assert float(uneven.correlation.iloc[0]) >= 0.9
-    assert found.verdict == "visible"
-    assert found.info["blame"] == "main.9"  # whose kernel its stride does not divide
+    assert result.verdict == "visible"
+    assert result.info["blame"] == "main.9"  # whose kernel its stride does not divide
     control = dissect.checkerboard.checkup("dcgan_scenes_resize", samples=256, out=tmp_path / "other", quiet=True)
     assert not control.peaks[control.peaks.set == "images"].peak.any()
     assert set(control.layers.verdict) == {"clean"}
@@ -248,10 +248,10 @@ def test_the_command_tells_what_it_found(tmp_path: Path) -> None:
 
 
 def test_names_are_escaped_on_the_page(tmp_path: Path) -> None:
-    found = check(tmp_path)
-    found.info["generator"] = "<img src=x onerror=alert(1)>"
-    found.layers.loc[0, "reason"] = "<script>alert(2)</script>"
-    page = write_checkup(found).read_text()
+    result = check(tmp_path)
+    result.info["generator"] = "<img src=x onerror=alert(1)>"
+    result.layers.loc[0, "reason"] = "<script>alert(2)</script>"
+    page = write_checkup(result).read_text()
     assert "<img src=x" not in page
     assert "<script>alert" not in page
 
@@ -268,13 +268,13 @@ def test_with_real_images_a_checkup_tells_what_is_lacking(tmp_path: Path, page: 
     arguments += ["--reference", str(tmp_path / "boards"), "--segmenter", "tests.conftest:Soft"]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
-    found = Checkup.load(tmp_path / "it")
-    assert found.diversity is not None
-    assert found.diversity.info["images"] == 100
+    result = Checkup.load(tmp_path / "it")
+    assert result.diversity is not None
+    assert result.diversity.info["images"] == 100
     page.goto(Path(shown.stdout.strip().splitlines()[-1]).resolve().as_uri())
-    expect(page.locator("#diversity .verdict")).to_have_text(found.diversity.info["sentence"])
-    expect(page.locator("#diversity tbody tr.target")).to_have_count(int(found.diversity.whole.alarm.sum()))
+    expect(page.locator("#diversity .verdict")).to_have_text(result.diversity.info["sentence"])
+    expect(page.locator("#diversity tbody tr.target")).to_have_count(int(result.diversity.whole.alarm.sum()))
     page.get_by_role("link", name="All classes").click()
-    expect(page.locator("h1")).to_have_text(found.info["generator"])
+    expect(page.locator("h1")).to_have_text(result.info["generator"])
     told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
-    assert told["diversity"]["verdict"] == found.diversity.info["verdict"]
+    assert told["diversity"]["verdict"] == result.diversity.info["verdict"]

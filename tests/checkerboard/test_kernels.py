@@ -222,12 +222,12 @@ def test_with_moments_it_is_the_least_change_of_the_output(
 
 def test_moments_do_not_depend_on_batches() -> None:
     inputs, geometry = draw(6, 3, 7, 7), Geometry((2, 2), (1, 1))
-    whole, parts = InputMoments((4, 4), geometry), InputMoments((4, 4), geometry)
-    whole.add(inputs)
-    for part in inputs.split(2):
-        parts.add(part)
-    for phase, moment in whole.means.items():
-        assert torch.allclose(parts.means[phase], moment)
+    at_once, in_batches = InputMoments((4, 4), geometry), InputMoments((4, 4), geometry)
+    at_once.add(inputs)
+    for batch in inputs.split(2):
+        in_batches.add(batch)
+    for phase, moment in at_once.means.items():
+        assert torch.allclose(in_batches.means[phase], moment)
 
 
 def test_phases_without_a_tap_cannot_be_equalised() -> None:

@@ -38,10 +38,10 @@ def board(period: int, side: int = 64) -> Tensor:
 
 
 def spectrum(images: Tensor) -> Spectrum:
-    found = Spectrum()
+    sums = Spectrum()
     for batch in images.split(32):
-        found.add(batch)
-    return found
+        sums.add(batch)
+    return sums
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:
@@ -70,12 +70,12 @@ def test_log_power_is_that_of_the_definition() -> None:
 
 def test_sums_do_not_depend_on_batches() -> None:
     images = noise(40)
-    whole, parts = Spectrum(), Spectrum()
-    whole.add(images)
-    for part in images.split(7):
-        parts.add(part)
-    for one, other in ((whole.mean, parts.mean), (whole.excess, parts.excess), (whole.spread, parts.spread)):
-        assert torch.allclose(one, other, atol=1e-9)
+    at_once, in_batches = Spectrum(), Spectrum()
+    at_once.add(images)
+    for batch in images.split(7):
+        in_batches.add(batch)
+    for name in ("mean", "excess", "spread"):
+        assert torch.allclose(getattr(at_once, name), getattr(in_batches, name), atol=1e-9)
 
 
 def own_grids(table: pd.DataFrame) -> list[str]:
@@ -169,8 +169,8 @@ def test_broadband_excess_is_told_apart_from_peaks() -> None:
     """White noise raises the upper octave everywhere; a grid hardly at all."""
     plain = spectrum(noise(seed=1))
     rough = noise(seed=2) + 0.08 * torch.randn(96, 3, 64, 64, generator=torch.Generator().manual_seed(4))
-    found = broadband(spectrum(rough.clamp(0, 1)), plain)
-    assert found["low"] > 2
+    excess = broadband(spectrum(rough.clamp(0, 1)), plain)
+    assert excess["low"] > 2
     assert not peaks(spectrum(rough.clamp(0, 1)), GRIDS).peak.any()
     gridded = broadband(spectrum((noise(seed=3) + board(2) * 3 / 255).clamp(0, 1)), plain)
     assert abs(gridded["excess"]) < 0.2

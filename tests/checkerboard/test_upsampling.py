@@ -49,28 +49,28 @@ def generator(module: nn.Module) -> Generator:
 
 
 def test_every_kind_is_found_in_order() -> None:
-    found = upsamplings(generator(Whole()))
-    assert [(site.name, site.kind, site.factor) for site in found] == [
+    sites = upsamplings(generator(Whole()))
+    assert [(site.name, site.kind, site.factor) for site in sites] == [
         ("inner", TRANSPOSED, (2, 1)),
         ("inner.conv", INTERPOLATION, (2, 2)),
         ("shuffled.1", SHUFFLE, (2, 2)),
         ("repeated", UNKNOWN, (2, 2)),
         ("last", INTERPOLATION, (2, 2)),
     ]
-    assert found[0].uneven
-    assert found[0].pattern is not None
-    assert found[0].pattern.tolist() == [[3], [6]]
-    assert [site.how for site in found] == [
+    assert sites[0].uneven
+    assert sites[0].pattern is not None
+    assert sites[0].pattern.tolist() == [[3], [6]]
+    assert [site.how for site in sites] == [
         "",
         "bilinear, then convolution",
         "",
         "unknown means, then convolution",
         "nearest",
     ]
-    assert found[2].source == ("shuffled.0", "conv2d", 0)
-    assert [site.maps for site in found] == [(6, 8, 4), (6, 16, 8), (2, 32, 16), (3, 64, 32), (3, 128, 64)]
-    assert [site.period((128, 64)) for site in found] == [(32, 16), (16, 16), (8, 8), (4, 4), (2, 2)]
-    assert found[0].period((100, 50)) is None
+    assert sites[2].source == ("shuffled.0", "conv2d", 0)
+    assert [site.maps for site in sites] == [(6, 8, 4), (6, 16, 8), (2, 32, 16), (3, 64, 32), (3, 128, 64)]
+    assert [site.period((128, 64)) for site in sites] == [(32, 16), (16, 16), (8, 8), (4, 4), (2, 2)]
+    assert sites[0].period((100, 50)) is None
 
 
 def test_what_is_foretold_is_what_comes_out_of_a_flat_input() -> None:
@@ -102,25 +102,25 @@ def test_replacing_what_a_call_returns_changes_what_follows_and_leaves_no_hook()
     x = torch.randn(2, 1, 3, 3)
     with watched(module, lambda call, out: torch.zeros_like(out) if call.owner == "0" else None):
         assert torch.equal(module(x), module[1](torch.zeros(2, 1, 3, 3)))
-    seen: list[tuple[str, str, int]] = []
-    with watched(module, lambda call, _: seen.append(call.place)):
+    places: list[tuple[str, str, int]] = []
+    with watched(module, lambda call, _: places.append(call.place)):
         module(x)
         with pytest.raises(RuntimeError):
             module(torch.randn(2, 5, 3, 3))
-    assert seen == [("0", "conv2d", 0), ("1", "conv2d", 0)]
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    assert places == [("0", "conv2d", 0), ("1", "conv2d", 0)]
+    assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
     module(x)
-    assert len(seen) == 2
+    assert len(places) == 2
 
 
 def test_a_call_is_counted_within_its_pass() -> None:
     shared = nn.Conv2d(2, 2, 1)
     module = nn.Sequential(shared, shared)
-    seen: list[tuple[str, str, int]] = []
-    with watched(module, lambda call, _: seen.append(call.place)):
+    places: list[tuple[str, str, int]] = []
+    with watched(module, lambda call, _: places.append(call.place)):
         module(torch.randn(1, 2, 3, 3))
         module(torch.randn(1, 2, 3, 3))
-    assert seen == [("0", "conv2d", 0), ("0", "conv2d", 1)] * 2
+    assert places == [("0", "conv2d", 0), ("0", "conv2d", 1)] * 2
 
 
 def test_what_only_looks_finer_is_no_upsampling() -> None:

@@ -65,12 +65,12 @@ def test_seams_are_told_and_shown(tiles: str, tmp_path: Path, page: Any) -> None
 
 
 def test_a_pointwise_network_leaves_no_seams(tiles: str, tmp_path: Path) -> None:
-    found = check_seams(
+    result = check_seams(
         ModelSpec("tests.seams.test_seam_check:plain", inputs=tiles), 4, out=tmp_path / "it", quiet=True
     )
-    assert found.info["verdict"] == "clean"
-    assert found.info["sentence"].startswith("No significant seams")
-    excess = found.table[found.table["what"] == "excess"]
+    assert result.info["verdict"] == "clean"
+    assert result.info["sentence"].startswith("No significant seams")
+    excess = result.table[result.table["what"] == "excess"]
     assert (excess.ratio - 1).abs().max() < 1e-4
 
 

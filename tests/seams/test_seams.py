@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from ganatomy.dissect.seams.measures import (
     join,
     jumps_and_stripes,
     measure_seams,
+    ratio_interval,
     seam,
     seam_map,
     split,
@@ -52,13 +55,13 @@ def run(module: nn.Module, images: Tensor, tiles: int = 4, batch: int = 5) -> Se
     return measure_seams(generator, range(len(images)), tiles, batch=batch)
 
 
-def row(found: Seams, what: str, measure: str = "step", lines: str = "all") -> pd.Series:
-    return found.table.set_index(["what", "measure", "lines"]).loc[(what, measure, lines)]
+def row(seams: Seams, what: str, measure: str = "step", lines: str = "all") -> pd.Series:
+    return seams.table.set_index(["what", "measure", "lines"]).loc[(what, measure, lines)]
 
 
-def profile(found: Seams, what: str, measure: str = "step") -> np.ndarray:
+def profile(seams: Seams, what: str, measure: str = "step") -> np.ndarray:
     """By distance, of vertical and horizontal lines together."""
-    rows = found.profile.query("what == @what and measure == @measure and lines == 'all'")
+    rows = seams.profile.query("what == @what and measure == @measure and lines == 'all'")
     assert rows.distance.tolist() == list(range(len(rows)))
     return rows.ratio.to_numpy()
 
@@ -78,34 +81,56 @@ def box(side: int) -> nn.Conv2d:
 
 def test_tiles_come_row_by_row_and_join_to_the_image() -> None:
     image = torch.arange(24.0).reshape(1, 1, 4, 6)
-    parts = split(image, 2)
-    assert parts[:, 0].tolist() == [
+    pieces = split(image, 2)
+    assert pieces[:, 0].tolist() == [
         [[0, 1, 2], [6, 7, 8]],
         [[3, 4, 5], [9, 10, 11]],
         [[12, 13, 14], [18, 19, 20]],
         [[15, 16, 17], [21, 22, 23]],
     ]
-    assert torch.equal(join(parts, 2), image)
+    assert torch.equal(join(pieces, 2), image)
     several = noise(3, 2, 9, 6)
     assert torch.equal(join(split(several, 3), 3), several)
     assert torch.equal(split(several, 3)[9 + 5], several[1, :, 3:6, 4:6])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
+def test_tiles_join_to_their_images(count: int, channels: int, tiles: int, height: int, width: int) -> None:
+    images = noise(count, channels, tiles * height, tiles * width)
+    pieces = split(images, tiles)
+    assert pieces.shape == (count * tiles**2, channels, height, width)
+    assert torch.equal(join(pieces, tiles), images)
+
+
+positive = st.lists(st.floats(0.01, 100), min_size=4, max_size=4).map(np.array)
+
+
+@settings(max_examples=40, deadline=None)
+@given(positive, positive, st.floats(0.01, 100))
+def test_a_ratio_and_its_interval_scale_and_invert(over: np.ndarray, under: np.ndarray, scale: float) -> None:
+    ratio, low, high = ratio_interval([over], [under])
+    assert low <= ratio <= high
+    assert ratio_interval([scale * over], [under]) == pytest.approx((scale * ratio, scale * low, scale * high))
+    assert ratio_interval([under], [over]) == pytest.approx((1 / ratio, 1 / high, 1 / low))
+    assert ratio_interval([over, under], [under, over]) == pytest.approx((1, 1, 1))
 
 
 def test_steps_jumps_stripes_and_map_by_hand() -> None:
     image = torch.tensor([[[[0.0, 1.0, 1.0, 4.0], [2.0, 2.0, 5.0, 0.0]]]])
     assert steps(image).tolist() == [[0.5, 1.5, 4.0]]
     assert steps(image.mT).tolist() == [[(2 + 1 + 4 + 4) / 4]]
-    assert [found.tolist() for found in jumps_and_stripes(image, 1)] == [[[1.25]], [[0.75]]]  # of means 1, 1.5, 3, 2
+    assert [values.tolist() for values in jumps_and_stripes(image, 1)] == [[[1.25]], [[0.75]]]  # of means 1, 1.5, 3, 2
     assert seam_map(image).tolist() == [[[0.0, 1.0, 0.0, 3.0], [2.0, 1.0, 4.0, 5.0]]]
     two = torch.cat([image, image * 3], 1)
     assert steps(two).tolist() == [[1.0, 3.0, 8.0]]
-    assert [found.tolist() for found in jumps_and_stripes(two, 1)] == [[[2.5]], [[1.5]]]
+    assert [values.tolist() for values in jumps_and_stripes(two, 1)] == [[[2.5]], [[1.5]]]
 
 
 def naive(image: np.ndarray, tiles: int, measure: str, band: int) -> np.ndarray:
     """image (C, H, W) -> (segments, offsets): a measure of vertical lines, by loops."""
     height, width = image.shape[1] // tiles, image.shape[2] // tiles
-    found = []
+    segments = []
     for i in range(tiles):
         rows = image[:, i * height : (i + 1) * height]
         for k in range(1, tiles):
@@ -123,8 +148,8 @@ def naive(image: np.ndarray, tiles: int, measure: str, band: int) -> np.ndarray:
                         beside = [at for at in range(x - band, x + band) if at not in around]
                         each.append(abs(c[:, around].mean() - c[:, beside].mean()))
                 values.append(np.mean(each))
-            found.append(values)
-    return np.array(found)
+            segments.append(values)
+    return np.array(segments)
 
 
 @pytest.mark.parametrize("measure", ["step", "jump", "stripe"])
@@ -141,11 +166,11 @@ def test_ratio_chance_and_p_value_are_those_of_loops(tile: tuple[int, int], meas
         offsets.append([o for o in every if o == 0 or abs(o) >= least])
     rest = sum(np.mean([mean[k][o] for o in offsets[k] if o]) for k in range(2))
     table = {(a, b): (mean[0][a] + mean[1][b]) / rest for a in offsets[0] for b in offsets[1]}
-    found = seam(both_lines(images, 3), measure)
-    assert found["ratio"] == pytest.approx(table[0, 0])
-    assert found["p_value"] == pytest.approx(np.mean([value >= table[0, 0] - 1e-9 for value in table.values()]))
+    figures = seam(both_lines(images, 3), measure)
+    assert figures["ratio"] == pytest.approx(table[0, 0])
+    assert figures["p_value"] == pytest.approx(np.mean([value >= table[0, 0] - 1e-9 for value in table.values()]))
     others = [value for (a, b), value in table.items() if a and b]
-    assert (found["chance_low"], found["chance_high"]) == pytest.approx(tuple(np.quantile(others, [0.025, 0.975])))
+    assert (figures["chance_low"], figures["chance_high"]) == pytest.approx(tuple(np.quantile(others, [0.025, 0.975])))
     across = seam(both_lines(images, 3)[:1], measure)
     assert across["border"] == pytest.approx(255 * mean[0][0])
     assert across["rest"] == pytest.approx(255 * np.mean([mean[0][o] for o in offsets[0] if o]))
@@ -159,10 +184,10 @@ def test_the_interval_of_two_images_by_hand() -> None:
     ratio = (a + c) / (b + d)
     gap = a / (a + c) - b / (b + d)  # and the other image's is the same with the other sign
     reach = stats.t.ppf(0.975, 1) * math.sqrt(2 * 2 * gap**2)
-    found = seam(both_lines(images, 3), "step")
-    assert found["ratio"] == pytest.approx(ratio, rel=1e-5)
-    assert found["low"] == pytest.approx(ratio * math.exp(-reach), rel=1e-4)
-    assert found["high"] == pytest.approx(ratio * math.exp(reach), rel=1e-4)
+    figures = seam(both_lines(images, 3), "step")
+    assert figures["ratio"] == pytest.approx(ratio, rel=1e-5)
+    assert figures["low"] == pytest.approx(ratio * math.exp(-reach), rel=1e-4)
+    assert figures["high"] == pytest.approx(ratio * math.exp(reach), rel=1e-4)
 
 
 @pytest.mark.parametrize("images", [1, 3])
@@ -170,48 +195,48 @@ def test_without_a_seam_intervals_cover_one_and_p_values_are_uniform(images: int
     rounds = 300
     lines = [both_lines(noise(images, 1, 48, 48, seed=seed), 3) for seed in range(rounds)]
     for measure in ("step", "jump", "stripe"):
-        found = pd.DataFrame(seam(one, measure) for one in lines)
-        assert 0.91 < ((found.low <= 1) & (found.high >= 1)).mean() < 0.985
-        assert found.p_value.mean() == pytest.approx(0.5, abs=0.07)
+        figures = pd.DataFrame(seam(one, measure) for one in lines)
+        assert 0.91 < ((figures.low <= 1) & (figures.high >= 1)).mean() < 0.985
+        assert figures.p_value.mean() == pytest.approx(0.5, abs=0.07)
         for share in (0.05, 0.25, 0.75):
             far = 3.5 * math.sqrt(share * (1 - share) / rounds)
-            assert (found.p_value <= share).mean() == pytest.approx(share, abs=far)
+            assert (figures.p_value <= share).mean() == pytest.approx(share, abs=far)
 
 
 def test_a_planted_seam_has_the_ratio_that_follows_from_its_height() -> None:
     """Steps of uniform noise in [0, s] are s/3 on average; across a border of height d ≥ s they are d."""
-    found = run(nn.Identity(), 0.3 * noise(6, 1, 128, 128) + 0.5 * checkers(4, 32))
+    seams = run(nn.Identity(), 0.3 * noise(6, 1, 128, 128) + 0.5 * checkers(4, 32))
     for lines in ("all", "vertical", "horizontal"):
-        tiled = row(found, "tiled", "step", lines)
+        tiled = row(seams, "tiled", "step", lines)
         assert tiled.ratio == pytest.approx(0.5 / 0.1, rel=0.02)
         assert tiled.low < 5 < tiled.high
         assert tiled.border == pytest.approx(127.5, rel=0.02)
         assert tiled.rest == pytest.approx(25.5, rel=0.02)
         assert tiled.chance_high < 1.1
         assert tiled.p_value == pytest.approx(1 / 32 ** (1 + (lines == "all")))
-        assert row(found, "tiled", "jump", lines).border == pytest.approx(127.5, rel=0.02)
-    curve = profile(found, "tiled")
+        assert row(seams, "tiled", "jump", lines).border == pytest.approx(127.5, rel=0.02)
+    curve = profile(seams, "tiled")
     assert len(curve) == 17
-    assert curve[0] == pytest.approx(row(found, "tiled").ratio)
+    assert curve[0] == pytest.approx(row(seams, "tiled").ratio)
     assert curve[1:] == pytest.approx(1, abs=0.05)
 
 
 def test_one_image_has_the_interval_of_its_borders() -> None:
-    found = run(nn.Identity(), 0.3 * noise(1, 1, 128, 128) + 0.5 * checkers(4, 32))
-    assert (found.units, run(nn.Identity(), noise(2, 1, 16, 16)).units) == ("borders", "images")
-    assert row(found, "tiled").low < 5 < row(found, "tiled").high < 5.5
+    seams = run(nn.Identity(), 0.3 * noise(1, 1, 128, 128) + 0.5 * checkers(4, 32))
+    assert (seams.units, run(nn.Identity(), noise(2, 1, 16, 16)).units) == ("borders", "images")
+    assert row(seams, "tiled").low < 5 < row(seams, "tiled").high < 5.5
 
 
 def test_a_pointwise_network_has_no_seam_of_its_own() -> None:
     images = 0.3 * noise(3, 3, 37, 46) + 0.2 * checkers(4, 12)[:, :, :37, :46]
     mix = nn.Conv2d(3, 3, 1, bias=False)
     nn.init.dirac_(mix.weight)
-    found = run(mix, images)
-    assert (found.given, found.used, found.tile) == ((37, 46), (36, 44), (9, 11))
-    assert found.whole is not None
-    assert np.array_equal(found.tiled, found.whole)
+    seams = run(mix, images)
+    assert (seams.given, seams.used, seams.tile) == ((37, 46), (36, 44), (9, 11))
+    assert seams.whole is not None
+    assert np.array_equal(seams.tiled, seams.whole)
     for measure in ("step", "jump", "stripe"):
-        tiled, whole, given, excess = (row(found, what, measure) for what in ("tiled", "whole", "input", "excess"))
+        tiled, whole, given, excess = (row(seams, what, measure) for what in ("tiled", "whole", "input", "excess"))
         assert tiled.tolist() == pytest.approx(whole.tolist(), rel=1e-4)
         assert tiled.tolist() == pytest.approx(given.tolist(), rel=1e-4)
         assert excess.drop(["border", "rest"]).tolist() == pytest.approx([1.0] * 6, abs=1e-4)
@@ -220,23 +245,23 @@ def test_a_pointwise_network_has_no_seam_of_its_own() -> None:
 
 def test_padding_on_both_sides_makes_a_stripe_and_no_step() -> None:
     """A box of 5 sees 3/5 and 4/5 of the image in the two columns at a border: noise of mean 1/2 loses 0.2 and 0.1."""
-    found = run(box(5), noise(4, 3, 128, 128))
-    whole, stripe, step = row(found, "whole", "stripe"), row(found, "excess", "stripe"), row(found, "excess")
-    assert row(found, "tiled", "stripe", "vertical").border == pytest.approx(255 * 0.3 / 4 * 31 / 32, rel=0.1)
+    seams = run(box(5), noise(4, 3, 128, 128))
+    whole, stripe, step = row(seams, "whole", "stripe"), row(seams, "excess", "stripe"), row(seams, "excess")
+    assert row(seams, "tiled", "stripe", "vertical").border == pytest.approx(255 * 0.3 / 4 * 31 / 32, rel=0.1)
     assert whole.low < 1 < whole.high
     assert stripe.low > 2
     assert stripe.p_value < 0.005
     assert step.ratio < step.chance_high  # two dark columns meet at the line itself, and the steps are beside it
     assert step.p_value > 0.05
-    assert (profile(found, "tiled")[1:3] > 2 * profile(found, "whole")[1:3]).all()
+    assert (profile(seams, "tiled")[1:3] > 2 * profile(seams, "whole")[1:3]).all()
 
 
 def test_a_lopsided_kernel_makes_a_seam_at_the_border() -> None:
     lopsided = nn.Sequential(nn.ZeroPad2d((4, 0, 4, 0)), nn.Conv2d(3, 3, 5, groups=3, bias=False))
     nn.init.constant_(lopsided[1].weight, 1 / 25)
-    found = run(lopsided, noise(4, 3, 96, 96))
-    excess = row(found, "excess")
-    assert excess.ratio == pytest.approx(row(found, "tiled").ratio / row(found, "whole").ratio)
+    seams = run(lopsided, noise(4, 3, 96, 96))
+    excess = row(seams, "excess")
+    assert excess.ratio == pytest.approx(row(seams, "tiled").ratio / row(seams, "whole").ratio)
     assert excess.low > 2
     assert excess.p_value == pytest.approx(1 / 24**2)
     assert excess.chance_high < excess.ratio
@@ -247,13 +272,13 @@ def test_normalisation_of_each_tile_makes_jumps() -> None:
     slope = torch.linspace(0, 1, 96).expand(2, 3, 96, 96)
     images = 0.5 * slope + 0.01 * noise(2, 3, 96, 96)
     generator = Generator(module=nn.InstanceNorm2d(3), name="net", source=Pictures(images), output_range=(-3, 3))
-    found = measure_seams(generator, [0, 1], 4, batch=16)
-    assert found.band == (6, 6)
-    assert row(found, "tiled", "jump", "vertical").ratio == pytest.approx((24 - 6) / 6, rel=0.03)
-    assert row(found, "whole", "jump", "vertical").ratio == pytest.approx(1, abs=0.03)
-    assert row(found, "excess", "jump", "vertical").low > 2
-    assert row(found, "tiled", "step", "vertical").ratio > 10
-    assert row(found, "tiled", "jump", "horizontal").ratio == pytest.approx(1, abs=0.3)
+    seams = measure_seams(generator, [0, 1], 4, batch=16)
+    assert seams.band == (6, 6)
+    assert row(seams, "tiled", "jump", "vertical").ratio == pytest.approx((24 - 6) / 6, rel=0.03)
+    assert row(seams, "whole", "jump", "vertical").ratio == pytest.approx(1, abs=0.03)
+    assert row(seams, "excess", "jump", "vertical").low > 2
+    assert row(seams, "tiled", "step", "vertical").ratio > 10
+    assert row(seams, "tiled", "jump", "horizontal").ratio == pytest.approx(1, abs=0.3)
 
 
 class Doubled(nn.Module):
@@ -264,32 +289,32 @@ class Doubled(nn.Module):
 
 
 def test_the_grid_of_an_upsampling_is_no_excess() -> None:
-    found = run(Doubled(), noise(3, 1, 32, 48))
-    assert (found.tile, found.tiled.shape, found.map.shape) == ((16, 24), (64, 96, 3), (64, 96))
-    assert row(found, "tiled").ratio == pytest.approx(row(found, "input").ratio * 2, rel=0.15)  # of odd lines none
-    assert row(found, "excess").ratio == pytest.approx(1)
-    assert row(found, "excess").p_value == 1
-    sides = found.profile.query("lines == 'vertical'").groupby("what").distance.max()
+    seams = run(Doubled(), noise(3, 1, 32, 48))
+    assert (seams.tile, seams.tiled.shape, seams.map.shape) == ((16, 24), (64, 96, 3), (64, 96))
+    assert row(seams, "tiled").ratio == pytest.approx(row(seams, "input").ratio * 2, rel=0.15)  # of odd lines none
+    assert row(seams, "excess").ratio == pytest.approx(1)
+    assert row(seams, "excess").p_value == 1
+    sides = seams.profile.query("lines == 'vertical'").groupby("what").distance.max()
     assert sides.to_dict() == {"tiled": 12, "whole": 12, "input": 6}
 
 
 def test_the_batch_does_not_matter_and_the_worst_image_is_shown() -> None:
     images = 0.2 * noise(3, 3, 32, 32) + torch.tensor([0.1, 0.5, 0.3]).reshape(3, 1, 1, 1) * checkers(4, 8)
-    one, other = run(box(3), images, batch=1), run(box(3), images, batch=64)
-    pd.testing.assert_frame_equal(one.table, other.table, rtol=1e-4)
-    found = run(nn.Identity(), images)
-    assert found.worst == 1
-    assert np.array_equal(found.tiled, (images[1].permute(1, 2, 0) * 255).round().byte().numpy())
-    assert found.map[:, 8].mean() > 3 * found.map[:, 9].mean()
+    singly, together = run(box(3), images, batch=1), run(box(3), images, batch=64)
+    pd.testing.assert_frame_equal(singly.table, together.table, rtol=1e-4)
+    seams = run(nn.Identity(), images)
+    assert seams.worst == 1
+    assert np.array_equal(seams.tiled, (images[1].permute(1, 2, 0) * 255).round().byte().numpy())
+    assert seams.map[:, 8].mean() > 3 * seams.map[:, 9].mean()
 
 
 def test_where_nothing_changes_ratios_are_no_numbers() -> None:
     for images in (torch.full((2, 1, 16, 16), 0.5), 0.5 * checkers(4, 4)):
-        found = run(nn.Identity(), images)
-        figures = found.table[["ratio", "low", "high", "chance_low", "p_value"]]
+        seams = run(nn.Identity(), images)
+        figures = seams.table[["ratio", "low", "high", "chance_low", "p_value"]]
         assert figures.isna().all(axis=None)
-        assert found.profile.ratio.isna().all()
-    assert row(found, "tiled").border == 127.5
+        assert seams.profile.ratio.isna().all()
+    assert row(seams, "tiled").border == 127.5
 
 
 class Fussy(nn.Module):
@@ -312,7 +337,7 @@ class Fussy(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "said"),
+    ("module", "reason"),
     [
         (Fussy(ValueError("8×8 is needed")), "ValueError: 8×8 is needed"),
         (Fussy(torch.OutOfMemoryError("CUDA out of memory")), "memory does not suffice"),
@@ -320,11 +345,11 @@ class Fussy(nn.Module):
         (nn.Conv2d(1, 1, 3), "come out as 22×22 pixels, their tiles together as 18×18"),
     ],
 )
-def test_what_cannot_run_on_the_whole_has_no_control(module: nn.Module, said: str) -> None:
-    found = run(module, noise(2, 1, 24, 24), tiles=3)
-    assert said in (found.no_whole or "")
-    assert found.whole is None
-    assert set(found.table.what) == set(found.profile.what) == {"tiled", "input"}
+def test_what_cannot_run_on_the_whole_has_no_control(module: nn.Module, reason: str) -> None:
+    seams = run(module, noise(2, 1, 24, 24), tiles=3)
+    assert reason in (seams.no_whole or "")
+    assert seams.whole is None
+    assert set(seams.table.what) == set(seams.profile.what) == {"tiled", "input"}
 
 
 def test_too_large_an_image_does_not_go_whole_through_a_network_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,8 +365,8 @@ def test_no_more_tiles_than_a_batch_go_through_the_network_at_once() -> None:
 
 
 def test_images_are_cropped_to_what_the_network_takes() -> None:
-    found = run(Fussy(), noise(1, 1, 23, 31), tiles=2)
-    assert (found.given, found.used, found.tile) == ((23, 31), (16, 16), (8, 8))
+    seams = run(Fussy(), noise(1, 1, 23, 31), tiles=2)
+    assert (seams.given, seams.used, seams.tile) == ((23, 31), (16, 16), (8, 8))
     decoder = Fussy()
     decoder.inputs = 0  # takes maps of latents, and the multiple is that of the images to encode
     assert run(decoder, noise(1, 1, 23, 31), tiles=2).used == (22, 30)
