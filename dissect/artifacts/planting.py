@@ -64,11 +64,11 @@ def plant(generator: Generator, layer: str, units: Sequence[int], kind: str = "b
         UsageError: another architecture, layer, unit or kind.
     """
     if kind not in KINDS:
-        raise UsageError(f"kind={kind!r} is not known; there are {', '.join(KINDS)}.")
+        raise UsageError(f"kind={kind!r}: must be one of {', '.join(KINDS)}.")
     if not isinstance(generator.module, ProGAN):
         raise UsageError(f"Artifacts are planted into progressive GANs, e.g. progan_scenes; {generator.name} is none.")
     if layer not in generator.layers[:-1]:
-        raise UsageError(f"Artifacts are planted into {', '.join(generator.layers[:-1])}; asked for {layer!r}.")
+        raise UsageError(f"Artifacts are planted into {', '.join(generator.layers[:-1])}; {layer!r} is none of them.")
     module = copy.deepcopy(generator.module)
     children = dict(module.named_children())
     names = list(children)

@@ -257,15 +257,15 @@ def reference_spectrum(reference: str | Path, image: tuple[int, int], progress: 
 
 
 def ripples(site: Upsampling, sums: RippleSums) -> dict[str, Any]:
-    """What the weights foretell and what is measured, as shares of the maps' standard deviation."""
+    """The ripple that the weights predict and the measured one, as shares of the maps' standard deviation."""
     scale = max(1e-12, sums.deviation)
     level = None if sums.level is None else sums.level / sums.count
-    foretold = None if level is None else site.foretold(level)
+    predicted = None if level is None else site.predicted_tile(level)
     shares: dict[str, Any] = {"foretold": float("nan"), "correlation": float("nan")}
-    if foretold is not None:
-        foretold = ripple(foretold.cpu())
-        shares["foretold"] = float(whole_amplitude(foretold)) / scale
-        shares["correlation"] = correlation(amplitude(foretold), amplitude(sums.tile))
+    if predicted is not None:
+        predicted = ripple(predicted.cpu())
+        shares["foretold"] = float(whole_amplitude(predicted)) / scale
+        shares["correlation"] = correlation(amplitude(predicted), amplitude(sums.tile))
     return shares | sums.measured(scale)
 
 

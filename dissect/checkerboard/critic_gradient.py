@@ -98,7 +98,7 @@ def _scores(critic: nn.Module, images: Tensor) -> Tensor:
             "generator's size, or wrap it in a module that resizes."
         ) from error
     if not isinstance(scores, Tensor):
-        raise UsageError(f"The critic returned a {type(scores).__name__}; a tensor of scores is needed.")
+        raise UsageError(f"The critic returned a {type(scores).__name__}; it must return a tensor of scores.")
     return scores
 
 

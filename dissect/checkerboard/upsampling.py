@@ -54,7 +54,7 @@ class Upsampling:
         """(sh, sw): taps that reach each phase, of a transposed convolution."""
         return None if self.kernel is None or self.geometry is None else overlap(self.kernel, self.geometry)
 
-    def foretold(self, level: Tensor) -> Tensor | None:
+    def predicted_tile(self, level: Tensor) -> Tensor | None:
         """The tile (units, sh, sw) that a flat input at `level` (in,) makes; None where the weights are not known.
 
         Interpolation leaves a flat input flat, so that its tile is zero.

@@ -129,7 +129,7 @@ def _files(folder: Path) -> tuple[list[Path], str]:
     count = len(listing.files)
     if count < FEWEST:
         raise UsageError(
-            f"--reference {folder} holds {count} images; at least {FEWEST} are needed, better as many as "
+            f"--reference {folder} holds {count} images; it must hold at least {FEWEST}, better as many as "
             f"--samples.{' ' + listing.said + '.' if listing.said else ''}"
         )
     if listing.said:

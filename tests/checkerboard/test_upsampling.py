@@ -73,7 +73,7 @@ def test_every_kind_is_found_in_order() -> None:
     assert sites[0].period((100, 50)) is None
 
 
-def test_what_is_foretold_is_what_comes_out_of_a_flat_input() -> None:
+def test_the_predicted_tile_is_what_comes_out_of_a_flat_input() -> None:
     module = Whole()
     level, answers = torch.randn(4), {}
 
@@ -86,13 +86,13 @@ def test_what_is_foretold_is_what_comes_out_of_a_flat_input() -> None:
     first, _, shuffle, *_ = upsamplings(generator(module))
     with torch.no_grad(), watched(module, see):
         module(torch.randn(1, 8))
-    tile = first.foretold(level)
+    tile = first.predicted_tile(level)
     assert tile is not None
     assert torch.allclose(tile, answers[first.place][0, :, 20:22, 12:13], atol=1e-5)
     flat = torch.randn(6)
     with torch.no_grad():
         out = module.shuffled(flat.view(1, 6, 1, 1).expand(1, 6, 12, 12))
-    tile = shuffle.foretold(flat)
+    tile = shuffle.predicted_tile(flat)
     assert tile is not None
     assert torch.allclose(tile, out[0, :, 10:12, 10:12], atol=1e-5)
 
