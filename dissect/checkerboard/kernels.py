@@ -256,7 +256,7 @@ class InputMoments:
 
     def together(self) -> None:
         """Sum over all processes; call it once, when each has added its share of the inputs."""
-        sizes = ChainMap(*distributed.joined({phase: len(moments) for phase, moments in self.sums.items()}))
+        sizes = ChainMap(*distributed.all_gather({phase: len(moments) for phase, moments in self.sums.items()}))
         for phase, size in sizes.items():
             if phase not in self.sums:
                 self.sums[phase] = torch.zeros(size, size, dtype=torch.float64)

@@ -165,7 +165,7 @@ class RippleSums:
         left_out = whole_amplitude(without_group / (self.count - self.counts[filled]).view(-1, 1, 1, 1)) / scale
         groups = len(left_out)
         error = ((groups - 1) / groups * (left_out - left_out.mean()).square().sum()).sqrt()
-        reach = stats.t.ppf((1 + LEVEL) / 2, groups - 1) * float(error)
+        reach = t_factor(groups - 1) * float(error)
         null = whole_amplitude(self.shifted / self.count) / scale
         return {
             "measured": float(value),
@@ -301,8 +301,8 @@ class Effect:
     def together(self) -> None:
         """Sum over all processes; call it once, when each has added its share."""
         self.changes = distributed.in_order(self.changes)
-        self.energy = sum(distributed.joined(self.energy))
-        distributed.total(self.colours)
+        self.energy = sum(distributed.all_gather(self.energy))
+        distributed.all_sum(self.colours)
         self.spectrum.together()
 
     @property

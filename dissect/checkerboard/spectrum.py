@@ -82,7 +82,7 @@ class Spectrum:
 
     def together(self) -> None:
         """Sum over all processes, in their order; call it once, when each has added its share of the images."""
-        of_first, *others = distributed.joined(vars(self))
+        of_first, *others = distributed.all_gather(vars(self))
         for name, value in of_first.items():
             setattr(self, name, sum((other[name] for other in others), value))
 
@@ -194,7 +194,7 @@ def peaks(spectrum: Spectrum, periods: set[tuple[int, int]], reference: Spectrum
     excess, spread = spectrum.excess, spectrum.spread
     compared = excess if reference is None else excess - reference.excess
     z, usual = standing(compared, bins)
-    reach = stats.t.ppf((1 + LEVEL) / 2, max(1, spectrum.count - 1))
+    reach = t_factor(max(1, spectrum.count - 1))
     rows = []
     for j, k in bins.nonzero().tolist():
         vertical, horizontal = _frequency(j, size[0]), _frequency(k, size[1])

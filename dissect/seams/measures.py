@@ -191,7 +191,7 @@ def ratio_interval(over: Sequence[Floats], under: Sequence[Floats]) -> tuple[flo
     influence = influence - np.sum([values / values.sum() for values in under], 0)
     degrees = len(influence) - 1
     deviation = math.sqrt((degrees + 1) / degrees * float(np.square(influence).sum()))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * deviation
+    reach = t_factor(degrees) * deviation
     return top / bottom, top / bottom * math.exp(-reach), top / bottom * math.exp(reach)
 
 
