@@ -388,7 +388,7 @@ def _check_options(module: Architecture, spec: ModelSpec) -> None:
         allowed = "from -2 to 2" if styled else "above 0 and at most 1"
         raise UsageError(f"--truncation {spec.truncation:g}: must be {allowed}.")
     if spec.noise is not None and spec.noise not in NOISES:
-        raise UsageError(f"--noise {spec.noise!r} is not known; there are {', '.join(NOISES)}.")
+        raise UsageError(f"--noise {spec.noise!r}: must be one of {', '.join(NOISES)}.")
 
 
 def _images_for(module: Architecture, spec: ModelSpec, placeholder: bool) -> LatentSource:

@@ -156,13 +156,14 @@ def _spools(folder: Path, folders: Sequence[Path], infos: Sequence[dict[str, Any
         DissectError: such a shard is damaged.
     """
     samples = infos[0]["config"]["samples"]
-    merged, spools = Spool(folder / "spool", samples), {}
+    merged = Spool(folder / "spool", samples)
+    spools: dict[int, Spool] = {}
     for part, info in zip(folders, infos, strict=True):
         spool = Spool(part / "spool", samples, _part(info))
         missing = spool.missing()
         spools |= {shard: spool for shard in spool.shards if shard not in missing}
-    info = kept_run(folder, _config(infos[0]))
-    needed = [] if info and info["status"] == COMPLETE else merged.missing()
+    kept = kept_run(folder, _config(infos[0]))
+    needed = [] if kept and kept["status"] == COMPLETE else merged.missing()
     if lacking := [shard for shard in needed if shard not in spools]:
         ranges = ", ".join(f"{merged.indices(shard)[0]} to {merged.indices(shard)[-1]}" for shard in lacking[:5])
         raise UsageError(

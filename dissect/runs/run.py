@@ -19,6 +19,7 @@ from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..runtime import distributed
 from ..runtime.progress import say
+from ..runtime.requests import check_choice, check_integers
 from ..scoring.label_tests import THOROUGHNESS
 from ..scoring.layer_basis import FITTED, ROTATION, UNITS, Basis
 from ..storage.files import COMPLETE
@@ -98,8 +99,7 @@ def run(
     controls = tuple(dict.fromkeys([controls] if isinstance(controls, str) else controls))
     _check(samples, threshold, quantile, grid, seed, batch_size)
     _check_statistics(significance, controls, basis, directions)
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.")
+    check_choice("--precision", precision, PRECISIONS)
     part = None if shard is None else _part(shard, basis)
     device = usable_device(device)
     with noting() as notes:
@@ -284,25 +284,23 @@ def _part(shard: str, basis: str) -> tuple[int, int]:
 
 
 def _check(samples: int, threshold: str, quantile: float, grid: int, seed: int | None, batch_size: int | None) -> None:
-    if samples < 2:
-        raise UsageError(f"--samples {samples}: at least 2 are needed, one to choose labels and one to score them.")
-    if threshold not in RULES:
-        raise UsageError(f"--threshold {threshold!r} is not known; there are {', '.join(RULES)}.")
+    # one sample to choose labels, and one to score them
+    check_integers(
+        {"--samples": (samples, 2), "--grid": (grid, 2), "--batch-size": (batch_size, 1), "--seed": (seed, 0)}
+    )
+    check_choice("--threshold", threshold, RULES)
     if not 0 < quantile < 1:
-        raise UsageError(f"--quantile {quantile}: a share of pixels above 0 and below 1 is needed, e.g. 0.01.")
-    if not 2 <= grid <= 1024:
-        raise UsageError(f"--grid {grid}: a side between 2 and 1024 is needed.")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed}: a whole number from 0 to 2^63 - 1 is needed.")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size}: a whole number from 1 up is needed.")
+        raise UsageError(f"--quantile {quantile}: must be a share of the pixels, above 0 and below 1, e.g. 0.01.")
+    if grid > 1024:
+        raise UsageError(f"--grid {grid}: must be at most 1024.")
+    if seed is not None and seed >= 2**63:
+        raise UsageError(f"--seed {seed}: must be below 2^63.")
 
 
 def _check_statistics(significance: str, controls: Sequence[str], basis: str, directions: int | None) -> None:
-    if significance not in MODES:
-        raise UsageError(f"--significance {significance!r} is not known; there are {', '.join(MODES)}.")
-    if unknown := [name for name in controls if name not in CONTROLS]:
-        raise UsageError(f"--control {unknown[0]!r} is not known; there are {', '.join(CONTROLS)}.")
+    check_choice("--significance", significance, MODES)
+    for control in controls:
+        check_choice("--control", control, CONTROLS)
     if directions is not None and basis not in FITTED:
         raise UsageError(f"--directions {directions} goes with --basis {' or '.join(FITTED)}.")
     if ROTATION in controls and basis != UNITS:

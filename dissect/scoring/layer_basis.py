@@ -65,7 +65,7 @@ class Basis:
                     raise UsageError(f"--directions {directions}: layer {layer!r} has {width} units, so 1 to {width}.")
             return cls(name=spec, count=count)
         if not Path(spec).is_file():
-            raise UsageError(f"--basis {spec!r} is not known; there are units, pca, nmf, or a .safetensors file.")
+            raise UsageError(f"--basis {spec!r}: must be units, pca, nmf, or a .safetensors file.")
         try:
             stored = load_file(spec)
         except (OSError, SafetensorError, ValueError) as error:

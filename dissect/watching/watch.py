@@ -26,10 +26,11 @@ from ..fidelity.reference import count_reference, reference_of
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..generators.latents import parse_latents
+from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
-from ..storage.files import SCHEMA, digest, write_atomic
+from ..storage.files import digest, write_atomic
 from ..storage.folder_lock import LOCK, locked
-from ..storage.result_folder import command, difference, now
+from ..storage.result_folder import difference, header
 from ..subjects.identity import fingerprint, segmenter_fingerprint
 from ..subjects.inspection import inspect
 from ..subjects.opening import layer_name, open_segmenter, usable_device
@@ -103,10 +104,8 @@ class Watch:
         page: Callable[[Watched], object] | None = None,
     ) -> None:
         if not LEAST <= samples <= MOST:
-            raise UsageError(f"--samples {samples}: {LEAST} to {MOST} are watched.")
-        for option, number, least in (("--seed", seed, 0), ("--batch-size", batch_size, 1)):
-            if number is not None and number < least:
-                raise UsageError(f"{option} {number}: a whole number from {least} up is needed.")
+            raise UsageError(f"--samples {samples}: must be between {LEAST} and {MOST}.")
+        check_integers({"--seed": (seed, 0), "--batch-size": (batch_size, 1)})
         self.folder, self.samples, self.seed = Path(folder), samples, seed
         self.skipped: list[dict[str, str]] = []  # checkpoint and why
         if latent is not None:
@@ -263,9 +262,7 @@ class Watch:
         if others := {path.name for path in self.folder.iterdir()} - {LOCK, BOARD, "pictures"}:
             raise UsageError(f"{self.folder} exists and holds {min(others)}, but no watch; give another folder.")
         info = {
-            "schema": SCHEMA,
-            "created": now(),
-            "command": command(),
+            **header(),
             "generator": name,
             "samples": self.samples,
             "seed": self.seed,

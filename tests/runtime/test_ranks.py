@@ -115,7 +115,7 @@ def test_a_process_that_dies_fails_the_run_which_then_goes_on(
 def test_what_is_wrong_is_said_once(namer: Path) -> None:
     done = launch(2, "run", *MODEL, "--samples", 1)
     assert done.returncode == 1
-    assert done.stderr.count("dissect: --samples 1: at least 2 are needed") == 1
+    assert done.stderr.count("dissect: --samples 1: must be an integer of at least 2") == 1
     assert "dissect: rank" not in done.stderr
 
 

@@ -154,7 +154,7 @@ GOOD = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, -2.0]])
 NONE = torch.tensor([[1.0], [0.0]])
 NEEDED = r"must hold a real tensor \(directions, 3\) named 'paint'; it has "
 MISFITS: list[tuple[Callable[[Path], str], type[DissectError], str]] = [
-    (lambda _: "ica", UsageError, r"--basis 'ica' is not known; there are units, pca, nmf, or a \.safetensors file"),
+    (lambda _: "ica", UsageError, r"--basis 'ica': must be units, pca, nmf, or a \.safetensors file"),
     (lambda _: "pca", UsageError, r"--directions 4: layer 'paint' has 3 units, so 1 to 3"),
     (lambda p: stored(p, other=GOOD, more=GOOD + 1), UsageError, NEEDED + "only more, other"),
     (lambda p: stored(p, paint=GOOD.T), UsageError, NEEDED + r"torch\.float32 \(3, 2\)"),
@@ -306,7 +306,7 @@ def test_a_kept_spool_is_kept_when_a_control_is_added(go: Go) -> None:
 
 
 def test_controls_that_cannot_be_are_refused(go: Go, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--control 'shuffled' is not known; there are rotation, untrained"):
+    with pytest.raises(UsageError, match=r"--control 'shuffled': must be one of rotation, untrained"):
         go(controls=["rotation", "shuffled"])
     with pytest.raises(UsageError, match=r"--control rotation mixes units, so it does not go with --basis"):
         go(controls=["rotation"], basis="pca", directions=3)

@@ -195,7 +195,7 @@ def test_what_cannot_be_looked_at_is_told_and_nothing_is_lost(watch: Watch, monk
         watch(Bad())
     with pytest.raises(UsageError, match="Say what it takes, such as --latent normal:128"):
         Watch(watch.folder, segmenter=ColourSegmenter(), layer="paint")(torch.nn.Linear(3, 4))
-    with pytest.raises(UsageError, match="64 to 1024 are watched"):
+    with pytest.raises(UsageError, match="between 64 and 1024"):
         Watch(watch.folder, samples=10)
 
     def full(*_: Any) -> None:
