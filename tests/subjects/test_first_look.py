@@ -197,9 +197,9 @@ def test_the_first_watch_leaves_all_random_numbers_alone(tmp_path: Path) -> None
     [
         (
             ["artifacts", "--model", "progan_scenes", "--layer", "1", "--detector", "foo"],
-            "--detector 'foo' is not known",
+            "--detector 'foo': must be one of",
         ),
-        (["repair", "--checkerboard", "--model", "dcgan_scenes", "--method", "foo"], "--method 'foo' is not known"),
+        (["repair", "--checkerboard", "--model", "dcgan_scenes", "--method", "foo"], "--method 'foo': must be one of"),
         (["checkup", "--model", "tests.support.boards:flat", "--segmenter", "scenes"], "name them by --reference"),
     ],
 )
