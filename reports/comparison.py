@@ -34,7 +34,7 @@ def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet:
     """
     names = "-".join(f"{side.run.folder.name}+{'+'.join(side.layers)}" for side in found.sides)
     folder = Path(out) if out else Path("comparisons") / safe_name(names)
-    check_place(folder)
+    check_target(folder)
     again = shlex.join(["dissect", "compare", *(str(side.run.folder) for side in found.sides)])
     with telling(None, folder, again), replaced(folder) as part, Progress(quiet) as progress:
         sides = {side.letter: {"run": str(side.run.folder), "layers": side.layers} for side in found.sides}
@@ -45,7 +45,7 @@ def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet:
     return folder / "index.html"
 
 
-def check_place(folder: Path) -> None:
+def check_target(folder: Path) -> None:
     """Raise UsageError where a folder holds something else than a comparison, which is never replaced."""
     if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is no comparison; give another --out.")

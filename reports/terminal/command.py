@@ -1,4 +1,4 @@
-"""What all commands share: options, help, one line for what goes wrong, several processes."""
+"""What all commands share: common options, several processes, and errors and warnings in one line each."""
 
 from __future__ import annotations
 
@@ -13,61 +13,65 @@ from dataclasses import fields
 from typing import Any
 
 import click
+import cloup
 
 from ...dissect.generators.spec import ModelSpec, Moved
 from ...dissect.runtime import distributed
 from ...hooks.errors import DissectError, DissectWarning, UsageError, explained
 from .results import FAILED
 
+MODEL_OPTIONS = tuple(field.name for field in fields(ModelSpec))
 
-def common(command: Callable[..., object], *, spread: bool = False) -> Callable[..., None]:
-    """Give a command --debug, --quiet and --json; print its result or its one-line error.
 
-    The command gets `quiet` and returns what --json prints. If it is `spread`, several processes can do it together.
+def _command(function: Callable[..., object], *, several_processes: bool) -> Callable[..., None]:
+    """Give a command --debug, --quiet and --json; print its result or its error in one line.
+
+    The function gets `quiet` and returns what --json prints.
     """
 
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @click.option("--quiet", is_flag=True, help="No progress bars and tables.")
+    @click.option("--quiet", is_flag=True, help="Show no progress bars and no tables.")
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else.")
-    @functools.wraps(command)
-    def wrapped(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def command(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
         with (
-            _told_in_a_line(debug),
-            _processes(command.__name__, spread),
-            _told_in_a_line(debug),
-            _warnings_in_a_line(),
+            _errors_in_one_line(debug),
+            _joined_processes(function.__name__, several_processes),
+            _errors_in_one_line(debug),  # of this process, before the others are left
+            _warnings_in_one_line(),
         ):
-            result = command(quiet=quiet or as_json, **_as_one(options))
+            result = function(quiet=quiet or as_json, **_with_model_spec(options))
             if as_json and distributed.rank() == 0:
                 click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
             if failed := click.get_current_context().meta.get(FAILED):
                 raise failed
 
-    return wrapped
+    return command
 
 
-spread = functools.partial(common, spread=True)
+one_process = functools.partial(_command, several_processes=False)
+several_processes = functools.partial(_command, several_processes=True)
 
 
 @contextmanager
-def _processes(name: str, spread: bool) -> Iterator[None]:
-    """Join those that torchrun started with this one, if it did."""
-    if distributed.by_torchrun() and not spread:
-        raise UsageError(f"dissect {name} is done by one process; start it without torchrun.")
+def _joined_processes(name: str, several_processes: bool) -> Iterator[None]:
+    """Join the processes that torchrun started together with this one, if it did."""
+    if distributed.by_torchrun() and not several_processes:
+        raise UsageError(f"dissect {name} does not support torchrun; start it as a single process.")
     with distributed.launched():
         yield
 
 
 @contextmanager
-def _told_in_a_line(debug: bool) -> Iterator[None]:
-    """Whatever is raised inside becomes one line, and an exit code."""
+def _errors_in_one_line(debug: bool) -> Iterator[None]:
+    """Turn whatever is raised inside into one line on stderr, and an exit code."""
     try:
         yield
     except KeyboardInterrupt:
         if debug:
             raise
-        said = "Interrupted. A dissection goes on where it stopped: run the same command again; others start anew."
-        _fail(DissectError(said), 130)
+        message = "Interrupted. To continue a dissection, run the same command again; other commands start anew."
+        _fail(DissectError(message), 130)
     except DissectError as error:
         if debug:
             raise
@@ -79,16 +83,16 @@ def _told_in_a_line(debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
-    """Our warnings inside go to stderr, each once and without the place in the code."""
-    shown = set[str]()
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print each of our warnings once, on stderr, without its place in the code."""
+    printed = set[str]()
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *arguments: Any) -> None:
         if not issubclass(category, DissectWarning):
-            usual(message, category, *rest)
-        elif str(message) not in shown and distributed.rank() == 0:
-            shown.add(str(message))
+            usual(message, category, *arguments)
+        elif str(message) not in printed and distributed.rank() == 0:
+            printed.add(str(message))
             click.echo(f"dissect: warning: {message}", err=True)
 
     with warnings.catch_warnings():
@@ -105,37 +109,25 @@ def _fail(error: DissectError, code: int) -> None:
     sys.exit(code)
 
 
-Command = Callable[..., object]
+def _with_model_spec(options: dict[str, Any]) -> dict[str, Any]:
+    """A command's options, in which the options of the group "Model" are one object.
 
-
-MODEL_ONLY = tuple(field.name for field in fields(ModelSpec))
-
-
-def _as_one(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `a_model`, if a command has them, as one."""
-    if not set(MODEL_ONLY) <= set(options):
-        if "weights" in options:  # of a command that goes on with a run
+    That is a `ModelSpec` (None without --model) as `model`; for commands that continue with a run's model, of which
+    only the files may have moved, a `Moved` as `generator`.
+    """
+    if not set(MODEL_OPTIONS) <= set(options):
+        if "weights" in options:
             options["generator"] = Moved(**{field.name: options.pop(field.name) for field in fields(Moved)})
         return options
-    if options["model"] is None:
-        refuse(MODEL_ONLY, "--model")
-    given = {name: options.pop(name) for name in MODEL_ONLY}
-    return options | {"model": None if given["model"] is None else ModelSpec(**given)}
+    values = {name: options.pop(name) for name in MODEL_OPTIONS}
+    return options | {"model": None if values["model"] is None else ModelSpec(**values)}
 
 
-def refuse(names: tuple[str, ...], why: str) -> None:
-    """Raise UsageError if one of these options was given on the command line; `why` says what they go with."""
-    context = click.get_current_context()
-    for name in names:
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name.replace('_', '-')} goes with {why}; leave it out.")
-
-
-class OneLine(click.Group):
-    """Shows click's own complaints in one line, as all others."""
+class Group(cloup.Group):
+    """The command `dissect`. It shows click's own complaints in one line, like all others."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        for stream in (sys.stdout, sys.stderr):  # names of files that are no UTF-8 are printed as the bytes they are
+        for stream in (sys.stdout, sys.stderr):  # file names that are not UTF-8 are printed as the bytes they are
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="surrogateescape")
         try:

@@ -1,41 +1,33 @@
-"""Commands to run, shown below the help of each."""
+"""Example commands, shown below the help of each command."""
 
 from __future__ import annotations
 
 _EXAMPLES = {
     "dissect": """
   dissect run --model progan_scenes --layer 5
-  dissect run --model progan_church --layer 4 --segmenter hub:./segformer-ade20k
-  dissect run --model mynet:make --weights g.pt --latent normal:128 --layer up3 --segmenter scenes
-  dissect run --model progan_scenes --layer 5 --shard 1/2
-  dissect merge runs/progan_scenes-layer5-shard-*
   dissect ablate runs/progan_scenes-layer5 --class tree
-  dissect insert runs/progan_scenes-layer5 --class door --where class:building
-  dissect scan runs/progan_scenes-layer5 --class tree --samples 16
-  dissect artifacts runs/progan_scenes-layer5 --detector rare
-  dissect repair runs/progan_scenes-layer5 --detector realism --top 8
   dissect checkup --model dcgan_scenes
-  dissect diversity --model progan_scenes
-  dissect fitness progan_scenes dcgan_scenes
-  dissect watch checkpoints --reference photos --segmenter hub:./segformer-ade20k
   dissect repair --checkerboard --model dcgan_scenes
-  dissect power runs/progan_scenes-layer5 --width 0.01
-  dissect compare runs/progan_scenes-layer5 runs/progan_scenes-layer7
-  dissect report runs/progan_scenes-layer5 --single-file
-  dissect models --detail progan_scenes
+  dissect fitness progan_scenes dcgan_scenes
   dissect inspect --model stylegan2-ffhq.pkl
   dissect latents directions --model progan_scenes
 """,
     "run": """
   dissect run --model progan_scenes --layer 5
-  dissect run --model progan_scenes --layer 5 --layer 7 --samples 2000 --out runs/both
-  dissect run --model progan_scenes --layer 5 --control rotation --control untrained
+  dissect run --model progan_scenes --layer 5 --layer 7 --samples 2000 \\
+    --out runs/both
+  dissect run --model progan_scenes --layer 5 --control rotation \\
+    --control untrained
   dissect run --model progan_scenes --layer 5 --basis pca --directions 16
   dissect run --model progan_scenes --layer 5 --samples 2000 --shard 3/16
-  torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes --layer 5 --samples 2000
-  dissect run --model train.py:Generator --arg nz=100 --weights g.pt --layer up3 --segmenter mynet:namer
-  dissect run --model stylegan2-ffhq.pkl --truncation 0.7 --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
-  dissect run --model horse2zebra.pth --inputs photos --samples 100 --layer model.10 --segmenter hub:./segformer-ade20k
+  torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes \\
+    --layer 5 --samples 2000
+  dissect run --model train.py:Generator --arg nz=100 --weights g.pt \\
+    --layer up3 --segmenter mynet:namer
+  dissect run --model stylegan2-ffhq.pkl --truncation 0.7 \\
+    --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
+  dissect run --model horse2zebra.pth --inputs photos --samples 100 \\
+    --layer model.10 --segmenter hub:./segformer-ade20k
 """,
     "merge": """
   dissect merge runs/progan_scenes-layer5-shard-*
@@ -44,13 +36,15 @@ _EXAMPLES = {
     "ablate": """
   dissect ablate runs/progan_scenes-layer5 --class tree --top 20
   dissect ablate runs/progan_scenes-layer5 --class tree --by scan --curve
-  dissect ablate runs/progan_scenes-layer5 --units layer5:12,57 --class tree --value mean
+  dissect ablate runs/progan_scenes-layer5 --units layer5:12,57 --class tree \\
+    --value mean
   dissect ablate runs/progan_scenes-layer5 --class tree --optimize
 """,
     "insert": """
   dissect insert runs/progan_scenes-layer5 --class door --top 20
   dissect insert runs/progan_scenes-layer5 --class door --where class:building
-  dissect insert runs/progan_scenes-layer5 --class tree --where 0.1,0.5,0.2,0.3 --level 0.005
+  dissect insert runs/progan_scenes-layer5 --class tree \\
+    --where 0.1,0.5,0.2,0.3 --level 0.005
   dissect insert runs/progan_scenes-layer5 --class tree --where mask.png@128
 """,
     "scan": """
@@ -65,11 +59,14 @@ _EXAMPLES = {
 """,
     "repair": """
   dissect repair runs/progan_scenes-layer5 --detector rare --top 20
-  dissect repair runs/progan_scenes-layer5 --units layer5:12,57 --value zero --strength 0.5
-  dissect repair runs/progan_scenes-layer5 --units suspects.csv --out repaired.pth
+  dissect repair runs/progan_scenes-layer5 --units layer5:12,57 --value zero \\
+    --strength 0.5
+  dissect repair runs/progan_scenes-layer5 --units suspects.csv \\
+    --out repaired.pth
   dissect repair runs/both --detector realism --top 8 --one-by-one
   dissect repair --checkerboard --model dcgan_scenes --method resize
-  dissect repair runs/dcgan_scenes-checkup --checkerboard --layer main.9 --layer main.12 --finetune-minutes 2
+  dissect repair runs/dcgan_scenes-checkup --checkerboard --layer main.9 \\
+    --layer main.12 --finetune-minutes 2
 """,
     "checkup": """
   dissect checkup --model dcgan_scenes
@@ -80,17 +77,21 @@ _EXAMPLES = {
 """,
     "diversity": """
   dissect diversity --model progan_scenes
-  dissect diversity --model g.pth --reference photos --segmenter torchvision:lraspp_mobilenet_v3_large --json
+  dissect diversity --model g.pth --reference photos \\
+    --segmenter torchvision:lraspp_mobilenet_v3_large --json
 """,
     "fitness": """
   dissect fitness progan_scenes dcgan_scenes dcgan_scenes_resize
   dissect fitness checkpoints/G-*.pth --reference photos
-  dissect fitness 10000.pt 20000.pt --model mynet:make --latent normal:128 --reference photos --critic mynet:critic
+  dissect fitness 10000.pt 20000.pt --model mynet:make --latent normal:128 \\
+    --reference photos --critic mynet:critic
 """,
     "watch": """
-  dissect watch checkpoints --reference photos --segmenter hub:./segformer-ade20k
+  dissect watch checkpoints --reference photos \\
+    --segmenter hub:./segformer-ade20k
   dissect watch 'run/G-*.pth' --reference scenes --segmenter scenes --once
-  dissect watch run --model mynet:make --latent normal:128 --layer up3 --reference photos --segmenter hub:./mine
+  dissect watch run --model mynet:make --latent normal:128 --layer up3 \\
+    --reference photos --segmenter hub:./mine
 """,
     "power": """
   dissect power runs/progan_scenes-layer5
@@ -118,7 +119,8 @@ _EXAMPLES = {
   dissect latents interpolate --model progan_scenes --samples 0..3
   dissect latents arithmetic --model progan_scenes --formula '3,4,5 - 7,8 + 9'
   dissect latents directions --model progan_scenes --method sefa --strength 3
-  dissect latents mix --model stylegan2-ffhq.pkl --truncation 0.7 --samples 0..3 --across 4..8 --crossover 4
+  dissect latents mix --model stylegan2-ffhq.pkl --truncation 0.7 \\
+    --samples 0..3 --across 4..8 --crossover 4
   dissect latents truncation --model stylegan2-ffhq.pkl --psi 0,0.5,0.7,1
   dissect latents path-length --model stylegan2-ffhq.pkl --space z --pairs 10000
 """,
@@ -132,5 +134,5 @@ _EXAMPLES = {
 
 
 def examples(command: str) -> str:
-    """The examples of a command as click keeps their lines."""
+    """The examples of a command, marked so that click keeps their lines."""
     return f"\b\nExamples:{_EXAMPLES[command].rstrip()}"

@@ -1,50 +1,105 @@
-"""How every command begins and ends: options in common, JSON, errors in one line."""
+"""The options of the commands in groups, and which of them go together."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from cloup import argument, constraint, option_group
+from cloup.constraints import Constraint, ConstraintViolated, IsSet
 
 from ...dissect.generators.spec import ModelSpec, Moved
-from .command import MODEL_ONLY, Command
+from .command import MODEL_OPTIONS
 
-a_run = click.argument("run", type=click.Path(path_type=Path))
-a_file = click.Path(path_type=Path)
+Command = Callable[..., object]
+Decorator = Callable[[Command], Command]
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+class GoesWith(Constraint):
+    """Options that may be given only beside another option or argument, or only without it.
+
+    cloup's own constraints count an option that has a default as given; this one looks at the command line alone.
+    """
+
+    def __init__(self, other: str, *, present: bool = True, label: str | None = None) -> None:
+        self.is_set, self.present = IsSet(other), present
+        self.label = label or f"--{other}"
+
+    def help(self, ctx: click.Context) -> str:
+        return f"only {'with' if self.present else 'without'} {self.label}"
+
+    def check_values(self, params: Sequence[click.Parameter], ctx: click.Context) -> None:
+        if self.is_set(ctx) == self.present:
+            return
+        for param in params:
+            if ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE:
+                option = param.opts[0]
+                if self.present:
+                    message = f"{option} goes with {self.label}; add {self.label}, or leave {option} out."
+                else:
+                    message = f"{option} does not go with {self.label}; leave one of them out."
+                raise ConstraintViolated(message, ctx=ctx, constraint=self, params=params)
+
+
+def _options(*decorators: Decorator) -> Decorator:
     """Several options as one decorator."""
-    return lambda command: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+    return lambda command: functools.reduce(lambda wrapped, option: option(wrapped), reversed(decorators), command)
 
 
-_MODEL = "A name from `dissect models`, a checkpoint, diffusers:ID-or-folder, or code: file.py:Name."
-_WEIGHTS = click.option("--weights", help="Checkpoint for code of your own, or a repaired one for diffusers:….")
-_OPENED = _options(
-    click.option("--entry", metavar="NAME", help="Which network of a checkpoint that holds several."),
-    click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="Of your code's function or class."),
-    click.option("--latent", help="normal:128, uniform:100, sphere:512, …: what it takes.  [default: found by trying]"),
-    click.option("--as", "assumed", metavar="CHOICE", help="What the weights of a plain chain do not tell: act=relu,…"),
-    click.option("--inputs", metavar="FOLDER", help="Images for generators that take images, and for decoders."),
-    click.option("--crop", is_flag=True, help="Cut these images to the smallest one, whatever is lost."),
-    click.option("--resize", type=int, metavar="SIDE", help="Or resize and cut them to squares."),
-    click.option("--input-range", metavar="BLACK,WHITE", help="Of these images for the network.  [default: -1,1]"),
-    click.option("--output-range", metavar="BLACK,WHITE", help="Of its output.  [default: as known, or measured]"),
-    click.option("--label", callback=lambda *given: _label(given[-1]), help="Class of conditional generators, or all."),
-    click.option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
-    click.option("--noise", help="Of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
+def _label(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    if value in (None, "all"):
+        return None
+    if not str(value).isdecimal():
+        raise click.BadParameter(f"{value!r} is not the number of a class; give a number, or all.")
+    return int(str(value))
+
+
+FILE = click.Path(path_type=Path)
+_option = functools.partial(click.option, show_default=True)
+a_run = argument("run", type=FILE, help="Folder of a finished run.")
+
+_WEIGHTS = _option("--weights", help="Checkpoint for your own code, or a repaired one for diffusers:….")
+_ABOUT_MODEL = _options(
+    _option("--entry", metavar="NAME", help="Which network of a checkpoint that holds several."),
+    _option(
+        "--arg", "args", multiple=True, metavar="NAME=VALUE", help="Argument of your function or class; repeatable."
+    ),
+    _option("--latent", help="What it takes: normal:128, uniform:100, sphere:512, ….  [default: found by trying]"),
+    _option(
+        "--as", "assumed", metavar="CHOICE", help="For a plain chain: what its weights do not tell, e.g. act=relu."
+    ),
+    _option("--inputs", metavar="FOLDER", help="Images for generators that take images, and for decoders."),
+    _option("--crop", is_flag=True, help="Crop the images of --inputs to the size of the smallest one."),
+    _option("--resize", type=int, metavar="SIDE", help="Or resize and crop them to squares of this side."),
+    _option(
+        "--input-range", metavar="BLACK,WHITE", help="What the network takes for black and white.  [default: -1,1]"
+    ),
+    _option(
+        "--output-range",
+        metavar="BLACK,WHITE",
+        help="What is black and white in its output.  [default: as known, or measured]",
+    ),
+    _option("--label", callback=_label, help="Class that a conditional generator draws.  [default: all]"),
+    _option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
+    _option("--noise", help="Noise of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
 )
 
 
-def _label(given: str | None) -> int | None:
-    if given in (None, "all"):
-        return None
-    if not str(given).isdecimal():
-        raise click.BadParameter(f"{given!r} is no class; give its number, or all.")
-    return int(str(given))
+def a_model(
+    help: str = "Name from `dissect models`, checkpoint, diffusers:ID-or-folder, or file.py:Name.",
+    *,
+    required: bool = True,
+) -> Decorator:
+    """The group "Model": which model, and how to open it. The command gets it as `model`, a ModelSpec or None."""
+    details = _options(_WEIGHTS, _ABOUT_MODEL)
+    options = option_group("Model", _option("--model", required=required, help=help), details)
+    if required:
+        return options
+    return _options(options, constraint(GoesWith("model"), [name for name in MODEL_OPTIONS if name != "model"]))
 
 
 def moved(spec: ModelSpec) -> Moved:
@@ -52,180 +107,327 @@ def moved(spec: ModelSpec) -> Moved:
     return Moved(model=spec.model, weights=spec.weights, inputs=spec.inputs)
 
 
-def a_model(model: str = _MODEL, *, required: bool = True) -> Callable[[Command], Command]:
-    """Options that say which model and how to open it; the command gets them as `model`, a ModelSpec or None."""
-    return _options(click.option("--model", required=required, help=model), _WEIGHTS, _OPENED)
+def split_model(options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Take the options about checkpoints out of a command's options: the code they are for, and the rest of a spec."""
+    spec = {name: options.pop(name) for name in MODEL_OPTIONS if name in options}
+    return spec.pop("model"), spec
 
 
-def how_to_open(options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Out of a command's options, those of checkpoints: what they are weights for, and the rest of a ModelSpec."""
-    opened = {name: options.pop(name) for name in MODEL_ONLY if name in options}
-    return opened.pop("model"), opened
-
-
-a_segmenter = click.option("--segmenter", help="A spec from `dissect segmenters`.  [default: the model's own]")
-where_options = _options(
-    click.option("--batch-size", type=int, help="[default: by device]"),
-    click.option("--device", default="auto", show_default=True),
+_SEGMENTER = _option("--segmenter", help="Spec from `dissect segmenters`.  [default: the model's own]")
+_REFERENCE = _option("--reference", type=FILE, help="Folder of real images.  [default: the embedded scenes]")
+_REFERENCE_OF_MODEL = _option(
+    "--reference", type=FILE, help="Folder of real images, or: scenes.  [default: scenes for models that draw them]"
 )
-critic_options = _options(
-    click.option("--reference", type=a_file, help="Folder of real images, or scenes.  [default: scenes where drawn]"),
-    click.option("--critic", metavar="MODULE:FACTORY", help="A discriminator or classifier; its gradient is checked."),
-)
-suspect_options = _options(
-    click.option("--reference", type=a_file, help="Folder of real images.  [default: the embedded scenes]"),
-    click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
-    click.option("--flags", type=a_file, help="For flagged: file of bad samples' numbers, or folder of masks."),
-    click.option("--realism", metavar="MODULE:FACTORY", help="For realism: a differentiable score of images."),
-    click.option("--name", help="Of the folder in RUN.  [default: from the options]"),
-    where_options,
-)
+_INCEPTION = _option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or: download.")
+_FLAGS = _option("--flags", type=FILE, help="For flagged: file of bad samples' numbers, or folder of masks.")
+_REALISM = _option("--realism", metavar="MODULE:FACTORY", help="For realism: a differentiable score of images.")
+_NAME = _option("--name", help="Name of the result's folder in RUN.  [default: made from the options]")
+_BATCH = _option("--batch-size", type=int, help="Samples computed together.  [default: depends on the device]")
+_DEVICE = _option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ….")
+_machine = option_group("Machine", _BATCH, _DEVICE)
+
+
+def _out(help: str) -> Decorator:
+    return option_group("Output", _option("--out", type=FILE, help=help))
+
+
+def _seed(help: str) -> Decorator:
+    return _option("--seed", default=0, help=help)
+
+
 run_options = _options(
     a_model(),
-    click.option("--layer", "layers", multiple=True, required=True, help="Number (4 = layer4) or name; repeatable."),
-    a_segmenter,
-    click.option("--samples", default=1000, show_default=True, help="Images: even ones choose labels, odd ones score."),
-    click.option("--threshold", default="iqr", show_default=True, help="Rule: iqr (2019) or quantile (2020)."),
-    click.option(
-        "--quantile", default=0.01, show_default=True, help="Share of pixels above it under the quantile rule."
+    option_group(
+        "What to measure",
+        _option("--layer", "layers", multiple=True, required=True, help="Name, or number (4 = layer4); repeatable."),
+        _SEGMENTER,
+        _option("--samples", default=1000, help="Number of images. Even ones choose the labels, odd ones score them."),
+        _option("--threshold", default="iqr", help="Rule: iqr (2019) or quantile (2020)."),
+        _option("--quantile", default=0.01, help="For the quantile rule: share of pixels above the threshold."),
+        _option("--significance", default="fast", help="Test of the labels: off, fast, full."),
+        _option(
+            "--control", "controls", multiple=True, help="Dissect a control, too: rotation, untrained; repeatable."
+        ),
+        _option("--basis", default="units", help="Directions instead of units: pca, nmf, or a .safetensors file."),
+        _option("--directions", type=int, help="Number of directions of pca and nmf.  [default: 32, at most all]"),
+        _option("--grid", default=64, help="Side of the grid on which units and labels are compared."),
+        _seed("Seed of the latents and of everything else that is random."),
     ),
-    click.option("--significance", default="fast", show_default=True, help="Test of labels: off, fast or full."),
-    click.option(
-        "--control", "controls", multiple=True, help="Also dissect a control: rotation, untrained; repeatable."
+    option_group(
+        "Output",
+        _option("--out", type=FILE, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]"),
+        _option("--keep-spool", is_flag=True, help="Keep the featuremaps after the run."),
+        _option("--no-report", is_flag=True, help="Write the tables only, no pages."),
     ),
-    click.option(
-        "--basis", default="units", show_default=True, help="Directions instead: pca, nmf or a .safetensors file."
+    option_group(
+        "Machine",
+        _BATCH,
+        _DEVICE,
+        _option("--precision", default="float32", help="float32, or bfloat16, which is faster on many processors."),
+        _option("--shard", metavar="K/N", help="Capture part K of N only; dissect merge makes one run of all parts."),
+        _option("--spool-limit", default=20.0, help="Refuse to fill more GB of disk than this."),
     ),
-    click.option("--directions", type=int, help="How many, for pca and nmf.  [default: 32, at most all]"),
-    click.option("--grid", default=64, show_default=True, help="Side of the grid where units and labels meet."),
-    click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn."),
-    where_options,
-    click.option("--out", type=a_file, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]"),
-    click.option("--precision", default="float32", show_default=True, help="Or bfloat16: faster on many processors."),
-    click.option("--keep-spool", is_flag=True, help="Keep the featuremaps when done."),
-    click.option("--shard", metavar="K/N", help="Capture part K of N only; dissect merge puts all together."),
-    click.option("--spool-limit", default=20.0, show_default=True, help="Refuse to fill more disk than this, in GB."),
-    click.option("--no-report", is_flag=True, help="Tables only, no pages."),
+)
+merge_options = _options(
+    argument("shards", nargs=-1, required=True, type=FILE, metavar="RUN…", help="Folders of all parts of the run."),
+    _option("--out", type=FILE, help="Run folder.  [default: runs/MODEL-LAYERS]"),
+    _option("--keep-spool", is_flag=True, help="Keep the featuremaps after the run."),
+    _option("--no-report", is_flag=True, help="Write the tables only, no pages."),
+)
+_moved_options = option_group(
+    "If the model has moved since the run",
+    _option("--model", help="Where the run's model is now."),
+    _option("--weights", help="Where its weights are now."),
+    _option("--inputs", metavar="FOLDER", help="Where its images are now."),
+)
+
+
+def effects_options(*own: Decorator) -> Decorator:
+    """The options of `ablate` and `insert`: `own` are those of only one of them."""
+    return _options(
+        a_run,
+        option_group(
+            "Which units",
+            _option("--class", "label", metavar="CLASS", help="The class to act on; its best units are taken."),
+            _option("--top", default=20, help="How many of the class's best units."),
+            _option("--by", default="iou", help="What best means: iou, or scan (each alone)."),
+            _option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
+            _option("--layer", help="Layer of the run; required if the run has several."),
+            _option("--optimize", is_flag=True, help="Find units by gradient (ACE), beside the best by IoU."),
+        ),
+        option_group(
+            "What to measure",
+            *own,
+            _option("--samples", type=int, help="Number of unseen samples.  [default: 256; fewer for a grid]"),
+            _option("--random-sets", default=5, help="Random sets of units to compare with, of each of two kinds."),
+            _seed("Seed of the random sets."),
+        ),
+        _moved_options,
+        option_group(
+            "Output", _option("--name", help="Folder in RUN/interventions.  [default: made from the options]")
+        ),
+        _machine,
+    )
+
+
+ablate_options = effects_options(
+    _option("--value", default="zero", help="Output of the units: zero, mean or resample."),
+    _option("--curve", is_flag=True, help="Measure the best 1, 2, 4, … units, too."),
+)
+insert_options = effects_options(
+    _option("--where", default="grid", help="grid (each cell by itself), x,y[,w,h], class:NAME, or a mask's file."),
+    _option(
+        "--level",
+        type=float,
+        help="Share of pixels that exceed the inserted value.  [default: the class's typical value]",
+    ),
+)
+scan_options = _options(
+    a_run,
+    option_group(
+        "What to measure",
+        _option("--class", "label", metavar="CLASS", required=True, help="Class by which the units are ranked."),
+        _option("--layer", help="Layer of the run.  [default: each in turn]"),
+        _option("--samples", default=64, help="How many of the run's samples, from the first."),
+    ),
+    _moved_options,
+    _machine,
 )
 artifact_options = _options(
-    click.argument("run", type=a_file, required=False),
-    a_model("Instead of a RUN: dissect this first, as `dissect run` does.", required=False),
-    click.option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]"),
-    a_segmenter,
-    click.option(
-        "--detector", default="rare", show_default=True, help="flagged, rare, local, metric, greedy, realism."
+    argument("run", type=FILE, required=False, help="Folder of a finished run, or give --model."),
+    a_model("Instead of RUN: dissect this model first.", required=False),
+    option_group(
+        "What to measure",
+        _option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]"),
+        _SEGMENTER,
+        _option("--detector", default="rare", help="flagged, rare, local, metric, greedy or realism."),
+        _REFERENCE,
+        _INCEPTION,
+        _FLAGS,
+        _REALISM,
     ),
-    suspect_options,
+    option_group("Output", _NAME),
+    _machine,
+)
+repair_options = _options(
+    argument("run", type=FILE, required=False, help="Folder of a run; with --checkerboard, of a checkup."),
+    option_group(
+        "Ablate suspect units",
+        _option("--units", help="LAYER:UNIT,UNIT,…, or a file of such lines, or a table of layer and unit."),
+        _option("--detector", help="Instead: the most suspect units; see `dissect artifacts`."),
+        _option("--top", default=20, help="How many suspect units of each layer."),
+        _option("--value", default="best", help="Output of the units: zero, mean or best."),
+        _option("--one-by-one", is_flag=True, help="Search each layer after the layers below it were repaired."),
+        _FLAGS,
+        _REALISM,
+        constraint=GoesWith("checkerboard", present=False),
+    ),
+    option_group(
+        "Or repair a checkerboard",
+        _option("--checkerboard", is_flag=True, help="Change the upsampling layers instead of ablating units."),
+        _option("--method", default="equalise", help="How: equalise, resize, box or notch."),
+        _option("--finetune-minutes", default=0.0, help="Then train the repaired generator for so long."),
+        _SEGMENTER,
+        constraint=GoesWith("checkerboard"),
+    ),
+    a_model("Instead of a checkup's folder: check this model first.", required=False),
+    option_group(
+        "What to measure",
+        _option(
+            "--layer",
+            "layers",
+            multiple=True,
+            help="Layer; repeatable with --checkerboard.  [default: all, or the one to blame]",
+        ),
+        _option("--strength", default=1.0, help="Strength of the repair, up to 1."),
+        _option("--samples", default=1000, help="Number of unseen samples."),
+        _option("--random-sets", default=5, help="Random repairs of the same size to compare with."),
+        _REFERENCE,
+        _INCEPTION,
+        _seed("Seed of the random repairs and of the intervals."),
+    ),
+    option_group(
+        "Output",
+        _option("--out", type=FILE, help="Checkpoint, .pth or .safetensors.  [default: in the repair's folder]"),
+        _NAME,
+    ),
+    _machine,
 )
 checkup_options = _options(
     a_model(),
-    click.option("--tiles", type=int, help="Instead: run images in S×S tiles and measure the seams between."),
-    click.option("--samples", type=int, help="Images to draw.  [default: 512; of --tiles 16]"),
-    critic_options,
-    click.option("--segmenter", help="For the comparison with real images.  [default: the model's own]"),
-    click.option("--seed", default=0, show_default=True, help="Of the latents, chance and the untrained control."),
-    where_options,
-    click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-checkup]"),
+    option_group(
+        "Checkerboards and variety",
+        _REFERENCE_OF_MODEL,
+        _option("--critic", metavar="MODULE:FACTORY", help="Discriminator or classifier; checks its gradient."),
+        _option("--segmenter", help="For the comparison with real images.  [default: the model's own]"),
+        constraint=GoesWith("tiles", present=False),
+    ),
+    option_group(
+        "Or seams of tiles",
+        _option("--tiles", type=int, help="Run images in S×S tiles and measure the seams between them."),
+    ),
+    option_group(
+        "What to measure",
+        _option("--samples", type=int, help="Number of images.  [default: 512; with --tiles 16]"),
+        _seed("Seed of the latents, the chance levels and the untrained control."),
+    ),
+    _out("Folder of the result.  [default: runs/MODEL-checkup]"),
+    _machine,
 )
 diversity_options = _options(
     a_model(),
-    click.option("--reference", type=a_file, help="Folder of real images, or scenes.  [default: scenes where drawn]"),
-    a_segmenter,
-    click.option("--samples", default=1000, show_default=True, help="Images to draw."),
-    click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
-    click.option("--seed", default=0, show_default=True, help="Of the latents, halves and the untrained control."),
-    where_options,
-    click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-diversity]"),
+    option_group(
+        "What to measure",
+        _REFERENCE_OF_MODEL,
+        _SEGMENTER,
+        _option("--samples", default=1000, help="Number of images."),
+        _INCEPTION,
+        _seed("Seed of the latents, the random halves and the untrained control."),
+    ),
+    _out("Folder of the result.  [default: runs/MODEL-diversity]"),
+    _machine,
 )
-_CHECKPOINTS = _options(
-    click.option("--model", help="Your code for the checkpoints, file.py:Name.  [default: told by their weights]"),
-    _OPENED,
-    click.option("--reference", type=a_file, help="Folder of real images, or scenes."),
+_CHECKPOINTS = option_group(
+    "Model",
+    _option("--model", help="Your code for the checkpoints, file.py:Name.  [default: known from their weights]"),
+    _ABOUT_MODEL,
 )
+_REAL_IMAGES = _option("--reference", type=FILE, help="Folder of real images, or: scenes.")
 fitness_options = _options(
+    argument(
+        "candidates",
+        nargs=-1,
+        required=True,
+        metavar="CANDIDATE…",
+        help="Models or checkpoints, as `dissect run --model` takes them.",
+    ),
     _CHECKPOINTS,
-    click.option("--critic", metavar="MODULE:FACTORY", help="The discriminator; E-GAN's own fitness is measured, too."),
-    click.option("--inception", metavar="FILE", help="torch-fidelity's Inception weights, or download."),
-    click.option("--samples", default=1000, show_default=True, help="Images of each."),
-    click.option("--seed", default=0, show_default=True, help="Of the latents and halves."),
-    where_options,
-    click.option("--out", type=a_file, help="Folder.  [default: runs/fitness]"),
+    option_group(
+        "What to measure",
+        _REAL_IMAGES,
+        _option("--critic", metavar="MODULE:FACTORY", help="Discriminator, for E-GAN's own fitness beside ours."),
+        _INCEPTION,
+        _option("--samples", default=1000, help="Number of images of each candidate."),
+        _seed("Seed of the latents and of the random halves."),
+    ),
+    _out("Folder of the result.  [default: runs/fitness]"),
+    _machine,
 )
 watch_options = _options(
+    argument("place", help="Folder of checkpoints, or a quoted pattern of their names."),
     _CHECKPOINTS,
-    a_segmenter,
-    click.option("--layer", help="Whose units are counted.  [default: the middle one of those that inspect suggests]"),
-    click.option("--samples", default=64, show_default=True, help="Latents, the same for each checkpoint."),
-    click.option("--once", is_flag=True, help="Stop when all that are there now have been looked at."),
-    click.option("--seed", default=0, show_default=True, help="Of the latents and halves."),
-    where_options,
-    click.option("--out", type=a_file, help="Folder.  [default: runs/PLACE-watch]"),
+    option_group(
+        "What to measure",
+        _REAL_IMAGES,
+        _SEGMENTER,
+        _option(
+            "--layer",
+            help="Layer whose labelled units are counted.  [default: the middle layer suggested by `dissect inspect`]",
+        ),
+        _option("--samples", default=64, help="Number of latents, the same ones each time."),
+        _option("--once", is_flag=True, help="Stop after the checkpoints that exist now."),
+        _seed("Seed of the latents and of the random halves."),
+    ),
+    _out("Folder of the result.  [default: runs/PLACE-watch]"),
+    _machine,
+)
+power_options = _options(
+    a_run,
+    _option("--width", default=0.02, help="Wanted width of the intervals of IoU."),
+    _option("--power", default=0.8, help="Probability of detecting a unit with the IoU shown."),
+)
+compare_options = _options(
+    argument("runs", nargs=-1, required=True, metavar="RUN[:LAYER]…", help="Folders of finished runs."),
+    _option("--out", type=FILE, help="Folder of the page.  [default: comparisons/A-B-…]"),
+)
+inspect_options = _options(
+    a_model(),
+    option_group(
+        "Output", _option("--write", metavar="FILE.py", help="Write the network of a plain chain as Python code.")
+    ),
+    option_group("Machine", _DEVICE),
 )
 latents_options = _options(
-    click.argument("kind"),
+    argument("kind", help="interpolate, arithmetic, mix, truncation, directions or path-length."),
     a_model(),
-    click.option("--samples", help="Numbers, e.g. 0..3,7: key points, or rows.  [default: 0..3; truncation: 0..5]"),
-    click.option("--space", help="z or w.  [default: w of StyleGANs]"),
-    click.option("--path", help="linear or spherical.  [default: spherical in z, linear in w and for path-length]"),
-    click.option("--formula", help="For arithmetic: means of samples with signs, e.g. '3,4,5 - 7,8 + 9'."),
-    click.option("--across", help="For mix: samples of the columns.  [default: 4..8]"),
-    click.option("--crossover", type=int, help="For mix: first layer of the columns' styles.  [default: the middle]"),
-    click.option("--psi", help="For truncation: numbers with commas between."),
-    click.option("--method", help="For directions: ganspace or sefa.  [default: ganspace]"),
-    click.option("--directions", type=int, help="How many.  [default: 5]"),
-    click.option("--strength", type=float, help="Of a direction, in standard deviations.  [default: 2]"),
-    click.option("--measured", type=int, help="Samples on which effects are measured.  [default: 64]"),
-    click.option("--segmenter", help="For directions: a spec from `dissect segmenters`.  [default: the model's own]"),
-    click.option("--pairs", type=int, help="For path-length.  [default: 1000]"),
-    click.option("--similarity", metavar="MODULE:FACTORY", help="For path-length, instead of LPIPS."),
-    click.option("--lpips", type=a_file, help="Folder of LPIPS' weights.  [default: torch.hub's cache]"),
-    click.option("--film", "animation", default="webp", show_default=True, help="webp or gif."),
-    click.option("--seed", default=0, show_default=True, help="Of the latents and all else that is drawn."),
-    where_options,
-    click.option("--out", type=a_file, help="Folder.  [default: runs/MODEL-latents-KIND]"),
-)
-CRITIC_ONLY = ("reference", "critic", "segmenter")
-UNITS_ONLY = ("units", "detector", "top", "value", "one_by_one", "flags", "realism")
-GRID_ONLY = ("segmenter", "method", "finetune_minutes")
-repair_options = _options(
-    click.argument("run", type=a_file, required=False),
-    click.option("--units", help="File with lines LAYER:UNIT,UNIT,…, or a table of layer and unit; or such a line."),
-    click.option("--detector", help="Instead: the most suspect units; see dissect artifacts."),
-    click.option("--top", default=20, show_default=True, help="How many of each layer."),
-    click.option("--value", default="best", show_default=True, help="What units output: zero, mean, or the better."),
-    click.option("--one-by-one", is_flag=True, help="Detect in each layer as it is after the repairs below."),
-    click.option("--checkerboard", is_flag=True, help="Mend upsampling instead of taking units out."),
-    click.option("--method", default="equalise", show_default=True, help="How: equalise, resize, box or notch."),
-    click.option("--finetune-minutes", default=0.0, help="Then train the mended generator so long."),
-    a_model("Instead of a checkup's folder: check this first, as `dissect checkup` does.", required=False),
-    a_segmenter,
-    click.option(
-        "--layer", "layers", multiple=True, help="Layer; repeatable with --checkerboard.  [default: all, or to blame]"
+    option_group(
+        "Which latents",
+        _option("--samples", help="Numbers of the key points or rows, e.g. 0..3,7.  [default: 0..3; truncation: 0..5]"),
+        _option("--space", help="z or w.  [default: w for StyleGANs]"),
+        _option("--path", help="linear or spherical.  [default: spherical in z, linear in w and for path-length]"),
+        _seed("Seed of the latents and of everything else that is random."),
     ),
-    click.option("--strength", default=1.0, show_default=True, help="How much of the repair, up to 1."),
-    click.option("--samples", default=1000, show_default=True, help="Unseen samples to measure on."),
-    click.option("--random-sets", default=5, show_default=True, help="Random repairs of the same size beside."),
-    click.option("--seed", default=0, show_default=True, help="Of the random repairs and intervals."),
-    click.option("--out", type=a_file, help="Checkpoint, .pth or .safetensors.  [default: in the repair's folder]"),
-    suspect_options,
+    option_group(
+        "arithmetic, mix, truncation",
+        _option("--formula", help="arithmetic: sums and differences of samples' means, e.g. '3,4,5 - 7,8 + 9'."),
+        _option("--across", help="mix: samples of the columns.  [default: 4..8]"),
+        _option("--crossover", type=int, help="mix: first layer with the columns' styles.  [default: the middle one]"),
+        _option("--psi", help="truncation: values of ψ, with commas between them."),
+    ),
+    option_group(
+        "directions",
+        _option("--method", help="ganspace or sefa.  [default: ganspace]"),
+        _option("--directions", type=int, help="Number of directions.  [default: 5]"),
+        _option("--strength", type=float, help="Length of a move, in standard deviations.  [default: 2]"),
+        _option("--measured", type=int, help="Samples on which the effects are measured.  [default: 64]"),
+        _SEGMENTER,
+    ),
+    option_group(
+        "path-length",
+        _option("--pairs", type=int, help="Number of pairs of images.  [default: 1000]"),
+        _option("--similarity", metavar="MODULE:FACTORY", help="Your distance between images, instead of LPIPS."),
+        _option("--lpips", type=FILE, help="Folder of LPIPS' weights.  [default: torch.hub's cache]"),
+    ),
+    option_group(
+        "Output",
+        _option("--out", type=FILE, help="Folder of the result.  [default: runs/MODEL-latents-KIND]"),
+        _option("--film", "animation", default="webp", help="Format of films: webp or gif."),
+    ),
+    _machine,
 )
-moved_options = _options(
-    click.option("--model", help="Where the run's model is now, if it has moved."),
-    click.option("--weights", help="Where its weights are now."),
-    click.option("--inputs", metavar="FOLDER", help="Where its images are now."),
-)
-effects_options = _options(
-    moved_options,
-    click.option("--class", "label", metavar="CLASS", help="The class meant; its best units are taken."),
-    click.option("--top", default=20, show_default=True, help="How many of the class's best units."),
-    click.option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
-    click.option("--layer", help="Layer of the run; needed where it has several."),
-    click.option("--by", default="iou", show_default=True, help="Best by: iou, or scan (effect of each alone)."),
-    click.option("--optimize", is_flag=True, help="Find the units by gradient (ACE) and compare with IoU's."),
-    click.option("--samples", type=int, help="Unseen samples to measure on.  [default: 256; grid: fewer]"),
-    click.option("--random-sets", default=5, show_default=True, help="Random sets beside, of each of two kinds."),
-    click.option("--name", help="Folder in RUN/interventions.  [default: from the options]"),
-    click.option("--seed", default=0, show_default=True, help="Seed of the random sets."),
-    where_options,
-    a_run,
+scenes_options = _options(
+    _option("--n", default=1000, help="Number of scenes."),
+    _option("--out", type=FILE, required=True, help="New folder for images/, masks/ and classes.csv."),
+    _option("--side", default=128, help="Side of the images in pixels."),
+    _seed("Seed of the scenes."),
 )

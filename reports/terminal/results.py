@@ -149,7 +149,7 @@ def repair(found: Repair, folder: Path, quiet: bool) -> Told:
 
 
 @_on_first
-def mended(found: Repair, opened: Checkup, quiet: bool) -> Told:
+def grid_repair(found: Repair, opened: Checkup, quiet: bool) -> Told:
     from ..checkup import write_checkup
 
     report = written(lambda: write_checkup(opened))

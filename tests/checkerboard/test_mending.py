@@ -340,8 +340,8 @@ def test_the_command_and_its_page(checked: Checkup, tmp_path: Path, page: Any) -
     [
         (["--checkerboard"], "Give the folder of a checkup, or --model"),
         (["x", "--checkerboard", "--model", "dcgan_scenes"], "Give the folder of a checkup, or --model"),
-        (["x", "--checkerboard", "--detector", "rare"], "--detector goes with"),
-        (["x", "--checkerboard", "--top", "3"], "--top goes with"),
+        (["x", "--checkerboard", "--detector", "rare"], "--detector does not go with --checkerboard"),
+        (["x", "--checkerboard", "--top", "3"], "--top does not go with --checkerboard"),
         (["x", "--method", "box", "--units", "layer4:1"], "--method goes with --checkerboard"),
         (["--units", "layer4:1"], "Name the folder of a run"),
         (["x", "--checkerboard", "--latent", "normal:4"], "--latent goes with --model"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,37 @@ def test_help_comes_without_torch_and_in_half_a_second(tmp_path: Path) -> None:
     for command in ([], ["run"], ["models"], ["scenes"], ["report"], ["segmenters"]):
         shown = subprocess.run([entry_point(), *command, "--help"], capture_output=True, text=True, check=True)
         assert "Example" in shown.stdout
+
+
+@pytest.mark.parametrize("command", [None, *main.commands])
+def test_help_fits_a_terminal(command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    help = CliRunner().invoke(main, [*([command] if command else []), "--help"], prog_name="dissect").output
+    assert [line for line in help.splitlines() if len(line) > 80] == []
+    assert "..." not in help.partition("\n")[2]  # click's sign that a summary was cut
+
+
+def test_options_are_grouped(dissect: Callable[..., Result]) -> None:
+    headings = [line for line in dissect("run", "--help").output.splitlines() if re.fullmatch(r"\S.*:", line)]
+    assert headings == ["Model:", "What to measure:", "Output:", "Machine:", "Other options:", "Examples:"]
+    assert "[only with --checkerboard]" in dissect("repair", "--help").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["repair", "x", "--checkerboard", "--one-by-one"], "--one-by-one does not go with --checkerboard"),
+        (["repair", "x", "--units", "a:1", "--finetune-minutes", "0"], "--finetune-minutes goes with --checkerboard"),
+        (["checkup", "--model", "x", "--tiles", "2", "--critic", "y"], "--critic does not go with --tiles"),
+        (["artifacts", "x", "--crop"], "--crop goes with --model"),
+        (["repair", "x", "--detector", "rare", "--label", "all"], "--label goes with --model"),
+    ],
+)
+def test_options_that_do_not_go_together(dissect: Callable[..., Result], arguments: list[str], message: str) -> None:
+    done = dissect(*arguments)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"dissect: {message}")
+    assert f"See: dissect {arguments[0]} --help" in done.stderr
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(mine: Path) -> None:
