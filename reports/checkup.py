@@ -12,56 +12,54 @@ from ..dissect.checkerboard.result import DIVERSITY, Checkup
 from ..dissect.repairs.result import Repair
 from . import figures
 from .diversity import STYLES
-from .interventions import class_rows, pairs
-from .page import render, replaced, telling
-from .repairs import metrics
-from .rows import blanks, told_by
+from .interventions import pairs
+from .page import render, write_result_page
+from .repairs import repair_content
+from .rows import rows_with_blanks, verdict_q
 from .shelf import Shelf
 
-PEAKS = 12  # shown
+PEAKS = 12  # that are shown
 SPECTRA = {"images": "generated", "untrained": "untrained control", "reference": "reference"}
 
 
-def write_checkup(found: Checkup) -> Path:
+def write_checkup(checkup: Checkup) -> Path:
     """Write CHECKUP/report/ and return its index.html.
 
     Raises:
         DissectError: a file of the checkup is missing or damaged, or the page cannot be written.
     """
-    final = found.folder / "report"
-    with telling(found.folder, final, found.info["command"]), replaced(final) as part:
-        (part / "index.html").write_bytes(_page(found, Shelf(part)))
-    return final / "index.html"
+    return write_result_page(checkup.folder, checkup.info["command"], lambda shelf: _page(checkup, shelf))
 
 
-def _page(found: Checkup, shelf: Shelf) -> bytes:
-    info = found.info
-    shown = found.peaks[found.peaks.set == "images"]
-    files = Checkup.files(found.folder)
+def _page(checkup: Checkup, shelf: Shelf) -> bytes:
+    info = checkup.info
+    peaks = checkup.peaks[checkup.peaks.set == "images"]
+    repairs = [_repair(folder, shelf) for folder in checkup.repairs]
+    files = Checkup.files(checkup.folder)
     context: dict[str, Any] = {
         "info": info,
-        "layers": [_layer(row, number, found, shelf) for number, row in enumerate(blanks(found.layers))],
-        "peaks": shown.head(PEAKS).to_dict("records"),
-        "spectra": _spectra(found, shelf),
-        "gradient": blanks(found.gradient),
-        "diversity": _diversity(found),
-        "repairs": (repairs := [_repair(place, shelf) for place in found.repairs]),
+        "layers": [_layer(row, index, checkup, shelf) for index, row in enumerate(rows_with_blanks(checkup.layers))],
+        "peaks": peaks.head(PEAKS).to_dict("records"),
+        "spectra": _spectra(checkup, shelf),
+        "gradient": rows_with_blanks(checkup.gradient),
+        "diversity": _diversity(checkup),
+        "repairs": repairs,
         "colours": {
-            name: figures.safe_colour(colour) for one in repairs for name, colour in one["info"]["colours"].items()
+            name: figures.safe_colour(colour) for entry in repairs for name, colour in entry["info"]["colours"].items()
         },
-        "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in files},
+        "files": {file: shelf.put(file, (checkup.folder / file).read_bytes()) for file in files},
     }
     return render("checkup.html", ("pictures.js",), {}, context)
 
 
-def _layer(row: dict[str, Any], number: int, found: Checkup, shelf: Shelf) -> dict[str, Any]:
-    """One layer: its row, its overlap, the colours and samples in which its ripple shows most."""
+def _layer(row: dict[str, Any], index: int, checkup: Checkup, shelf: Shelf) -> dict[str, Any]:
+    """One layer: its row, the overlap of its kernel, and the colours and samples in which its ripple shows most."""
     name = row["layer"]
-    overlap = found.info["overlap"].get(name)
-    pictures: NDArray[Any] = found.arrays[f"samples_{number}"]
+    overlap = checkup.info["overlap"].get(name)
+    pictures: NDArray[Any] = checkup.arrays[f"samples_{index}"]
     shots = {
         "role": np.array(["strongest"] * len(pictures)),
-        "sample": np.array([one["sample"] for one in found.info["strongest"][name]]),
+        "sample": np.array([entry["sample"] for entry in checkup.info["strongest"][name]]),
         "before": pictures[:, 0],
         "after": pictures[:, 1],
         "place": np.zeros(pictures.shape[:1] + pictures.shape[2:4], bool),
@@ -70,19 +68,21 @@ def _layer(row: dict[str, Any], number: int, found: Checkup, shelf: Shelf) -> di
         "overlap": overlap,
         "most": overlap and max(max(overlap["line"]), 1),
         "full": overlap and max(map(max, overlap["pattern"])),
-        "colours": [one | {"colour": figures.safe_colour(one["colour"])} for one in found.info["colours"][name]],
-        "pictures": pairs([], shots, f"layers/{number}", shelf, exact=True),
+        "colours": [
+            entry | {"colour": figures.safe_colour(entry["colour"])} for entry in checkup.info["colours"][name]
+        ],
+        "pictures": pairs([], shots, f"layers/{index}", shelf, exact=True),
     }
 
 
-def _spectra(found: Checkup, shelf: Shelf) -> list[dict[str, Any]]:
-    """The mean spectra side by side on one scale, and where the peaks of the generated images are, in per cent."""
-    kept = {name: found.arrays[name] for name in SPECTRA if name in found.arrays}
-    low, high = (float(np.quantile(np.stack(list(kept.values())), share)) for share in (0.01, 0.995))
+def _spectra(checkup: Checkup, shelf: Shelf) -> list[dict[str, Any]]:
+    """The mean spectra on one scale of colours, with the positions of their peaks in percent of width and height."""
+    arrays = {name: checkup.arrays[name] for name in SPECTRA if name in checkup.arrays}
+    low, high = (float(np.quantile(np.stack(list(arrays.values())), share)) for share in (0.01, 0.995))
     spectra = []
-    for name, values in kept.items():
+    for name, values in arrays.items():
         height, width = values.shape
-        table = found.peaks[(found.peaks.set == name) & found.peaks.peak]
+        table = checkup.peaks[(checkup.peaks.set == name) & checkup.peaks.peak]
         rings = []
         for row in table.itertuples():
             for sign in (1, -1):
@@ -93,41 +93,29 @@ def _spectra(found: Checkup, shelf: Shelf) -> list[dict[str, Any]]:
     return spectra
 
 
-def _diversity(found: Checkup) -> dict[str, Any] | None:
-    """What the page tells of the comparison with real images; its own page tells the rest."""
-    varied = found.diversity
-    if varied is None:
+def _diversity(checkup: Checkup) -> dict[str, Any] | None:
+    """The summary of the comparison with real images, which has a page of its own."""
+    diversity = checkup.diversity
+    if diversity is None:
         return None
     return {
-        "info": varied.info,
-        "style": STYLES[varied.info["verdict"]],
-        "classes": [row | {"q": told_by(row)} for row in blanks(varied.classes[varied.classes.verdict != ""])],
-        "whole": blanks(varied.whole),
+        "info": diversity.info,
+        "style": STYLES[diversity.info["verdict"]],
+        "classes": [
+            row | {"q": verdict_q(row)} for row in rows_with_blanks(diversity.classes[diversity.classes.verdict != ""])
+        ],
+        "whole": rows_with_blanks(diversity.whole),
         "page": f"../{DIVERSITY}/report/index.html",
     }
 
 
-def _repair(place: Path, shelf: Shelf) -> dict[str, Any]:
-    """What the page tells of one repair."""
-    found = Repair.load(place)
-    rows: list[dict[str, Any]] = []
-    scale = 1.0
-    if len(found.effects):
-        order = found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index
-        rows, scale = class_rows(found.effects.loc[order])
-    card = found.checkpoint.with_suffix(".md").name
-    kept = [*Repair.files(place), *([card] if (place / card).is_file() else [])]
-    where = f"repairs/{place.name}"
+def _repair(folder: Path, shelf: Shelf) -> dict[str, Any]:
+    """The content of the section about one repair."""
+    repair = Repair.load(folder)
+    where = f"repairs/{folder.name}"
     return {
-        "name": place.name,
-        "info": found.info,
-        "grid": found.grid.to_dict("records"),
-        "metrics": metrics(found.fidelity),
-        "rows": rows,
-        "scale": scale,
-        "baselines": "random_pp" in found.effects,
-        "curve": shelf.put(f"{where}/curve.svg", figures.trade_off(found.curve)),
-        "pictures": pairs(list(found.info["colours"].values()), found.pictures, where, shelf, exact=True),
-        "checkpoint": str(found.checkpoint),
-        "files": {file: shelf.put(f"{where}/{file}", (place / file).read_bytes()) for file in kept},
+        **repair_content(repair, folder, shelf),
+        "grid": repair.grid.to_dict("records"),
+        "curve": shelf.put(f"{where}/curve.svg", figures.trade_off(repair.curve)),
+        "pictures": pairs(list(repair.info["colours"].values()), repair.pictures, where, shelf, exact=True),
     }

@@ -13,51 +13,51 @@ from ..dissect.runtime.progress import Progress
 from ..dissect.storage.files import safe_name, write_csv, write_json
 from ..hooks.errors import UsageError
 from . import figures
-from .page import put_samples, render, replaced, telling
+from .page import page_errors, put_samples, render, replaced_folder
 from .shelf import Shelf
 
-SAMPLES = 24  # side by side
-PAIRS = 60  # of units, with pictures
-TOPS = 4  # images of each
-MARK = "comparison.json"  # by which a comparison is known: only such a folder is ever replaced
+SAMPLES = 24  # that are shown side by side
+PAIRS = 60  # of units that are shown with pictures
+TOPS = 4  # images of each unit
+MARK = "comparison.json"  # only a folder that holds this file is ever replaced
 
 
-def write_comparison(found: Comparison, out: str | Path | None = None, *, quiet: bool = True) -> Path:
+def write_comparison(comparison: Comparison, out: str | Path | None = None, *, quiet: bool = True) -> Path:
     """Write a folder with index.html, classes.csv, units.csv and comparison.json; returns the page.
 
     Args:
         out: the folder; None is comparisons/A-B-…, by the names of the runs. An older comparison there is replaced.
 
     Raises:
-        UsageError: there is something else in that place.
+        UsageError: the folder holds something else.
         DissectError: a file of a run is missing or damaged, or the page cannot be written.
     """
-    names = "-".join(f"{side.run.folder.name}+{'+'.join(side.layers)}" for side in found.sides)
+    names = "-".join(f"{side.run.folder.name}+{'+'.join(side.layers)}" for side in comparison.sides)
     folder = Path(out) if out else Path("comparisons") / safe_name(names)
     check_target(folder)
-    again = shlex.join(["dissect", "compare", *(str(side.run.folder) for side in found.sides)])
-    with telling(None, folder, again), replaced(folder) as part, Progress(quiet) as progress:
-        sides = {side.letter: {"run": str(side.run.folder), "layers": side.layers} for side in found.sides}
-        write_json(part / MARK, {"sides": sides, "differences": found.differences})
-        write_csv(part / "classes.csv", found.classes)
-        write_csv(part / "units.csv", found.units)
-        (part / "index.html").write_bytes(_page(found, Shelf(part), progress))
+    again = shlex.join(["dissect", "compare", *(str(side.run.folder) for side in comparison.sides)])
+    with page_errors(None, folder, again), replaced_folder(folder) as part, Progress(quiet) as progress:
+        sides = {side.letter: {"run": str(side.run.folder), "layers": side.layers} for side in comparison.sides}
+        write_json(part / MARK, {"sides": sides, "differences": comparison.differences})
+        write_csv(part / "classes.csv", comparison.classes)
+        write_csv(part / "units.csv", comparison.units)
+        (part / "index.html").write_bytes(_page(comparison, Shelf(part), progress))
     return folder / "index.html"
 
 
 def check_target(folder: Path) -> None:
-    """Raise UsageError where a folder holds something else than a comparison, which is never replaced."""
+    """Raise UsageError if a folder holds something other than a comparison: that is never replaced."""
     if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is no comparison; give another --out.")
+        raise UsageError(f"{folder} exists and is not a comparison; give another --out.")
 
 
-def _page(found: Comparison, shelf: Shelf, progress: Progress) -> bytes:
-    sides = found.sides
-    pairs = found.units[found.units.corresponds].groupby("other").head(PAIRS)
+def _page(comparison: Comparison, shelf: Shelf, progress: Progress) -> bytes:
+    sides = comparison.sides
+    pairs = comparison.units[comparison.units.corresponds].groupby("other").head(PAIRS)
     together = _together(sides)
     count = min(SAMPLES, *(side.run.info["config"]["samples"] for side in sides))
     wanted: dict[str, set[int]] = {side.letter: set(range(count)) if side in together else set() for side in sides}
-    shown = [_pair(row, sides, wanted) for row in pairs.to_dict("records")]
+    shown_pairs = [_pair(row, sides, wanted) for row in pairs.to_dict("records")]
     with progress.task("write pictures", sum(map(len, wanted.values()))) as advance:
         pictures = {
             side.letter: put_samples(side.run, np.array(sorted(wanted[side.letter])), shelf, advance, f"{side.letter}/")
@@ -70,12 +70,12 @@ def _page(found: Comparison, shelf: Shelf, progress: Progress) -> bytes:
             {"letter": side.letter, "title": side.title, "folder": side.run.folder.name, "info": side.run.info}
             for side in sides
         ],
-        "summary": found.summary().to_dict("records"),
-        "unlike": found.unlike,
-        "differences": found.differences,
-        "classes": found.classes.to_dict("records"),
+        "summary": comparison.summary().to_dict("records"),
+        "unlike": comparison.unlike,
+        "differences": comparison.differences,
+        "classes": comparison.classes.to_dict("records"),
         "colours": dict(zip(first.classes["class"], map(figures.safe_colour, first.classes.colour), strict=True)),
-        "pairs": shown,
+        "pairs": shown_pairs,
         "pictures": pictures,
         "together": [side.letter for side in together],
         "samples": list(range(count)),
@@ -86,7 +86,7 @@ def _page(found: Comparison, shelf: Shelf, progress: Progress) -> bytes:
 
 
 def _together(sides: tuple[Side, ...]) -> list[Side]:
-    """Sides whose samples can stand side by side: of the first one's latents, a generator each."""
+    """Sides whose samples can be shown side by side: different generators, on the latents of the first side."""
     chosen: dict[str, Side] = {}
     for side in sides:
         if same_latents(sides[0], side):
@@ -95,7 +95,7 @@ def _together(sides: tuple[Side, ...]) -> list[Side]:
 
 
 def _pair(row: dict[str, Any], sides: tuple[Side, ...], wanted: dict[str, set[int]]) -> dict[str, Any]:
-    """A pair of units with their top samples, which are noted in `wanted`."""
+    """A pair of units with their top samples, whose numbers are added to `wanted`."""
     tops = {}
     for letter, unit in ((sides[0].letter, row["unit_A"]), (row["other"], row["unit_B"])):
         run = next(side.run for side in sides if side.letter == letter)

@@ -7,53 +7,53 @@ from typing import Any
 
 from ..dissect.diversity import Diversity
 from . import figures
-from .page import render, replaced, telling
-from .rows import blanks
+from .page import render, write_result_page
+from .rows import rows_with_blanks
 from .shelf import Shelf
 
 FILES = ("by_class.csv", "pairs.csv", "whole.csv", "layers.csv", "diversity.json")
 STYLES = {"varied": "clean", "lacking": "mild", "collapsed": "visible"}  # of a verdict on a page
-PAIRS = 12  # of classes, that are shown
+PAIRS = 12  # of classes that are shown
 
 
-def write_diversity(found: Diversity) -> Path:
+def write_diversity(diversity: Diversity) -> Path:
     """Write FOLDER/report/ and return its index.html.
 
     Raises:
         DissectError: a file of the audit is missing or damaged, or the page cannot be written.
     """
-    final = found.folder / "report"
-    with telling(found.folder, final, found.info["command"]), replaced(final) as part:
-        shelf = Shelf(part)
-        context: dict[str, Any] = {
-            "info": found.info,
-            "verdict": STYLES[found.info["verdict"]],
-            "classes": blanks(found.classes),
-            "pairs": blanks(found.pairs.head(PAIRS)),
-            "whole": blanks(found.whole),
-            "layers": blanks(found.layers),
-            "twins": [
-                [shelf.put(f"pictures/twin-{number}-{side}.webp", figures.photo(one)) for side, one in enumerate(pair)]
-                for number, pair in enumerate(found.pictures["twins"])
-            ],
-            "prototype": shelf.put("pictures/prototype.webp", figures.photo(found.pictures["prototype"])),
-            "missing": _missing(found, shelf),
-            "files": {file: shelf.put(file, (found.folder / file).read_bytes()) for file in FILES},
-        }
-        (part / "index.html").write_bytes(render("diversity.html", (), {}, context))
-    return final / "index.html"
+    return write_result_page(diversity.folder, diversity.info["command"], lambda shelf: _page(diversity, shelf))
 
 
-def _missing(found: Diversity, shelf: Shelf) -> list[dict[str, Any]]:
+def _page(diversity: Diversity, shelf: Shelf) -> bytes:
+    context: dict[str, Any] = {
+        "info": diversity.info,
+        "verdict": STYLES[diversity.info["verdict"]],
+        "classes": rows_with_blanks(diversity.classes),
+        "pairs": rows_with_blanks(diversity.pairs.head(PAIRS)),
+        "whole": rows_with_blanks(diversity.whole),
+        "layers": rows_with_blanks(diversity.layers),
+        "twins": [
+            [shelf.put(f"pictures/twin-{index}-{side}.webp", figures.photo(image)) for side, image in enumerate(pair)]
+            for index, pair in enumerate(diversity.pictures["twins"])
+        ],
+        "prototype": shelf.put("pictures/prototype.webp", figures.photo(diversity.pictures["prototype"])),
+        "missing": _missing(diversity, shelf),
+        "files": {file: shelf.put(file, (diversity.folder / file).read_bytes()) for file in FILES},
+    }
+    return render("diversity.html", (), {}, context)
+
+
+def _missing(diversity: Diversity, shelf: Shelf) -> list[dict[str, Any]]:
     """Real images of each class that is never drawn."""
     return [
         {
             "name": name,
             "pictures": [
-                shelf.put(f"pictures/missing-{number}-{place}.webp", figures.photo(one))
-                for place, one in enumerate(found.pictures[f"missing_{number}"])
+                shelf.put(f"pictures/missing-{index}-{example}.webp", figures.photo(image))
+                for example, image in enumerate(diversity.pictures[f"missing_{index}"])
             ],
         }
-        for number, name in enumerate(found.info["names"])
-        if f"missing_{number}" in found.pictures
+        for index, name in enumerate(diversity.info["names"])
+        if f"missing_{index}" in diversity.pictures
     ]

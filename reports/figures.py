@@ -1,4 +1,4 @@
-"""Pictures of a page: images and label maps as WebP, regions as vector outlines, the curve of an ablation."""
+"""Pictures of pages: images and label maps as WebP, regions as vector outlines, charts as SVG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-SMALL = 128  # pixels: smaller images are kept at a higher quality, being enlarged on the page
+SMALL = 128  # pixels: smaller images are stored at a higher quality, since the page enlarges them
 
 
 def safe_colour(text: str) -> str:
@@ -42,7 +42,7 @@ def exact(image: Pixels) -> bytes:
 
 def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> bytes:
     """(h, w) numbers as WebP without loss, in the colours of matplotlib's magma from low to high."""
-    import matplotlib  # it takes long, and few pages need it
+    import matplotlib  # takes long to import, and few pages need it
 
     share = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return _webp((matplotlib.colormaps["magma"](share)[..., :3] * 255).round().astype(np.uint8), lossless=True)
@@ -50,7 +50,7 @@ def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> bytes:
 
 def label_map(labels: NDArray[np.integer], colours: list[str]) -> bytes:
     """(h, w) class numbers in the classes' colours, black where -1, as lossless WebP."""
-    return _webp(paint_labels(labels, colours), method=0, lossless=True)  # four times as fast, and a fifth larger
+    return _webp(paint_labels(labels, colours), method=0, lossless=True)  # method 0: 4 times as fast, a fifth larger
 
 
 def _webp(image: Pixels, method: int = 2, **options: Any) -> bytes:
@@ -79,44 +79,53 @@ def outline(mask: NDArray[np.bool_]) -> str:
 
 
 def outlines(masks: NDArray[np.bool_]) -> list[str]:
-    """The same for each of several regions (N, h, w), traced as one picture in which they lie one below the other."""
+    """The `outline` of each of several regions (N, h, w).
+
+    A report outlines thousands of small masks, for which the calls take longer than the tracing. So the masks are
+    stacked into one tall picture and traced in one call, which takes less than half the time. Each has a margin of
+    one pixel, so that no line runs from one mask into the next: the vertical position of a line tells its mask.
+    """
     paths = [""] * len(masks)
-    if not masks.any():  # also of no region at all, which the tracer refuses
+    if not masks.any():  # the tracer refuses an empty picture
         return paths
     height, width = masks.shape[1:]
-    z = np.zeros((len(masks), height + 2, width + 2), np.float32)
-    z[:, 1:-1, 1:-1] = masks
-    tracer = contour_generator(z=z.reshape(-1, width + 2), line_type=LineType.ChunkCombinedOffset)
-    traced: Any = tracer.lines(0.5)
-    (points,), (bounds,) = traced  # all in one chunk
-    whole = np.rint(points * 2 - 1).astype(int)
-    first, last = bounds[:-1].astype(int), bounds[1:].astype(int) - 1  # of each line, which ends where it begins
-    steps = np.diff(whole, axis=0, append=0)
+    tall = np.zeros((len(masks), height + 2, width + 2), np.float32)
+    tall[:, 1:-1, 1:-1] = masks
+    tracer = contour_generator(z=tall.reshape(-1, width + 2), line_type=LineType.ChunkCombinedOffset)
+    lines: Any = tracer.lines(0.5)
+    (points,), (bounds,) = lines  # all are in one chunk
+    vertices = np.rint(points * 2 - 1).astype(int)
+    first, last = bounds[:-1].astype(int), bounds[1:].astype(int) - 1  # of each line, which ends at its first point
+    steps = np.diff(vertices, axis=0, append=0)
     before = np.roll(steps, 1, axis=0)
     before[first] = steps[last - 1]
-    turns = (steps != before).any(1)  # between turns it runs straight
+    turns = (steps != before).any(1)  # between turns a line runs straight, and needs no points
     turns[last] = False
-    corners, ends = whole[turns], np.cumsum(np.add.reduceat(turns, first, dtype=int))
+    corners, ends = vertices[turns], np.cumsum(np.add.reduceat(turns, first, dtype=int))
     moves = np.diff(corners, axis=0).tolist()
     start = 0
     for end in ends.tolist():
         x, y = corners[start].tolist()
         region, y = divmod(y + 1, 2 * (height + 2))
-        path = "".join([f"{_apart(dx)}{_apart(dy)}" for dx, dy in moves[start : end - 1]])
+        path = "".join([f"{_separated(dx)}{_separated(dy)}" for dx, dy in moves[start : end - 1]])
         paths[region] += f"M{x} {y - 1}l{path.removeprefix(' ')}z"
         start = end
     return paths
 
 
 @lru_cache(maxsize=4096)
-def _apart(number: int) -> str:
-    """A number after another one in a path: a sign parts them as well as a space."""
+def _separated(number: int) -> str:
+    """A number that follows another one in a path. A minus sign separates them, so no space is needed.
+
+    >>> _separated(3), _separated(-3)
+    (' 3', '-3')
+    """
     return f"{number}" if number < 0 else f" {number}"
 
 
 @contextmanager
 def _svg(size: tuple[float, float], file: IO[bytes]) -> Iterator[Figure]:
-    """A figure to draw inside, then written as SVG: the same bytes for the same data, and any text in it stays text."""
+    """A figure to draw into, which is then written as SVG: the same bytes for the same data, with text as text."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -127,7 +136,7 @@ def _svg(size: tuple[float, float], file: IO[bytes]) -> Iterator[Figure]:
         "text.parse_math": False,
     }
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the viewer has the font or not
+        warnings.filterwarnings("ignore", "Glyph")  # whether the viewer has the font is unknown
         figure = Figure(figsize=size, layout="constrained")
         yield figure
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -140,7 +149,7 @@ def _in_percent(axis: Axis) -> None:
 
 
 def trade_off(curve: pd.DataFrame) -> bytes:
-    """What each way to mend a grid leaves of it, by how much it changes the images, as SVG."""
+    """What each method of repair leaves of a grid, against how much it changes the images, as SVG."""
     file = io.BytesIO()
     colours = ("#0b6b5d", "#b86e00", "#3b6fb6", "#b0475e")
     with _svg((8.4, 3.6), file) as figure:
@@ -159,7 +168,7 @@ def trade_off(curve: pd.DataFrame) -> bytes:
 
 
 def seam_profile(profile: pd.DataFrame) -> bytes:
-    """How far from a border it can be told from elsewhere, by measure and image, as SVG."""
+    """Ratio of each measure by distance from a border of tiles, one line for each image, as SVG."""
     file = io.BytesIO()
     kinds = {"tiled": "#b0475e", "whole": "#0b6b5d", "input": "#999999"}
     with _svg((8.4, 2.8), file) as figure:
@@ -172,7 +181,7 @@ def seam_profile(profile: pd.DataFrame) -> bytes:
             axes.set_title(measure)
             axes.set_xlabel("pixels from the border")
             axes.spines[["top", "right"]].set_visible(False)
-        figure.axes[0].set_ylabel("times elsewhere")
+        figure.axes[0].set_ylabel("ratio to elsewhere")
         figure.axes[-1].legend(frameon=False)
     return file.getvalue()
 
@@ -188,7 +197,7 @@ def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:
         if "random" in curve:
             axes.fill_between(curve.units, curve.random_min, curve.random_max, color="#bbbbbb", alpha=0.6, linewidth=0)
             axes.plot(
-                curve.units, curve.random, color="#777777", linestyle="--", label="random sets, least to greatest"
+                curve.units, curve.random, color="#777777", linestyle="--", label="random sets, smallest to largest"
             )
         axes.fill_between(curve.units, curve.low, curve.high, color=colour, alpha=0.3, linewidth=0)
         axes.plot(curve.units, curve.remaining, color=colour, marker="o", label="chosen units, 95 % interval")

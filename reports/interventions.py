@@ -1,4 +1,4 @@
-"""What the pages tell of interventions and scans."""
+"""The content of the pages about interventions and scans."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from ..dissect.storage.files import read_json, read_table
 from . import figures
 from .shelf import Shelf
 
-Scans = list[tuple[dict[str, Any], pd.DataFrame]]  # what each tells of itself, and its table
+Scans = list[tuple[dict[str, Any], pd.DataFrame]]  # the description and the table of each
 
-SHOWN = 0.005  # percentage points: a class that no unit changes as much is left out of the scan's table
+SHOWN = 0.005  # percentage points: the scan's table leaves out classes that no unit changes by so much
 
 
 def scan_results(run: Dissection) -> Scans:
-    """What was found by the run's scans, one for each class asked for.
+    """The run's scans: one for each layer and class that were scanned.
 
     Raises:
         DissectError: a file of one is missing or damaged.
     """
     columns = [*COLUMNS["scan"], *(f"pp:{name}" for name in run.classes["class"])]
     return [
-        (read_json(place, KEYS["scan"]), read_table(place.with_suffix(".csv"), columns))
-        for scan in run.scans
-        for place in sorted(scan.glob("*.json"))
-        if place.name != "scan.json"
+        (read_json(path, KEYS["scan"]), read_table(path.with_suffix(".csv"), columns))
+        for folder in run.scans
+        for path in sorted(folder.glob("*.json"))
+        if path.name != "scan.json"
     ]
 
 
 def effect_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
-    """A page's content for each intervention of the run.
+    """The content of a page for each intervention of the run.
 
     Raises:
         DissectError: a file of one is missing or damaged.
     """
-    return [_effect(run, place, shelf) for place in run.interventions]
+    return [_effect(run, folder, shelf) for folder in run.interventions]
 
 
-def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
-    effects, name = Effects.load(place), place.name  # what effect.json says its name is may lead anywhere
+def _effect(run: Dissection, folder: Path, shelf: Shelf) -> dict[str, Any]:
+    effects, name = Effects.load(folder), folder.name  # not the name in effect.json, which might be any path
     info = effects.info
     rows, scale = class_rows(effects.ordered)
     colours = dict(zip(run.classes["class"], run.classes.colour, strict=True))
@@ -61,7 +61,6 @@ def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
     title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {_DONE[info['kind']]}"
     target = next((row for row in rows if row["class"] == info["label"]), None)
     sets = effects.sets
-    tables = Effects.files(place)
     return {
         "name": name,
         "title": f"{title}, {info['label']}" if target else title,
@@ -76,7 +75,10 @@ def _effect(run: Dissection, place: Path, shelf: Shelf) -> dict[str, Any]:
         "curve": curve,
         "context": None if effects.context is None else effects.context.to_dict("records"),
         "pictures": pairs(list(run.classes.colour), effects.pictures, f"interventions/{name}", shelf),
-        "files": {file: shelf.put(f"interventions/{name}/{file}", (place / file).read_bytes()) for file in tables},
+        "files": {
+            file: shelf.put(f"interventions/{name}/{file}", (folder / file).read_bytes())
+            for file in Effects.files(folder)
+        },
     }
 
 
@@ -84,9 +86,9 @@ _DONE = {"ablate": "ablated", "insert": "inserted"}
 
 
 def class_rows(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
-    """The rows of an effects table with small charts, and what the charts' ends stand for, in percentage points.
+    """The rows of an effects table with small charts, and the percentage points at the charts' ends.
 
-    `random` holds the least and the greatest relative change of the random sets, where there are any.
+    If the table holds random sets, each row's `random` is their smallest and largest mean relative change.
     """
     rows = table.to_dict("records")
     scale = max((abs(row[end]) for row in rows for end in ("change_pp_low", "change_pp_high")), default=0) or 1.0
@@ -94,12 +96,14 @@ def class_rows(table: pd.DataFrame) -> tuple[list[dict[str, Any]], float]:
     for row in rows:
         row["bars"] = _bars(row, scale, kinds)
         if kinds:
-            row["random"] = [f(row[f"{kind}_relative_{f.__name__}"] for kind in kinds) for f in (min, max)]
+            smallest = min(row[f"{kind}_relative_min"] for kind in kinds)
+            largest = max(row[f"{kind}_relative_max"] for kind in kinds)
+            row["random"] = [smallest, largest]
     return rows, scale
 
 
 def _bars(row: dict[str, Any], scale: float, kinds: list[str]) -> dict[str, float]:
-    """Where change, interval and random sets lie in a small chart, in percent of its width; zero is at 50."""
+    """Positions of change, interval and random sets in a small chart, in percent of its width; zero is at 50."""
 
     def at(value: float) -> float:
         return round(50 + 50 * max(-1.0, min(1.0, value / scale)), 2)
@@ -116,28 +120,32 @@ def _bars(row: dict[str, Any], scale: float, kinds: list[str]) -> dict[str, floa
 def pairs(
     colours: list[str], shots: Mapping[str, NDArray[Any]], where: str, shelf: Shelf, *, exact: bool = False
 ) -> list[dict[str, Any]]:
-    """By role, samples before and after: image, segmentation if there is one, and their difference; where the edit was.
+    """Samples before and after an edit, by role: image, segmentation if there is one, difference, and edited place.
 
-    `exact`: pictures without loss, for what a lossy format may take out or put in.
+    Args:
+        colours: of the classes.
+        shots: arrays by name, one entry a sample.
+        where: the folder of the pictures on the shelf.
+        exact: store pictures without loss, for changes so small that a lossy format could hide or make them.
     """
     photo = figures.exact if exact else figures.photo
 
-    def put(what: str, number: int, content: bytes) -> str:
-        return shelf.put(f"{where}/{number}-{what}.webp", content)
+    def put(index: int, name: str, content: bytes) -> str:
+        return shelf.put(f"{where}/{index}-{name}.webp", content)
 
     roles: dict[str, list[dict[str, Any]]] = {}
-    for number in range(len(shots.get("role", ()))):
-        before, after, place = (shots[key][number] for key in ("before", "after", "place"))
-        roles.setdefault(str(shots["role"][number]), []).append(
+    for index, role in enumerate(shots.get("role", ())):
+        before, after, place = (shots[key][index] for key in ("before", "after", "place"))
+        roles.setdefault(str(role), []).append(
             {
-                "sample": int(shots["sample"][number]),
+                "sample": int(shots["sample"][index]),
                 "size": (2 * place.shape[1], 2 * place.shape[0]),
                 "place": figures.outline(place.astype(bool)),
-                "before": put("before", number, photo(before)),
-                "after": put("after", number, photo(after)),
-                "difference": put("difference", number, photo(figures.difference(before, after))),
+                "before": put(index, "before", photo(before)),
+                "after": put(index, "after", photo(after)),
+                "difference": put(index, "difference", photo(figures.difference(before, after))),
                 **{
-                    key: put(key, number, figures.label_map(shots[key][number], colours))
+                    key: put(index, key, figures.label_map(shots[key][index], colours))
                     for key in ("labels_before", "labels_after")
                     if key in shots
                 },
@@ -147,19 +155,19 @@ def pairs(
 
 
 def scan_pages(scans: Scans) -> list[dict[str, Any]]:
-    """A page's content for each scan."""
+    """The content of a page for each scan."""
     pages = []
     for info, table in scans:
         classes = [
             column.removeprefix("pp:")
             for column in table
-            if column.startswith("pp:") and table[column].abs().max() >= SHOWN  # of many, those that change
+            if column.startswith("pp:") and table[column].abs().max() >= SHOWN  # the others hardly change
         ]
-        scale = float(np.abs(table[[f"pp:{one}" for one in classes]].to_numpy()).max(initial=0)) or 1.0
+        scale = float(np.abs(table[[f"pp:{name}" for name in classes]].to_numpy()).max(initial=0)) or 1.0
         pages.append(
             {
                 "name": str(info["name"]),
-                "title": f"Each unit of {info['layer']} alone, by its effect on {info['class']}",
+                "title": f"Each unit of {info['layer']} ablated by itself: its effect on {info['class']}",
                 "info": info,
                 "rows": table.to_dict("records"),
                 "classes": classes,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +23,7 @@ from ..dissect.runs.dissection import Dissection
 from ..dissect.storage.files import encoded
 from ..hooks.errors import DissectError, explained
 from . import figures
+from .rows import format_number
 from .shelf import Shelf
 
 HERE = Path(__file__).parent
@@ -37,45 +37,64 @@ class NoPage(DissectError):
 
 
 @contextmanager
-def replaced(final: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `final` if nothing fails."""
-    part = final.with_name(f"{final.name}.{os.getpid()}.part")
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which replaces `folder` if nothing fails."""
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
-        shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
-def telling(folder: Path | None, final: Path, again: str) -> Iterator[None]:
-    """Around the writing of a page: what goes wrong becomes a `NoPage`, in one line.
+def page_errors(result: Path | None, target: Path, again: str) -> Iterator[None]:
+    """Around the writing of a page: whatever is raised becomes a `NoPage` with a message of one line.
 
-    A file that is damaged is told of by what reads it. Anything else than that and a full disk is a fault of ganatomy.
+    The reader of a damaged file names it in a DissectError, whose message is kept. An OSError is a full disk or a
+    folder that cannot be written. Everything else is a fault of ganatomy, and is reported as one.
 
     Args:
-        folder: of the result, whose tables are complete; None where they are written with the page.
-        final: the page's place.
-        again: the command that writes it.
+        result: the folder of the result, whose tables are complete; None if they are written together with the page.
+        target: where the page is written.
+        again: the command that writes it again.
     """
-    complete = f"The tables are complete in {folder}; there is no page." if folder else "Nothing was written."
+    complete = f"The tables are complete in {result}; there is no page." if result else "Nothing was written."
     try:
         yield
     except DissectError as error:
         raise NoPage(str(error)) from error
     except OSError as error:
         raise NoPage(
-            f"The page cannot be written to {final} ({error.strerror or error}). {complete} Make room and run: {again}"
+            f"The page cannot be written to {target} ({error.strerror or error}). {complete} "
+            f"Make room on the disk and run: {again}"
         ) from error
     except Exception as error:
         raise NoPage(str(explained(error, complete))) from error
 
 
+def write_result_page(folder: Path, command: str, page: Callable[[Shelf], bytes]) -> Path:
+    """Write FOLDER/report/ of a result and return its index.html.
+
+    Args:
+        folder: of the result.
+        command: that made the result, and writes the page again.
+        page: puts pictures and tables on the shelf, and returns the page that refers to them.
+
+    Raises:
+        NoPage: a file of the result is missing or damaged, or the page cannot be written.
+    """
+    report = folder / "report"
+    with page_errors(folder, report, command), replaced_folder(report) as part:
+        (part / "index.html").write_bytes(page(Shelf(part)))
+    return report / "index.html"
+
+
 def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], context: dict[str, Any]) -> bytes:
-    """A page (UTF-8) with style, data and scripts inside; its policy allows no other script and no request."""
+    """A page (UTF-8) that contains its style, data and scripts. Its policy allows no other script and no request."""
     script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = context | {
@@ -104,42 +123,30 @@ def _template(name: str) -> jinja2.Template:
 def put_samples(
     run: Dissection, samples: NDArray[np.int64], shelf: Shelf, advance: Callable[[int], None], where: str = ""
 ) -> dict[str, list[str]]:
-    """Addresses of image and segmentation of each sample, by its number. Several processors encode side by side."""
+    """Put image and segmentation of each sample on the shelf, on all processors; returns both addresses by sample."""
     colours = list(run.classes.colour)
     images, labels = run.spool.gather("images", samples), run.spool.gather("labels", samples)
 
-    def put(place: int) -> list[str]:
-        number = int(samples[place])
-        image = shelf.put(f"{where}images/{number}.webp", figures.photo(np.asarray(images[place], np.uint8)))
-        painted = shelf.put(f"{where}labels/{number}.webp", figures.label_map(labels[place, 0], colours))
+    def put(index: int) -> list[str]:
+        name = f"{samples[index]}.webp"
+        image = shelf.put(f"{where}images/{name}", figures.photo(np.asarray(images[index], np.uint8)))
+        segmentation = shelf.put(f"{where}labels/{name}", figures.label_map(labels[index, 0], colours))
         advance(1)
-        return [image, painted]
+        return [image, segmentation]
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return dict(zip(map(str, samples.tolist()), pool.map(put, range(len(samples))), strict=True))
 
 
-def _signed(form: str) -> Callable[[float | None], str]:
-    """Numbers with their sign, but none before zeros."""
-
-    def write(value: float | None) -> str:
-        if value is None or pd.isna(value):
-            return "–"
-        text = format(value, form)
-        return text if re.search("[1-9]", text) else text[1:]
-
-    return write
-
-
 FORMATS: dict[str, Callable[..., str]] = {
     "address": lambda text: quote(str(text), safe="", errors="surrogateescape"),
     "percent": lambda share: f"{share:.1%}",
-    "percent0": lambda share: "–" if share is None or pd.isna(share) else f"{share:.0%}",
+    "percent0": partial(format_number, form=".0%"),
     "percent2": lambda share: f"{share:.2%}",
-    "signed_percent": _signed("+.0%"),
-    "points": _signed("+.2f"),
-    "points4": _signed("+.4f"),
-    "digits": _signed("+.2g"),
+    "signed_percent": partial(format_number, form="+.0%"),
+    "points": partial(format_number, form="+.2f"),
+    "points4": partial(format_number, form="+.4f"),
+    "digits": partial(format_number, form="+.2g"),
     "score": lambda value: "" if value is None or pd.isna(value) else f"{value:.3f}",
     "shade": lambda value, scale: f"{100 * min(1.0, abs(value) / scale) ** 0.5:.0f}",
 }

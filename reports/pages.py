@@ -14,16 +14,16 @@ from ..dissect.runtime.progress import Progress
 from ..dissect.storage.files import write_atomic
 from . import figures
 from .interventions import effect_pages, scan_pages, scan_results
-from .page import _template, put_samples, render, replaced, telling
+from .page import _template, page_errors, put_samples, render, replaced_folder
 from .repairs import repair_pages, suspect_pages
 from .run_data import classes_data, plain, units_data
 from .shelf import Shelf
 
 SAMPLES_SHOWN = 32
-FILES = ("units.csv", "classes.csv", "run.json")  # to download
+FILES = ("units.csv", "classes.csv", "run.json")  # that can be downloaded from the page
 SCRIPTS = ("common.js", "browse.js", "unit.js", "pictures.js")
 IOU_BINS = 25
-CATEGORIES = ("#3b6fb6", "#c8762b", "#4f8f4a", "#8a5fb0", "#b0475e", "#6d6d6d")  # colours of categories, in turn
+CATEGORIES = ("#3b6fb6", "#c8762b", "#4f8f4a", "#8a5fb0", "#b0475e", "#6d6d6d")  # of categories, in turn
 
 
 def write_report(run: Dissection, *, single_file: bool = False, quiet: bool = True) -> Path:
@@ -32,26 +32,26 @@ def write_report(run: Dissection, *, single_file: bool = False, quiet: bool = Tr
     Raises:
         DissectError: a file of the run is missing or damaged, or the report cannot be written.
     """
-    final = run.folder / ("report.html" if single_file else "report")
-    with telling(run.folder, final, f"dissect report {run.folder}"), Progress(quiet) as progress:
+    target = run.folder / ("report.html" if single_file else "report")
+    with page_errors(run.folder, target, f"dissect report {run.folder}"), Progress(quiet) as progress:
         if single_file:
             page = _page(run, Shelf(None), progress)
-            write_atomic(final, lambda file: file.write(page))
-            return final
-        with replaced(final) as part:
+            write_atomic(target, lambda file: file.write(page))
+            return target
+        with replaced_folder(target) as part:
             (part / "index.html").write_bytes(_page(run, Shelf(part), progress))
-    return final / "index.html"
+    return target / "index.html"
 
 
 def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     config = run.info["config"]
     first = np.arange(min(SAMPLES_SHOWN, config["samples"]))
-    shown = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
+    shown_samples = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
     scans = scan_results(run)
-    classes = classes_data(run, scans, shown.append)
+    classes = classes_data(run, scans, shown_samples.append)
     effects = effect_pages(run, shelf)
-    searches, repairs = suspect_pages(run, shown.append, shelf), repair_pages(run, shelf)
-    samples = np.unique(np.concatenate(shown))
+    searches, repairs = suspect_pages(run, shown_samples.append, shelf), repair_pages(run, shelf)
+    samples = np.unique(np.concatenate(shown_samples))
     with (
         progress.task("outline regions", len(run.units)) as traced,
         progress.task("write pictures", len(samples)) as written,
@@ -74,16 +74,17 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
         "samples": pictures,
         "interventions": [
             {
-                "name": one["name"],
-                "title": one["title"],
-                "class": one["info"]["label"],
-                "layer": one["info"]["layer"],
-                "units": one["info"]["units"],
-                "relative": one["target"] and plain([one["target"][f"relative{end}"] for end in ("", "_low", "_high")]),
+                "name": effect["name"],
+                "title": effect["title"],
+                "class": effect["info"]["label"],
+                "layer": effect["info"]["layer"],
+                "units": effect["info"]["units"],
+                "relative": effect["target"]
+                and plain([effect["target"][f"relative{end}"] for end in ("", "_low", "_high")]),
             }
-            for one in effects
+            for effect in effects
         ],
-        "scans": [{"name": one["name"], "title": one["title"], "class": one["info"]["class"]} for one in scanned],
+        "scans": [{"name": scan["name"], "title": scan["title"], "class": scan["info"]["class"]} for scan in scanned],
     }
     files = {name: shelf.put(name, (run.folder / name).read_bytes()) for name in FILES}
     context = overview | {"effects": effects, "scans": scanned, "files": files, "first": first.tolist()}
@@ -97,7 +98,7 @@ def _category_colours(run: Dissection) -> dict[str, str]:
 
 
 def _overview(run: Dissection) -> dict[str, object]:
-    """What the page tells of the run as a whole."""
+    """The content of the overview: the run as a whole."""
     config, units = run.info["config"], run.units
     counts = units[units.labelled].groupby(["layer", "label"]).size()
     by_category = units[units.labelled].groupby(["layer", "category"]).size()
@@ -128,7 +129,7 @@ def _overview(run: Dissection) -> dict[str, object]:
             for (layer, state), group in units[units.state != "ok"].groupby(["layer", "state"]).unit
         ],
         "provenance": {key: value for key, value in run.info["provenance"].items() if value},
-        "versions": ", ".join(f"{name} {number}" for name, number in run.info["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in run.info["versions"].items()),
     }
 
 
@@ -136,7 +137,7 @@ def _iou_distribution(units: pd.DataFrame) -> dict[str, Any]:
     """Units by IoU in bins of equal width: labelled, and others."""
     top = float(np.ceil(max(0.1, units.iou.max() if units.iou.notna().any() else 0) * 10) / 10)
     edges = np.linspace(0, top, IOU_BINS + 1)
-    labelled, others = (np.histogram(units.iou[some].dropna(), edges)[0] for some in (units.labelled, ~units.labelled))
+    labelled, others = (np.histogram(units.iou[rows].dropna(), edges)[0] for rows in (units.labelled, ~units.labelled))
     bins = [
         {"low": low, "high": high, "labelled": int(inside), "others": int(outside)}
         for low, high, inside, outside in zip(edges[:-1], edges[1:], labelled, others, strict=True)

@@ -1,8 +1,9 @@
-"""What the pages tell of suspects and of repairs."""
+"""The content of the pages about suspects and repairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from ..dissect.runs.dissection import Dissection
 from .interventions import class_rows, pairs
 from .shelf import Shelf
 
-UNITS, SAMPLES = 24, 32  # shown of each layer
-METRICS = {  # name on the page, whether less is better
+UNITS, SAMPLES = 24, 32  # that are shown of each layer
+METRICS = {  # name on the page, and whether less is better
     "frechet": ("Fréchet distance", True),
     "kernel": ("kernel distance", True),
     "precision": ("precision", False),
@@ -25,83 +26,86 @@ METRICS = {  # name on the page, whether less is better
 }
 
 
-def suspect_pages(run: Dissection, samples: Callable[[NDArray[np.int64]], None], shelf: Shelf) -> list[dict[str, Any]]:
-    """A page's content for each search of suspects; `samples` is told which samples are shown.
+def suspect_pages(run: Dissection, show: Callable[[NDArray[np.int64]], None], shelf: Shelf) -> list[dict[str, Any]]:
+    """The content of a page for each search of suspects. `show` is called with the samples that the page shows.
 
     Raises:
         DissectError: a file of one is missing or damaged.
     """
     pages = []
-    for place in run.suspects:
-        found = Suspects.load(place)
-        info, units, bad = found.info, found.units, found.samples
+    for folder in run.suspects:
+        suspects = Suspects.load(folder)
+        info, units = suspects.info, suspects.units
         layers = []
         for layer in info["layers"]:
-            worst = bad[bad.layer == layer].head(SAMPLES)
-            samples(worst["sample"].to_numpy(np.int64))
-            shown = units[units.layer == layer].head(UNITS)
+            worst = suspects.samples[suspects.samples.layer == layer].head(SAMPLES)
+            show(worst["sample"].to_numpy(np.int64))
+            most_suspect = units[units.layer == layer].head(UNITS)
             layers.append(
                 {
                     "layer": layer,
                     "number": run.layers.index(layer),
-                    "units": [[row.unit, f"{row.score:.4g}"] for row in shown.itertuples()],
+                    "units": [[row.unit, f"{row.score:.4g}"] for row in most_suspect.itertuples()],
                     "samples": worst.to_dict("records"),
                 }
             )
         files = {
-            file: shelf.put(f"artifacts/{place.name}/{file}", (place / file).read_bytes())
+            file: shelf.put(f"artifacts/{folder.name}/{file}", (folder / file).read_bytes())
             for file in ("suspects.csv", "samples.csv")
         }
-        pages.append({"name": place.name, "info": info, "layers": layers, "files": files})
+        pages.append({"name": folder.name, "info": info, "layers": layers, "files": files})
     return pages
 
 
 def repair_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
-    """A page's content for each repair.
+    """The content of a page for each repair.
 
     Raises:
         DissectError: a file of one is missing or damaged.
     """
+    colours = list(run.classes.colour)
     pages = []
-    for place in run.repairs:
-        found = Repair.load(place)
-        order = found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index
-        rows, scale = class_rows(found.effects.loc[order])
-        card = found.checkpoint.with_suffix(".md").name
-        kept = [*Repair.files(place), *([card] if (place / card).is_file() else [])]
+    for folder in run.repairs:
+        repair = Repair.load(folder)
         pages.append(
-            {
-                "name": place.name,
-                "info": found.info,
-                "count": sum(map(len, found.info["units"].values())),
-                "metrics": metrics(found.fidelity),
-                "rows": rows,
-                "scale": scale,
-                "baselines": "random_pp" in found.effects,
-                "units": found.units.to_dict("records"),
-                "pictures": pairs(list(run.classes.colour), found.pictures, f"repairs/{place.name}", shelf),
-                "checkpoint": str(found.checkpoint),
-                "files": {
-                    file: shelf.put(f"repairs/{place.name}/{file}", (place / file).read_bytes()) for file in kept
-                },
+            repair_content(repair, folder, shelf)
+            | {
+                "count": sum(map(len, repair.info["units"].values())),
+                "units": repair.units.to_dict("records"),
+                "pictures": pairs(colours, repair.pictures, f"repairs/{folder.name}", shelf),
             }
         )
     return pages
 
 
-def metrics(fidelity: pd.DataFrame) -> list[dict[str, Any]]:
-    """All metrics, see `_metric`."""
-    return [_metric(fidelity, metric) for metric in METRICS]
+def repair_content(repair: Repair, folder: Path, shelf: Shelf) -> dict[str, Any]:
+    """What the pages about both kinds of repair share: classes by their change, metrics, checkpoint and files."""
+    order = (
+        repair.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index if len(repair.effects) else []
+    )
+    rows, scale = class_rows(repair.effects.loc[order])
+    card = repair.checkpoint.with_suffix(".md").name
+    files = [*Repair.files(folder), *([card] if (folder / card).is_file() else [])]
+    return {
+        "name": folder.name,
+        "info": repair.info,
+        "metrics": [_metric(repair.fidelity, metric) for metric in METRICS],
+        "rows": rows,
+        "scale": scale,
+        "baselines": "random_pp" in repair.effects,
+        "checkpoint": str(repair.checkpoint),
+        "files": {file: shelf.put(f"repairs/{folder.name}/{file}", (folder / file).read_bytes()) for file in files},
+    }
 
 
 def _metric(fidelity: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """One metric: its sets as rows, with a small chart of value and interval, in percent of its width."""
-    mine = fidelity[fidelity.metric == metric]
-    low, high = float(mine.low.min()), float(mine.high.max())
+    """One metric: a row for each set of images, with positions in a small chart, in percent of the chart's width."""
+    rows_of_metric = fidelity[fidelity.metric == metric]
+    low, high = float(rows_of_metric.low.min()), float(rows_of_metric.high.max())
     width = (high - low) or 1.0
     name, less = METRICS[metric]
     rows = []
-    for row in mine.to_dict("records"):
+    for row in rows_of_metric.to_dict("records"):
         at = {end: round(100 * (row[end] - low) / width, 2) for end in ("value", "low", "high")}
         rows.append(row | {"at": at["value"], "from": at["low"], "span": round(at["high"] - at["low"], 2)})
     return {"name": name, "better": "less is better" if less else "more is better", "rows": rows}

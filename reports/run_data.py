@@ -1,4 +1,4 @@
-"""What the page's script shows of a run, as plain JSON: columns over units, their top samples, curves and maps."""
+"""The data of a run for the page's script, as plain JSON: columns over units, their top samples, curves and maps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..dissect.runs.dissection import Dissection
 from . import figures
 from .interventions import Scans
 
-EXAMPLES = 8  # images of a class
-TRACED = 2**21  # pixels outlined together
+EXAMPLES = 8  # images that are shown of a class
+TRACED = 2**21  # pixels that are outlined together
 NUMBERS = [
     *("iou", "iou_low", "iou_high", "chance_iou", "position_iou", "content_iou", "attainable_iou", "iqr"),
     *("average_precision", "excess_iou", "p_value", "q_value", "runner_up_iou", "split_half_iou"),
@@ -23,27 +23,30 @@ NUMBERS = [
 
 
 def units_data(run: Dissection, scans: Scans, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Columns with one entry a unit, units in the order of the table. `advance(n)` comes after every n units.
+    """Columns with one entry for each unit, in the order of the table. `advance(n)` is called after every n units.
 
-    layer and label are indices (-1 for no label); top holds [sample, outline] pairs; curve the IoU and the chance IoU
-    at every level, in 1/10,000, -1 where there is none; histogram its counts; span their ends; fires base64 bytes
-    (s, s), and fires_max the share that 255 stands for; rivals the best classes with IoU, interval, chance and place.
+    - layer, label: indices; -1 is no label
+    - top: [sample, outline] pairs
+    - curve: IoU and chance IoU at every level, in 1/10,000; -1 is none
+    - histogram, span: counts of the activations, and the ends of their range
+    - fires, fires_max: (s, s) bytes in base64, and the share of samples that 255 stands for
+    - rivals: the best classes with IoU, its interval, chance and place
     """
     units = run.units
     columns: dict[str, list[Any]] = {
-        "layer": units.layer.map({name: number for number, name in enumerate(run.layers)}).tolist(),
+        "layer": units.layer.map({name: index for index, name in enumerate(run.layers)}).tolist(),
         "unit": units.unit.tolist(),
-        "label": units.label.map(_numbers(run)).fillna(-1).astype(int).tolist(),
+        "label": units.label.map(_class_indices(run)).fillna(-1).astype(int).tolist(),
         "labelled": units.labelled.astype(int).tolist(),
         "reaches": units.reaches_limits.astype(int).tolist(),
         "state": units.state.tolist(),
-        "runner_up": units.runner_up.map(_numbers(run)).fillna(-1).astype(int).tolist(),
+        "runner_up": units.runner_up.map(_class_indices(run)).fillna(-1).astype(int).tolist(),
         "label_set": units.label_set.tolist(),
         **{name: plain(units[name]) for name in NUMBERS},
         "effect": plain(_own_effects(run, scans)),
     }
-    parts = [_layer_data(run, layer, advance) for layer in run.layers]
-    return columns | {name: [entry for part in parts for entry in part[name]] for name in parts[0]}
+    by_layer = [_layer_data(run, layer, advance) for layer in run.layers]
+    return columns | {name: [entry for data in by_layer for entry in data[name]] for name in by_layer[0]}
 
 
 def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> dict[str, list[Any]]:
@@ -51,19 +54,19 @@ def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> 
     top: list[list[list[Any]]] = []
     at_once = max(1, TRACED // masks[0].size)
     for start in range(0, len(samples), at_once):
-        some = samples[start : start + at_once].tolist()
+        chosen = samples[start : start + at_once].tolist()
         paths = iter(figures.outlines(masks[start : start + at_once].reshape(-1, *masks.shape[2:])))
-        top += [[[sample, next(paths)] for sample in chosen] for chosen in some]
-        advance(len(some))
+        top += [[[sample, next(paths)] for sample in of_unit] for of_unit in chosen]
+        advance(len(chosen))
     curves = np.stack(run.curves(layer), 1)  # (U, 2, K)
     histogram, span = run.histogram(layer)
     fires = run.fires(layer)
     rivals = run.rivals(layer)
-    numbers = _numbers(run)
+    indices = _class_indices(run)
     best: list[list[list[Any]]] = [[] for _ in top]
-    found = ("iou", "iou_low", "iou_high", "chance_iou", "position_iou")
-    for unit, name, *values in zip(rivals.unit, rivals["class"], *(plain(rivals[one]) for one in found), strict=True):
-        best[unit].append([numbers[name], *values])
+    scores = [plain(rivals[name]) for name in ("iou", "iou_low", "iou_high", "chance_iou", "position_iou")]
+    for unit, name, *values in zip(rivals.unit, rivals["class"], *scores, strict=True):
+        best[unit].append([indices[name], *values])
     peaks = np.ones(len(top)) if fires is None else fires.max((1, 2))
     scaled = None if fires is None else fires / np.maximum(peaks, 1e-9)[:, None, None] * 255
     return {
@@ -71,24 +74,24 @@ def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> 
         "curve": np.nan_to_num(np.rint(curves * 1e4), nan=-1).astype(int).tolist(),
         "histogram": histogram.tolist(),
         "span": [plain(ends) for ends in span],
-        "fires": [] if scaled is None else [_base64(one) for one in np.rint(scaled)],
+        "fires": [] if scaled is None else [_base64(shares) for shares in np.rint(scaled)],
         "fires_max": plain(peaks),
         "rivals": best,
     }
 
 
-def classes_data(run: Dissection, scans: Scans, samples: Callable[[NDArray[np.int64]], None]) -> list[dict[str, Any]]:
-    """One entry a class; `examples` are [sample, outline] pairs. `samples` is told which samples are shown."""
+def classes_data(run: Dissection, scans: Scans, show: Callable[[NDArray[np.int64]], None]) -> list[dict[str, Any]]:
+    """One entry for each class, `examples` as [sample, outline] pairs. `show` is called with the samples to show."""
     shares = class_shares(run)
     examples = [_examples(share) for share in shares.T]
     wanted = np.unique(np.concatenate(examples)).astype(np.int64)
-    samples(wanted)
+    show(wanted)
     paths: Iterator[str] = iter(())
     if len(wanted):
         labels = run.spool.gather("labels", wanted)
         places = [np.searchsorted(wanted, chosen) for chosen in examples]
-        regions = [(labels[chosen] == number).any(1) for number, chosen in enumerate(places)]
-        paths = (path for some in regions for path in figures.outlines(some))
+        regions = [(labels[rows] == index).any(1) for index, rows in enumerate(places)]
+        paths = (path for masks in regions for path in figures.outlines(masks))
     effects = {name: plain(values) for name, values in _scanned(run, scans).items()}
     return [
         {
@@ -108,18 +111,18 @@ def classes_data(run: Dissection, scans: Scans, samples: Callable[[NDArray[np.in
 def class_shares(run: Dissection) -> NDArray[np.float64]:
     """(N, C) each class's share of the pixels of each sample."""
     spool, classes = run.spool, len(run.classes)
-    found = []
+    shares = []
     for shard in range(len(spool)):
         labels = np.asarray(spool.read(shard, "labels"))  # (n, P, g, g)
-        apart = np.arange(len(labels))[:, None] * (classes + 1)
-        codes = apart + np.where(labels < 0, classes, labels).reshape(len(labels), -1)
+        offsets = np.arange(len(labels))[:, None] * (classes + 1)  # one bin for each class of each sample
+        codes = offsets + np.where(labels < 0, classes, labels).reshape(len(labels), -1)
         counted = np.bincount(codes.ravel(), minlength=len(labels) * (classes + 1)).reshape(len(labels), -1)
-        found.append(counted[:, :classes] / labels[0, 0].size)
-    return np.concatenate(found)
+        shares.append(counted[:, :classes] / labels[0, 0].size)
+    return np.concatenate(shares)
 
 
 def _examples(share: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Samples that have a class, from the one with most of it to one with a middling share."""
+    """Samples that contain a class, from the one with the largest share of it to one with a medium share."""
     order = np.argsort(-share, kind="stable")[: int((share > 0).sum())]
     if not len(order):
         return np.zeros(0, np.int64)
@@ -127,32 +130,36 @@ def _examples(share: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _scanned(run: Dissection, scans: Scans) -> dict[str, NDArray[np.float64]]:
-    """By class that was scanned: what ablating each unit of the run alone does to it, in points; NaN where unknown."""
-    found: dict[str, NDArray[np.float64]] = {}
+    """For each scanned class: its change in percentage points when a unit is ablated by itself; NaN where unknown."""
+    changes: dict[str, NDArray[np.float64]] = {}
     for info, table in scans:
         rows = (run.units.layer == info["layer"]).to_numpy()
-        values = found.setdefault(info["class"], np.full(len(run.units), np.nan))
+        values = changes.setdefault(info["class"], np.full(len(run.units), np.nan))
         values[rows] = table.set_index("unit").change_pp.reindex(run.units.unit[rows])
-    return found
+    return changes
 
 
 def _own_effects(run: Dissection, scans: Scans) -> NDArray[np.float64]:
-    """(all units,) what ablating a unit alone does to the class that is its label, where its layer was scanned."""
-    found = np.full(len(run.units), np.nan)
+    """(all units,) change of a unit's own class when it is ablated by itself; NaN where its layer was not scanned."""
+    changes = np.full(len(run.units), np.nan)
     for info, table in scans:
         rows = np.flatnonzero((run.units.layer == info["layer"]) & (run.units.label != ""))
         by_unit = table.set_index("unit")
         for row in rows:
-            found[row] = by_unit.at[run.units.unit[row], f"pp:{run.units.label[row]}"]
-    return found
+            changes[row] = by_unit.at[run.units.unit[row], f"pp:{run.units.label[row]}"]
+    return changes
 
 
-def _numbers(run: Dissection) -> dict[str, int]:
-    return {name: number for number, name in enumerate(run.classes["class"])}
+def _class_indices(run: Dissection) -> dict[str, int]:
+    return {name: index for index, name in enumerate(run.classes["class"])}
 
 
 def plain(values: Any) -> list[float | None]:
-    """Four significant digits, and null for what is no number."""
+    """Numbers with four significant digits for JSON; None for those that are not finite.
+
+    >>> plain([0.123456, float("nan"), 12345])
+    [0.1235, None, 12340.0]
+    """
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, np.float64).tolist()]
 
 

@@ -1,4 +1,4 @@
-"""Where a page's pictures and tables go: files beside it, or into the page itself."""
+"""Where a page's pictures and tables are stored: in files beside it, or in the page itself."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ TYPES = {
     ".svg": "image/svg+xml",
     ".csv": "text/csv",
     ".md": "text/markdown",
-}  # that Python's own table may lack
+}  # which Python's own table may lack
 ANY = "application/octet-stream"  # a browser offers to save it
 SMALL = 700  # bytes
 
 
 class Shelf:
-    """Keeps what a page refers to. With `folder` None everything becomes a data: address, for a single file.
+    """Stores what a page refers to: in a folder, or with `folder` None as data: addresses in a single file.
 
-    Pictures no larger than many a file's own entry on the disk become one always: label maps, most of them.
+    Very small pictures, such as most label maps, always become data: addresses, since a file would take more space.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def put(self, name: str, content: bytes) -> str:
-        """Keep it under a name such as images/12.webp; returns the address by which the page refers to it.
+        """Store content under a name such as images/12.webp; returns the address by which the page refers to it.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if self.folder is None or (name.endswith(".webp") and len(content) <= SMALL):
             kind = TYPES.get(Path(name).suffix) or guess_type(name)[0] or ANY

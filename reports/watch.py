@@ -1,4 +1,4 @@
-"""What was seen of a training's checkpoints, as a page that may be open while it grows. Only its folder is read."""
+"""A watched training as a page, which may be open while it grows. Only the folder of the watch is read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..dissect.storage.files import write_atomic
 from ..dissect.watching import Watched
 from ..dissect.watching.result import PRESENCE, SHARE
 from .figures import safe_colour
-from .page import render, telling
-from .rows import blanks
+from .page import page_errors, render
+from .rows import rows_with_blanks
 from .run_data import plain
 
 PAGE = "index.html"
-CLASSES = 24  # that are charted
+CLASSES = 24  # that have a chart
 NEWEST = 12  # lines whose pictures are shown at once
 TINY = 64  # pixels: smaller images are enlarged as they are
 STATES = {"varied": "clean", "lacking": "mild", "collapsed": "visible"}
@@ -41,7 +41,7 @@ CHARTS = {
     "Labelled units": {"labelled": "Labelled units", "covered": "Classes they name"},
 }
 COUNTS = ("peaks", "labelled", "covered")
-SHOWN = {  # columns of the table: heading, and forms of the value and of the ends of its interval
+SHOWN = {  # columns of the table: heading, form of the value, form of the ends of its interval
     "deviation": ("deviation", "%.3f", "%.2f"),
     "frechet": ("Fréchet", "%.3g", "%.3g"),
     "precision": ("precision", "%.3f", "%.2f"),
@@ -60,16 +60,16 @@ def write_watch(watched: Watched, *, live: bool = False) -> Path:
     """Write WATCH/index.html, whole or not at all, and return its path.
 
     Args:
-        live: the training goes on; an open page loads itself again every ten seconds.
+        live: the training continues, and an open page reloads itself every ten seconds.
 
     Raises:
         DissectError: a file of the folder is missing or damaged, or the page cannot be written.
     """
-    final = watched.folder / PAGE
-    with telling(watched.folder, final, watched.info["command"]):
+    target = watched.folder / PAGE
+    with page_errors(watched.folder, target, watched.info["command"]):
         page = _page(watched, live)
-        write_atomic(final, lambda file: file.write(page))
-    return final
+        write_atomic(target, lambda file: file.write(page))
+    return target
 
 
 def _page(watched: Watched, live: bool) -> bytes:
@@ -77,7 +77,7 @@ def _page(watched: Watched, live: bool) -> bytes:
     rows = _rows(watched)
     order = lines.step.argsort(kind="stable")
     groups = _groups(info, lines.iloc[order])
-    drawn = [rows[place] for place in order]
+    drawn = [rows[index] for index in order]
     data = {
         "steps": [row["step"] for row in drawn],
         "alarms": [bool(row["alarms"]) for row in drawn],
@@ -93,7 +93,7 @@ def _page(watched: Watched, live: bool) -> bytes:
         "title": watched.folder.resolve().name,
         "newest": newest,
         "sentence": f"Step {newest['step']}: {'; '.join(newest['alarms']) or 'no alarm'}."
-        + (f" Beside real images: {newest['verdict']}." if newest["verdict"] else ""),
+        + (f" Compared with real images: {newest['verdict']}." if newest["verdict"] else ""),
         "groups": groups,
         "classes": len(info["names"]),
         "rows": rows[::-1],
@@ -105,22 +105,22 @@ def _page(watched: Watched, live: bool) -> bytes:
 
 
 def _rows(watched: Watched) -> list[dict[str, Any]]:
-    """The lines as the page tells them: with alarms one by one, the class of the verdict, and the picture's address."""
-    kept = [name for name in watched.lines if not name.startswith((SHARE, PRESENCE))]
-    rows = blanks(watched.lines[kept])
-    for number, row in enumerate(rows):
+    """The lines for the page: a list of alarms, the style of the verdict, and the address of the picture."""
+    columns = [name for name in watched.lines if not name.startswith((SHARE, PRESENCE))]
+    rows = rows_with_blanks(watched.lines[columns])
+    for index, row in enumerate(rows):
         row["step"] = int(row["step"]) if float(row["step"]).is_integer() else row["step"]
         row["alarms"] = row["alarms"].split("; ") if row["alarms"] else []
         state = STATES.get(row["verdict"], "clean")
         row["state"] = "mild" if state == "clean" and row["alarms"] else state
         row["said"] = row["verdict"] or ("alarm" if row["alarms"] else "no alarm")
-        row["picture"] = watched.picture(number)
+        row["picture"] = watched.picture(index)
     return rows
 
 
 def _groups(info: dict[str, Any], lines: pd.DataFrame) -> list[dict[str, Any]]:
-    """Charts by heading, those that have anything to show."""
-    real = {name: found["value"] for name, found in (info.get("zero") or {}).items()}
+    """The charts by heading, without those that have nothing to show."""
+    real = {name: interval["value"] for name, interval in (info.get("zero") or {}).items()}
     real["deviation"] = info.get("real_deviation")
     groups = [
         {
@@ -135,23 +135,23 @@ def _groups(info: dict[str, Any], lines: pd.DataFrame) -> list[dict[str, Any]]:
         for title, charts in CHARTS.items()
     ]
     names, colours, shares = info["names"], info["colours"], info.get("real_share")
-    most = lines[[SHARE + name for name in names]].max().fillna(0).to_numpy(float)
+    largest = lines[[SHARE + name for name in names]].max().fillna(0).to_numpy(float)
     if shares is not None:
-        most = np.fmax(most, np.array(shares, float))
+        largest = np.fmax(largest, np.array(shares, float))
     classes = [
         {
             "title": names[k],
             "colour": safe_colour(colours[k]),
             "data": _chart(lines, SHARE + names[k], None if shares is None else shares[k], "percent"),
         }
-        for k in (-most).argsort(kind="stable")[:CLASSES]
+        for k in (-largest).argsort(kind="stable")[:CLASSES]
     ]
     groups.append({"title": "Classes", "id": "classes", "charts": classes})
     return [group for group in groups if group["charts"]]
 
 
 def _chart(lines: pd.DataFrame, column: str, real: float | None, form: str = "number") -> dict[str, Any]:
-    """What charts.js draws."""
+    """The data of a chart for charts.js."""
     low, high = (plain(lines[column + end]) if column + end in lines else [] for end in ("_low", "_high"))
     return {
         "values": plain(lines[column]),
@@ -163,8 +163,9 @@ def _chart(lines: pd.DataFrame, column: str, real: float | None, form: str = "nu
 
 
 def _size(watched: Watched) -> tuple[int, int, bool] | None:
-    """Width and height of the newest picture, so that the page has its length before pictures load; whether to enlarge
-    it pixel by pixel. None where it has gone: the page does without.
+    """Width and height of the newest picture, and whether to enlarge it pixel by pixel; None if the picture is lost.
+
+    With the size the page has its final length before its pictures are loaded.
     """
     try:
         with Image.open(watched.folder / watched.picture(len(watched.lines) - 1)) as picture:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from ..rows import blanks, records
-from .screen import ROWS, screen, shown_interval, shown_number, table
+from ..rows import format_number, records, rows_with_blanks
+from .screen import ROWS, area_cells, changed_cell, format_interval, new_table, screen
 
 if TYPE_CHECKING:
     from ...dissect.artifacts.result import Suspects
@@ -16,81 +16,83 @@ if TYPE_CHECKING:
     from ...dissect.seams.result import SeamCheck
 
 
-def show_suspects(found: Suspects) -> None:
+def show_suspects(suspects: Suspects) -> None:
     """The most suspect units and samples of each layer."""
-    info = found.info
-    beside = f"; reference: {info['reference']}, {info['features']}" if info["reference"] else ""
+    info = suspects.info
+    reference = f"; reference: {info['reference']}, {info['features']}" if info["reference"] else ""
     for layer in info["layers"]:
-        shown = table(f"Suspects of {escape(layer)}, by {info['detector']}", "rank", "unit", "score", "label*", "IoU")
-        for row in found.units[found.units.layer == layer].head(ROWS).to_dict("records"):
+        table = new_table(
+            f"Suspects of {escape(layer)}, by {info['detector']}", "rank", "unit", "score", "label*", "IoU"
+        )
+        for row in suspects.units[suspects.units.layer == layer].head(ROWS).to_dict("records"):
             label = escape(row["label"]) if isinstance(row["label"], str) else ""
-            numbers = f"{row['score']:.4g}", label, shown_number(row["iou"], ".3f")
-            shown.add_row(str(row["rank"]), str(row["unit"]), *numbers)
-        screen.print(shown)
-        worst = found.samples[found.samples.layer == layer]["sample"].head(ROWS)
+            numbers = f"{row['score']:.4g}", label, format_number(row["iou"], ".3f")
+            table.add_row(str(row["rank"]), str(row["unit"]), *numbers)
+        screen.print(table)
+        worst = suspects.samples[suspects.samples.layer == layer]["sample"].head(ROWS)
         screen.print(f"[dim]Worst samples: {', '.join(map(str, worst))}, …")
     screen.print(
-        f"[dim]{info['samples']} samples{escape(beside)}. Scores order units; they do not say that there is an "
-        "artifact: look at the page, then try dissect repair."
+        f"[dim]{info['samples']} samples{escape(reference)}. A high score does not prove that a unit draws artifacts: "
+        "look at the page, then try dissect repair."
     )
 
 
-def show_repair(found: Repair) -> None:
-    """Figures of every set beside those before, classes that changed most, and the verdict."""
-    info = found.info
-    shown = table(
+def show_repair(repair: Repair) -> None:
+    """The metrics of every set of images, the classes that changed most, and the verdict."""
+    info = repair.info
+    table = new_table(
         f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall", "coverage"
     )
-    for name, part in found.fidelity.groupby("set", sort=False):
-        cells = [f"{row.value:.3g} ±{row.high - row.value:.1g}" for row in part.itertuples()]
-        shown.add_row(f"[bold]{name}[/]" if name in ("before", "repaired") else name, *cells)
-    screen.print(shown)
+    for name, rows in repair.fidelity.groupby("set", sort=False):
+        table.add_row(_set_name(name), *(f"{row.value:.3g} ±{row.high - row.value:.1g}" for row in rows.itertuples()))
+    screen.print(table)
     screen.print(
-        f"[dim]{info['samples']['number']} samples that did not serve to choose the units; ±: 95 % over random halves; "
-        f"random: as many units at random; {escape(info['features'])}."
+        f"[dim]{info['samples']['number']} samples that were not used to choose the units. ±: 95 % interval over "
+        f"random halves. random: as many random units. Features: {escape(info['features'])}."
     )
-    _show_classes(found)
+    _show_classes(repair)
     _show_sentence(info)
 
 
-def show_mended(found: Repair) -> None:
-    """Grid and fidelity of every set, classes that changed most, and the verdict."""
-    info = found.info
-    shown = table(
+def show_grid_repair(repair: Repair) -> None:
+    """Grid and fidelity of every set of images, the classes that changed most, and the verdict."""
+    info = repair.info
+    table = new_table(
         f"Grid of {escape(', '.join(info['layers']))}", "set*", "ripple", "flat input", "peaks", "z", "Fréchet"
     )
-    distance = found.fidelity[found.fidelity.metric == "frechet"].set_index("set")
-    for row in found.grid.itertuples():
-        far = distance.loc[row.set]
-        name = f"[bold]{row.set}[/]" if row.set in ("before", "repaired") else row.set
+    distance = repair.fidelity[repair.fidelity.metric == "frechet"].set_index("set")
+    for row in repair.grid.itertuples():
+        frechet = distance.loc[row.set]
         cells = (f"{row.ripple:.3f}", f"{row.flat:.2g}", str(row.peaks), f"{row.own_z:.1f}")
-        shown.add_row(name, *cells, f"{far.value:.3g} ±{far.high - far.value:.1g}")
-    screen.print(shown)
+        table.add_row(_set_name(row.set), *cells, f"{frechet.value:.3g} ±{frechet.high - frechet.value:.1g}")
+    screen.print(table)
     screen.print(
-        f"[dim]{info['samples']['number']} samples that served nothing else; ripple: of the mended layer's output, as "
-        "a share of its standard deviation; z: of the strongest peak of its grid in the spectrum; random: changes "
-        f"of the same size; {escape(info['features'])}."
+        f"[dim]{info['samples']['number']} samples that were used for nothing else. ripple: of the repaired layer's "
+        "output, as a share of its standard deviation. z: of the strongest peak of its grid in the spectrum. random: "
+        f"changes of the same size. Features: {escape(info['features'])}."
     )
-    if len(found.effects):
-        _show_classes(found)
+    if len(repair.effects):
+        _show_classes(repair)
     _show_sentence(info)
 
 
-def _show_classes(found: Repair) -> None:
-    shown = table(
+def _set_name(name: str) -> str:
+    """The name of a set of images; the two sets to compare are bold."""
+    return f"[bold]{name}[/]" if name in ("before", "repaired") else name
+
+
+def _show_classes(repair: Repair) -> None:
+    table = new_table(
         "Classes that changed most, % of the pixels", "class*", "before", "after", "rel.", "95 %*", "changed*"
     )
-    changes = found.effects.loc[found.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index]
+    changes = repair.effects.loc[repair.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index]
     for row in changes.head(6).to_dict("records"):
-        shown.add_row(
+        table.add_row(
             escape(row["class"]),
-            f"{row['before'] * 100:.2f}",
-            f"{row['after'] * 100:.2f}",
-            shown_number(row["relative"] * 100, "+.0f"),
-            shown_interval(row["relative_low"] * 100, row["relative_high"] * 100, "+.0f"),
-            "[green]yes[/]" if row["changed"] else "no",
+            *area_cells(row),
+            changed_cell(row),
         )
-    screen.print(shown)
+    screen.print(table)
 
 
 def _show_sentence(info: dict[str, Any]) -> None:
@@ -98,47 +100,47 @@ def _show_sentence(info: dict[str, Any]) -> None:
     screen.print(f"[{colour.get(info['verdict'], 'yellow')}]{escape(info['sentence'])}")
 
 
-def repair_records(found: Repair, page: str | None) -> dict[str, object]:
+def repair_records(repair: Repair, page: str | None) -> dict[str, object]:
     """A repair for --json."""
-    kept = ("verdict", "sentence", "values", "method", "layers")
-    told = {name: found.info[name] for name in kept if name in found.info}
-    tables = {name: records(table) for name in found.info["tables"] if len(table := getattr(found, name))}
-    return {**told, **tables, "units": found.info.get("units"), "checkpoint": found.checkpoint, "report": page}
+    names = ("verdict", "sentence", "values", "method", "layers")
+    facts = {name: repair.info[name] for name in names if name in repair.info}
+    tables = {name: records(table) for name in repair.info["tables"] if len(table := getattr(repair, name))}
+    return {**facts, **tables, "units": repair.info.get("units"), "checkpoint": repair.checkpoint, "report": page}
 
 
-def show_checkup(found: Checkup) -> None:
+def show_checkup(checkup: Checkup) -> None:
     """One row a layer, and the verdict."""
     names = ("layer*", "kernel*", "taps*", "grid, px", "foretold", "measured", "r", "in image", "verdict*")
-    shown = table(f"Upsampling of {escape(found.info['generator'])}", *names)
-    for row, text in zip(found.layers.to_dict("records"), blanks(found.layers), strict=True):
+    table = new_table(f"Upsampling of {escape(checkup.info['generator'])}", *names)
+    for row, text in zip(checkup.layers.to_dict("records"), rows_with_blanks(checkup.layers), strict=True):
         colour = {"clean": "green", "visible": "red"}.get(row["verdict"], "yellow")
-        shown.add_row(
+        table.add_row(
             escape(row["layer"]),
             text["kernel"],
             text["taps"] + (" uneven" if row["uneven"] else ""),
             text["period"],
-            shown_number(row["foretold"], ".3f"),
+            format_number(row["foretold"], ".3f"),
             f"{row['measured']:.3f}",
-            shown_number(row["correlation"], ".3f"),
+            format_number(row["correlation"], ".3f"),
             f"{row['levels']:.2f}",
             f"[{colour}]{row['verdict']}[/]",
         )
-    screen.print(shown)
+    screen.print(table)
     screen.print(
-        "[dim]Ripple as a share of the standard deviation of a layer's output: foretold by the weights for a flat "
-        "input, and measured; r: their correlation over units; in image: levels of 255 by which images change without "
-        "it."
+        "[dim]foretold, measured: ripple as a share of the standard deviation of the layer's output, computed from "
+        "the weights for a flat input, and measured. r: correlation of the two over units. in image: levels of 255 by "
+        "which images change when the ripple is removed."
     )
-    _show_sentence(found.info)
+    _show_sentence(checkup.info)
 
 
-def show_seams(found: SeamCheck) -> None:
-    """The verdict on tiles, and their ratios, on stderr."""
-    shown = table("Borders of tiles over lines elsewhere", "what*", "measure*", "ratio", "95 % interval*", "p")
-    for row in blanks(found.table[found.table.lines == "all"]):
+def show_seams(check: SeamCheck) -> None:
+    """The ratios at the borders of tiles, and the verdict."""
+    table = new_table("Borders of tiles over lines elsewhere", "what*", "measure*", "ratio", "95 % interval*", "p")
+    for row in rows_with_blanks(check.table[check.table.lines == "all"]):
         missing = row["ratio"] == ""
-        between = "" if missing else shown_interval(row["low"], row["high"], ".2f")
+        between = "" if missing else format_interval(row["low"], row["high"], ".2f")
         p = "" if row["p_value"] == "" else f"{row['p_value']:.2g}"
-        shown.add_row(row["what"], row["measure"], "–" if missing else f"{row['ratio']:.2f}", between, p)
-    screen.print(shown)
-    screen.print(escape(found.info["sentence"]))
+        table.add_row(row["what"], row["measure"], "–" if missing else f"{row['ratio']:.2f}", between, p)
+    screen.print(table)
+    screen.print(escape(check.info["sentence"]))

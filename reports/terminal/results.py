@@ -1,4 +1,4 @@
-"""How every command ends: its page is written, its tables and paths are shown, and what --json prints is returned."""
+"""How every command ends: its page is written, its tables and paths are printed, and what --json prints is returned."""
 
 from __future__ import annotations
 
@@ -30,28 +30,33 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
     from ...dissect.subjects.inspection import Inspection
     from ...dissect.watching import Watch
 
-Told = dict[str, object]
+Json = dict[str, object]
 FAILED = "ganatomy.failed"  # in click's context: why there is no page
-Teller = TypeVar("Teller", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
-def _on_first(tell: Teller) -> Teller:
-    """Of several processes, the first tells."""
+def _on_first(report: Function) -> Function:
+    """Of several processes, only the first one reports; all return what it returns."""
 
-    @wraps(tell)
-    def told(*arguments: Any) -> Any:
-        return distributed.on_first(lambda: tell(*arguments))
+    @wraps(report)
+    def report_on_first(*arguments: Any) -> Any:
+        return distributed.on_first(lambda: report(*arguments))
 
-    return told  # type: ignore[return-value]
+    return report_on_first  # type: ignore[return-value]
 
 
 def link(page: Path, **address: str) -> str:
-    """A place in a page, to click on: file:///…/index.html#intervention=NAME."""
+    """A place in a page as a link for a terminal.
+
+    >>> link(Path("/run/report/index.html"), intervention="a b")
+    'file:///run/report/index.html#intervention=a%20b'
+    """
     return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote, errors='surrogateescape')}"
 
 
 def written(write: Callable[[], Path]) -> Path | None:
-    """The page that `write` writes; None where it cannot: the command goes on to print its result, and then fails."""
+    """The page that `write` writes, or None if it fails: the command still prints its result, and fails afterwards."""
     from ..page import NoPage
 
     try:
@@ -61,8 +66,8 @@ def written(write: Callable[[], Path]) -> Path | None:
         return None
 
 
-def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
-    """The report of a run, or of one in a folder, written again: the place in it that an address names."""
+def link_to_report(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
+    """Write the report of a run, or of the run in a folder, again; returns a link to a place in it."""
     from ...dissect.runs.dissection import Dissection
     from ..pages import write_report
 
@@ -71,143 +76,154 @@ def page_of(run: Dissection | Path, quiet: bool, **address: str) -> str | None:
     return None if page is None else link(page, **address)
 
 
-def _show(*lines: object) -> None:
-    """Results on stdout, those that there are."""
-    for one in lines:
-        if one is not None:
-            click.echo(one)
+def _finish(
+    result: Result, write_page: Callable[[Result], Path], show: Callable[[Result], None], quiet: bool
+) -> Path | None:
+    """Write the page of a result, and print its tables and the page's path."""
+    page = written(lambda: write_page(result))
+    if not quiet:
+        show(result)
+        _print(page)
+    return page
+
+
+def _print(*lines: object) -> None:
+    """Paths on stdout, without those that are None."""
+    for line in lines:
+        if line is not None:
+            click.echo(line)
+
+
+def _picked(info: dict[str, Any], *names: str) -> Json:
+    return {name: info[name] for name in names}
 
 
 @_on_first
-def run(found: Dissection, quiet: bool, no_report: bool) -> Told:
-    page = None
-    if shard := found.info["config"].get("shard"):
+def run(run: Dissection, quiet: bool, no_report: bool) -> Json:
+    if shard := run.info["config"].get("shard"):
         if not quiet:
-            click.echo(found.folder)
-        return {"folder": found.folder, "shard": shard}
+            click.echo(run.folder)
+        return {"folder": run.folder, "shard": shard}
+    page = None
     if not no_report:
         from ..pages import write_report
 
-        page = written(lambda: write_report(found, quiet=quiet))
-    summary = found.summary()
+        page = written(lambda: write_report(run, quiet=quiet))
+    summary = run.summary()
     if not quiet:
-        run_tables.show_run(found, summary)
-        _show(page or found.folder / "units.csv")
-    controls = {name: records(control.summary()) for name, control in found.controls.items()}
-    return {"folder": found.folder, "report": page, "layers": records(summary), "controls": controls}
+        run_tables.show_run(run, summary)
+        _print(page or run.folder / "units.csv")
+    controls = {name: records(control.summary()) for name, control in run.controls.items()}
+    return {"folder": run.folder, "report": page, "layers": records(summary), "controls": controls}
 
 
 @_on_first
-def effects(found: Effects, folder: Path, quiet: bool) -> Told:
-    name = found.info["name"]
+def effects(effects: Effects, folder: Path, quiet: bool) -> Json:
+    name = effects.info["name"]
     if not quiet:
-        run_tables.show_effects(found)
-    page = page_of(folder, quiet, intervention=name)
+        run_tables.show_effects(effects)
+    page = link_to_report(folder, quiet, intervention=name)
     if not quiet:
-        _show(page)
+        _print(page)
     return {
         "folder": folder / "interventions" / name,
         "report": page,
-        "units": found.info["units"],
-        "on_target": found.info.get("on_target"),
-        "effects": records(found.table),
+        "units": effects.info["units"],
+        "on_target": effects.info.get("on_target"),
+        "effects": records(effects.table),
     }
 
 
 @_on_first
-def scans(found: Sequence[Any], opened: Dissection, quiet: bool) -> list[Told]:
+def scans(scans: Sequence[Any], run: Dissection, quiet: bool) -> list[Json]:
     from ..pages import write_report
 
-    report = written(lambda: write_report(opened, quiet=quiet))
-    pages = [report and link(report, intervention=one.info["name"]) for one in found]
+    report = written(lambda: write_report(run, quiet=quiet))
+    pages = [report and link(report, intervention=scan.info["name"]) for scan in scans]
     if not quiet:
-        for one in found:
-            run_tables.show_scan(one.table, one.info)
-        _show(*pages)
-    tables = [records(one.table.head(20)) for one in found]
-    return [one.info | {"report": page, "units": rows} for one, page, rows in zip(found, pages, tables, strict=True)]
+        for scan in scans:
+            run_tables.show_scan(scan.table, scan.info)
+        _print(*pages)
+    return [
+        scan.info | {"report": page, "units": records(scan.table.head(20))}
+        for scan, page in zip(scans, pages, strict=True)
+    ]
 
 
 @_on_first
-def suspects(found: Suspects, opened: Dissection, quiet: bool) -> Told:
-    name = found.info["name"]
-    page = page_of(opened, quiet, artifacts=name)
+def suspects(suspects: Suspects, run: Dissection, quiet: bool) -> Json:
+    name = suspects.info["name"]
+    page = link_to_report(run, quiet, artifacts=name)
     if not quiet:
-        repair_tables.show_suspects(found)
-        _show(page)
-    tables = {name: records(table.groupby("layer").head(20)) for name, table in found.tables.items()}
-    return {"folder": opened.folder / "artifacts" / name, "report": page, **tables}
+        repair_tables.show_suspects(suspects)
+        _print(page)
+    tables = {name: records(table.groupby("layer").head(20)) for name, table in suspects.tables.items()}
+    return {"folder": run.folder / "artifacts" / name, "report": page, **tables}
 
 
 @_on_first
-def repair(found: Repair, folder: Path, quiet: bool) -> Told:
-    page = page_of(folder, quiet, repair=found.info["name"])
+def repair(repair: Repair, folder: Path, quiet: bool) -> Json:
+    page = link_to_report(folder, quiet, repair=repair.info["name"])
     if not quiet:
-        repair_tables.show_repair(found)
-        _show(found.checkpoint, page)
-    return repair_tables.repair_records(found, page)
+        repair_tables.show_repair(repair)
+        _print(repair.checkpoint, page)
+    return repair_tables.repair_records(repair, page)
 
 
 @_on_first
-def grid_repair(found: Repair, opened: Checkup, quiet: bool) -> Told:
+def grid_repair(repair: Repair, checkup: Checkup, quiet: bool) -> Json:
     from ..checkup import write_checkup
 
-    report = written(lambda: write_checkup(opened))
-    page = None if report is None else f"{report.resolve().as_uri()}#repair-{found.info['name']}"
+    report = written(lambda: write_checkup(checkup))
+    page = None if report is None else f"{report.resolve().as_uri()}#repair-{repair.info['name']}"
     if not quiet:
-        repair_tables.show_mended(found)
-        _show(found.checkpoint, page)
-    return repair_tables.repair_records(found, page)
+        repair_tables.show_grid_repair(repair)
+        _print(repair.checkpoint, page)
+    return repair_tables.repair_records(repair, page)
 
 
 @_on_first
-def checkup(found: Checkup, quiet: bool) -> Told:
+def checkup(checkup: Checkup, quiet: bool) -> Json:
     from ..checkup import write_checkup
 
-    varied = found.diversity
-    more: Told = {} if varied is None else {"diversity": diversity(varied, True)}
-    page = written(lambda: write_checkup(found))
-    if not quiet:
-        repair_tables.show_checkup(found)
-        if varied:
-            diversity_tables.show_diversity(varied)
-        _show(page)
-    tables = {name: records(getattr(found, name)) for name in ("layers", "peaks", "gradient")}
-    told = {name: found.info[name] for name in ("verdict", "sentence", "blame", "broadband")}
-    return {"folder": found.folder, "report": page, **told, **tables, **more}
+    diversity_json: Json = {"diversity": diversity(checkup.diversity, True)} if checkup.diversity else {}
+
+    def show(checkup: Checkup) -> None:
+        repair_tables.show_checkup(checkup)
+        if checkup.diversity:
+            diversity_tables.show_diversity(checkup.diversity)
+
+    page = _finish(checkup, write_checkup, show, quiet)
+    facts = _picked(checkup.info, "verdict", "sentence", "blame", "broadband")
+    tables = {name: records(getattr(checkup, name)) for name in ("layers", "peaks", "gradient")}
+    return {"folder": checkup.folder, "report": page, **facts, **tables, **diversity_json}
 
 
 @_on_first
-def diversity(found: Diversity, quiet: bool) -> Told:
+def diversity(diversity: Diversity, quiet: bool) -> Json:
     from ..diversity import write_diversity
 
-    page = written(lambda: write_diversity(found))
-    if not quiet:
-        diversity_tables.show_diversity(found)
-        _show(page)
-    tables = {name: records(getattr(found, name)) for name in ("classes", "pairs", "whole", "layers")}
-    told = {name: found.info[name] for name in ("verdict", "sentence", "segmentation_distance", "support", "layer")}
-    return {"folder": found.folder, "report": page, **told, **tables}
+    page = _finish(diversity, write_diversity, diversity_tables.show_diversity, quiet)
+    facts = _picked(diversity.info, "verdict", "sentence", "segmentation_distance", "support", "layer")
+    tables = {name: records(getattr(diversity, name)) for name in ("classes", "pairs", "whole", "layers")}
+    return {"folder": diversity.folder, "report": page, **facts, **tables}
 
 
-def fitness(found: Fitness, quiet: bool) -> Told:
+def fitness(fitness: Fitness, quiet: bool) -> Json:
     from ..fitness import write_fitness
 
-    page = written(lambda: write_fitness(found))
-    if not quiet:
-        training_tables.show_fitness(found)
-        _show(page)
-    told = {name: found.info[name] for name in ("sentence", "zero")}
-    return {"folder": found.folder, "report": page, **told, "candidates": records(found.table)}
+    page = _finish(fitness, write_fitness, training_tables.show_fitness, quiet)
+    facts = _picked(fitness.info, "sentence", "zero")
+    return {"folder": fitness.folder, "report": page, **facts, "candidates": records(fitness.table)}
 
 
-def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: bool) -> Told:
-    """Tell of each row as it comes, until no more come or Ctrl-C is pressed."""
+def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: bool) -> Json:
+    """Print each row as it comes, until no more come or Ctrl-C is pressed."""
     from ...dissect.watching import Watched
     from ..watch import write_watch
 
     if not quiet:
-        click.echo(f"Checkpoints of {place}; the page: {watch.folder / 'index.html'}; Ctrl-C ends.", err=True)
+        click.echo(f"Watching {place}. Page: {watch.folder / 'index.html'}. Press Ctrl-C to stop.", err=True)
         training_tables.show_heading()
     with suppress(KeyboardInterrupt):
         for row in rows:
@@ -215,44 +231,42 @@ def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: boo
                 training_tables.show_line(row)
     if not (watch.folder / "watch.json").exists():
         return {"folder": watch.folder, "report": None, "checkpoints": [], "skipped": watch.skipped}
-    found = Watched.load(watch.folder)
-    page = written(lambda: write_watch(found))
+    result = Watched.load(watch.folder)
+    page = written(lambda: write_watch(result))
     if not quiet:
-        _show(page)
-    told = {"checkpoints": records(found.lines), "skipped": found.info["skipped"]}
-    return {"folder": watch.folder, "report": page, **told}
+        _print(page)
+    checkpoints = records(result.lines)
+    return {"folder": watch.folder, "report": page, "checkpoints": checkpoints, "skipped": result.info["skipped"]}
 
 
-def seams(found: SeamCheck, quiet: bool) -> Told:
+def seams(check: SeamCheck, quiet: bool) -> Json:
     from ..seams import write_seams
 
-    page = written(lambda: write_seams(found))
-    if not quiet:
-        repair_tables.show_seams(found)
-        _show(page)
-    told = {name: found.info[name] for name in ("verdict", "sentence")}
-    return {"folder": found.folder, "report": page, **told, "seams": records(found.table)}
+    page = _finish(check, write_seams, repair_tables.show_seams, quiet)
+    facts = _picked(check.info, "verdict", "sentence")
+    return {"folder": check.folder, "report": page, **facts, "seams": records(check.table)}
 
 
-def comparison(found: Comparison, out: Path | None, quiet: bool) -> Told:
+def comparison(comparison: Comparison, out: Path | None, quiet: bool) -> Json:
     from ..comparison import write_comparison
 
-    page = written(lambda: write_comparison(found, out, quiet=quiet))
+    def write(comparison: Comparison) -> Path:
+        return write_comparison(comparison, out, quiet=quiet)
+
+    page = _finish(comparison, write, run_tables.show_comparison, quiet)
+    sides, classes = records(comparison.summary()), records(comparison.classes)
+    return {"report": page, "sides": sides, "classes": classes, "differences": comparison.differences}
+
+
+def inspection(inspection: Inspection, spec: ModelSpec, quiet: bool) -> Json:
     if not quiet:
-        run_tables.show_comparison(found)
-        _show(page)
-    sides, classes = records(found.summary()), records(found.classes)
-    return {"report": page, "sides": sides, "classes": classes, "differences": found.differences}
+        model_tables.show_inspection(inspection, spec)
+    return {**vars(inspection), "layers": records(inspection.layers), "norms": records(inspection.norms)}
 
 
-def inspection(found: Inspection, spec: ModelSpec, quiet: bool) -> Told:
+def explored(result: Explored, quiet: bool) -> Json:
     if not quiet:
-        model_tables.show_inspection(found, spec)
-    return {**vars(found), "layers": records(found.layers), "norms": records(found.norms)}
-
-
-def explored(found: Explored, quiet: bool) -> Told:
-    if not quiet:
-        model_tables.show_explored(found)
-    told = {name: value for name, value in found.info.items() if name not in ("schema", "created", "command", "tables")}
-    return {"folder": found.folder, **told, **{name: records(one) for name, one in found.tables.items()}}
+        model_tables.show_explored(result)
+    hidden = ("schema", "created", "command", "tables")
+    facts = {name: value for name, value in result.info.items() if name not in hidden}
+    return {"folder": result.folder, **facts, **{name: records(table) for name, table in result.tables.items()}}

@@ -1,22 +1,24 @@
-"""Tables on a terminal: numbers, intervals, and how many rows are shown."""
+"""Tables on a terminal, and how many of their rows are shown."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..rows import format_number
+
 screen = Console(stderr=True)
 
+ROWS = 14  # of a table that are shown at most; the files hold all
 
-ROWS = 14  # of a table, at most; the files hold all
 
-
-def table(title: str, *columns: str) -> Table:
-    """A table whose columns marked * are text, the others numbers."""
-    made = Table(
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table. Columns marked * hold text and are aligned left, others hold numbers."""
+    table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -25,14 +27,30 @@ def table(title: str, *columns: str) -> Table:
         collapse_padding=True,
     )
     for name in columns:
-        made.add_column(name.rstrip("*"), justify="left" if name.endswith("*") else "right", no_wrap=True)
-    return made
+        table.add_column(name.rstrip("*"), justify="left" if name.endswith("*") else "right", no_wrap=True)
+    return table
 
 
-def shown_number(value: float | None, form: str) -> str:
-    text = "–" if value is None or value != value else format(value, form)
-    return text.lstrip("+-") if not re.search("[1-9]", text) else text
+def format_interval(low: float | None, high: float | None, form: str) -> str:
+    r"""An interval as rich prints it, with the opening bracket escaped.
+
+    >>> print(format_interval(0.125, 0.25, ".2f"))
+    \[0.12, 0.25]
+    >>> print(format_interval(None, 0.25, ".0%"))
+    \[–, 25%]
+    """
+    return f"\\[{format_number(low, form)}, {format_number(high, form)}]"
 
 
-def shown_interval(low: float | None, high: float | None, form: str) -> str:
-    return f"\\[{shown_number(low, form)}, {shown_number(high, form)}]"
+def area_cells(row: Mapping[str, Any]) -> list[str]:
+    """A class's area before and after in % of the pixels, and the relative change with its interval."""
+    return [
+        f"{row['before'] * 100:.2f}",
+        f"{row['after'] * 100:.2f}",
+        format_number(row["relative"] * 100, "+.0f"),
+        format_interval(row["relative_low"] * 100, row["relative_high"] * 100, "+.0f"),
+    ]
+
+
+def changed_cell(row: Mapping[str, Any]) -> str:
+    return "[green]yes[/]" if row["changed"] else "no"

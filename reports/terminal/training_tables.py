@@ -1,4 +1,4 @@
-"""What the command shows of candidates: a line a checkpoint as it is watched, and which is fittest."""
+"""What the command shows of checkpoints: a line for each one while watching, and which one is fittest."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from .diversity_tables import COLOURS
-from .screen import ROWS, screen, shown_interval, table
+from .screen import ROWS, format_interval, new_table, screen
 
 if TYPE_CHECKING:
     from ...dissect.candidates import Fitness
 
-NAME = 30  # letters of a candidate's name, its last ones
-LARGEST = 4  # classes of a line
-SHARE = "share:"  # before a class's name
-FIGURES = {  # of a line, and their forms
+NAME = 30  # last letters of a candidate's name that are shown
+LARGEST = 4  # classes that a line shows
+SHARE = "share:"  # prefix of a class's column
+FIGURES = {  # columns of a line, and the forms of their numbers
     "deviation": ".3f",
     "spread": ".2f",
     "vendi": ".2f",
@@ -30,19 +30,19 @@ FIGURES = {  # of a line, and their forms
 
 
 def show_heading() -> None:
-    """What the columns of `show_line` are."""
+    """Print the headings of the columns of `show_line`."""
     names = "".join(f"{name:>11}" for name in FIGURES)
     screen.print(f"[bold]{'step':>9}  {'verdict':<10}{names}  largest classes[/]", soft_wrap=True, highlight=False)
 
 
 def show_line(row: Mapping[str, Any]) -> None:
-    """One checkpoint, and its alarms."""
+    """Print one checkpoint, and its alarms."""
     cells = "".join(f"{_cell(row.get(name), form):>11}" for name, form in FIGURES.items())
     shares = {name.removeprefix(SHARE): share for name, share in row.items() if name.startswith(SHARE)}
-    most = sorted(shares, key=lambda name: -shares[name])[:LARGEST]
-    said = ", ".join(f"{escape(name)} {shares[name]:.0%}" for name in most)
+    largest = sorted(shares, key=lambda name: -shares[name])[:LARGEST]
+    classes = ", ".join(f"{escape(name)} {shares[name]:.0%}" for name in largest)
     verdict = f"[{COLOURS.get(row['verdict'], 'none')}]{row['verdict'] or '–':<10}[/]"
-    screen.print(f"{row['step']:>9g}  {verdict}{cells}  {said}", soft_wrap=True, highlight=False)
+    screen.print(f"{row['step']:>9g}  {verdict}{cells}  {classes}", soft_wrap=True, highlight=False)
     if row["alarms"]:
         screen.print(f"{'':>9}  [bold red]alarm: {escape(row['alarms'])}[/]", soft_wrap=True, highlight=False)
 
@@ -51,42 +51,43 @@ def _cell(value: float | None, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
 
 
-def show_fitness(found: Fitness) -> None:
+def show_fitness(fitness: Fitness) -> None:
     """Candidates beside real images, fittest first, and which to take."""
-    info = found.info
-    shown = table("Fitness", "candidate*", "quality", "diversity", "fitness", "behind by*", "")
-    for row in found.table.head(ROWS).to_dict("records"):
-        behind = "" if math.isnan(row["behind_low"]) else shown_interval(row["behind_low"], row["behind_high"], ".3f")
-        shown.add_row(
+    info = fitness.info
+    table = new_table("Fitness", "candidate*", "quality", "diversity", "fitness", "behind by*", "*")
+    for row in fitness.table.head(ROWS).to_dict("records"):
+        behind = "" if math.isnan(row["behind_low"]) else format_interval(row["behind_low"], row["behind_high"], ".3f")
+        table.add_row(
             escape(row["candidate"][-NAME:]),
             f"{row['quality']:.3f}",
             f"{row['diversity']:.3f}",
             f"{row['fitness']:.3f}",
             behind,
-            "[green]as fit[/]" if row["equal"] else "",
+            "[green]no significant difference[/]" if row["equal"] else "",
         )
     zero = [f"{info['zero'][name]['value']:.3f}" for name in ("quality", "diversity", "fitness")]
-    shown.add_row("real images", *zero, "", "", style="dim")
-    screen.print(shown)
-    if "critic_quality" in found.table:
-        _show_critic(found)
+    table.add_row("real images", *zero, "", "", style="dim")
+    screen.print(table)
+    if "critic_quality" in fitness.table:
+        _show_critic(fitness)
     screen.print(
-        f"[dim]{info['compared']} of {info['images']} images each beside {escape(info['reference'])}; "
-        f"{escape(info['features'])}. Quality: precision; diversity: coverage; fitness: their harmonic mean; behind "
-        "by: 95 % interval of the fittest's fitness less this one's, widened for the number of candidates."
+        f"[dim]{info['compared']} of {info['images']} images of each candidate beside {escape(info['reference'])}. "
+        f"Features: {escape(info['features'])}. quality: precision. diversity: coverage. fitness: their harmonic mean. "
+        "behind by: 95 % interval of the fittest candidate's fitness minus this one's, widened for the number of "
+        "candidates."
     )
     screen.print(escape(info["sentence"]))
 
 
-def _show_critic(found: Fitness) -> None:
-    shown = table("By the critic", "candidate*", "quality", "95 % interval*", "diversity", "95 % interval*")
-    for row in found.table.head(ROWS).to_dict("records"):
+def _show_critic(fitness: Fitness) -> None:
+    table = new_table("By the critic", "candidate*", "quality", "95 % interval*", "diversity", "95 % interval*")
+    for row in fitness.table.head(ROWS).to_dict("records"):
         cells = []
         for name in ("critic_quality", "critic_diversity"):
-            cells += [f"{row[name]:.3g}", shown_interval(row[f"{name}_low"], row[f"{name}_high"], ".3g")]
-        shown.add_row(escape(row["candidate"]), *cells)
-    screen.print(shown)
+            cells += [f"{row[name]:.3g}", format_interval(row[f"{name}_low"], row[f"{name}_high"], ".3g")]
+        table.add_row(escape(row["candidate"]), *cells)
+    screen.print(table)
     screen.print(
-        f"[dim]{escape(str(found.info['critic']))}: mean score; minus the logarithm of the norm of its loss's gradient "
-        "(Wang et al. 2018). A critic favours the candidate that it was trained against."
+        f"[dim]{escape(str(fitness.info['critic']))}. quality: mean score. diversity: minus the logarithm of the norm "
+        "of its loss's gradient (Wang et al. 2018). A critic favours the candidate that it was trained against."
     )

@@ -125,6 +125,6 @@ def test_the_page(page: Any, two: tuple[Any, Any], tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for taken in ("full", "first", "second/spool"):  # a run's folder has a classes.csv, too
-        with pytest.raises(UsageError, match="is no comparison"):
+        with pytest.raises(UsageError, match="is not a comparison"):
             write_comparison(found, tmp_path / taken)
     assert dissect.Dissection.load(tmp_path / "first").units.equals(two[0].units)

@@ -222,7 +222,7 @@ def test_a_comparison_is_refused_before_the_work(on_path: Path, monkeypatch: pyt
     (on_path / "taken" / "x").write_text("")
     done = CliRunner().invoke(main, ["compare", "a", "b", "--out", "taken"])
     assert done.exit_code == 2
-    assert "taken exists and is no comparison" in done.stderr
+    assert "taken exists and is not a comparison" in done.stderr
 
 
 def test_a_disk_that_fills_says_what_stays(go: Go, tmp_path: Path) -> None:
