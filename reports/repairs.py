@@ -14,6 +14,7 @@ from ..dissect.artifacts.result import Suspects
 from ..dissect.repairs.result import Repair
 from ..dissect.runs.dissection import Dissection
 from .interventions import class_rows, pairs
+from .rows import by_change
 from .shelf import Shelf
 
 UNITS, SAMPLES = 24, 32  # that are shown of each layer
@@ -80,10 +81,7 @@ def repair_pages(run: Dissection, shelf: Shelf) -> list[dict[str, Any]]:
 
 def repair_content(repair: Repair, folder: Path, shelf: Shelf) -> dict[str, Any]:
     """What the pages about both kinds of repair share: classes by their change, metrics, checkpoint and files."""
-    order = (
-        repair.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index if len(repair.effects) else []
-    )
-    rows, scale = class_rows(repair.effects.loc[order])
+    rows, scale = class_rows(by_change(repair.effects))
     card = repair.checkpoint.with_suffix(".md").name
     files = [*Repair.files(folder), *([card] if (folder / card).is_file() else [])]
     return {

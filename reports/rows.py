@@ -31,6 +31,11 @@ def rows_with_blanks(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(row) for row in table.astype(object).where(table.notna(), "").to_dict("records")]
 
 
+def by_change(effects: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an effects table, which may have none, from the largest change to the smallest."""
+    return effects.sort_values("change_pp", key=abs, ascending=False, kind="stable") if len(effects) else effects
+
+
 def verdict_q(row: Mapping[str, Any]) -> Any:
     """The q-value that a class's verdict rests on.
 

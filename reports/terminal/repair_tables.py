@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from ..rows import format_number, records, rows_with_blanks
+from ..rows import by_change, format_number, records, rows_with_blanks
 from .screen import ROWS, area_cells, changed_cell, format_interval, new_table, screen
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def _show_classes(repair: Repair) -> None:
     table = new_table(
         "Classes that changed most, % of the pixels", "class*", "before", "after", "rel.", "95 %*", "changed*"
     )
-    changes = repair.effects.loc[repair.effects.change_pp.abs().sort_values(ascending=False, kind="stable").index]
-    for row in changes.head(6).to_dict("records"):
+    for row in by_change(repair.effects).head(6).to_dict("records"):
         table.add_row(
             escape(row["class"]),
             *area_cells(row),
