@@ -64,7 +64,7 @@ def fitness(folder: Path, names: list[str], critic: bool = False, **changes: Any
     }
     pictures = {str(k): noise.integers(0, 255, (8, 32, 32, 3), np.uint8) for k in range(number)}
     made = Fitness(folder=folder, info=info, table=table.assign(**changes), pictures=pictures)
-    made.save()
+    made.save(folder)
     return made
 
 

@@ -93,7 +93,7 @@ def watched(folder: Path, steps: Any, names: tuple[str, ...] = NAMES, **changes:
         row = noise.integers(0, 255, (32, 8 * 32, 3), np.uint8)
         Image.fromarray(row).save(folder / "pictures" / f"{number}.webp")
     made = Watched(folder=folder, info=info, lines=lines)
-    made.save()
+    made.write(made.folder)
     return made
 
 
@@ -260,7 +260,7 @@ def test_missing_numbers_leave_gaps(page: Any, tmp_path: Path) -> None:
     made = watched(tmp_path / "training", np.arange(1, 41) * 100)
     for end in ("", "_low", "_high"):
         made.lines.loc[[10, 12], f"frechet{end}"] = np.nan
-    made.save()
+    made.write(made.folder)
     show(page, write_watch(Watched.load(made.folder)))
     plot = chart(page, "Fréchet distance")
     assert path_of(plot, "series").count("M") == path_of(plot, "band").count("M") == 3
