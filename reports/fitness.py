@@ -45,7 +45,7 @@ def _page(fitness: Fitness, shelf: Shelf) -> bytes:
     data = {
         "names": list(table.candidate),
         "states": [row["state"] for row in rows],
-        "told": [_tooltip(row, critic) for row in rows],
+        "descriptions": [_tooltip(row, critic) for row in rows],
         "charts": charts,
     }
     context: dict[str, Any] = {

@@ -146,6 +146,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "signed_percent": partial(format_number, form="+.0%"),
     "points": partial(format_number, form="+.2f"),
     "points4": partial(format_number, form="+.4f"),
+    "tenths": partial(format_number, form=".1f"),
     "digits": partial(format_number, form="+.2g"),
     "score": lambda value: "" if value is None or pd.isna(value) else f"{value:.3f}",
     "shade": lambda value, scale: f"{100 * min(1.0, abs(value) / scale) ** 0.5:.0f}",

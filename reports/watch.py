@@ -81,7 +81,7 @@ def _page(watched: Watched, live: bool) -> bytes:
     data = {
         "steps": [row["step"] for row in drawn],
         "alarms": [bool(row["alarms"]) for row in drawn],
-        "told": [
+        "descriptions": [
             f"Step {row['step']} · {row['checkpoint']}\n{'; '.join(row['alarms']) or 'No alarm.'}" for row in drawn
         ],
         "charts": [chart["data"] for group in groups for chart in group["charts"]],
@@ -113,7 +113,7 @@ def _rows(watched: Watched) -> list[dict[str, Any]]:
         row["alarms"] = row["alarms"].split("; ") if row["alarms"] else []
         state = STATES.get(row["verdict"], "clean")
         row["state"] = "mild" if state == "clean" and row["alarms"] else state
-        row["said"] = row["verdict"] or ("alarm" if row["alarms"] else "no alarm")
+        row["verdict_text"] = row["verdict"] or ("alarm" if row["alarms"] else "no alarm")
         row["picture"] = watched.picture(index)
     return rows
 

@@ -1,38 +1,39 @@
-// The grid of units: search, filter, sort, pages; the card of a class; which part of the page is shown.
-const SHOWN = 48; // cards a page
-const TOPS = 6; // images a card
+// The grid of units: search, filter, sort, pages; the card of a class; which view of the page is shown.
+const SHOWN = 48; // cards on a page
+const TOPS = 6; // images on a card
 const $ = (id) => document.getElementById(id);
 const form = $("filters");
 const searchText = Array.from({ length: count }, (_, i) =>
   `${labelText(i)}\n${data.layers[units.layer[i]]}`.toLowerCase(),
 );
 let state = { view: "overview" };
-let found = []; // indices of the units that fit, in order
+let matches = []; // indices of the units that pass the filters, in order
 
-function select(asked) {
-  const words = (asked.find || "").trim().toLowerCase();
+// The units that pass the filters, sorted.
+function select(filters) {
+  const words = (filters.find || "").trim().toLowerCase();
   const number = /^\d+$/.test(words) ? Number(words) : null;
-  const layer = asked.layer ? data.layers.indexOf(asked.layer) : null;
-  const wanted = asked.class ? (classNumber.has(asked.class) ? classNumber.get(asked.class) : -2) : null;
-  const low = asked.min ? Number(asked.min) : -Infinity;
-  const high = asked.max ? Number(asked.max) : Infinity;
-  const bounded = asked.min || asked.max;
-  const fits = [];
+  const layer = filters.layer ? data.layers.indexOf(filters.layer) : null;
+  const wanted = filters.class ? (classNumber.has(filters.class) ? classNumber.get(filters.class) : -2) : null;
+  const low = filters.min ? Number(filters.min) : -Infinity;
+  const high = filters.max ? Number(filters.max) : Infinity;
+  const bounded = filters.min || filters.max;
+  const passing = [];
   for (let i = 0; i < count; i++) {
     if (layer !== null && units.layer[i] !== layer) continue;
     if (wanted !== null && units.label[i] !== wanted) continue;
-    if (asked.labelled && !units.labelled[i]) continue;
+    if (filters.labelled && !units.labelled[i]) continue;
     if (number !== null ? units.unit[i] !== number : words && !searchText[i].includes(words)) continue;
-    if (asked.category && (units.label[i] < 0 || data.classes[units.label[i]].category !== asked.category)) continue;
+    if (filters.category && (units.label[i] < 0 || data.classes[units.label[i]].category !== filters.category)) continue;
     if (bounded && (units.iou[i] === null || units.iou[i] < low || units.iou[i] > high)) continue;
-    fits.push(i);
+    passing.push(i);
   }
-  return order(fits, asked);
+  return sorted(passing, filters);
 }
 
-function order(fits, asked) {
-  const own = asked.class && classNumber.has(asked.class) && data.classes[classNumber.get(asked.class)].effects;
-  const names = data.classes.map((one) => one.name);
+function sorted(indices, filters) {
+  const own = filters.class && classNumber.has(filters.class) && data.classes[classNumber.get(filters.class)].effects;
+  const names = data.classes.map((entry) => entry.name);
   const descending = (values) => (i) => (values[i] === null ? null : -values[i]);
   const keys = {
     iou: descending(units.iou),
@@ -42,18 +43,18 @@ function order(fits, asked) {
     class: (i) => (units.label[i] < 0 ? null : names[units.label[i]]),
     effect: (i) => (own || units.effect)[i], // most removed first
   };
-  const key = keys[asked.sort] || keys.iou;
-  const sign = asked.reverse ? -1 : 1;
-  const keyed = fits.map((i) => [key(i), i]);
+  const key = keys[filters.sort] || keys.iou;
+  const sign = filters.reverse ? -1 : 1;
+  const keyed = indices.map((i) => [key(i), i]);
   keyed.sort(([a, i], [b, j]) => {
-    if (!asked.sort && units.labelled[i] !== units.labelled[j]) return units.labelled[j] - units.labelled[i];
-    if (a === null || b === null) return (a === null) - (b === null) || i - j; // what has no number comes last
+    if (!filters.sort && units.labelled[i] !== units.labelled[j]) return units.labelled[j] - units.labelled[i];
+    if (a === null || b === null) return (a === null) - (b === null) || i - j; // missing numbers come last
     return a < b ? -sign : a > b ? sign : i - j;
   });
   return keyed.map(([, i]) => i);
 }
 
-function card(i, asked) {
+function card(i, filters) {
   const label = labelOf(i);
   const title = `${data.noun} ${units.unit[i]}`;
   const head = el(
@@ -69,24 +70,24 @@ function card(i, asked) {
       el("span", { class: "muted" }, data.tested ? `place ${score(units.position_iou[i])}` : `chance ${score(units.chance_iou[i])}`),
     );
     if (data.tested) facts.append(el("span", { class: "muted" }, `q ${units.q_value[i] === null ? "–" : units.q_value[i].toPrecision(2)}`));
-    if (asked.sort === "effect") {
-      const own = asked.class && data.classes[classNumber.get(asked.class)].effects;
+    if (filters.sort === "effect") {
+      const own = filters.class && data.classes[classNumber.get(filters.class)].effects;
       facts.append(el("span", {}, `effect ${signed((own || units.effect)[i], 2)}`));
     }
   }
   const tops = units.top[i].slice(0, TOPS).map(([sample, outline]) => picture(sample, outline, `Sample ${sample}`));
-  const link = address({ ...asked, view: "units", open: i });
-  const made = el("a", { class: units.labelled[i] ? "card" : "card unlabelled", href: link }, head, facts, el("span", { class: "tops" }, tops));
-  made.dataset.unit = i;
-  return made;
+  const href = address({ ...filters, view: "units", open: i });
+  const link = el("a", { class: units.labelled[i] ? "card" : "card unlabelled", href }, head, facts, el("span", { class: "tops" }, tops));
+  link.dataset.unit = i;
+  return link;
 }
 
 function drawGrid() {
-  found = select(state);
-  const pages = Math.max(1, Math.ceil(found.length / SHOWN));
+  matches = select(state);
+  const pages = Math.max(1, Math.ceil(matches.length / SHOWN));
   const page = Math.min(Math.max(1, Number(state.page) || 1), pages);
-  $("cards").replaceChildren(...found.slice((page - 1) * SHOWN, page * SHOWN).map((i) => card(i, state)));
-  $("shown").textContent = `${found.length} of ${count} ${data.noun}s`;
+  $("cards").replaceChildren(...matches.slice((page - 1) * SHOWN, page * SHOWN).map((i) => card(i, state)));
+  $("shown").textContent = `${matches.length} of ${count} ${data.noun}s`;
   $("page").textContent = `page ${page} of ${pages}`;
   $("previous").disabled = page === 1;
   $("next").disabled = page === pages;
@@ -96,22 +97,22 @@ function drawGrid() {
 }
 
 function drawClass() {
-  const one = data.classes[classNumber.get(state.class)];
-  $("class").hidden = !one;
-  if (!one) return;
-  const own = units.label.reduce((sum, label) => sum + (data.classes[label] === one), 0);
+  const entry = data.classes[classNumber.get(state.class)];
+  $("class").hidden = !entry;
+  if (!entry) return;
+  const candidates = units.label.reduce((sum, label) => sum + (data.classes[label] === entry), 0);
   const parts = [
-    el("h2", {}, chip(one.colour), one.name, " ", el("small", {}, one.category)),
-    el("p", {}, `${percent(one.share, 1)} of all pixels, in ${percent(one.images)} of the images. ${one.units} of the ${own} ${data.noun}s that tell most of it are labelled.`),
-    el("div", { class: "tops examples" }, one.examples.map(([sample, outline]) => picture(sample, outline, `Sample ${sample}, ${one.name} outlined`))),
+    el("h2", {}, chip(entry.colour), entry.name, " ", el("small", {}, entry.category)),
+    el("p", {}, `It covers ${percent(entry.share, 1)} of all pixels, and occurs in ${percent(entry.images)} of the images. It is the best class of ${candidates} ${data.noun}s; ${entry.units} of them are labelled with it.`),
+    el("div", { class: "tops examples" }, entry.examples.map(([sample, outline]) => picture(sample, outline, `Sample ${sample}, ${entry.name} outlined`))),
   ];
-  if (!one.examples.length) parts.push(el("p", { class: "muted" }, "It occurs in no image."));
-  const about = [
-    ...data.interventions.filter((done) => done.class === one.name),
-    ...data.scans.filter((done) => done.class === one.name),
+  if (!entry.examples.length) parts.push(el("p", { class: "muted" }, "It does not occur in any image."));
+  const interventions = [
+    ...data.interventions.filter((done) => done.class === entry.name),
+    ...data.scans.filter((done) => done.class === entry.name),
   ];
-  if (about.length) {
-    parts.push(el("h3", {}, "Interventions"), el("ul", {}, about.map((done) => el("li", {}, interventionLink(done)))));
+  if (interventions.length) {
+    parts.push(el("h3", {}, "Interventions"), el("ul", {}, interventions.map((done) => el("li", {}, interventionLink(done)))));
   }
   $("class").replaceChildren(...parts);
 }
@@ -123,7 +124,7 @@ function interventionLink(done) {
   return el("span", {}, link, `: ${change} `, el("small", {}, `[${low}, ${high}]`));
 }
 
-// Filters go into the address; each keystroke replaces the last one there.
+// Filters are kept in the address; each keystroke replaces the address before it in the history.
 function go(changes, replace = false) {
   state = { ...state, ...changes };
   const to = address(state);
@@ -162,24 +163,24 @@ function show() {
   }
   if (![...document.querySelectorAll(".view")].some((view) => !view.hidden)) $("view-overview").hidden = false;
   for (const link of document.querySelectorAll("nav a")) {
-    const here = link.hash === `#${state.view}` || link.hash === `#${NAMED[state.view]}`;
-    if (here) link.setAttribute("aria-current", "page");
+    const current = link.hash === `#${state.view}` || link.hash === `#${NAMED[state.view]}`;
+    if (current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (state.view === "units") {
     fillForm();
     drawGrid();
   }
-  for (const place of document.querySelectorAll(".view:not([hidden]) [data-suspects]:empty")) drawSuspects(place);
+  for (const box of document.querySelectorAll(".view:not([hidden]) [data-suspects]:empty")) drawSuspects(box);
   showUnit();
 }
 
 // Cards of suspect units, each with its score.
-function drawSuspects(place) {
-  for (const [unit, score] of JSON.parse(place.dataset.suspects)) {
-    const made = card(byAddress.get(`${place.dataset.layer}/${unit}`), {});
-    made.querySelector(".facts").prepend(el("span", {}, "score ", el("b", {}, score)));
-    place.append(made);
+function drawSuspects(box) {
+  for (const [unit, score] of JSON.parse(box.dataset.suspects)) {
+    const suspect = card(byAddress.get(`${box.dataset.layer}/${unit}`), {});
+    suspect.querySelector(".facts").prepend(el("span", {}, "score ", el("b", {}, score)));
+    box.append(suspect);
   }
 }
 

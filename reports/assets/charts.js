@@ -1,25 +1,25 @@
 "use strict";
-// Charts by step, or scatters of candidates: the same line, or candidate, is marked in all of them at once.
-// Text only ever goes in as text.
+// Charts by step, or scatter charts of candidates. One step, or one candidate, is marked in all charts at once.
+// Text is only ever inserted as text.
 const data = JSON.parse(document.getElementById("data").textContent);
-const fields = [...document.querySelectorAll(".field")]; // one for each of data.charts
+const fields = [...document.querySelectorAll(".field")]; // one for each entry of data.charts
 const readout = document.getElementById("readout");
-const unmarked = readout.textContent; // what it says while nothing is marked
+const unmarked = readout.textContent; // its text while nothing is marked
 const EDGE = { left: 46, right: 12, top: 14, bottom: 20 };
-const FEW = 30; // lines, each of which gets a dot
+const FEW = 30; // up to so many steps, each gets a dot
 const FORMS = {
   number: (value) => String(Number(value.toPrecision(3))),
   percent: (value) => `${Number((100 * value).toPrecision(3))} %`,
   count: (value) => value.toLocaleString("en"),
 };
-let marked = null; // the number of a line or candidate
+let marked = null; // the index of a step or candidate
 let drawn = [];
 
 function svg(name, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
 }
 
 function words(x, y, text, anchor, kind = "tick") {
@@ -30,7 +30,7 @@ function canvas(width, height, ...children) {
   return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...children);
 }
 
-function shown(value, form) {
+function format(value, form) {
   return value === null ? "–" : FORMS[form](value).replace("-", "−");
 }
 
@@ -41,15 +41,15 @@ function stepText(step) {
 
 const known = (values) => values.filter((value) => value !== null);
 
-// Places of numbers between two ends, in pixels with one decimal, and round numbers for ticks.
+// A function from numbers to positions between two ends, in pixels with one decimal; and round numbers for ticks.
 function scale(low, high, start, end, apart) {
-  const place = (value) => Math.round(10 * (start + ((value - low) / (high - low)) * (end - start))) / 10;
+  const position = (value) => Math.round(10 * (start + ((value - low) / (high - low)) * (end - start))) / 10;
   const least = (high - low) / (Math.abs(end - start) / apart);
   const power = 10 ** Math.floor(Math.log10(least));
   const step = power * [1, 2, 5, 10].find((times) => times * power >= least);
   const ticks = [];
   for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(Number((k * step).toPrecision(12)));
-  return Object.assign(place, { low, start, end, ticks });
+  return Object.assign(position, { low, start, end, ticks });
 }
 
 function grid(x, y, text, across) {
@@ -63,21 +63,21 @@ function grid(x, y, text, across) {
   ];
 }
 
-// Neighbouring lines that all have a number.
+// Runs of neighbouring steps that all have a number.
 function runs(values) {
-  const found = [];
+  const all = [];
   values.forEach((value, k) => {
     if (value === null) return;
-    if (k && values[k - 1] !== null) found.at(-1).push(k);
-    else found.push([k]);
+    if (k && values[k - 1] !== null) all.at(-1).push(k);
+    else all.push([k]);
   });
-  return found;
+  return all;
 }
 
 function lines(field, { values, low, high, real, form }) {
   const { steps, alarms } = data;
   const [width, height] = [Math.max(field.clientWidth, 160), 128];
-  const signed = known(values).some((value) => value < 0); // else an interval below zero is one in name only
+  const signed = known(values).some((value) => value < 0); // otherwise the axis starts at zero, even if an interval reaches below
   const all = known([0, ...values, ...high, real]); // zero is always in sight, so that heights compare
   const bottom = signed ? Math.min(...all, ...known(low)) : 0;
   const top = Math.max(...all) || (signed ? 0 : 1);
@@ -92,7 +92,7 @@ function lines(field, { values, low, high, real, form }) {
   const joined = runs(values);
   const dots = steps.length > FEW ? joined.filter((run) => run.length === 1).flat() : joined.flat();
   const alarmed = at.filter((_, k) => alarms[k]);
-  const told = (k) => shown(values[k], form) + (low[k] === null || !low.length ? "" : ` [${shown(low[k], form)}, ${shown(high[k], form)}]`);
+  const description = (k) => format(values[k], form) + (low[k] === null || !low.length ? "" : ` [${format(low[k], form)}, ${format(high[k], form)}]`);
   const cross = svg("path", { class: "cross" });
   const dot = svg("circle", { class: "at", r: 4 });
   const label = words(0, y.start + 15, "", "middle", "at-step");
@@ -100,26 +100,26 @@ function lines(field, { values, low, high, real, form }) {
   const picture = canvas(
     width,
     height,
-    ...grid(x, y, (value) => shown(value, form), stepText),
-    svg("path", { class: "alarms", d: alarmed.map((place) => `M${place},${y.end}V${y.start}`).join("") }),
-    svg("path", { class: "flags", d: alarmed.map((place) => `M${place},${y.end}l-4,-7h8z`).join("") }),
+    ...grid(x, y, (value) => format(value, form), stepText),
+    svg("path", { class: "alarms", d: alarmed.map((left) => `M${left},${y.end}V${y.start}`).join("") }),
+    svg("path", { class: "flags", d: alarmed.map((left) => `M${left},${y.end}l-4,-7h8z`).join("") }),
     svg("path", { class: "band", d: runs(low).map((run) => `M${path(run, high)}L${path(run.toReversed(), low)}Z`).join("") }),
     svg("path", { class: "series", d: joined.map((run) => `M${path(run, values)}`).join("") }),
     ...dots.map((k) => svg("circle", { class: "dot", cx: at[k], cy: y(values[k]), r: 2.4 })),
   );
   if (real !== null) picture.append(svg("path", { class: "real", d: `M${x.start},${y(real)}H${x.end}` }));
-  field.parentElement.querySelector(".real-name").textContent = real === null ? "" : `real ${shown(real, form)}`;
+  field.parentElement.querySelector(".real-name").textContent = real === null ? "" : `real ${format(real, form)}`;
   picture.append(over);
   field.replaceChildren(picture);
   return {
-    nearest: (across) => at.reduce((best, place, k) => (Math.abs(place - across) <= Math.abs(at[best] - across) ? k : best), 0),
-    show(number) {
-      const k = number ?? steps.length - 1;
-      field.parentElement.querySelector(".now").textContent = told(k);
+    nearest: (across) => at.reduce((best, left, k) => (Math.abs(left - across) <= Math.abs(at[best] - across) ? k : best), 0),
+    show(index) {
+      const k = index ?? steps.length - 1;
+      field.parentElement.querySelector(".now").textContent = description(k);
       field.setAttribute("aria-valuenow", k + 1);
-      const said = [`step ${steps[k]}: ${told(k)}`, real !== null && `real images ${shown(real, form)}`, alarms[k] && "alarm"];
-      field.setAttribute("aria-valuetext", said.filter(Boolean).join("; "));
-      over.toggleAttribute("hidden", number === null);
+      const texts = [`step ${steps[k]}: ${description(k)}`, real !== null && `real images ${format(real, form)}`, alarms[k] && "alarm"];
+      field.setAttribute("aria-valuetext", texts.filter(Boolean).join("; "));
+      over.toggleAttribute("hidden", index === null);
       cross.setAttribute("d", `M${at[k]},${y.end}V${y.start}`);
       dot.toggleAttribute("hidden", values[k] === null);
       dot.setAttribute("cx", at[k]);
@@ -130,15 +130,15 @@ function lines(field, { values, low, high, real, form }) {
   };
 }
 
-// Both intervals of a point.
+// The intervals of a point in both directions.
 function whiskers({ x: across, y: up }, k, x, y, kind) {
-  const [here, there] = [x(across.values[k]), y(up.values[k])];
-  const flat = across.low[k] === null ? "" : `M${x(across.low[k])},${there}H${x(across.high[k])}`;
-  const steep = up.low[k] === null ? "" : `M${here},${y(up.low[k])}V${y(up.high[k])}`;
+  const [left, top] = [x(across.values[k]), y(up.values[k])];
+  const flat = across.low[k] === null ? "" : `M${x(across.low[k])},${top}H${x(across.high[k])}`;
+  const steep = up.low[k] === null ? "" : `M${left},${y(up.low[k])}V${y(up.high[k])}`;
   return svg("path", { class: `whiskers ${kind}`, d: flat + steep });
 }
 
-// A name goes where it covers no other name and no point; where there is no room, it is left to the readout.
+// Put a name where it covers no other name and no point. If there is no room, only the readout shows it.
 function settle(label, [across, up], taken, x, y) {
   const { width } = label.getBBox();
   for (const far of [1, 1.9, 2.8]) {
@@ -164,19 +164,19 @@ function scatter(field, chart) {
   const width = Math.max(field.clientWidth, 260);
   const height = Math.min(460, Math.max(300, 0.6 * width));
   const reach = (side, start, end) => {
-    const all = known([chart, real].flatMap((one) => (one ? [one[side].values, one[side].low, one[side].high].flat() : [])));
+    const all = known([chart, real].flatMap((entry) => (entry ? [entry[side].values, entry[side].low, entry[side].high].flat() : [])));
     const [low, high] = [Math.min(...all), Math.max(...all)];
     const room = 0.07 * (high - low || 1);
     return scale(low - room, high + room, start, end, 50);
   };
   const x = reach("x", EDGE.left, width - EDGE.right);
   const y = reach("y", height - EDGE.bottom - 18, EDGE.top + 4);
-  const there = [...names.keys()].filter((k) => chart.x.values[k] !== null && chart.y.values[k] !== null);
+  const present = [...names.keys()].filter((k) => chart.x.values[k] !== null && chart.y.values[k] !== null);
   const at = names.map((_, k) => [x(chart.x.values[k]), y(chart.y.values[k])]);
-  const short = (name) => (name.length > 26 ? `…${name.slice(-25)}` : name); // what tells paths apart is at their end
-  const labels = there.map((k) => [words(0, 0, short(names[k]), "start", `name ${states[k]}`), at[k]]);
+  const short = (name) => (name.length > 26 ? `…${name.slice(-25)}` : name); // paths differ at their end
+  const labels = present.map((k) => [words(0, 0, short(names[k]), "start", `name ${states[k]}`), at[k]]);
   const ring = svg("circle", { class: "ring", r: 10 });
-  const text = (value) => shown(value, "number");
+  const text = (value) => format(value, "number");
   const picture = canvas(
     width,
     height,
@@ -184,9 +184,9 @@ function scatter(field, chart) {
     words((x.start + x.end) / 2, height - 4, chart.x.label, "middle", "axis-name"),
     words(0, 9, chart.y.label, "start", "axis-name"),
     svg("path", { class: "front", d: front.length ? `M${front.map((k) => at[k]).join("L")}` : "" }),
-    ...there.map((k) => whiskers(chart, k, x, y, states[k])),
+    ...present.map((k) => whiskers(chart, k, x, y, states[k])),
   );
-  const taken = there.map((k) => at[k]).map(([across, up]) => [across - 6, up - 6, across + 6, up + 6]);
+  const taken = present.map((k) => at[k]).map(([across, up]) => [across - 6, up - 6, across + 6, up + 6]);
   if (real) {
     const [across, up] = [x(real.x.values[0]), y(real.y.values[0])];
     picture.append(whiskers(real, 0, x, y, "true"), svg("path", { class: "star", d: `M${across},${up - 8}l8,8l-8,8l-8,-8z` }));
@@ -194,25 +194,25 @@ function scatter(field, chart) {
     labels.unshift([words(0, 0, "real images", "start", "real-name"), [across, up]]);
   }
   const point = (k) => svg("circle", { class: `point ${states[k]}`, "data-candidate": k, cx: at[k][0], cy: at[k][1], r: states[k] === "fittest" ? 7 : 5 });
-  picture.append(...there.toReversed().map(point), ...labels.map(([label]) => label), ring); // the fittest above others
+  picture.append(...present.toReversed().map(point), ...labels.map(([label]) => label), ring); // the fittest is drawn last, above the others
   field.replaceChildren(picture);
-  for (const [label, place] of labels) settle(label, place, taken, x, y);
+  for (const [label, point] of labels) settle(label, point, taken, x, y);
   const away = (k, across, up) => Math.hypot(at[k][0] - across, at[k][1] - up);
   return {
-    nearest: (across, up) => there.reduce((best, k) => (away(k, across, up) < away(best, across, up) ? k : best), there[0]),
-    show(number) {
-      field.setAttribute("aria-valuenow", (number ?? 0) + 1);
-      field.setAttribute("aria-valuetext", data.told[number ?? 0]);
-      ring.toggleAttribute("hidden", !there.includes(number));
-      if (there.includes(number)) [ring.cx.baseVal.value, ring.cy.baseVal.value] = at[number];
+    nearest: (across, up) => present.reduce((best, k) => (away(k, across, up) < away(best, across, up) ? k : best), present[0]),
+    show(index) {
+      field.setAttribute("aria-valuenow", (index ?? 0) + 1);
+      field.setAttribute("aria-valuetext", data.descriptions[index ?? 0]);
+      ring.toggleAttribute("hidden", !present.includes(index));
+      if (present.includes(index)) [ring.cx.baseVal.value, ring.cy.baseVal.value] = at[index];
     },
   };
 }
 
-function mark(number) {
-  marked = number;
-  for (const one of drawn) one.show(number);
-  readout.textContent = number === null ? unmarked : data.told[number];
+function mark(index) {
+  marked = index;
+  for (const chart of drawn) chart.show(index);
+  readout.textContent = index === null ? unmarked : data.descriptions[index];
 }
 
 function draw() {
@@ -220,13 +220,13 @@ function draw() {
   mark(marked);
 }
 
-fields.forEach((field, number) => {
-  const last = data.told.length - 1;
+fields.forEach((field, chart) => {
+  const last = data.descriptions.length - 1;
   const start = data.names ? 0 : last;
   const follow = (event) => {
     const box = field.getBoundingClientRect();
-    mark(drawn[number].nearest(event.clientX - box.left, event.clientY - box.top) ?? null);
-    if (event.type === "pointerdown") field.focus({ preventScroll: true }); // stays marked when a finger is lifted
+    mark(drawn[chart].nearest(event.clientX - box.left, event.clientY - box.top) ?? null);
+    if (event.type === "pointerdown") field.focus({ preventScroll: true }); // so that it stays marked when a finger is lifted
   };
   field.addEventListener("pointermove", follow);
   field.addEventListener("pointerdown", follow);

@@ -1,18 +1,18 @@
 "use strict";
-// What all parts share: the data, the address, and how things are made. Text only ever goes in as text.
+// What all scripts share: the data, the address, and the making of elements. Text is only ever inserted as text.
 const data = JSON.parse(document.getElementById("data").textContent);
 const units = data.units;
 const count = units.unit.length;
 const byAddress = new Map(units.unit.map((unit, i) => [`${units.layer[i]}/${unit}`, i]));
-const classNumber = new Map(data.classes.map((one, k) => [one.name, k]));
+const classNumber = new Map(data.classes.map((entry, k) => [entry.name, k]));
 
 function el(name, attributes, ...children) {
-  const made = name.includes(":")
+  const element = name.includes(":")
     ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4))
     : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) if (value !== null) made.setAttribute(key, value);
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return made;
+  for (const [key, value] of Object.entries(attributes || {})) if (value !== null) element.setAttribute(key, value);
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 function score(value, digits = 3) {
@@ -32,14 +32,14 @@ function interval(low, high) {
 }
 
 function chip(colour) {
-  const made = el("i", { class: "chip" });
-  made.style.background = colour;
-  return made;
+  const square = el("i", { class: "chip" });
+  square.style.background = colour;
+  return square;
 }
 
 function labelOf(i) {
-  const number = units.label[i];
-  return number < 0 ? null : data.classes[number];
+  const index = units.label[i];
+  return index < 0 ? null : data.classes[index];
 }
 
 function labelText(i) {
@@ -51,22 +51,22 @@ function labelText(i) {
 function picture(sample, outline, alt) {
   const [image, labels] = data.samples[sample];
   const side = 2 * data.grid;
-  const made = el("span", { class: "stage" }, el("img", { loading: "lazy", src: image, alt }));
-  made.style.aspectRatio = `${data.image[1]} / ${data.image[0]}`;
-  made.append(el("img", { class: "labels sharp", loading: "lazy", src: labels, alt: "" }));
+  const stage = el("span", { class: "stage" }, el("img", { loading: "lazy", src: image, alt }));
+  stage.style.aspectRatio = `${data.image[1]} / ${data.image[0]}`;
+  stage.append(el("img", { class: "labels sharp", loading: "lazy", src: labels, alt: "" }));
   if (outline) {
-    const whole = `M0 0H${side}V${side}H0z`;
-    made.append(
+    const frame = `M0 0H${side}V${side}H0z`;
+    stage.append(
       el(
         "svg:svg",
         { class: "region", viewBox: `0 0 ${side} ${side}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-        el("svg:path", { class: "shade", d: whole + outline, "fill-rule": "evenodd" }),
+        el("svg:path", { class: "shade", d: frame + outline, "fill-rule": "evenodd" }),
         el("svg:path", { class: "casing", d: outline }),
         el("svg:path", { d: outline }),
       ),
     );
   }
-  return made;
+  return stage;
 }
 
 // The address: #overview, #LAYER/unit=57, #class=tree&sort=iou, #intervention=NAME. LAYER/ without a unit is a filter.
@@ -80,19 +80,19 @@ function parseAddress(hash) {
   const state = { view: "units" };
   const slash = text.indexOf("/");
   const equals = text.indexOf("=");
-  let place = "";
+  let layerName = "";
   if (slash >= 0 && (equals < 0 || slash < equals)) {
-    place = decoded(text.slice(0, slash));
+    layerName = decoded(text.slice(0, slash));
     text = text.slice(slash + 1);
   }
-  const asked = new URLSearchParams(text);
-  for (const kind of Object.keys(NAMED)) if (asked.has(kind)) return { view: kind, name: asked.get(kind) };
-  for (const key of KEYS) if (asked.get(key)) state[key] = asked.get(key);
+  const parameters = new URLSearchParams(text);
+  for (const kind of Object.keys(NAMED)) if (parameters.has(kind)) return { view: kind, name: parameters.get(kind) };
+  for (const key of KEYS) if (parameters.get(key)) state[key] = parameters.get(key);
   if (state.unit !== undefined) {
-    const layer = place ? data.layers.indexOf(place) : 0;
+    const layer = layerName ? data.layers.indexOf(layerName) : 0;
     state.open = byAddress.get(`${layer}/${Number(state.unit)}`);
     delete state.unit;
-  } else if (place) state.layer = place;
+  } else if (layerName) state.layer = layerName;
   return state;
 }
 
@@ -107,10 +107,10 @@ function decoded(text) {
 function address(state) {
   if (state.view in NAMED) return `#${state.view}=${encodeURIComponent(state.name)}`;
   if (state.view !== "units") return `#${state.view}`;
-  const asked = new URLSearchParams();
-  if (state.open !== undefined) asked.set("unit", units.unit[state.open]);
-  for (const key of KEYS) if (key !== "unit" && state[key]) asked.set(key, state[key]);
-  const text = asked.toString();
+  const parameters = new URLSearchParams();
+  if (state.open !== undefined) parameters.set("unit", units.unit[state.open]);
+  for (const key of KEYS) if (key !== "unit" && state[key]) parameters.set(key, state[key]);
+  const text = parameters.toString();
   if (state.open !== undefined) return `#${encodeURIComponent(data.layers[units.layer[state.open]])}/${text}`;
   return text ? `#${text}` : "#units";
 }

@@ -1,5 +1,5 @@
 "use strict";
-// Sliders between before and after, and tables that sort.
+// Sliders between images before and after, and tables that can be sorted.
 for (const pair of document.querySelectorAll(".pair")) {
   const slider = pair.querySelector("input[type=range]");
   const move = () => pair.style.setProperty("--cut", `${slider.value}%`);
@@ -16,9 +16,9 @@ for (const group of document.querySelectorAll(".pairs")) {
 }
 
 function cellValue(row, column, kind) {
-  const shown = row.cells[column].textContent.trim().replace("−", "-");
-  if (kind === "text") return shown.toLowerCase();
-  return shown === "" ? NaN : parseFloat(shown);
+  const text = row.cells[column].textContent.trim().replace("−", "-");
+  if (kind === "text") return text.toLowerCase();
+  return text === "" ? NaN : parseFloat(text);
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -33,7 +33,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const sign = order === "ascending" ? 1 : -1;
       const keyed = [...table.tBodies[0].rows].map((row) => [cellValue(row, column, button.dataset.kind), row]);
       keyed.sort(([a], [b]) => {
-        if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b); // what has no number comes last
+        if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b); // missing numbers come last
         return a < b ? -sign : a > b ? sign : 0;
       });
       table.tBodies[0].append(...keyed.map(([, row]) => row));

@@ -1,8 +1,8 @@
-// The panel of one unit: large images, its numbers, its curves, its neighbours by arrow keys.
+// The panel of one unit: large images, its numbers and curves, and its neighbours by arrow keys.
 const panel = $("unit");
 const WIDTH = 460;
 const HEIGHT = 180;
-const look = { region: true, labels: false }; // kept from unit to unit
+const look = { region: true, labels: false }; // stays the same from unit to unit
 
 function showUnit() {
   const i = state.open;
@@ -17,34 +17,34 @@ function showUnit() {
 }
 
 function neighbours(i) {
-  const list = found.includes(i) ? found : Array.from({ length: count }, (_, k) => k);
+  const list = matches.includes(i) ? matches : Array.from({ length: count }, (_, k) => k);
   const at = list.indexOf(i);
   return [list[at - 1], list[at + 1], at + 1, list.length];
 }
 
 function verdict(i) {
   const label = labelOf(i);
-  if (!label) return `It tells of no class${units.state[i] === "ok" ? "" : `: ${units.state[i]}`}.`;
-  if (!units.reaches[i]) return `Not labelled: its scores for ${label.name} lie below the rule's limits.`;
-  if (!data.tested) return `Labelled ${label.name} by the rule's limits; labels of this run were not tested.`;
-  if (units.labelled[i]) return `Labelled ${label.name}: its regions fit the ${label.name} of their own image better than that of other images.`;
-  return "Not labelled: the scores reach the rule's limits, but with these samples they cannot be told from place and chance.";
+  if (!label) return units.state[i] === "ok" ? "It fits no class." : `It has no label, because it is ${units.state[i]}.`;
+  if (!units.reaches[i]) return `Not labelled: its scores for ${label.name} do not reach the rule's limits.`;
+  if (!data.tested) return `Labelled ${label.name}, since its scores reach the rule's limits. Labels of this run were not tested.`;
+  if (units.labelled[i]) return `Labelled ${label.name}: its regions fit the ${label.name} of their own image significantly better than that of other images.`;
+  return "Not labelled: its scores reach the rule's limits, but on these samples place and chance may explain them.";
 }
 
 function drawUnit(i) {
   const label = labelOf(i);
-  const [before, after, place, of] = neighbours(i);
+  const [before, after, position, of] = neighbours(i);
   const step = (to, text, key) => {
-    const made = el("a", { class: "step", "aria-keyshortcuts": key }, text);
-    if (to !== undefined) made.href = address({ ...state, open: to });
-    else made.setAttribute("aria-disabled", "true");
-    return made;
+    const link = el("a", { class: "step", "aria-keyshortcuts": key }, text);
+    if (to !== undefined) link.href = address({ ...state, open: to });
+    else link.setAttribute("aria-disabled", "true");
+    return link;
   };
   const bar = el(
     "div",
     { class: "toolbar" },
     step(before, "← previous", "ArrowLeft"),
-    el("span", { class: "muted" }, `${place} of ${of}`),
+    el("span", { class: "muted" }, `${position} of ${of}`),
     step(after, "next →", "ArrowRight"),
     el("a", { class: "step close", href: address({ ...state, open: undefined }), "aria-keyshortcuts": "Escape" }, "close ✕"),
   );
@@ -63,22 +63,22 @@ function drawUnit(i) {
   charts.append(histogram(i));
   if (units.fires[i]) charts.append(fires(i));
   parts.push(charts, numbers(i));
-  const took = takenPart(i);
-  if (took.length) parts.push(el("section", {}, el("h3", {}, "Interventions"), el("ul", {}, took.map((one) => el("li", {}, one)))));
+  const entries = interventionsOf(i);
+  if (entries.length) parts.push(el("section", {}, el("h3", {}, "Interventions"), el("ul", {}, entries.map((entry) => el("li", {}, entry)))));
   panel.replaceChildren(...parts);
 }
 
 function headline(i) {
   const figure = (text, small, name) => el("div", {}, el("b", {}, text, " ", el("small", {}, small)), name);
-  const shown = [figure(score(units.iou[i]), interval(units.iou_low[i], units.iou_high[i]), data.tested ? "IoU, 95 % interval" : "IoU")];
+  const figures = [figure(score(units.iou[i]), interval(units.iou_low[i], units.iou_high[i]), data.tested ? "IoU, 95 % interval" : "IoU")];
   if (data.tested) {
-    shown.push(
+    figures.push(
       figure(score(units.position_iou[i]), "", "IoU by place alone"),
       figure(signed(units.content_iou[i]), "", "IoU above place"),
       figure(units.q_value[i] === null ? "–" : units.q_value[i].toPrecision(2), "", `q-value, from p = ${units.p_value[i]}`),
     );
-  } else shown.push(figure(score(units.chance_iou[i]), "", "chance IoU"));
-  return el("div", { class: "figures" }, shown);
+  } else figures.push(figure(score(units.chance_iou[i]), "", "chance IoU"));
+  return el("div", { class: "figures" }, figures);
 }
 
 function topImages(i) {
@@ -130,53 +130,53 @@ function rivals(i) {
   const rows = units.rivals[i].filter(([, iou]) => iou !== null);
   const top = roundUp(Math.max(...rows.flatMap(([, iou, , high, chance, place]) => [iou, high, chance, place])));
   const at = (value) => `${Math.max(0, Math.min(100, (100 * value) / top)).toFixed(2)}%`;
-  const list = rows.map(([number, iou, low, high, chance, place]) => {
+  const list = rows.map(([index, iou, low, high, chance, place]) => {
     const track = el("span", { class: "track" });
     const mark = (kind, left, width) => {
-      const made = el("i", { class: kind });
-      made.style.left = at(left);
-      if (width !== undefined) made.style.width = at(width);
-      track.append(made);
+      const bar = el("i", { class: kind });
+      bar.style.left = at(left);
+      if (width !== undefined) bar.style.width = at(width);
+      track.append(bar);
     };
     mark("value", 0, iou);
     if (low !== null) mark("span", low, Math.max(0, high - low));
     mark("chance", chance);
     if (place !== null) mark("place", place);
-    const told = `IoU ${score(iou)} ${interval(low, high)}, chance ${score(chance)}${place === null ? "" : `, place ${score(place)}`}`;
-    const one = data.classes[number];
-    return el("li", { title: told }, el("span", { class: "name" }, chip(one.colour), one.name), track, el("b", {}, score(iou)), el("span", { class: "hidden" }, told));
+    const description = `IoU ${score(iou)} ${interval(low, high)}, chance ${score(chance)}${place === null ? "" : `, place ${score(place)}`}`;
+    const entry = data.classes[index];
+    return el("li", { title: description }, el("span", { class: "name" }, chip(entry.colour), entry.name), track, el("b", {}, score(iou)), el("span", { class: "hidden" }, description));
   });
   const keys = el("p", { class: "legend" }, el("span", {}, el("i", { class: "key chance" }), "chance"));
   if (data.tested) keys.append(el("span", {}, el("i", { class: "key place" }), "place"), el("span", {}, el("i", { class: "key span" }), "95 % interval"));
-  return chart("Best classes", `IoU with the classes that it tells most of, best first by the rule ${data.rule}, each at its own threshold; from 0 to ${top}.`, el("ol", { class: "bars-list rivals" }, list), keys);
+  return chart("Best classes", `IoU with its best classes by the rule ${data.rule}, the best first, each at its own threshold. The bars range from 0 to ${top}.`, el("ol", { class: "bars-list rivals" }, list), keys);
 }
 
 function curve(i) {
-  const [found, chance] = units.curve[i].map((values) => values.map((value) => (value < 0 ? null : value / 1e4)));
+  const [iou, chance] = units.curve[i].map((values) => values.map((value) => (value < 0 ? null : value / 1e4)));
   const [most, least] = [data.shares[0], data.shares[data.shares.length - 1]];
   const across = (share) => (Math.log(most / share) / Math.log(most / least)) * WIDTH;
-  const top = roundUp(Math.max(...found, ...chance, units.iou_high[i] || 0));
+  const top = roundUp(Math.max(...iou, ...chance, units.iou_high[i] || 0));
   const up = (value) => HEIGHT * (1 - value / top);
   const points = (values) =>
     values.map((value, k) => (value === null ? "" : `${across(data.shares[k]).toFixed(1)},${up(value).toFixed(1)}`)).join(" ");
   const chosen = across(Math.min(most, Math.max(least, units.quantile[i] || most)));
   const label = labelOf(i).name;
-  const drawn = [0, 0.25, 0.5, 0.75, 1].flatMap((part) => [
-    line(0, HEIGHT * (1 - part), WIDTH, HEIGHT * (1 - part), "grid"),
-    text(-8, HEIGHT * (1 - part) + 4, (top * part).toFixed(2), "end"),
+  const drawn = [0, 0.25, 0.5, 0.75, 1].flatMap((fraction) => [
+    line(0, HEIGHT * (1 - fraction), WIDTH, HEIGHT * (1 - fraction), "grid"),
+    text(-8, HEIGHT * (1 - fraction) + 4, (top * fraction).toFixed(2), "end"),
   ]);
   for (const share of [0.5, 0.1, 0.01, 0.001]) drawn.push(text(across(share), HEIGHT + 18, `${100 * share} %`));
   drawn.push(
     text(WIDTH / 2, HEIGHT + 38, "pixels above the threshold"),
     el("svg:polyline", { class: "chance", points: points(chance) }),
-    el("svg:polyline", { class: "iou", points: points(found) }),
+    el("svg:polyline", { class: "iou", points: points(iou) }),
     line(chosen, 0, chosen, HEIGHT, "chosen"),
     el("svg:circle", { class: "iou", cx: chosen, cy: up(units.iou[i]), r: 4.5 }),
   );
   if (data.tested) drawn.push(el("svg:circle", { class: "place", cx: chosen, cy: up(units.position_iou[i]), r: 5 }));
   const keys = el("p", { class: "legend" }, el("span", {}, el("i", { class: "key iou" }), `IoU with ${label}`), el("span", {}, el("i", { class: "key dotted" }), "chance"));
   if (data.tested) keys.append(el("span", {}, el("i", { class: "key ring" }), "place"));
-  return chart("At every threshold", "Dashed: the threshold that was chosen.", svg(`IoU with ${label} and chance IoU by the share of pixels above the threshold`, ...drawn), keys);
+  return chart("At every threshold", "Vertical dashed line: the chosen threshold.", svg(`IoU with ${label} and chance IoU by the share of pixels above the threshold`, ...drawn), keys);
 }
 
 function histogram(i) {
@@ -192,25 +192,25 @@ function histogram(i) {
     const y = HEIGHT * (1 - Math.log1p(power) / top);
     drawn.unshift(line(0, y, WIDTH, y, "grid"), text(-8, y + 4, power >= 1e4 ? `1e${Math.round(Math.log10(power))}` : power, "end"));
   }
-  for (const part of [0, 0.5, 1]) drawn.push(text(WIDTH * part, HEIGHT + 18, (low + (high - low) * part).toPrecision(3)));
+  for (const fraction of [0, 0.5, 1]) drawn.push(text(WIDTH * fraction, HEIGHT + 18, (low + (high - low) * fraction).toPrecision(3)));
   drawn.push(text(WIDTH / 2, HEIGHT + 38, "activation"));
   if (high > low) {
     const x = ((units.threshold[i] - low) / (high - low)) * WIDTH;
     drawn.push(line(x, 0, x, HEIGHT, "chosen"));
   }
-  return chart("Activations", `Of all pixels of the map, numbers on a logarithmic axis. Dashed: the threshold, ${score(units.threshold[i])}.`, svg(`Histogram of activations from ${score(low)} to ${score(high)}`, ...drawn));
+  return chart("Activations", `Number of pixels of the map by activation, on a logarithmic axis. Dashed line: the threshold, ${score(units.threshold[i])}.`, svg(`Histogram of activations from ${score(low)} to ${score(high)}`, ...drawn));
 }
 
-// Where in the image the unit's region lies, over all scored samples: from nowhere to its most frequent place.
+// A map of the positions in the image at which the unit's region lies, over all scored samples.
 function fires(i) {
-  const bytes = Uint8Array.from(atob(units.fires[i]), (one) => one.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(units.fires[i]), (letter) => letter.charCodeAt(0));
   const side = Math.round(Math.sqrt(bytes.length));
   const canvas = el("canvas", { width: side, height: side, role: "img", "aria-label": `Where the ${data.noun} is above its threshold, at most in ${percent(units.fires_max[i])} of the samples` });
   const map = canvas.getContext("2d").createImageData(side, side);
   bytes.forEach((value, k) => map.data.set([215, 130, 30, value], 4 * k));
   canvas.getContext("2d").putImageData(map, 0, 0);
   canvas.style.aspectRatio = `${data.image[1]} / ${data.image[0]}`;
-  return chart("Where it fires", `Share of the scored samples in which its region covers a place; the strongest colour: ${percent(units.fires_max[i])}.`, canvas);
+  return chart("Where it is active", `Share of the scored samples in which its region covers a position. The strongest colour stands for ${percent(units.fires_max[i])}.`, canvas);
 }
 
 function numbers(i) {
@@ -220,25 +220,25 @@ function numbers(i) {
   if (label) {
     const second = data.classes[units.runner_up[i]];
     row("chance IoU", score(units.chance_iou[i]), "pq / (p + q − pq): an unrelated region of the same size");
-    row("attainable IoU", score(units.attainable_iou[i]), "min(p, q) / max(p, q): the most that a region of this size could reach");
-    row("IQR", score(units.iqr[i]), "what region and class tell of each other, as a share of what both hold");
+    row("attainable IoU", score(units.attainable_iou[i]), "min(p, q) / max(p, q): the largest IoU that a region of this size could reach");
+    row("IQR", score(units.iqr[i]), "information quality ratio: mutual information of region and class, as a share of their joint entropy");
     row("average precision", score(units.average_precision[i]), `of the activation as a detector of ${label.name}, over all thresholds`);
-    row("excess IoU", score(units.excess_iou[i]), "IoU minus chance where that is greatest; threshold found on the even samples");
-    row("split-half IoU", score(units.split_half_iou[i]), "halves exchanged: class and threshold chosen on the odd samples, scored on the even ones");
-    row("runner-up", score(units.runner_up_iou[i]), second ? `IoU of ${second.name}, which came second` : "no other class");
-    if (data.tested) row("label set", units.label_set[i] || "–", "which of the eight best classes come first in at least 5 % of bootstraps of the even samples");
+    row("excess IoU", score(units.excess_iou[i]), "IoU minus chance, at the threshold where it is largest on the even samples");
+    row("split-half IoU", score(units.split_half_iou[i]), "IoU with the halves exchanged: class and threshold chosen on the odd samples, scored on the even ones");
+    row("runner-up", score(units.runner_up_iou[i]), second ? `IoU of ${second.name}, the second-best class` : "no other class");
+    if (data.tested) row("label set", units.label_set[i] || "–", "those of the eight best classes that are best in at least 5 % of bootstraps of the even samples");
   }
   row("threshold", score(units.threshold[i]), `${percent(units.quantile[i], 1)} of the pixels lie above it`);
-  row("peak", score(units.peak[i]), "greatest activation");
+  row("peak", score(units.peak[i]), "largest activation");
   return el("section", {}, el("h3", {}, "Numbers"), el("table", { class: "plain wrap" }, el("tbody", {}, rows)));
 }
 
-function takenPart(i) {
+function interventionsOf(i) {
   const layer = data.layers[units.layer[i]];
-  const took = data.interventions.filter((one) => one.layer === layer && one.units.includes(units.unit[i])).map(interventionLink);
-  const measured = data.classes.filter((one) => one.effects && one.effects[i] !== null);
-  const alone = measured.map((one) => `Ablated alone: ${signed(one.effects[i], 3)} percentage points of ${one.name}`);
-  return [...took, ...alone];
+  const links = data.interventions.filter((done) => done.layer === layer && done.units.includes(units.unit[i])).map(interventionLink);
+  const scanned = data.classes.filter((entry) => entry.effects && entry.effects[i] !== null);
+  const effects = scanned.map((entry) => `Ablated by itself: ${signed(entry.effects[i], 3)} percentage points of ${entry.name}`);
+  return [...links, ...effects];
 }
 
 function closeUnit() {

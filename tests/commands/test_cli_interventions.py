@@ -95,7 +95,7 @@ def test_scan_ranks_units(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ablate", RUN), "Say which units"),
+        (("ablate", RUN), "--units LAYER:UNIT"),
         (("ablate", RUN, "--class", "rad"), "There is no class 'rad'. Did you mean red?"),
         (("ablate", RUN, "--class", "red", "--top", "7"), "--top 7: paint has 6 units"),
         (("ablate", RUN, "--units", "paint:9"), "has units 0 to 5; asked for 9"),

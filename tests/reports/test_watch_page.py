@@ -178,7 +178,7 @@ def test_alarms_are_marked_and_told_newest_first(page: Any, tmp_path: Path) -> N
     verdicts = ["lacking", "collapsed", "varied", "varied"]
     made = watched(tmp_path / "training", [1000, 2000, 3000, 4000], alarms=said, verdict=verdicts)
     show(page, write_watch(made))
-    expect(page.locator(".verdict")).to_have_text("Step 4000: checkerboard rising. Beside real images: varied.")
+    expect(page.locator(".verdict")).to_have_text("Step 4000: checkerboard rising. Compared with real images: varied.")
     expect(page.locator(".verdict")).to_have_class("verdict mild")
     rows = page.locator("#alarms tbody tr")
     assert [row.locator("td").first.text_content() for row in rows.all()] == ["4000", "2000"]
@@ -200,7 +200,7 @@ def test_alarms_are_marked_and_told_newest_first(page: Any, tmp_path: Path) -> N
     np.testing.assert_allclose(at, places(path_of(plot, "series"))[[1, 3], 0])
     calm = replace(made, lines=made.lines.assign(alarms="", verdict="varied"))
     show(page, write_watch(calm))
-    expect(page.locator(".verdict.clean")).to_have_text("Step 4000: no alarm. Beside real images: varied.")
+    expect(page.locator(".verdict.clean")).to_have_text("Step 4000: no alarm. Compared with real images: varied.")
     expect(page.locator("#alarms")).to_contain_text("No alarm so far.")
     assert path_of(chart(page, "Precision"), "alarms") == ""
 
@@ -249,7 +249,7 @@ def test_names_from_elsewhere_are_text(page: Any, tmp_path: Path) -> None:
     assert set(page.locator("#classes .what").all_text_contents()) == set(names)
     expect(page.locator("#alarms td div")).to_have_text(f"lost: {names[1]}")
     expect(page.locator("#skipped td")).to_have_text(["<b>broken</b>", hostile])
-    expect(page.locator(".figures small")).to_have_text(["1 skipped", "of <i>photos"])
+    expect(page.locator(".figures small")).to_have_text(["1 skipped", "(<i>photos)"])
     chart(page, hostile).locator(".field").focus()
     expect(page.locator("#readout")).to_have_text(f"Step 2000 · <u>2</u>\nlost: {names[1]}")
     assert "background:#999999" in chart(page, hostile).locator(".chip").get_attribute("style")
