@@ -332,7 +332,7 @@ def test_what_is_wrong_is_named(released: State, change: Change, said: str) -> N
     [
         ({"truncation": 3.0}, "--truncation 3: .*-2 to 2"),
         ({"truncation": -2.1}, "--truncation -2.1: .*-2 to 2"),
-        ({"noise": "loud"}, "there are fixed, drawn"),
+        ({"noise": "loud"}, "must be one of fixed, drawn"),
         ({"label": 2}, "--label goes with class-conditional generators"),
         ({"inputs": "photos"}, "--inputs goes with generators that take images"),
         ({"latent": "normal:3"}, "--latent goes with plain chains"),

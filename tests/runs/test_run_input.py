@@ -34,12 +34,12 @@ def test_another_run_in_the_folder_is_refused(go: Go, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "--samples 0: at least 2"),
-        ({"samples": 1}, "--samples 1: at least 2"),
+        ({"samples": 0}, r"--samples 0: .* at least 2"),
+        ({"samples": 1}, r"--samples 1: .* at least 2"),
         ({"quantile": 0.0}, "--quantile 0.0"),
         ({"quantile": 1.0}, "--quantile 1.0"),
         ({"quantile": float("nan")}, "--quantile nan"),
-        ({"threshold": "magic"}, "there are iqr, quantile"),
+        ({"threshold": "magic"}, "must be one of iqr, quantile"),
         ({"grid": 1}, "--grid 1"),
         ({"seed": -1}, "--seed -1"),
         ({"batch_size": 0}, "--batch-size 0"),
