@@ -2,13 +2,11 @@
 
 RUN/interventions/scan-LAYER/scan.json   layer, samples
                              areas.npz   before (N, C + 1), change (U, N, C + 1) shares of pixels; "unlabelled" last
-                             CLASS.csv, CLASS.json   one row a unit, and `Scan.info`, for each class asked for
+                             CLASS.csv, CLASS.json   one row a unit, and `Scan.info`, for each requested class
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from ..runtime.progress import Progress
 from ..runtime.resources import at_work
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
 from ..storage.files import read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
+from ..storage.result_folder import writing
 from ..subjects.opening import Given, usable_device
 from ..subjects.subject import Subject
 from .areas import Areas, Variants, measure
@@ -36,7 +35,8 @@ from .areas import Areas, Variants, measure
 Floats = NDArray[np.float64]
 
 SAMPLES = 64
-STRONGEST = 20  # units whose effects are summed up
+STRONGEST = 20  # units whose effects are added up
+TRY_AGAIN = "make room and try again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,117 +69,126 @@ def scan(
     device: str | None = None,
     quiet: bool = False,
 ) -> Scan:
-    """Ablate each unit of a run's layer alone and tell what it does to every class.
+    """Ablate each unit of a run's layer alone, and measure how the area of every class changes.
 
-    Samples are the run's first ones: a scan serves to choose units, so that what is chosen by it must be measured on
-    others, as `ablate` does.
+    The samples are the run's first ones. A scan serves to choose units, so that the effect of the chosen units must be
+    measured on other samples, as `ablate` does.
 
     Args:
         run: a finished run, or its folder.
         label: the class by which the table is ordered.
         layer: one of the run's, by name or number; needed where it has several.
-        samples: how many.
-        generator, segmenter: for a run of objects made in Python.
+        samples: how many of the run's samples.
+        generator, segmenter: the run's, if they were given as Python objects; otherwise they are opened again by name.
         batch_size, device: None chooses.
         quiet: no progress bars.
 
     Raises:
-        UsageError: something asked for does not exist, or the model has changed since the run.
+        UsageError: an argument is unknown or outside its limits, or the model has changed since the run.
         DissectError: something failed.
     """
     run = run if isinstance(run, Dissection) else Dissection.load(run)
     name = lookup.pick_layer(run, layer)
     target = lookup.run_class(run, label)
     if not 1 <= samples <= run.info["config"]["samples"]:
-        raise UsageError(f"--samples {samples}: from 1 to the run's {run.info['config']['samples']} can be scanned.")
+        most = run.info["config"]["samples"]
+        raise UsageError(f"--samples {samples}: must be between 1 and {most}, the number of the run's samples.")
     generator, segmenter = reopen(run, generator, segmenter, usable_device(device), quiet)
     subject = Subject.open(generator, segmenter, name, batch_size)
     with Progress(quiet) as progress, at_work():
         before, change = scan_layer(subject, run, samples, progress=progress)
-    found = tabulate(run, name, target, before, change)
-    distributed.on_first(lambda: _keep_table(found, folder(run, name), _file(label, target)))
-    return found
+    result = tabulate(run, name, target, before, change)
+    distributed.on_first(lambda: _save_table(result, folder(run, name), _file_name(label, target)))
+    return result
 
 
 def folder(run: Dissection, layer: str) -> Path:
-    """Where the scan of a layer is kept."""
+    """The folder of a layer's scan."""
     return run.folder / "interventions" / safe_name(f"scan-{layer}")
 
 
-def _file(label: str, number: int) -> str:
-    """The name of a class's files; its number tells classes apart whose names make the same one."""
+def _file_name(label: str, number: int) -> str:
+    """The file name of a class, without suffix.
+
+    The number of the class is added where the safe name differs from the label, since two labels may have the same safe
+    name, and to a class called scan, since scan.json describes the scan itself.
+    """
     name = safe_name(label)
-    return name if name == label != "scan" else f"{name}-{number}"
+    return f"{name}-{number}" if name != label or name == "scan" else name
 
 
 def scan_layer(
     subject: Subject, run: Dissection, samples: int | None = None, *, progress: Progress
 ) -> tuple[Floats, Floats]:
-    """before (N, C + 1) and change (U, N, C + 1) as shares of pixels; as kept, where it was scanned before.
+    """Ablate each unit of the layer alone, or load what the run's folder holds of the same number of samples.
 
-    `samples` None takes whatever was scanned, or else 64.
+    Args:
+        subject: the layer and the networks.
+        run: the run, whose folder keeps the scan.
+        samples: how many; None takes as many as the last scan had, or else 64.
+
+    Returns:
+        before (N, C + 1) and change (U, N, C + 1), float64 shares of pixels.
 
     Raises:
-        DissectError: a network failed, or the scan cannot be kept.
+        DissectError: a network failed, or the scan cannot be written.
     """
-    place, units = folder(run, subject.layer), subject.shape[0]
+    path, units = folder(run, subject.layer), subject.shape[0]
     count = samples or scan_samples(run, subject.layer)
-    if count != _kept_samples(run, subject.layer):
+    if count != _samples_on_disk(run, subject.layer):
         alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
         with progress.task(f"scan {subject.layer}", units * count, spread=True) as advance:
             areas = measure(subject, range(count), alone, advance=advance)
-        distributed.on_first(lambda: _keep_areas(areas, place, subject.layer))
-    arrays: dict[str, Any] = read_arrays(place / "areas.npz")
+        distributed.on_first(lambda: _save_areas(areas, path, subject.layer))
+    arrays: dict[str, Any] = read_arrays(path / "areas.npz")
     if len(arrays["before"]) != count:
-        raise DissectError(f"Another scan of {subject.layer} wrote to {place} meanwhile; run this one again.")
+        raise DissectError(f"Another scan of {subject.layer} wrote to {path} meanwhile; run this one again.")
     return arrays["before"].astype(np.float64), arrays["change"].astype(np.float64)
 
 
-def _keep_areas(areas: Areas, place: Path, layer: str) -> None:
-    measured = {"before": areas.before.astype(np.float32), "change": areas.difference.astype(np.float32)}
-    with _writing(place):
-        (place / "scan.json").unlink(missing_ok=True)
-        write_arrays(place / "areas.npz", measured)
-        write_json(place / "scan.json", {"layer": layer, "samples": len(areas.before), "value": "zero"})
+def _save_areas(areas: Areas, path: Path, layer: str) -> None:
+    shares = {"before": areas.before.astype(np.float32), "change": areas.difference.astype(np.float32)}
+    with writing(path, TRY_AGAIN):
+        path.mkdir(parents=True, exist_ok=True)
+        # the description goes first and comes back last: it never describes other arrays than those beside it
+        (path / "scan.json").unlink(missing_ok=True)
+        write_arrays(path / "areas.npz", shares)
+        write_json(path / "scan.json", {"layer": layer, "samples": len(areas.before), "value": "zero"})
 
 
-def _keep_table(found: Scan, place: Path, file: str) -> None:
-    with _writing(place):
-        write_csv(place / f"{file}.csv", found.table)
-        write_json(place / f"{file}.json", found.info)
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """Makes the folder where it is not there; raises DissectError for what cannot be written."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise DissectError(
-            f"Writing to {place} failed ({error.strerror or error}); make room and try again."
-        ) from error
+def _save_table(result: Scan, path: Path, name: str) -> None:
+    with writing(path, TRY_AGAIN):
+        path.mkdir(parents=True, exist_ok=True)
+        write_csv(path / f"{name}.csv", result.table)
+        write_json(path / f"{name}.json", result.info)
 
 
 def scan_samples(run: Dissection, layer: str) -> int:
-    """On how many samples a layer was scanned, or would be if nothing is said."""
-    return _kept_samples(run, layer) or min(SAMPLES, int(run.info["config"]["samples"]))
+    """How many samples the last scan of a layer had, or, if there is none, how many a scan has by default."""
+    return _samples_on_disk(run, layer) or min(SAMPLES, int(run.info["config"]["samples"]))
 
 
-def _kept_samples(run: Dissection, layer: str) -> int:
+def _samples_on_disk(run: Dissection, layer: str) -> int:
+    """How many samples the scan in the run's folder has; 0 if there is none."""
     file = folder(run, layer) / "scan.json"
     return distributed.on_first(lambda: int(read_json(file).get("samples", 0)) if file.exists() else 0)
 
 
 def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: Floats) -> Scan:
-    """The table and the figures of a scan for one class; see `Scan`."""
+    """The table and the figures of a scan for one class; see `Scan`.
+
+    Args:
+        target: the number of the class.
+        before: (N, C + 1) shares of pixels of the unchanged images; "unlabelled" last.
+        change: (U, N, C + 1) what ablating each unit alone adds to them.
+    """
     names = list(run.classes["class"])
     samples = len(before)
     weights = bootstrap(samples)
-    alone = change[:, :, target].T * 100  # (N, U)
-    spread = weights @ alone / samples  # (2000, U)
-    low, high = interval(spread)
-    q = benjamini_hochberg(sign_flip_p(alone))
+    change_pp = change[:, :, target].T * 100  # (N, U)
+    bootstrapped = weights @ change_pp / samples  # (2000, U): the mean change of each bootstrap round
+    low, high = interval(bootstrapped)
+    q = benjamini_hochberg(sign_flip_p(change_pp))
     iou = lookup.class_iou(run, layer, target)
     units = run.units[run.units.layer == layer]
     table = pd.DataFrame(
@@ -189,21 +198,21 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
             "labelled": units.labelled.to_numpy(),
             "iou": iou,
             "iou_rank": pd.Series(-iou).rank(method="min").astype(int),
-            "change_pp": alone.mean(0),
+            "change_pp": change_pp.mean(0),
             "low": low,
             "high": high,
             "q_value": q,
             "changed": q <= FALSE_DISCOVERIES,
-            "causal_rank": pd.Series(alone.mean(0)).rank(method="min").astype(int),
+            "causal_rank": pd.Series(change_pp.mean(0)).rank(method="min").astype(int),
             **{f"pp:{name}": change[:, :, k].mean(1) * 100 for k, name in enumerate([*names, UNLABELLED])},
         }
     )
     table = table.sort_values(["change_pp", "unit"], kind="stable", ignore_index=True)
-    rho, rho_low, rho_high = _rank_correlation(iou, alone.mean(0), spread)
+    rho, rho_low, rho_high = _rank_correlation(iou, change_pp.mean(0), bootstrapped)
     return Scan(
         table=table,
         info={
-            "name": f"{folder(run, layer).name}-{_file(names[target], target)}",
+            "name": f"{folder(run, layer).name}-{_file_name(names[target], target)}",
             "layer": layer,
             "class": names[target],
             "samples": samples,
@@ -217,14 +226,21 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
     )
 
 
-def _rank_correlation(iou: Floats, change: Floats, spread: Floats) -> tuple[float | None, float | None, float | None]:
-    """Spearman's correlation of IoU and area removed, and its interval over bootstrapped images; None if undefined."""
-    removed = pd.DataFrame(np.vstack([-change, -spread]).T).rank().to_numpy()  # (U, 1 + 2000)
-    mine = pd.Series(iou).rank().to_numpy()
-    removed, mine = removed - removed.mean(0), mine - mine.mean()
-    norm = np.sqrt((removed**2).sum(0) * (mine**2).sum())
-    found = np.divide(mine @ removed, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
-    if np.isnan(found[0]):
+def _rank_correlation(
+    iou: Floats, change: Floats, bootstrapped: Floats
+) -> tuple[float | None, float | None, float | None]:
+    """Spearman's correlation of IoU and removed area, and its interval over bootstrapped images; None if undefined.
+
+    Args:
+        iou, change: (U,).
+        bootstrapped: (2000, U) the changes of each bootstrap round.
+    """
+    removed = pd.DataFrame(np.vstack([-change, -bootstrapped]).T).rank().to_numpy()  # (U, 1 + 2000)
+    by_iou = pd.Series(iou).rank().to_numpy()
+    removed, by_iou = removed - removed.mean(0), by_iou - by_iou.mean()
+    norm = np.sqrt((removed**2).sum(0) * (by_iou**2).sum())
+    correlations = np.divide(by_iou @ removed, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
+    if np.isnan(correlations[0]):
         return None, None, None
-    low, high = interval(found[1:])
-    return float(found[0]), float(low), float(high)
+    low, high = interval(correlations[1:])
+    return float(correlations[0]), float(low), float(high)

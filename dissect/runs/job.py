@@ -22,13 +22,14 @@ from ..runtime.progress import Progress
 from ..runtime.resources import scoring_device
 from ..scoring.layer_basis import Basis
 from ..storage.files import COMPLETE
-from ..storage.folder_lock import writing
-from ..storage.result_folder import command, now
+from ..storage.result_folder import command, now, writing
 from ..subjects.identity import identity, segmenter_fingerprint
 from ..subjects.opening import dissectable
 from .dissection import Dissection
 from .finish import ALREADY, finish
 from .run_folder import kept_run, new_run
+
+CAPTURE_STAYS = "what was captured stays: make room and run the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Job:
             DissectError: a step failed; captured shards stay, and the same call resumes.
         """
         own = Spool(folder / "spool", self.settings["samples"])
-        with writing(folder), Progress(self.quiet) as progress:
+        with writing(folder, CAPTURE_STAYS), Progress(self.quiet) as progress:
             info = self._begin(folder)
             if info["status"] == COMPLETE:
                 if keep_spool and not self.control and not own.has_features(len(self.plan.shapes)):
@@ -125,7 +126,7 @@ class Job:
             UsageError, DissectError: see `perform`.
         """
         spool = Spool(folder / "spool", self.settings["samples"], shard)
-        with writing(folder), Progress(self.quiet) as progress:
+        with writing(folder, CAPTURE_STAYS), Progress(self.quiet) as progress:
             info = self._begin(folder)
             self._capture(spool, info, progress)
         return Dissection.unfinished(folder, info)

@@ -14,8 +14,8 @@ from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..scoring.layer_basis import ROTATION, Basis
 from ..storage.files import COMPLETE
-from ..storage.folder_lock import locked, writing
-from ..storage.result_folder import command, difference, now
+from ..storage.folder_lock import locked
+from ..storage.result_folder import command, difference, now, writing
 from .controls import UNTRAINED
 from .dissection import Dissection, read_info, run_name
 from .finish import ALREADY, finish
@@ -25,7 +25,7 @@ FOUND = ("layers", "image", "planes", "vocabulary")  # in the first sample: what
 OWN = ("schema", "status", "config", "created", "command", "keep_spool")  # what a shard's run.json says of itself
 
 
-SHARDS_STAY = "the shards stay as they are"
+SHARDS_STAY = "the shards stay as they are: make room and run the same command again"
 
 
 def merge(

@@ -23,7 +23,8 @@ from ..runtime.requests import check_choice, check_integers
 from ..scoring.label_tests import THOROUGHNESS
 from ..scoring.layer_basis import FITTED, ROTATION, UNITS, Basis
 from ..storage.files import COMPLETE
-from ..storage.folder_lock import locked, writing
+from ..storage.folder_lock import locked
+from ..storage.result_folder import writing
 from ..subjects.first_look import first_look, noting
 from ..subjects.opening import Model, dissectable, open_models, usable_device
 from ..subjects.untrained import untrained

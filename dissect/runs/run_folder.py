@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...hooks.errors import DissectError, UsageError
+from ...hooks.errors import UsageError
 from ..storage.files import INCOMPLETE, SCHEMA, write_json
-from ..storage.folder_lock import HALF_WRITTEN, LOCK, _unusable
+from ..storage.folder_lock import HALF_WRITTEN, LOCK, unusable
 from ..storage.result_folder import difference
 from .dissection import read_info
 
@@ -26,7 +26,7 @@ def kept_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
             return None
         info = read_info(folder)
     except OSError as error:
-        raise DissectError(_unusable(folder, error)) from error
+        raise unusable(folder, error) from error
     if said := difference(info["config"], config):
         raise UsageError(f"{folder} holds another run ({said}); give another --out.")
     return info
@@ -39,7 +39,7 @@ def new_run(folder: Path, config: dict[str, Any], described: dict[str, Any]) -> 
         folder.mkdir(parents=True, exist_ok=True)  # of a control, in a run's
         write_json(folder / "run.json", info)
     except OSError as error:
-        raise DissectError(_unusable(folder, error)) from error
+        raise unusable(folder, error) from error
     return info
 
 

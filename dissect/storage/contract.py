@@ -1,6 +1,6 @@
-"""What the files of a result hold: the columns of each table and the keys of each description, checked when opened.
+"""The contract of result files: the columns of each table and the keys of each description, checked when one is opened.
 
-A file that lacks one of them is damaged; columns and keys beyond these are allowed, and some results have them.
+A file that lacks one of them is damaged. Further columns and keys are allowed, and some results have them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ _DESCRIPTIONS = {
 COLUMNS: Mapping[str, tuple[str, ...]] = {name: tuple(text.split()) for name, text in _TABLES.items()}
 KEYS: Mapping[str, tuple[str, ...]] = {name: tuple(text.split()) for name, text in _DESCRIPTIONS.items()}
 
-TEXTS = (  # columns that stay text, whatever they look like: a class may be called NA or 1
+# Columns that are read as text even where every value looks like a number: a class may be called NA or 1. A name means
+# the same in every table, in those beyond this contract too, so that one list serves them all.
+TEXTS = (
     *("layer", "label", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members", "sign"),
     *("verdict", "one", "other", "metric", "untrained_layer", "reason", "method", "what", "lines", "measure"),
     *("kind", "how", "maps", "stride", "padding", "output_padding", "dilation", "period", "taps"),
@@ -77,30 +79,44 @@ TEXTS = (  # columns that stay text, whatever they look like: a class may be cal
 
 
 def unreadable(path: Path, why: object) -> DissectError:
-    """What is raised for a file of a result that is missing or damaged."""
-    return DissectError(f"{path} cannot be read ({why}); put an intact copy there, or make the result anew elsewhere.")
+    """The error to raise for a result file that is missing or damaged."""
+    return DissectError(f"{path} cannot be read ({why}); restore the file, or compute the result in another folder.")
 
 
 def table_trouble(table: pd.DataFrame, columns: Sequence[str]) -> str:
-    """What is wrong with a table that should have these columns, in words; empty if nothing is."""
+    """Why a table does not meet the contract: it lacks one of `columns`, or a column of numbers holds text.
+
+    Returns:
+        The second half of a sentence; empty if the table is sound. Columns of truth values may have missing entries.
+
+    >>> table_trouble(pd.DataFrame({"unit": [0, 1], "iou": ["0.1", "high"]}), ["unit", "iou"])
+    'its column iou holds text'
+    """
     if missing := [name for name in columns if name not in table]:
         return f"it lacks the columns {', '.join(missing)}"
     for name in columns:
         numeric = pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name])
         if name not in TEXTS and len(table) and not numeric and not table[name].isna().all():
-            if set(table[name].dropna().astype(str)) <= {"True", "False"}:  # some are missing
+            if set(table[name].dropna().astype(str)) <= {"True", "False"}:  # truth values, of which some are missing
                 continue
             return f"its column {name} holds text"
     return ""
 
 
 def array_trouble(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int | None, ...]]) -> str:
-    """The same for arrays that should have these shapes; None stands for any length."""
+    """Why arrays do not meet the contract: one of `shapes` is missing or differs; None stands for any length.
+
+    >>> array_trouble({"before": np.zeros((2, 3))}, {"before": (None, 4)})
+    'its array before has the shape (2, 3), not (any, 4)'
+    """
     for name, shape in shapes.items():
         if name not in arrays:
             return f"it lacks the array {name}"
-        found = arrays[name].shape
-        if len(found) != len(shape) or any(want not in (None, have) for want, have in zip(shape, found, strict=True)):
-            wanted = ", ".join("any" if length is None else str(length) for length in shape)
-            return f"its array {name} has the shape {found}, and not ({wanted})"
+        actual = arrays[name].shape
+        fits = len(actual) == len(shape) and all(
+            length in (None, size) for length, size in zip(shape, actual, strict=True)
+        )
+        if not fits:
+            allowed = ", ".join("any" if length is None else str(length) for length in shape)
+            return f"its array {name} has the shape {actual}, not ({allowed})"
     return ""

@@ -1,4 +1,4 @@
-"""A folder that one process at a time writes into; what a killed one left half-written is swept away."""
+"""A lock on a folder, into which one process at a time writes; half-written files of a killed process are removed."""
 
 from __future__ import annotations
 
@@ -20,48 +20,37 @@ HALF_WRITTEN = re.compile(rf"({'|'.join(map(re.escape, FILES))}|shard-\d{{5}})\.
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep others out of it; what a killed process left half-written there is swept away.
+    """Make the folder and lock it against other processes; half-written files of a killed process are removed.
 
-    The system itself lets go of the lock when the process ends, however it ends.
+    The system itself releases the lock when the process ends, however it ends.
 
     Raises:
-        DissectError: another process is at work there, or the folder cannot be written.
+        DissectError: another process holds the lock, or the folder cannot be written.
     """
     lock = FileLock(folder / LOCK, timeout=0)
     distributed.on_first(lambda: _take(lock, folder))
     try:
         yield
     finally:
-        lock.release()  # does nothing where it is not held
+        lock.release()  # does nothing in a process that does not hold it
 
 
 def _take(lock: FileLock, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        for place in (folder, *folder.glob("controls/*")):
-            for part in [*place.glob("*.part"), *place.glob("spool/*.part")]:
-                if HALF_WRITTEN.fullmatch(part.name):
-                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+        for run in (folder, *folder.glob("controls/*")):
+            for path in [*run.glob("*.part"), *run.glob("spool/*.part")]:
+                if HALF_WRITTEN.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
     except Timeout:
         raise DissectError(
-            f"Another dissect is at work in {folder}; wait until it has ended, or give another --out."
+            f"Another dissect is at work in {folder}; wait until it ends, or give another --out."
         ) from None
-    except (OSError, NotImplementedError) as error:  # the latter: a filesystem without locks
-        raise DissectError(_unusable(folder, error)) from error
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: the filesystem has no locks
+        raise unusable(folder, error) from error
 
 
-def _unusable(folder: Path, error: Exception) -> str:
-    return f"{folder} cannot be used ({getattr(error, 'strerror', None) or error}); give another --out."
-
-
-@contextmanager
-def writing(folder: Path, stays: str = "what was captured stays") -> Iterator[None]:
-    """An OSError inside becomes one line that says how to go on, and what is not lost."""
-    try:
-        yield
-    except OSError as error:
-        raise DissectError(
-            f"Writing to {folder} failed ({error.strerror or error}); {stays}: make room and run the same "
-            "command again."
-        ) from error
+def unusable(folder: Path, error: Exception) -> DissectError:
+    """The error to raise for a folder that cannot be made, locked or written."""
+    return DissectError(f"{folder} cannot be used ({getattr(error, 'strerror', None) or error}); give another --out.")

@@ -1,4 +1,4 @@
-"""Folders of results: whether they hold what is asked for already, and how they are written."""
+"""Folders of results: whether one already holds the requested result, and how one is written."""
 
 from __future__ import annotations
 
@@ -18,43 +18,50 @@ from .files import PART, SCHEMA, read_json, safe_name
 
 
 @contextmanager
+def writing(folder: Path, advice: str) -> Iterator[None]:
+    """Turn an OSError of the block into a DissectError of one line, which ends with `advice`: how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise DissectError(f"Writing to {folder} failed ({error.strerror or error}); {advice}.") from error
+
+
+@contextmanager
 def written(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which gets its name when all is there; nothing of it is left otherwise.
+    """A new folder to write into, which gets its name when the block ends; nothing of it is left if the block fails.
 
     Raises:
         DissectError: it cannot be written, or another process was faster.
     """
-    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART}")
+    unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART}")
     try:
-        part.mkdir(parents=True)
-        yield part
-        part.rename(folder)
-    except OSError as error:
-        raise DissectError(
-            f"Writing to {folder} failed ({error.strerror or error}); make room, or give another --name or --out."
-        ) from error
+        with writing(folder, "make room, or give another --name or --out"):
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            unfinished.rename(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder where there is none, and raise DissectError unless files can be written into it.
+    """Make the folder if it does not exist, and raise DissectError unless files can be written into it.
 
     It is called before long work begins, which would be lost otherwise.
     """
-    try:
+    with writing(folder, "make it writable"):
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise DissectError(f"Writing to {folder} failed ({error.strerror or error}); make it writable.") from error
 
 
 def result_name(text: str) -> str:
-    """The name of a result's folder from what the user calls it.
+    """The folder name of a result that the user calls `text`, see `safe_name`.
 
     Raises:
-        UsageError: nothing is left of it.
+        UsageError: the text has no letter or digit.
+
+    >>> result_name("no windows")
+    'no_windows'
     """
     name = safe_name(text)
     if not name:

@@ -226,7 +226,7 @@ def test_a_comparison_is_refused_before_the_work(on_path: Path, monkeypatch: pyt
 
 
 def test_a_disk_that_fills_says_what_stays(go: Go, tmp_path: Path) -> None:
-    from ganatomy.dissect.storage.folder_lock import writing
+    from ganatomy.dissect.storage.result_folder import writing
 
     for stays in ("what was captured stays", "the run is complete"):
         with pytest.raises(DissectError, match=rf"\(No space left\); {stays}"), writing(tmp_path, stays):
