@@ -1,4 +1,4 @@
-"""checkup(): audits a generator for checkerboards, and beside real images for what it cannot draw."""
+"""checkup(): audits a generator for checkerboards and, compared with real images, for missing variety."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def checkup(
     seed: int = 0,
     **options: Any,
 ) -> Checkup:
-    """Look for checkerboards, see `checkerboard.checkup`, and for what is missing or alike, see `diversity.audit`.
+    """Look for checkerboards, see `checkerboard.checkup`, and for missing variety, see `diversity.audit`.
 
     The second audit needs real images, a segmenter, and at least 100 samples, and is left out without them. Its result
-    lies in the folder of the checkup.
+    is in the folder of the checkup.
 
     Args:
         segmenter: as of `dissect.run`; it names classes for the comparison with real images.
-        model, samples, reference, critic, seed, options: of both; see there.
+        model, samples, reference, critic, seed, options: arguments of both audits; see there.
 
     Raises:
         UsageError: an argument does not exist or does not fit, or there is a segmenter without real images.
@@ -42,7 +42,7 @@ def checkup(
     """
     model = open_generator(model, seed, usable_device(options.get("device")), options.get("quiet", False))
     if reference_of(model, reference) is None and segmenter is not None:
-        raise UsageError("--segmenter is for the comparison with real images; name them by --reference.")
+        raise UsageError("--segmenter serves the comparison with real images; name them by --reference.")
     result = checkerboard.checkup(model, samples=samples, reference=reference, critic=critic, seed=seed, **options)
     real = result.info["config"]["reference"]
     name = result.info["generator"]

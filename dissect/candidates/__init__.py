@@ -1,4 +1,4 @@
-"""Which of several generators to take: quality and diversity side by side, as E-GAN's two axes (Wang et al. 2018)."""
+"""Which of several generators to choose: quality and diversity of each, the two axes of E-GAN (Wang et al. 2018)."""
 
 from .compare import fitness
 from .critic import critic_fitness

@@ -14,30 +14,39 @@ from ..generators.spec import ModelSpec
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
 
 
-def checkpoints(place: str | Path) -> list[Path]:
+def checkpoints(pattern: str | Path) -> list[Path]:
     """The checkpoints in a folder, or the files that a pattern such as `run/G-*.pth` matches, by `step_of` and name."""
-    if Path(place).is_dir():
-        found = [path for path in Path(place).iterdir() if path.suffix in CHECKPOINTS and path.is_file()]
+    if Path(pattern).is_dir():
+        paths = [path for path in Path(pattern).iterdir() if path.suffix in CHECKPOINTS and path.is_file()]
     else:
-        found = [path for path in map(Path, glob.glob(str(place), recursive=True)) if path.is_file()]
-    return sorted(found, key=lambda path: (_order(step_of(path)), str(path)))
+        paths = [path for path in map(Path, glob.glob(str(pattern), recursive=True)) if path.is_file()]
+    return sorted(paths, key=lambda path: (_order(step_of(path)), str(path)))
 
 
 def step_of(path: str | Path) -> int | None:
-    """The last number in a file's name without its suffix, or None: 2000 of `run1/G-002000.pth`."""
-    numbers = re.findall(r"\d+", Path(path).stem)
-    return int(numbers[-1]) if numbers else None
+    """The training step of a checkpoint: the last number in its file name without suffix; None if there is none.
+
+    >>> step_of("run1/G-002000.pth")
+    2000
+    >>> step_of("run1/final.pth") is None
+    True
+    """
+    steps = re.findall(r"\d+", Path(path).stem)
+    return int(steps[-1]) if steps else None
 
 
 def _order(step: int | None) -> tuple[bool, int]:
-    """Those without a step come last."""
+    """A key for sorting, by which files without a step come last."""
     return step is None, step or 0
 
 
 def spec_of(checkpoint: str | Path, model: str | None, options: Mapping[str, Any]) -> ModelSpec:
-    """How to open a checkpoint: as what its weights are recognised for, or, with a `model`, as weights for that.
+    """How to open a checkpoint.
 
-    `options` are those of ModelSpec but `weights`.
+    Args:
+        checkpoint: the file.
+        model: the network that takes its weights; None recognises the network from the weights.
+        options: all other arguments of ModelSpec.
     """
     if model is None:
         return ModelSpec(model=str(checkpoint), **options)
@@ -45,16 +54,19 @@ def spec_of(checkpoint: str | Path, model: str | None, options: Mapping[str, Any
 
 
 def labels_of(candidates: Sequence[str]) -> list[str]:
-    """What candidates are called: their names without what all paths begin with.
+    """Short labels of candidates: their paths without the folders that all paths begin with.
 
     Raises:
-        UsageError: one is named twice.
+        UsageError: a candidate is named twice.
+
+    >>> labels_of(["run/a/G-1.pth", "run/a/G-2.pth", "run/b/G-2.pth"])
+    ['a/G-1.pth', 'a/G-2.pth', 'b/G-2.pth']
     """
     twice = {name for name in candidates if candidates.count(name) > 1}
     if twice:
         raise UsageError(f"{', '.join(sorted(twice))}: named more than once; name each candidate once.")
-    parts = [Path(name).parts for name in candidates]
-    common = 0
-    while len(parts) > 1 and all(len(one) > common + 1 and one[common] == parts[0][common] for one in parts):
+    paths = [Path(name).parts for name in candidates]
+    common = 0  # how many folders all paths begin with
+    while len(paths) > 1 and all(len(path) > common + 1 and path[common] == paths[0][common] for path in paths):
         common += 1
-    return [str(Path(*one[common:])) for one in parts]
+    return [str(Path(*path[common:])) for path in paths]

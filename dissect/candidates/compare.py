@@ -1,4 +1,4 @@
-"""fitness(): quality and diversity of candidate generators side by side, and which to take."""
+"""fitness(): quality and diversity of candidate generators side by side, and which one to choose."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def _as_models(candidates: Sequence[Model]) -> list[Opened]:
 
 
 def fitness_table(names: Sequence[str], figures: Figures) -> pd.DataFrame:
-    """figures (K, 1 + rounds, 9) of K candidates on the same halves, see `whole.figures` -> the table of `Fitness`."""
+    """figures (K, 1 + rounds, 9) of K candidates on the same halves -> the table of `Fitness`."""
     both = fit(figures)  # (K, 1 + rounds)
     best = int(both[:, 0].argmax())
     level = 1 - (1 - LEVEL) / max(1, len(names) - 1)  # so that all the others' intervals hold together
@@ -258,7 +258,7 @@ def fitness_table(names: Sequence[str], figures: Figures) -> pd.DataFrame:
             | {"equal": not low > 0, "front": not better.any()}
             | _columns({metric: ends[metric] for metric in whole_images.METRICS})
         )
-    table = pd.DataFrame(rows).astype({"step": "Int64"})  # whole, where some have none
+    table = pd.DataFrame(rows).astype({"step": "Int64"})  # integers, of which some are missing
     return table.sort_values("behind", kind="stable", ignore_index=True)
 
 

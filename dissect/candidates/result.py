@@ -1,6 +1,6 @@
-"""How fit generators are, kept in a folder.
+"""The fitness of several generators, in a folder.
 
-FITNESS/fitness.json    what was compared; which to take
+FITNESS/fitness.json    what was compared; which generator to choose
         fitness.csv     one row a candidate, fittest first, see `Fitness`
         pictures.npz    K (8, h, w, 3): the first samples of the K-th row
 """
@@ -24,10 +24,10 @@ class Fitness(FolderResult):
     table: one row a candidate, fittest first. Columns:
         candidate; step, the last number in its name, missing without one.
         quality, diversity, fitness, each with _low and _high: precision, coverage and their harmonic mean.
-        behind, behind_low, behind_high: the fittest's fitness less this one's; 0 and NaN of the fittest itself.
-        equal: whether it cannot be told from the fittest.
-        front: whether no other candidate is better in quality and in diversity.
-        the metrics of `diversity.whole`, each with _low and _high, precision and coverage among them.
+        behind, behind_low, behind_high: the fittest's fitness minus this one's; 0 and NaN for the fittest itself.
+        equal: whether it has no significant difference from the fittest.
+        front: whether no other candidate is better in both quality and diversity.
+        the metrics of `diversity.whole_images`, each with _low and _high, precision and coverage among them.
         critic_quality, critic_diversity, each with _low and _high, where a critic was given.
     info: reference, real_images, images, compared (how many of them), features (a note), zero (of
         real images: by metric and of quality, diversity and fitness: value, low, high), critic, sentence, caveats (by

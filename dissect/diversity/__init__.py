@@ -1,12 +1,12 @@
-"""What a generator draws too rarely, too alike, or never: mode collapse and missing classes, beside real images.
+"""What a generator draws too rarely, too similarly, or never: mode collapse and missing classes, beside real images.
 
 from ganatomy.dissect import diversity
 
-found = diversity.audit("progan_scenes", samples=1000)     # what dissect diversity does
-found.classes.query("verdict != ''")
-found.whole                                                # metrics with interval, and real against real as their zero
-found.layers                                               # where diversity dies
-diversity.compare_classes(made, real, names)               # shares of pixels (N, C) and (M, C) of your own
+result = diversity.audit("progan_scenes", samples=1000)    # what `dissect diversity` does
+result.classes.query("verdict != ''")
+result.whole                                               # metrics with interval, and real against real as their zero
+result.layers                                              # where diversity is lost
+diversity.compare_classes(generated, real, names)          # on your own shares of pixels, (N, C) and (M, C)
 """
 
 from .audit import audit

@@ -1,4 +1,4 @@
-"""audit(): is what a generator draws as varied as real images, class by class, as a whole, and layer by layer?"""
+"""audit(): are generated images as varied as real ones, by class, over whole images, and layer by layer?"""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def audit(
         layers, control = _layers(generator, samples, batch, seed, progress)
     # a healthy network narrows as well: the layer says where variety is lost, and not whether it is
     narrowest = by_layer.where_it_dies(layers, control) if weighed.verdict == COLLAPSED else None
-    where = f" Beside an untrained network, {narrowest} keeps least of what differs between samples."
+    where = f" Relative to an untrained network, {narrowest} keeps the least of what differs between samples."
     result = Diversity(
         folder=folder,
         info={

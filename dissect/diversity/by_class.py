@@ -1,9 +1,9 @@
 """Does a generator draw each class as often, as large and beside the same others as real images do?
 
 A class that it never draws is a dropped mode (Bau et al. 2019, "Seeing What a GAN Cannot Generate"), which distances of
-features hardly show. Images are what is drawn at random, so images are what is counted: pixels are not independent.
+features hardly show. Every test counts images, not pixels: images are drawn independently, the pixels of one are not.
 
-Throughout, `made` (N, C) and `real` (M, C) are float64 shares of an image's pixels by class, in [0, 1].
+Throughout, `generated` (N, C) and `real` (M, C) are float64 shares of an image's pixels by class, in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,55 +20,62 @@ from ...hooks.errors import DissectError
 from ..fidelity import distances
 from ..stats.significance import FALSE_DISCOVERIES, LEVEL, Floats, benjamini_hochberg, ratio
 
-PRESENT = 0.002  # of an image's pixels; a class with less of them is noise of the segmenter
-FEWEST = 2  # images a side
-FEWEST_SIZES = 3  # images a side that have the class, for its sizes to be tested
-FEWEST_EXPECTED = 5  # images a side with each of both, the one, the other and neither, were the classes independent
+PRESENT = 0.002  # share of an image's pixels from which a class counts as present; less is noise of the segmenter
+FEWEST = 2  # images on each side
+FEWEST_SIZES = 3  # images with the class on each side, for a test of its sizes
+FEWEST_EXPECTED = 5  # images on each side in every cell of the table of two classes, if they were independent
 
-MISSING = "missing"  # a verdict
+MISSING, RARER, SMALLER = "missing", "rarer", "smaller"  # verdicts on what the generator lacks
+MORE_FREQUENT, LARGER = "more frequent", "larger"
 
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
-def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """One row a class: missing ones first, by real presence; then rarer and smaller ones, those that keep least of
-    their real share first; then the rest by q-value, larger differences first. What is not drawn leaves its place to
-    others, which are then more frequent: they come after it.
+def compare_classes(generated: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
+    """Compare each class's presence and size in generated images with real ones.
+
+    Args:
+        generated: (N, C) shares of pixels, float64 in [0, 1].
+        real: (M, C) likewise.
+        names: of the C classes.
+
+    Returns:
+        One row a class. Missing classes come first, by real presence; then rarer and smaller ones, those that keep the
+        least of their real share first; then all others by q-value, larger differences first. A class that is missing
+        leaves its pixels to others, which are then more frequent: they are listed after it.
 
     Columns:
-        class: of `names`, (C,).
-        presence, presence_low, presence_high: share of made images where the class has at least `PRESENT` of the
+        class: its name.
+        presence, presence_low, presence_high: share of generated images where the class has at least `PRESENT` of the
             pixels, and its 95 % interval (Wilson 1927); real_presence, real_low, real_high of the real ones.
-        difference, difference_low, difference_high: presence - real_presence, and the 95 % interval made of the two
+        difference, difference_low, difference_high: presence - real_presence, and its 95 % interval, from those of both
             (Newcombe 1998, method 10).
         share, real_share: mean share of the pixels, over all images.
         p_presence: two-sided, Fisher's exact test of the counts.
-        size, real_size, size_ratio: median share among images that have the class, and made over real; NaN without any.
+        size, real_size, size_ratio: median share among images that have the class, and generated over real; NaN if no
+            image has it.
         p_size: two-sided, Mann-Whitney U test of these shares; NaN with fewer than three images on a side.
         q_presence, q_size: of all p-values of the table together (Benjamini and Hochberg 1995).
-        verdict: `missing` if no made image has it and q_presence ≤ 0.05; else `rarer` or `more frequent` if
-            q_presence ≤ 0.05; else `smaller` or `larger`, as the made image is in most pairs of a made and a real one,
-            if q_size ≤ 0.05; else empty.
+        verdict: `missing` if no generated image has it and q_presence ≤ 0.05; else `rarer` or `more frequent` if
+            q_presence ≤ 0.05; else `smaller` or `larger` if q_size ≤ 0.05, as the generated image has the smaller or
+            larger share in most pairs of a generated and a real image; else empty.
 
     Raises:
         DissectError: fewer than two images on a side, shares of another number of classes, or not finite.
     """
-    _check(made, real, len(names))
-    has, real_has = made >= PRESENT, real >= PRESENT
+    _check(generated, real, len(names))
+    has, real_has = generated >= PRESENT, real >= PRESENT
     presence, low, high = _wilson(has)
     real_presence, real_low, real_high = _wilson(real_has)
     difference = presence - real_presence
     counts = np.stack([has.sum(0), (~has).sum(0), real_has.sum(0), (~real_has).sum(0)], axis=1).reshape(-1, 2, 2)
     p_presence = np.array([stats.fisher_exact(table).pvalue for table in counts])
-    p_size, lean = np.array([_size_test(made[has[:, k], k], real[real_has[:, k], k]) for k in range(len(names))]).T
+    sizes = [_size_test(generated[has[:, k], k], real[real_has[:, k], k]) for k in range(len(names))]
+    p_size, lean = np.array(sizes).T
     q_presence, q_size = benjamini_hochberg(np.stack([p_presence, p_size]))
-    share, real_share = made.mean(0), real.mean(0)
-    size, real_size = (pd.DataFrame(side).where(side >= PRESENT).median().to_numpy() for side in (made, real))
-
-    apart, resized = q_presence <= FALSE_DISCOVERIES, q_size <= FALSE_DISCOVERIES
-    missing = apart & (presence == 0)
-    cases = [missing, apart & (difference < 0), apart, resized & (lean < 0), resized]
-    verdict = np.select(cases, [MISSING, "rarer", "more frequent", "smaller", "larger"], "")
+    size, real_size = (
+        pd.DataFrame(shares).where(shares >= PRESENT).median().to_numpy() for shares in (generated, real)
+    )
     table = pd.DataFrame(
         {
             "class": list(names),
@@ -81,8 +88,8 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
             "difference": difference,
             "difference_low": difference - np.hypot(presence - low, real_high - real_presence),
             "difference_high": difference + np.hypot(high - presence, real_presence - real_low),
-            "share": share,
-            "real_share": real_share,
+            "share": generated.mean(0),
+            "real_share": real.mean(0),
             "p_presence": p_presence,
             "size": size,
             "real_size": real_size,
@@ -90,29 +97,58 @@ def compare_classes(made: Floats, real: Floats, names: Sequence[str]) -> pd.Data
             "p_size": p_size,
             "q_presence": q_presence,
             "q_size": q_size,
-            "verdict": verdict,
+            "verdict": _verdicts(presence, difference, lean, q_presence, q_size),
         }
     )
-    lacking = np.isin(verdict, ("rarer", "smaller"))
-    within = np.where(missing, -real_presence, np.where(lacking, ratio(share, real_share), 0))
+    return table.iloc[_what_is_lacking_first(table)].reset_index(drop=True)
+
+
+def _verdicts(
+    presence: Floats, difference: Floats, lean: Floats, q_presence: Floats, q_size: Floats
+) -> NDArray[np.str_]:
+    """(C,) verdicts, see `compare_classes`; `lean` is the second result of `_size_test`."""
+    presence_differs, size_differs = q_presence <= FALSE_DISCOVERIES, q_size <= FALSE_DISCOVERIES
+    cases = {  # the first that holds
+        MISSING: presence_differs & (presence == 0),
+        RARER: presence_differs & (difference < 0),
+        MORE_FREQUENT: presence_differs,
+        SMALLER: size_differs & (lean < 0),
+        LARGER: size_differs,
+    }
+    return np.select(list(cases.values()), list(cases), "")
+
+
+def _what_is_lacking_first(table: pd.DataFrame) -> NDArray[np.int64]:
+    """The order of the rows of `compare_classes`."""
+    missing, lacking = table.verdict == MISSING, table.verdict.isin((RARER, SMALLER))
+    kept_share = ratio(table.share.to_numpy(), table.real_share.to_numpy())
+    within_group = np.where(missing, -table.real_presence, np.where(lacking, kept_share, 0))
     group = np.select([missing, lacking], [0, 1], 2)
-    order = np.lexsort((-np.abs(difference), q_presence, within, group))  # the last key leads
-    return table.iloc[order].reset_index(drop=True)
+    return np.lexsort((-np.abs(table.difference), table.q_presence, within_group, group))  # by the last key first
 
 
-def compare_pairs(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """One row a pair of classes: do they go together as they do in real images? Least q-value, largest change first.
+def compare_pairs(generated: Floats, real: Floats, names: Sequence[str]) -> pd.DataFrame:
+    """Compare how often two classes occur in the same image with how often they do so in real images.
 
-    What is compared is the log odds ratio of the two presences across images, which does not depend on how frequent
-    either class is: a generator may draw both as often as it should, and never in the same image. Estimates with half
-    an image added to every cell (Haldane 1956; Anscombe 1956), standard errors from all eight cells (Woolf 1955).
+    The log odds ratio of the two presences across images is compared, which does not depend on how frequent either
+    class is: a generator may draw both as often as it should, and never in the same image. Estimates have half an image
+    added to every cell (Haldane 1956; Anscombe 1956), standard errors are from all eight cells (Woolf 1955).
 
-    Pairs are those where on either side at least five images are expected in every cell, were the classes independent
-    (Cochran 1954); so both are in at least five. With fewer the half images decide: of independent classes, each in 1 %
-    of 2,000 made images and in 20 % of as many real ones, p would be ≤ 0.05 in 15 % of cases.
+    The table has the pairs for which at least five images are expected in every cell on either side if the classes were
+    independent (Cochran 1954); so each class is in at least five images. With fewer, the added half images decide: of
+    independent classes, each in 1 % of 2,000 generated images and in 20 % of as many real ones, p would be ≤ 0.05 in
+    15 % of cases.
+
+    Args:
+        generated: (N, C) shares of pixels, float64 in [0, 1].
+        real: (M, C) likewise.
+        names: of the C classes.
+
+    Returns:
+        One row a pair, least q-value first, then largest change.
 
     Columns:
-        one, other: of `names`.
+        one, other: names of the two classes.
         together, real_together: share of images with both.
         expected: product of the generator's own two presences.
         log_odds, real_log_odds: log odds ratios.
@@ -122,10 +158,10 @@ def compare_pairs(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFr
     Raises:
         DissectError: as `compare_classes`.
     """
-    _check(made, real, len(names))
-    has, real_has = made >= PRESENT, real >= PRESENT
-    one, other = np.nonzero(np.triu(_expected(has) & _expected(real_has), 1))
-    cells, real_cells = (_cells(side)[:, one, other] for side in (has, real_has))  # (4, pairs)
+    _check(generated, real, len(names))
+    has, real_has = generated >= PRESENT, real >= PRESENT
+    first, second = np.nonzero(np.triu(_enough_expected(has) & _enough_expected(real_has), 1))
+    cells, real_cells = (_cells(presences)[:, first, second] for presences in (has, real_has))  # (4, pairs)
     log_odds, variance = _log_odds(cells)
     real_log_odds, real_variance = _log_odds(real_cells)
     difference, error = log_odds - real_log_odds, np.sqrt(variance + real_variance)
@@ -133,11 +169,11 @@ def compare_pairs(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFr
     presence = has.mean(0)
     table = pd.DataFrame(
         {
-            "one": [names[k] for k in one.tolist()],
-            "other": [names[k] for k in other.tolist()],
-            "together": cells[0] / len(made),
+            "one": [names[k] for k in first.tolist()],
+            "other": [names[k] for k in second.tolist()],
+            "together": cells[0] / len(generated),
             "real_together": real_cells[0] / len(real),
-            "expected": presence[one] * presence[other],
+            "expected": presence[first] * presence[second],
             "log_odds": log_odds,
             "real_log_odds": real_log_odds,
             "difference": difference,
@@ -151,57 +187,60 @@ def compare_pairs(made: Floats, real: Floats, names: Sequence[str]) -> pd.DataFr
     return table.iloc[order].reset_index(drop=True)
 
 
-def segmentation_distance(made: Floats, real: Floats) -> float:
-    """Fréchet distance of normal distributions fitted to the shares of each side, in squared shares.
+def segmentation_distance(generated: Floats, real: Floats) -> float:
+    """Fréchet distance of normal distributions fitted to the shares (N, C) and (M, C), in squared shares.
 
-    The Fréchet Segmentation Distance (Bau et al. 2019, section 3), by torch-fidelity's numerics. There, pixels are
-    counted, by another segmenter, so that published values are not comparable. Round-off is of the order of 1e-9.
+    This is the Fréchet Segmentation Distance (Bau et al. 2019, section 3), by torch-fidelity's numerics. The paper
+    counts pixels, of another segmenter, so that its values are not comparable. Round-off is of the order of 1e-9.
 
     Raises:
         DissectError: fewer than two images on a side, shares of different numbers of classes, or not finite.
     """
-    _check(made, real, made.shape[1])
-    seen = made.any(0) | real.any(0)  # what occurs nowhere adds nothing
-    # two columns of zeros add nothing either: torch-fidelity needs a matrix, however few classes are seen
-    return distances.frechet(*(torch.from_numpy(np.pad(side[:, seen], ((0, 0), (0, 2)))) for side in (made, real)))
+    _check(generated, real, generated.shape[1])
+    occurs = generated.any(0) | real.any(0)  # a class that occurs nowhere adds nothing
+    # two columns of zeros add nothing either: torch-fidelity needs a matrix, even if fewer than two classes occur
+    padded = (np.pad(shares[:, occurs], ((0, 0), (0, 2))) for shares in (generated, real))
+    return distances.frechet(*map(torch.from_numpy, padded))
 
 
-def contributions(made: Floats, real: Floats) -> Floats:
-    """(C,) of each class: `segmentation_distance` with all classes less that without it, in squared shares.
+def contributions(generated: Floats, real: Floats) -> Floats:
+    """(C,) for each class: `segmentation_distance` of all classes minus that of all others, in squared shares.
 
-    At least the class's own distance, (difference of means)² + (difference of standard deviations)², up to round-off:
-    the rest is how it varies with the others. For that reason the values do not add up to the distance of all.
-
-    Raises:
-        DissectError: as `segmentation_distance`.
-    """
-    whole = segmentation_distance(made, real)
-    others = 1 - np.eye(made.shape[1])  # a class of zeros is none
-    return np.array([whole - segmentation_distance(made * kept, real * kept) for kept in others])
-
-
-def mean_parts(made: Floats, real: Floats) -> Floats:
-    """(C,) squared differences of the mean shares: each class's part of the distance's first term, exactly.
+    It is at least the class's own distance, (difference of means)² + (difference of standard deviations)², up to
+    round-off; what it has beyond that comes from how the class varies with the others. Therefore the values do not add
+    up to the distance of all classes.
 
     Raises:
         DissectError: as `segmentation_distance`.
     """
-    _check(made, real, made.shape[1])
-    return np.square(made.mean(0) - real.mean(0))
+    total = segmentation_distance(generated, real)
+    masks = 1 - np.eye(generated.shape[1])  # each sets one class to zero, which leaves it out
+    return np.array([total - segmentation_distance(generated * mask, real * mask) for mask in masks])
 
 
-def _check(made: Floats, real: Floats, classes: int) -> None:
-    if min(len(made), len(real)) < FEWEST:
+def mean_parts(generated: Floats, real: Floats) -> Floats:
+    """(C,) squared differences of the mean shares: what each class adds to the distance's first term, exactly.
+
+    Raises:
+        DissectError: as `segmentation_distance`.
+    """
+    _check(generated, real, generated.shape[1])
+    return np.square(generated.mean(0) - real.mean(0))
+
+
+def _check(generated: Floats, real: Floats, classes: int) -> None:
+    if min(len(generated), len(real)) < FEWEST:
         raise DissectError(
-            f"Classes of {len(made)} made and {len(real)} real images cannot be compared; take {FEWEST} or more each."
+            f"Classes of {len(generated)} generated and {len(real)} real images cannot be compared; give at least "
+            f"{FEWEST} of each."
         )
-    if not made.shape[1] == real.shape[1] == classes:
+    if not generated.shape[1] == real.shape[1] == classes:
         raise DissectError(
-            f"Shares are of {made.shape[1]} classes in made and {real.shape[1]} in real images, where {classes} are "
-            "asked for; segment both with one vocabulary."
+            f"Shares must be of {classes} classes; those of the generated images have {generated.shape[1]} and those "
+            f"of the real images {real.shape[1]}: segment both with the same segmenter."
         )
-    if not (np.isfinite(made).all() and np.isfinite(real).all()):
-        raise DissectError("Shares of classes are not finite; give shares of pixels, 0 to 1, from the segmenter.")
+    if not (np.isfinite(generated).all() and np.isfinite(real).all()):
+        raise DissectError("Shares of classes are not finite; they must be shares of pixels, between 0 and 1.")
 
 
 def _wilson(has: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
@@ -211,24 +250,29 @@ def _wilson(has: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
     return has.mean(0), low, high
 
 
-def _size_test(mine: Floats, theirs: Floats) -> tuple[float, float]:
-    """Shares (n,), (m,) -> p-value; share of pairs where mine is larger, ties half, less a half. NaN of too few."""
-    if min(len(mine), len(theirs)) < FEWEST_SIZES:
+def _size_test(sizes: Floats, real_sizes: Floats) -> tuple[float, float]:
+    """Test whether a class's shares (n,) in generated images differ from those (m,) in real ones.
+
+    Returns:
+        The p-value, and the lean: the share of pairs in which the generated share is the larger one, ties counting
+        half, minus a half. Both are NaN with too few images.
+    """
+    if min(len(sizes), len(real_sizes)) < FEWEST_SIZES:
         return np.nan, np.nan
-    found = stats.mannwhitneyu(mine, theirs, alternative="two-sided")
-    return found.pvalue, found.statistic / (len(mine) * len(theirs)) - 0.5
+    test = stats.mannwhitneyu(sizes, real_sizes, alternative="two-sided")
+    return test.pvalue, test.statistic / (len(sizes) * len(real_sizes)) - 0.5
 
 
 def _cells(has: NDArray[np.bool_]) -> Floats:
-    """Presences (N, C) -> (4, C, C) numbers of images with both classes, only the first, only the second, neither."""
+    """Presences (N, C) -> (4, C, C) counts of images with both classes, only the first, only the second, neither."""
     both = has.T.astype(np.float64) @ has
-    alone = both.diagonal()
-    first, second = alone[:, None] - both, alone - both
+    count = both.diagonal()  # (C,) of images with the class
+    first, second = count[:, None] - both, count - both
     return np.stack([both, first, second, len(has) - both - first - second])
 
 
-def _expected(has: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Presences (N, C) -> (C, C): are enough images expected in every cell, were the classes independent?"""
+def _enough_expected(has: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Presences (N, C) -> (C, C): whether every cell of two independent classes would have enough expected images."""
     least = np.minimum(has.sum(0), (~has).sum(0))
     return np.outer(least, least) >= FEWEST_EXPECTED * len(has)
 

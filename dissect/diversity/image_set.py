@@ -1,4 +1,4 @@
-"""Sets of images, generated or real, reduced to what they are compared by."""
+"""Sets of images, generated or real, reduced to the features, class shares and thumbnails that are compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 128  # pixels of a picture, at most
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """What is kept of N images."""
+    """The features, class shares and thumbnails of N images."""
 
     features: Tensor  # (N, D) float64
     shares: NDArray[np.float64]  # (N, C) of each image's pixels, by class
@@ -35,7 +35,7 @@ class ImageSet:
 
     @classmethod
     def at(cls, images: Tensor, labels: Tensor | None, extract: Features, classes: int) -> ImageSet:
-        """images (n, 3, H, W) in [0, 1] and their labels (n, P, H, W), or none, where no class is asked for."""
+        """Reduce images (n, 3, H, W) in [0, 1] with labels (n, P, H, W); without labels there are no class shares."""
         return cls(
             features=extract(images).cpu().double(),
             shares=np.empty((len(images), 0)) if labels is None else shares(labels, classes)[:, :-1].cpu().numpy(),
@@ -44,7 +44,7 @@ class ImageSet:
 
     @classmethod
     def joined(cls, batches: Sequence[ImageSet]) -> ImageSet:
-        """Several as one, in order.
+        """Concatenate sets, in order.
 
         Raises:
             DissectError: features that are not finite.
@@ -59,20 +59,20 @@ class ImageSet:
         return joined
 
     def standard(self, standard: Standard) -> ImageSet:
-        """The same with its features standardised."""
+        """The same set with standardised features."""
         return replace(self, features=standard.apply(self.features))
 
 
 def drawn(generator: Generator, samples: int, batch: int) -> Iterator[Tensor]:
-    """Batches of images (n, 3, H, W) of the first samples; of several processes each gets some.
+    """Batches of images (n, 3, H, W) of the first samples; several processes share the batches.
 
     Raises:
         DissectError: the network failed, or drew pixels that are not finite.
     """
     for start in distributed.mine(range(0, samples, batch)):
-        some = range(start, min(start + batch, samples))
-        images = generator(generator.latents(some))
-        generator.check_finite(images, some)
+        indices = range(start, min(start + batch, samples))
+        images = generator(generator.latents(indices))
+        generator.check_finite(images, indices)
         yield images
 
 
@@ -83,9 +83,14 @@ def look(
     device: str | torch.device,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ImageSet:
-    """Reduce all images to what they are compared by; each of several processes does its own batches.
+    """Reduce all images to an `ImageSet`; several processes each reduce their own batches, and all get the whole set.
 
-    Without a segmenter there are no classes.
+    Args:
+        batches: images (n, 3, H, W) in [0, 1].
+        extract: the feature extractor.
+        namer: the segmenter that names the classes; without one there are no class shares.
+        device: where the images are moved.
+        advance: `advance(n)` is called after every n finished images.
 
     Raises:
         DissectError: features that are not finite.
@@ -101,5 +106,5 @@ def look(
 
 
 def standard_of(extract: Features, real: ImageSet) -> Standard:
-    """How the features of these real images, and of all that are compared with them, are standardised."""
+    """The standardisation of features that is fitted to these real images and applied to all sets beside them."""
     return standardisation(extract, real.features)

@@ -1,10 +1,11 @@
-"""What an audit of a generator's diversity found, kept in its folder.
+"""The result of an audit of a generator's diversity, in its folder.
 
 FOLDER/diversity.json    what was compared; verdict
-       by_class.csv      one row a class, see `classes.compare_classes`; with its part of the segmentation distance
-       pairs.csv         one row a pair of classes, see `classes.compare_pairs`
-       whole.csv         one row a metric of whole images, see `whole.compare`
-       layers.csv        one row a layer, see `depth.depth_table`
+       by_class.csv      one row a class, see `by_class.compare_classes`; and its contribution to the segmentation
+                         distance
+       pairs.csv         one row a pair of classes, see `by_class.compare_pairs`
+       whole.csv         one row a metric of whole images, see `whole_images.compare`
+       layers.csv        one row a layer, see `by_layer.depth_table`
        pictures.npz      twins (n, 2, h, w, 3), prototype (h, w, 3), missing_K (n, h, w, 3): real ones of the K-th class
 """
 
@@ -22,7 +23,7 @@ from ..storage.result import FolderResult, TableFile
 
 @dataclass(frozen=True, kw_only=True)
 class Diversity(FolderResult):
-    """What a generator draws too rarely, too alike, or never; tables and pictures: see above."""
+    """What a generator draws too rarely, too similarly, or never; tables and pictures as listed above."""
 
     DESCRIPTION: ClassVar = "diversity.json"
     TABLES: ClassVar = {

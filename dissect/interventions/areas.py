@@ -20,18 +20,20 @@ from ..subjects.subject import Subject
 
 Floats = NDArray[np.float64]
 
-AFTER = "after the change; take other units or another value"
+AFTER = "after the change; take other units or another value"  # how a message about pixels that are not finite ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variants:
-    """V ways to change a layer of U units on a map of h×w; N samples, where a size of 1 stands for "the same for all".
+    """V ways to change a layer of U units on a map of h×w, for N samples.
+
+    An axis of N samples may have size 1 instead, where all samples are the same.
 
     Args:
-        weight: (V, 1 or N, U) in [0, 1], how far each unit is pulled to its value: 1 replaces, 0 leaves it alone.
-        value: (U,), or None: the units' featuremaps in another sample, see `donors`.
-        place: (W, 1 or N, h, w) in [0, 1], where; variant v has place v modulo W. None is everywhere.
-        donors: N samples, the other ones.
+        weight: (V, 1 or N, U) in [0, 1], how far each unit is pulled to its value: 1 replaces it, 0 does not change it.
+        value: (U,), or None for the units' featuremaps in other samples, see `donors`.
+        place: (W, 1 or N, h, w) in [0, 1], where on the map; variant v has place v modulo W. None is everywhere.
+        donors: N samples, whose featuremaps are the values where `value` is None.
     """
 
     weight: Tensor
@@ -42,11 +44,21 @@ class Variants:
     def __len__(self) -> int:
         return len(self.weight)
 
-    def apply(self, x: Tensor, donated: Tensor | None, some: slice, rows: slice) -> Tensor:
-        """x (n, U, h, w) of the samples `rows` -> (k·n, U, h, w), changed in the k ways `some`."""
-        pull = _part(self.weight, some, rows)[..., None, None].to(x)  # (k, n or 1, U, 1, 1)
+    def apply(self, x: Tensor, donated: Tensor | None, variants: slice, rows: slice) -> Tensor:
+        """Change featuremaps in some of the ways.
+
+        Args:
+            x: (n, U, h, w) of the samples `rows`.
+            donated: (n, U, h, w) of their donors, where `value` is None.
+            variants: k of the V ways.
+            rows: n of the N samples.
+
+        Returns:
+            (k·n, U, h, w), all samples of a variant together, in the memory format of x.
+        """
+        pull = _select(self.weight, variants, rows)[..., None, None].to(x)  # (k, n or 1, U, 1, 1)
         if self.place is not None:
-            pull = pull * _part(self.place, some, rows)[:, :, None].to(x)  # (k, n or 1, U, h, w)
+            pull = pull * _select(self.place, variants, rows)[:, :, None].to(x)  # (k, n or 1, U, h, w)
         value = donated if self.value is None else self.value.to(x)[:, None, None]
         assert value is not None
         changed = replace_softly(x, value, pull).expand(len(pull), *x.shape).flatten(0, 1)
@@ -55,18 +67,22 @@ class Variants:
         return changed
 
 
-def _part(values: Tensor, some: slice, rows: slice) -> Tensor:
-    values = values[torch.arange(some.start, some.stop) % len(values)]
+def _select(values: Tensor, variants: slice, rows: slice) -> Tensor:
+    """Values (W, 1 or N, …) -> (k, 1 or n, …) of the k variants, variant v having row v modulo W, and n samples."""
+    values = values[torch.arange(variants.start, variants.stop) % len(values)]
     return values if values.shape[1] == 1 else values[:, rows]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Areas:
-    """What was measured, as shares of an image's pixels. The class number C is "unlabelled", in the first plane.
+    """The areas of the classes before and after each variant, float64 shares of an image's pixels.
 
-    before (N, C + 1); after (V, N, C + 1); changed (V, N): pixels whose label differs; on_target (V, N): those of them
-    that were or became the target class; cells (N, P, h, w) int16: the label at the centre of each of the layer's
-    cells, before.
+    Attributes:
+        before: (N, C + 1); class C is "unlabelled", in the first plane of labels.
+        after: (V, N, C + 1).
+        changed: (V, N), pixels whose label differs.
+        on_target: (V, N), those of them that were or became the target class.
+        cells: (N, P, h, w) int16, the labels at the centres of the layer's cells, before.
     """
 
     before: Floats
@@ -89,15 +105,23 @@ def measure(
     target: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Areas:
-    """Every variant on every sample, paired: all start from the same featuremaps. `advance(n)` after every n images.
+    """Measure every variant on every sample. All variants of a sample start from the same featuremaps.
 
-    What lies below the layer runs once a sample; what lies above it once a sample and variant, many rows at a time.
+    The layers below run once for each sample; the layers above run once for each sample and variant, on many rows at a
+    time.
+
+    Args:
+        subject: the networks and the layer.
+        samples: N indices.
+        variants: the changes.
+        target: the class of `Areas.on_target`; without one, that is 0.
+        advance: `advance(n)` is called after every n images.
 
     Raises:
-        DissectError: a network failed, or output numbers that are not finite.
+        DissectError: a network failed, or drew pixels that are not finite.
     """
     count, classes = len(samples), len(subject.segmenter.vocabulary)
-    # on the networks' device: a GPU is waited for once a batch of samples, not once a batch of images
+    # sums are on the networks' device, so that the CPU waits for a GPU once for each batch of samples, not of images
     before = torch.zeros(count, classes + 1, dtype=torch.float64, device=subject.generator.device)
     after = before.new_zeros(len(variants), *before.shape)
     changed, on_target = before.new_zeros(2, len(variants), count)
@@ -111,29 +135,26 @@ def measure(
             subject.generator.check_finite(images, batch, "before any change")
             before[rows] = shares(labels, classes)
             cells.append(at_centres(labels, subject.shape[1:]).cpu().numpy())
-            fine, extremes = [], []
+            finite_images, label_ranges = [], []  # checked after the loop, since a check waits for the GPU
             at_once = max(1, subject.batch // len(batch))
             for start in range(0, len(variants), at_once):
-                some = slice(start, min(start + at_once, len(variants)))
+                block = slice(start, min(start + at_once, len(variants)))
                 with subject.pace():
-                    edited = variants.apply(x, donated, some, rows)
+                    edited = variants.apply(x, donated, block, rows)
                     repeats = len(edited) // len(batch)
-                    many = latents.repeat(repeats, *[1] * (latents.ndim - 1))
-                    images, new = subject.see(edited, many, check_shape)
-                    fine.append(finite(images))
-                    extremes.append(torch.stack(new.aminmax()))
-                    size = (repeats, len(batch))
-                    after[some, rows] = shares(new, classes).view(*size, -1)
-                    old = labels.repeat(repeats, 1, 1, 1)
+                    images, new = subject.see(edited, _repeated(latents, repeats), check_shape)
+                    finite_images.append(finite(images))
+                    label_ranges.append(torch.stack(new.aminmax()))
+                    after[block, rows] = shares(new, classes).view(repeats, len(batch), -1)
+                    old = _repeated(labels, repeats)
                     differs = old != new
-                    changed[some, rows] = differs.any(1).float().mean((1, 2)).view(size).double()
+                    changed[block, rows] = _area(differs).view(repeats, -1)
                     if target is not None:
-                        differs &= (old == target) | (new == target)
-                        on_target[some, rows] = differs.any(1).float().mean((1, 2)).view(size).double()
+                        on_target[block, rows] = _area(differs & ((old == target) | (new == target))).view(repeats, -1)
                 advance(len(edited))
-            if fine:
-                subject.generator.raise_unless_finite(torch.cat(fine), batch, AFTER)
-                low, high = torch.stack(extremes).unbind(1)
+            if finite_images:
+                subject.generator.raise_unless_finite(torch.cat(finite_images), batch, AFTER)
+                low, high = torch.stack(label_ranges).unbind(1)
                 check_range(int(low.min()), int(high.max()), subject.segmenter)
     distributed.all_sum(before, after, changed, on_target)  # each row is zero in all but one process
     return Areas(
@@ -143,3 +164,13 @@ def measure(
         on_target=on_target.cpu().numpy(),
         cells=np.concatenate(distributed.in_order(cells)),
     )
+
+
+def _repeated(x: Tensor, repeats: int) -> Tensor:
+    """x (n, …) -> (repeats · n, …), all rows before the first again."""
+    return x.repeat(repeats, *[1] * (x.ndim - 1))
+
+
+def _area(differs: Tensor) -> Tensor:
+    """differs (n, P, H, W) -> (n,) float64 shares of pixels that differ in any plane."""
+    return differs.any(1).float().mean((1, 2)).double()

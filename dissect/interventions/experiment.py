@@ -213,7 +213,7 @@ class Experiment:
         return sets
 
     def _curve_steps(self, choice: Choice) -> list[UnitSet]:
-        """Sets of 1, 2, 4, … units, the number asked for among them.
+        """Sets of 1, 2, 4, … units, and of the requested number.
 
         The random sets grow out of those of the table; beyond the other units, they draw the chosen ones too.
         """

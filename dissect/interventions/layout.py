@@ -103,8 +103,8 @@ class CellByCell:
         outcomes = []
         for unit_set in self.sets:
             variants = self.of_kind(unit_set.kind)
-            mine = self._turn % kinds.count(unit_set.kind) == unit_set.number  # (h·w, N)
-            means = (_mean(values[variants], mine) for values in (areas.after, areas.changed, areas.on_target))
+            has_turn = self._turn % kinds.count(unit_set.kind) == unit_set.number  # (h·w, N)
+            means = (_mean(values[variants], has_turn) for values in (areas.after, areas.changed, areas.on_target))
             outcomes.append(_outcome(unit_set, *means))
         return outcomes
 
@@ -114,7 +114,7 @@ class CellByCell:
 
     @property
     def _turn(self) -> NDArray[np.int64]:
-        """(h·w, N) whose turn it is, modulo the number of sets of a kind."""
+        """(h·w, N): which set changes a cell of a sample, modulo the number of sets of a kind."""
         return np.add.outer(np.arange(self.cells), np.arange(self.samples))
 
 
@@ -125,7 +125,7 @@ def _outcome(unit_set: UnitSet, after: Floats, changed: Floats, on_target: Float
     )
 
 
-def _mean(values: Floats, mine: NDArray[np.bool_]) -> Floats:
-    """The mean over cells of values (h·w, N, …) where mine (h·w, N) holds; NaN where it holds nowhere."""
-    mine = mine.reshape(*mine.shape, *[1] * (values.ndim - 2))
-    return ratio((values * mine).sum(0), mine.sum(0).astype(float))
+def _mean(values: Floats, mask: NDArray[np.bool_]) -> Floats:
+    """The mean over cells of values (h·w, N, …) where the mask (h·w, N) is set; NaN for samples where it is nowhere."""
+    mask = mask.reshape(*mask.shape, *[1] * (values.ndim - 2))
+    return ratio((values * mask).sum(0), mask.sum(0).astype(float))

@@ -1,4 +1,4 @@
-"""Samples to look at: the most changed, the typical and the failing ones, before and after."""
+"""Samples to show: the most changed, the typical and the failing ones, before and after."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ Integers = NDArray[np.int64]
 
 
 def choose(success: Floats, possible: NDArray[np.bool_]) -> list[tuple[str, int, int]]:
-    """Which of (V, N) pairs of variant and image to show: (role, v, i), each image once.
+    """Choose which pairs of variant and image to show; no image is shown twice.
 
     Args:
-        success: how far the edit did what it was meant to; the most changed have most of it, the failing least, and
-            the typical are nearest to the median.
-        possible: where it could succeed at all; no others are shown.
+        success: (V, N), how far the edit had its effect: the pairs of the role "most changed" have the greatest values,
+            those of "failing" the least, and those of "typical" are nearest to the median.
+        possible: (V, N), where an effect is possible; no other pairs are shown.
+
+    Returns:
+        (role, v, i) for each pair, in the order of `ROLES`.
     """
     width = success.shape[1]
     middle = np.median(success[possible]) if possible.any() else 0.0
-    shuffled = np.random.default_rng(0).permutation(success.size)  # ties are not always the first
+    shuffled = np.random.default_rng(0).permutation(success.size)  # so that ties are not always the first images
 
     def ascending(key: Floats) -> Integers:
         return shuffled[np.argsort(key.ravel()[shuffled], kind="stable")]
@@ -42,26 +45,27 @@ def choose(success: Floats, possible: NDArray[np.bool_]) -> list[tuple[str, int,
         "failing": ascending(success),
         "typical": ascending(np.abs(np.where(possible, success, np.inf) - middle)),
     }
-    taken: set[int] = set()
-    found = []
+    shown: set[int] = set()
+    picks = []
     for role, order in orders.items():
-        left = EACH
-        for place in order:
-            v, i = divmod(int(place), width)
-            if left and i not in taken and possible[v, i]:
-                found.append((role, v, i))
-                taken.add(i)
-                left -= 1
-            if not left:
+        missing = EACH
+        for pair in order:
+            v, i = divmod(int(pair), width)
+            if i not in shown and possible[v, i]:
+                picks.append((role, v, i))
+                shown.add(i)
+                missing -= 1
+            if not missing:
                 break
-    return sorted(found, key=lambda pick: ROLES.index(pick[0]))
+    return sorted(picks, key=lambda pick: ROLES.index(pick[0]))
 
 
 def successes(areas: Areas, variants: int, target: int | None, kind: str) -> tuple[Floats, NDArray[np.bool_]]:
-    """How far the first `variants` variants succeeded, and where they could: (V, N) each.
+    """How far the first `variants` variants had their effect, and where one is possible: (V, N) each.
 
-    Ablation: the area of the class that left, as a share of what was there, where the class covers at least as much as
-    in half of the images that have it. Insertion: the area gained, anywhere. Without a class: the pixels changed.
+    For ablation, the effect is the removed share of the class's area, possible where the class covers at least its
+    median area among the images that have it. For insertion, it is the gained area, possible anywhere. Without a class,
+    it is the share of changed pixels.
     """
     if target is None:
         return areas.changed[:variants], np.ones_like(areas.changed[:variants], bool)
@@ -70,8 +74,8 @@ def successes(areas: Areas, variants: int, target: int | None, kind: str) -> tup
         return gained, np.ones_like(gained, bool)
     before = areas.before[:, target]
     large = (before >= np.median(before[before > 0])) if before.any() else before > 0
-    left = np.divide(-gained, before, out=np.full_like(gained, -np.inf), where=large)
-    return left, np.broadcast_to(large, left.shape)
+    removed = np.divide(-gained, before, out=np.full_like(gained, -np.inf), where=large)
+    return removed, np.broadcast_to(large, removed.shape)
 
 
 def draw(
@@ -81,36 +85,37 @@ def draw(
     picks: Sequence[tuple[str, int, int]],
     target: int | None,
 ) -> dict[str, NDArray[Any]]:
-    """The picked pairs before and after; see result.py for the arrays.
+    """Draw the picked pairs before and after the edit; for the arrays see result.py.
 
     `place` is where the edit was made; for an edit made everywhere, where the class was before.
     """
-    rows: dict[str, list[NDArray[Any]]] = {}
+    arrays: dict[str, list[NDArray[Any]]] = {}
 
-    def keep(name: str, value: Any) -> None:
-        rows.setdefault(name, []).append(np.asarray(value))
+    def add(name: str, value: Any) -> None:
+        arrays.setdefault(name, []).append(np.asarray(value))
 
     for role, v, i in picks:
         x, latents = subject.featuremaps([samples[i]]), subject.generator.latents([samples[i]])
         donated = subject.featuremaps([variants.donors[i]]) if variants.value is None else None
         with torch.inference_mode():
             changed = variants.apply(x, donated, slice(v, v + 1), slice(i, i + 1))
-        (before, was), (after, now) = subject.see(x, latents), subject.see(changed, latents)
-        keep("sample", samples[i])
-        keep("role", role)
+        before, labels_before = subject.see(x, latents)
+        after, labels_after = subject.see(changed, latents)
+        add("sample", samples[i])
+        add("role", role)
         for name, images in (("before", before), ("after", after)):
-            keep(name, gr.thumbnails(images, SIDE)[0].cpu())
-        size = rows["before"][0].shape[:2]
-        plane = 0 if target is None else int((was == target).any(2).any(2)[0].int().argmax())
-        for name, labels in (("labels_before", was), ("labels_after", now)):
+            add(name, gr.thumbnails(images, SIDE)[0].cpu())
+        size = arrays["before"][0].shape[:2]
+        plane = 0 if target is None else int((labels_before == target).any(2).any(2)[0].int().argmax())
+        for name, labels in (("labels_before", labels_before), ("labels_after", labels_after)):
             small = F.interpolate(labels[:, plane].float()[:, None], size, mode="nearest-exact")
-            keep(name, small[0, 0].to(torch.int16).cpu())
+            add(name, small[0, 0].to(torch.int16).cpu())
         if variants.place is not None:
-            at = variants.place[v % len(variants.place)][None]
-            at = at if at.shape[1] == 1 else at[:, i : i + 1]
-            keep("place", F.interpolate(at.float(), size, mode="nearest-exact")[0, 0] >= 0.5)
+            place = variants.place[v % len(variants.place)][None]
+            place = place if place.shape[1] == 1 else place[:, i : i + 1]
+            add("place", F.interpolate(place.float(), size, mode="nearest-exact")[0, 0] >= 0.5)
         elif target is not None:
-            keep("place", rows["labels_before"][-1] == target)
+            add("place", arrays["labels_before"][-1] == target)
         else:
-            keep("place", np.zeros(size, bool))
-    return {name: np.stack(values) for name, values in rows.items()}
+            add("place", np.zeros(size, bool))
+    return {name: np.stack(values) for name, values in arrays.items()}

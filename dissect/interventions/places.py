@@ -16,41 +16,57 @@ from torch.nn import functional as F
 from ...hooks.errors import DissectWarning, UsageError
 from ..images.reader import read_paint
 
-DISTORTED = 0.2  # relative difference of proportions, above which a mask was made for something else
-MOST_CELLS = 64 * 64  # of a layer whose cells are tried one by one
+DISTORTED = 0.2  # relative difference of proportions above which a warning says that a mask is stretched
+MOST_CELLS = 64 * 64  # of a layer whose cells are edited one at a time
 KINDS = "grid, x,y or x,y,w,h in fractions of the image, class:NAME, or the file of a mask, as mask.png or mask.png@128"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """What `--where` said. `box` is left, top, width, height; width and height are 0 for a point."""
+    """The option `--where`.
 
-    kind: str  # grid, box, class or mask
+    Attributes:
+        kind: grid, box, class or mask.
+        text: the option itself; of a mask its file.
+        box: left, top, width and height in fractions of the image; width and height are 0 for a point.
+        name: of the class.
+        level: the least brightness, of 255, from which a pixel of a mask counts as painted.
+    """
+
+    kind: str
     text: str
     box: tuple[float, float, float, float] = (0, 0, 0, 0)
     name: str = ""
-    level: int = 1  # of 255: so bright is what is painted in a mask, at least
+    level: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Where:
         """Read `--where`.
 
         Raises:
-            UsageError: it is none of the four, or a box outside the image.
+            UsageError: the text is none of the four kinds, or a box outside the image.
+
+        >>> Where.parse("0.25,0.5").box
+        (0.25, 0.5, 0, 0)
+        >>> Where.parse("class:tree").name
+        'tree'
         """
         if text == "grid":
             return cls(kind="grid", text=text)
         if text.startswith("class:") and len(text) > len("class:"):
             return cls(kind="class", text=text, name=text.removeprefix("class:"))
         try:
-            numbers = [float(part) for part in text.split(",")]
+            coordinates = [float(coordinate) for coordinate in text.split(",")]
         except ValueError:
             if (mask := cls._mask(text)) is not None:
                 return mask
             raise UsageError(f"--where {text!r}: there is no such file; allowed are {KINDS}.") from None
-        x, y, w, h = (*numbers, 0, 0)[:4] if len(numbers) in (2, 4) else (np.nan,) * 4
+        x, y, w, h = (*coordinates, 0, 0)[:4] if len(coordinates) in (2, 4) else (np.nan,) * 4
         if not (0 <= x <= 1 and 0 <= y <= 1 and w >= 0 and h >= 0 and x + w <= 1 and y + h <= 1):
-            raise UsageError(f"--where {text!r}: a place inside the image is needed, all from 0 to 1, e.g. 0.2,0.5.")
+            raise UsageError(
+                f"--where {text!r}: must be a point x,y or a box x,y,w,h inside the image, in fractions between 0 and "
+                "1, such as 0.2,0.5."
+            )
         return cls(kind="box", text=text, box=(x, y, w, h))
 
     @classmethod
@@ -62,16 +78,18 @@ class Where:
         if not Path(file).is_file():
             return None
         if not (level.isdecimal() and 1 <= int(level) <= 255):
-            raise UsageError(f"--where {text!r}: behind @ stands the least brightness that counts, from 1 to 255.")
+            raise UsageError(
+                f"--where {text!r}: must have a brightness between 1 and 255 after @, such as mask.png@128."
+            )
         return cls(kind="mask", text=file, level=int(level))
 
     def check(self, size: tuple[int, ...]) -> None:
-        """Raise what cannot be on a map of that size, before anything is done."""
+        """Raise the errors of a place on a map of this size (h, w), before any work is done."""
         height, width = size
         if self.kind == "grid" and height * width > MOST_CELLS:
             raise UsageError(
-                f"--where grid would try each of {height * width} cells of the layer; name a place, or take a layer of "
-                f"at most {MOST_CELLS} cells."
+                f"--where grid: the layer has {height * width} cells, more than {MOST_CELLS}; name a place, or take a "
+                "layer with fewer cells."
             )
         if self.kind == "mask":
             mask_place(self.text, height, width, self.level)
@@ -100,7 +118,7 @@ def box_place(box: tuple[float, float, float, float], height: int, width: int) -
 
 
 def class_places(cells: NDArray[np.int16], number: int) -> Tensor:
-    """cells (N, P, h, w), the labels at the cells' centres -> (1, N, h, w): those of a class."""
+    """cells (N, P, h, w), the labels at the cells' centres -> (1, N, h, w): the cells of a class, by its number."""
     return torch.from_numpy((cells == number).any(1)).float()[None]
 
 
@@ -113,10 +131,8 @@ def mask_place(path: str, height: int, width: int, level: int = 1) -> Tensor:
     """
     painted, values = read_paint(Path(path), level)
     if not painted.any():
-        said = (
-            "black everywhere; paint what is to change in any colour" if level == 1 else f"nowhere {level} or brighter"
-        )
-        raise UsageError(f"--where {path}: the mask is {said}.")
+        fault = "black everywhere; paint the place in any colour" if level == 1 else f"nowhere {level} or brighter"
+        raise UsageError(f"--where {path}: the mask is {fault}.")
     shape = painted.shape[1] / painted.shape[0] / (width / height)
     if abs(shape - 1) > DISTORTED:
         warnings.warn(

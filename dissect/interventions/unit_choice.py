@@ -15,12 +15,12 @@ from ..runs.lookup import Floats, Integers, class_level
 from ..runtime import distributed
 from ..subjects.subject import Subject
 
-NEAREST = 5  # units of about the same strength among which a matched one is drawn
-MEASURED = 1000  # samples of the run, at most, on which values are measured
+NEAREST = 5  # units of the most similar strength, from which a matched one is drawn
+MEASURED = 1000  # samples of the run, at most, on which activations are measured
 
 
 def random_orders(width: int, chosen: Integers, sets: int, seed: int) -> Integers:
-    """(B, U) orders of all units, drawn at random; the chosen ones come last where the others suffice for a set."""
+    """(B, U) random orders of all units; the chosen ones come last if the others suffice for a set as large."""
     dice = np.random.default_rng([seed, 1])
     orders = np.stack([dice.permutation(width) for _ in range(sets)]) if sets else np.zeros((0, width), np.int64)
     if 2 * len(chosen) > width:
@@ -30,9 +30,19 @@ def random_orders(width: int, chosen: Integers, sets: int, seed: int) -> Integer
 
 
 def matched_sets(strength: Floats, chosen: Integers, sets: int, seed: int) -> Integers:
-    """(B, n) units as strongly active as the chosen ones: for each, one of the five nearest that are left.
+    """Draw sets of units that are about as active as the chosen ones.
 
-    `strength` (U,) is the root mean square activation. Where the others do not suffice, chosen ones are drawn too.
+    For each chosen unit, one of the five units of the most similar strength that are not drawn yet. If the other units
+    do not suffice for a set, chosen ones are drawn too.
+
+    Args:
+        strength: (U,), root mean square activation.
+        chosen: (n,) units.
+        sets: B, how many sets.
+        seed: of the draws.
+
+    Returns:
+        (B, n) units.
     """
     dice = np.random.default_rng([seed, 2])
     distance = np.abs(np.log(strength[:, None] + 1e-12) - np.log(strength[None, chosen] + 1e-12))  # (U, n)
@@ -40,11 +50,11 @@ def matched_sets(strength: Floats, chosen: Integers, sets: int, seed: int) -> In
         distance[chosen] = np.inf
     drawn = np.zeros((sets, len(chosen)), np.int64)
     for row in drawn:
-        left = distance.copy()
-        for place in dice.permutation(len(chosen)):
-            nearest = np.argsort(left[:, place], kind="stable")[:NEAREST]
-            row[place] = dice.choice(nearest[np.isfinite(left[nearest, place])])
-            left[row[place]] = np.inf
+        available = distance.copy()  # infinite for units that are drawn already
+        for index in dice.permutation(len(chosen)):
+            nearest = np.argsort(available[:, index], kind="stable")[:NEAREST]
+            row[index] = dice.choice(nearest[np.isfinite(available[nearest, index])])
+            available[row[index]] = np.inf
     return drawn
 
 
@@ -69,10 +79,10 @@ def typical_high(
     samples: Sequence[int],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """(U,) what each unit outputs where it draws a class: the value that insertion gives it.
+    """(U,) float32: the typical high activation of each unit where it draws a class, to which insertion sets it.
 
-    The mean, over these samples of the run, of its activation on the grid at the pixels of the class where it lies
-    above the threshold for that class. A unit that never does gets the threshold itself.
+    It is the mean of the unit's activation over the pixels of the class, on the grid and in these samples of the run,
+    where the activation is above the threshold for that class. A unit that is nowhere above it gets the threshold.
 
     Raises:
         DissectError: the class occurs in none of these samples.
@@ -80,19 +90,19 @@ def typical_high(
     level = class_level(run, subject.layer, number)
     threshold = torch.from_numpy(run.levels(subject.layer)[np.arange(len(level)), level]).double()
     total, count = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
-    found = 0
+    class_pixels = 0
     for _, batch in subject.batches(samples):
         labels = torch.from_numpy(np.array(run.spool.gather("labels", np.array(batch))))
-        here = (labels == number).any(1, keepdim=True)  # (n, 1, g, g)
-        found += int(here.sum())
+        of_class = (labels == number).any(1, keepdim=True)  # (n, 1, g, g)
+        class_pixels += int(of_class.sum())
         x = gr.at_most(subject.featuremaps(batch).float(), run.info["grid"])
         x = gr.upsample(x, run.info["grid"]).cpu().nan_to_num(0, 0, 0)
-        inside = here & (x > threshold[:, None, None].float())
-        total += torch.where(inside, x, 0.0).double().sum((0, 2, 3))
-        count += inside.sum((0, 2, 3))
+        high = of_class & (x > threshold[:, None, None].float())
+        total += torch.where(high, x, 0.0).double().sum((0, 2, 3))
+        count += high.sum((0, 2, 3))
         advance(len(batch))
     distributed.all_sum(total, count)
-    if not any(distributed.all_gather(found)):
+    if not any(distributed.all_gather(class_pixels)):
         name = run.classes["class"][number]
         raise DissectError(
             f"The class {name!r} occurs in none of the run's samples, so there is no typical value to insert; give "
@@ -102,13 +112,13 @@ def typical_high(
 
 
 def level_value(run: Dissection, layer: str, share: float) -> tuple[Tensor, float]:
-    """(U,) the activation that a share of the pixels exceeds, at the nearest of the run's levels, and that share.
+    """(U,) the activation that a share of the pixels exceeds, at the nearest of the run's levels; and its share.
 
     Raises:
-        UsageError: a share outside the run's levels.
+        UsageError: the share is outside the run's levels.
     """
     lowest, highest = float(run.shares.min()), float(run.shares.max())
     if not lowest <= share <= highest:
-        raise UsageError(f"--level {share}: the share of pixels above it is needed, from {lowest:g} to {highest:g}.")
+        raise UsageError(f"--level {share}: must be a share of pixels between {lowest:g} and {highest:g}.")
     nearest = int(np.abs(np.log(run.shares / share)).argmin())
     return torch.from_numpy(run.levels(layer)[:, nearest]).float(), float(run.shares[nearest])

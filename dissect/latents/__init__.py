@@ -1,11 +1,11 @@
-"""Latents: paths between them, sums of them, directions among them, and how far images move along them.
+"""Latents: paths between them, sums of them, directions in their space, and how much images change along them.
 
 from ganatomy.dissect import latents
 
 latents.walk(generator.latents(range(4)), 30, closed=True, how="spherical")  # (120, …), a film that loops
 latents.arithmetic(latents.parse_arithmetic("3,4,5 - 7,8 + 9"), generator.latents)
-latents.principal(w, 20).vectors                                             # GANSpace, (20, D)
-latents.closed_form([affine.weight], 20).vectors                             # SeFa, (20, D)
+latents.principal(w, 20).vectors  # GANSpace, (20, D)
+latents.closed_form([affine.weight], 20).vectors  # SeFa, (20, D)
 latents.path_length(generator, starts, ends, similarity=latents.open_lpips())
 """
 

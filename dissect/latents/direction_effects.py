@@ -1,4 +1,4 @@
-"""Directions of a generator's latents, and what each does to what is seen."""
+"""Directions of a generator's latents, and how each changes the areas of classes in the images."""
 
 from __future__ import annotations
 
@@ -31,30 +31,34 @@ GANSPACE, SEFA = "ganspace", "sefa"
 METHODS = (GANSPACE, SEFA)
 FITTED_ON = 2000  # samples
 BATCH = 50
-WIDEST = 4096  # entries of a featuremap that principal components are taken of
+WIDEST = 4096  # entries up to which principal components are taken of whole featuremaps, not of their averages
 LEVEL = 0.05
 SHOWN = ("class", "sign", "change_pp", "change_pp_low", "change_pp_high")
-RANDOM = 20  # random directions beside: p is 1/21 at least
+RANDOM = 20  # random directions to compare with, so that p is at least 1/21
+SIGNS = {"+": 1, "-": -1}  # both ways along a direction
 
 Advance = Callable[[int], None]
 Floats = NDArray[np.float64]
 
 
 def fit(space: Space, method: str, count: int, advance: Advance) -> tuple[Directions, str]:
-    """The `count` strongest directions in a space, and what they were found in.
+    """Compute the `count` strongest directions in a space.
 
-    GANSpace in w: principal components of 2,000 samples' w. In z: principal components of the first layer's
-    featuremaps, of their averages over the map where these have more than 4,096 entries, regressed to the latents.
-    SeFa: of all layers that take a style, or of the first layer that the latent meets.
+    GANSpace in w takes principal components of 2,000 samples' w. In z it takes principal components of the first
+    layer's featuremaps, or of their averages over the map if they have more than 4,096 entries, and regresses them to
+    the latents. SeFa takes the weights of all layers that take a style, or of the first layer that takes the latent.
+
+    Returns:
+        The directions, and a phrase that says from what they were computed.
 
     Raises:
-        UsageError: no such method, or it does not go with this generator.
+        UsageError: the method does not go with this generator.
     """
     if method == SEFA:
         weights = meeting(space)
         advance(FITTED_ON)
-        number = "the weight matrix" if len(weights) == 1 else f"{len(weights)} weight matrices"
-        return closed_form(weights, count), f"{number} that {space.name} meets"
+        matrices = "the weight matrix" if len(weights) == 1 else f"{len(weights)} weight matrices"
+        return closed_form(weights, count), f"{matrices} that {space.name} meets"
     if space.name == "w":
         moments = Moments(space.width)
         for samples in _batches():
@@ -69,6 +73,7 @@ def _batches() -> list[range]:
 
 
 def _regressed(space: Space, count: int, advance: Advance) -> tuple[Directions, str]:
+    """GANSpace in z, see `fit`."""
     layer = dissectable(space.generator)[0]
 
     def maps(samples: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -83,37 +88,38 @@ def _regressed(space: Space, count: int, advance: Advance) -> tuple[Directions, 
     for samples in _batches():
         moments.add(maps(samples)[1])
         advance(len(samples) // 2)
-    found = moments.solve(count)
-    assert found.mean is not None
+    components = moments.solve(count)
+    assert components.mean is not None
     regression = Regression(space.width, count)
     for samples in _batches():
         points, x = maps(samples)
-        regression.add(points, (x - found.mean) @ found.vectors.T)
+        regression.add(points, (x - components.mean) @ components.vectors.T)
         advance(len(samples) // 2)
     vectors = signed(torch.nn.functional.normalize(regression.solve(), dim=1))
-    directions = Directions(vectors=vectors, scales=found.scales, shares=found.shares, mean=None)
+    directions = Directions(vectors=vectors, scales=components.scales, shares=components.shares, mean=None)
     return directions, f"featuremaps of {layer}, {FITTED_ON:,} samples, regressed to z"
 
 
 def meeting(space: Space) -> list[Tensor]:
-    """The matrices (out, D) that meet a point first, as they are in use.
+    """The matrices (out, D) that a point is multiplied with first, as they are in use.
 
     Raises:
-        UsageError: they cannot be told for this generator.
+        UsageError: they are not known for this generator.
     """
     module = space.generator.module
     if space.name == "w":
-        parts = [part for part in module.modules() if isinstance(part, (Modulated, AdaIN))]
         return [
-            (part.affine.weight if isinstance(part, Modulated) else part.style.linear.weight_orig) for part in parts
+            layer.affine.weight if isinstance(layer, Modulated) else layer.style.linear.weight_orig
+            for layer in module.modules()
+            if isinstance(layer, (Modulated, AdaIN))
         ]
     if isinstance(module, ProGAN):
         return [module.get_parameter("layer1.conv.weight").movedim(1, 3).flatten(0, 2)]
     if isinstance(module, DCGAN):
         return [module.get_parameter("main.0.weight").flatten(1).T]
     raise UsageError(
-        "SeFa needs the weights that the latent meets, which are known of StyleGANs in w, progressive GANs and DCGANs, "
-        f"and not of {space.generator.name} in {space.name}; take --method ganspace."
+        "--method sefa: known are the weights of StyleGANs in w, progressive GANs and DCGANs, "
+        f"not those of {space.generator.name} in {space.name}; take --method ganspace."
     )
 
 
@@ -126,93 +132,109 @@ def effects(
     seed: int,
     advance: Advance,
 ) -> tuple[pd.DataFrame, Floats]:
-    """What a step of `strength` standard deviations along each direction, both ways, does to the classes' areas.
+    """Measure how a step along each direction changes the areas of the classes, beside steps along random directions.
 
-    A table with one row a direction, sign and class, with the columns of `effects_table`: change in percentage points
-    with interval over samples, test with false-discovery control over all rows, and beside it what steps along twenty
-    random directions do, each also of `strength` standard deviations along itself, both ways. A random direction is the
-    difference of two samples, so that in w it is as w itself varies.
+    A step has `strength` standard deviations of the samples along its direction, and is made both ways. Twenty random
+    directions are moved along in the same way; each is the difference of two samples, so that in w it has the
+    distribution of w itself.
 
-    And (K,) the p-value of each direction: the share of it and the random ones that have as great a largest change, of
-    any class and sign, each class's changes being divided by their root mean square over the random ones. It is 1/21 at
-    least, and it is valid whatever class is looked at afterwards.
+    Args:
+        space: where the steps are made.
+        vectors: (K, D) of unit length.
+        segmenter: names the classes.
+        samples: from which the steps start.
+        strength: in standard deviations.
+        seed: of the random directions and the intervals.
+        advance: `advance(n)` is called after every n images, of which a sample has 1 + 2 · (K + 20).
+
+    Returns:
+        A table with one row for each direction, sign and class, with the columns of `effects_table`: the change in
+        percentage points with its interval over samples, the test with false-discovery control over all rows, and the
+        changes by the random directions.
+        (K,) float64, the p-value of each direction: among it and the random directions, the share of those with as
+        large a largest change, of any class and sign; the changes of a class are divided by their root mean square over
+        the random directions. It is at least 1/21, and it is valid whatever class is looked at afterwards.
     """
-    every = torch.cat([vectors, _random(space, seed)])
-    steps = strength * spread(space, every)
+    directions = torch.cat([vectors, _random(space, seed)])
+    before, after = _moved_areas(space, directions, segmenter, samples, strength, advance)
+    changes = [
+        AreaChange(kind="chosen" if row < 2 * len(vectors) else "random", number=row, after=areas)
+        for row, areas in enumerate(after)
+    ]
+    chosen, random = changes[: 2 * len(vectors)], changes[2 * len(vectors) :]
+    tables = []
+    for row, change in enumerate(chosen):
+        table = effects_table(before, [change, *random], segmenter.vocabulary.names, seed)
+        table.insert(0, "direction", row // 2 + 1)
+        table.insert(1, "sign", list(SIGNS)[row % 2])
+        tables.append(table)
+    all_rows = pd.concat(tables, ignore_index=True)
+    q = benjamini_hochberg(all_rows.p_value.to_numpy())
+    means = np.stack([(change.after - before).mean(0) for change in changes]).reshape(len(directions), 2, -1)
+    return all_rows.assign(q_value=q, changed=q <= FALSE_DISCOVERIES), _p_values(means, len(vectors))
+
+
+def _moved_areas(
+    space: Space, directions: Tensor, segmenter: Segmenter, samples: Sequence[int], strength: float, advance: Advance
+) -> tuple[Floats, list[Floats]]:
+    """Areas (N, C + 1) of the classes before, and after a step along each direction, forward and then backward."""
+    steps = (strength * spread(space, directions)).tolist()
     classes = len(segmenter.vocabulary)
-    after: list[list[Floats]] = [[] for _ in range(2 * len(every))]
-    before = []
+    before: list[Floats] = []
+    after: list[list[Floats]] = [[] for _ in range(2 * len(directions))]
     for start in range(0, len(samples), space.batch):
         points = space.points(samples[start : start + space.batch])
         before.append(_areas(space, points, segmenter, classes))
-        for number, (direction, step) in enumerate(zip(every, steps.tolist(), strict=True)):
-            for side, sign in enumerate((1, -1)):
+        for index, (direction, step) in enumerate(zip(directions, steps, strict=True)):
+            for side, sign in enumerate(SIGNS.values()):
                 moved = space.moved(points, direction, sign * step)
-                after[2 * number + side].append(_areas(space, moved, segmenter, classes))
+                after[2 * index + side].append(_areas(space, moved, segmenter, classes))
             advance(2 * len(points))
         advance(len(points))
-    was = np.concatenate(before)
-    changes = [
-        AreaChange(
-            kind="chosen" if number < 2 * len(vectors) else "random",
-            number=number,
-            after=np.concatenate(batches),
-        )
-        for number, batches in enumerate(after)
-    ]
-    chosen, others = changes[: 2 * len(vectors)], changes[2 * len(vectors) :]
-    tables = []
-    for number, change in enumerate(chosen):
-        table = effects_table(was, [change, *others], segmenter.vocabulary.names, seed)
-        table.insert(0, "direction", number // 2 + 1)
-        table.insert(1, "sign", "+" if number % 2 == 0 else "-")
-        tables.append(table)
-    whole = pd.concat(tables, ignore_index=True)
-    q = benjamini_hochberg(whole.p_value.to_numpy())
-    shifts = np.stack([(change.after - was).mean(0) for change in changes]).reshape(len(every), 2, classes + 1)
-    return whole.assign(q_value=q, changed=q <= FALSE_DISCOVERIES), _beyond(shifts, len(vectors))
+    return np.concatenate(before), [np.concatenate(batches) for batches in after]
 
 
 def _random(space: Space, seed: int) -> Tensor:
-    """(RANDOM, D) of unit length: differences of samples beyond those that serve elsewhere."""
+    """(RANDOM, D) of unit length: differences of samples that are used nowhere else."""
     first = int(dice(seed, DIRECTIONS).integers(10 * FITTED_ON, 2**31))
     points = space.points(range(first, first + 2 * RANDOM))[:, : space.width].cpu()
     return torch.nn.functional.normalize(points[::2] - points[1::2], dim=1)
 
 
-def _beyond(changes: Floats, count: int) -> Floats:
-    """changes (K + R, 2, C) -> (K,) p-values of the first K among the others, see `effects`."""
+def _p_values(changes: Floats, count: int) -> Floats:
+    """Mean changes (K + R, 2, C) -> (K,) p-values of the first K directions among the R random ones, see `effects`."""
     scale = np.sqrt(np.square(changes[count:]).mean((0, 1)))  # (C,)
     with np.errstate(divide="ignore", invalid="ignore"):
-        greatest = np.nan_to_num(np.abs(changes) / scale, nan=0.0).max((1, 2))  # infinite where random ones do nothing
+        greatest = np.nan_to_num(np.abs(changes) / scale, nan=0.0).max(
+            (1, 2)
+        )  # infinite if no random one changes a class
     return (1 + (greatest[count:] >= greatest[:count, None]).sum(1)) / (1 + len(changes) - count)
 
 
 def summary(shares: Sequence[float], scales: Sequence[float], p: Floats, table: pd.DataFrame) -> pd.DataFrame:
-    """One row a direction: strength, p-value, and the class that it changes most beside random directions, if any."""
+    """Summarise the directions.
+
+    Args:
+        shares, scales: (K,) of `Directions`.
+        p, table: of `effects`.
+
+    Returns:
+        One row a direction: share, standard deviation along it, p-value, and, for a direction with p ≤ 0.05, the class
+        that it changes most relative to the random directions.
+    """
     rows = []
-    for number, (share, scale, value) in enumerate(zip(shares, scales, p.tolist(), strict=True), 1):
-        row: dict[str, Any] = {"direction": number, "share": share, "sigma": scale, "p_value": value, "class": None}
-        here = table[(table.direction == number) & table.changed]
-        if value <= LEVEL and len(here):
-            usual = here[["random_pp_min", "random_pp_max"]].abs().max(axis=1)
-            most = here.loc[(here.change_pp.abs() / usual.clip(lower=1e-9)).idxmax()]
-            row |= {name: most[name] for name in ("class", "sign", "change_pp", "change_pp_low", "change_pp_high")}
+    for direction, (share, scale, value) in enumerate(zip(shares, scales, p.tolist(), strict=True), 1):
+        row: dict[str, Any] = {"direction": direction, "share": share, "sigma": scale, "p_value": value, "class": None}
+        changed = table[(table.direction == direction) & table.changed]
+        if value <= LEVEL and len(changed):
+            by_random = changed[["random_pp_min", "random_pp_max"]].abs().max(axis=1)
+            most = changed.loc[(changed.change_pp.abs() / by_random.clip(lower=1e-9)).idxmax()]
+            row |= {name: most[name] for name in SHOWN}
         rows.append(row)
-    columns = (
-        "direction",
-        "share",
-        "sigma",
-        "p_value",
-        "class",
-        "sign",
-        "change_pp",
-        "change_pp_low",
-        "change_pp_high",
-    )
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=("direction", "share", "sigma", "p_value", *SHOWN))
 
 
 def _areas(space: Space, points: Tensor, segmenter: Segmenter, classes: int) -> Floats:
+    """Points (n, D) -> shares (n, C + 1) of the classes in their images; "unlabelled" last."""
     images = space.images(points).to(space.generator.device)
     return shares(segment(segmenter, images), classes).cpu().numpy()

@@ -1,4 +1,4 @@
-"""explore(): films and contact sheets of a generator's latents, and what its directions do."""
+"""explore(): films and contact sheets of moves through a generator's latents, and what its directions change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def explore(
     device: str | None = None,
     quiet: bool = False,
 ) -> Explored:
-    """Move through a generator's latents and show what comes.
+    """Move through a generator's latents, and show the images in films and contact sheets.
 
     Args:
         kind: interpolate (a film through samples), arithmetic (means of samples added and subtracted), mix (the two-way
@@ -48,7 +48,7 @@ def explore(
             samples `measured`, the `segmenter`; `pairs` of a path length, and its `similarity`, a function or
             package.module:name, or the folder of `lpips`.
         animation: webp or gif.
-        seed: of latents and chance.
+        seed: of latents and of all random choices.
         out: folder; None is runs/MODEL-latents-KIND. If it already holds this, that is loaded
             instead of recomputed.
         batch_size, device: None chooses.

@@ -341,7 +341,11 @@ def _flat(tiles: Pixels) -> Pixels:
 
 
 def numbers_of(option: str, text: str) -> list[int]:
-    """`0..3,7` -> [0, 1, 2, 3, 7]; raises UsageError for anything else."""
+    """Read samples and ranges; raises UsageError, which names the option, for anything else.
+
+    >>> numbers_of("--samples", "0..3,7")
+    [0, 1, 2, 3, 7]
+    """
     terms = parse_arithmetic(text)
     if len(terms) != 1:
         raise UsageError(f"{option} {text!r}: must be numbers and ranges without signs, such as 0..3,7.")

@@ -1,9 +1,9 @@
 """Perceptual path length (Karras et al. 2019, section 4.1), by torch-fidelity's definition.
 
-How much an image changes for a small step of its latent, d(G(z), G(z′)) / ε², where z′ lies the share ε of the way from
-z to another latent; the mean over many pairs but those outside their 1st and 99th percentile. Steps are taken at the
-beginning of each path only, as torch-fidelity takes them. Its interpolations and its LPIPS are called; the rest is
-written anew, since its own loop takes only its own latents, and version 0.4 fails under NumPy 2.4.
+The path length says how much an image changes for a small step of its latent: d(G(z), G(z′)) / ε², where z′ is at ε on
+the path from z to another latent. It is the mean over many pairs, without those below the 1st or above the 99th
+percentile. Steps are taken only at the beginning of each path, as torch-fidelity does. Its interpolations and its LPIPS
+are called; its loop is not, since it takes only its own latents, and version 0.4 fails under NumPy 2.4.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ..generators.checkpoints import load_state_dict
 from ..runtime.random_streams import BOOTSTRAP, dice
 from ..stats.significance import ROUNDS, interval
 
-Similarity = Callable[[Tensor, Tensor], Tensor]  # two of images (n, 3, H, W) in [0, 255] -> distances (n,)
+Similarity = Callable[[Tensor, Tensor], Tensor]  # two batches of images (n, 3, H, W) in [0, 255] -> distances (n,)
 
 EPSILON = 1e-4
-HOWS = ("lerp", "slerp_any", "slerp_unit")  # torch-fidelity's names; without being told it takes the first
+HOWS = ("lerp", "slerp_any", "slerp_unit")  # torch-fidelity's names of the paths, its default first
 PERCENTILES = (1, 99)
 BATCH = 32  # pairs
 SIDE = 64  # to which torch-fidelity resizes images before it compares them
@@ -36,10 +36,12 @@ SIDE = 64  # to which torch-fidelity resizes images before it compares them
 
 @dataclass(frozen=True, kw_only=True)
 class PathLength:
-    """The mean and standard deviation of the trimmed distances, and all of them.
+    """A perceptual path length.
 
-    low, high: ends of the mean's 95 % interval, by drawing pairs with replacement and trimming anew. distances: (N,),
-    already divided by ε², untrimmed and in the order of the pairs.
+    Attributes:
+        mean, std: mean and standard deviation of the trimmed distances.
+        low, high: ends of the mean's 95 % interval, by a bootstrap over pairs that trims the distances of each round.
+        distances: (N,), divided by ε², not trimmed, in the order of the pairs.
     """
 
     mean: float
@@ -67,18 +69,18 @@ def path_length(
 
     Args:
         images_of: latents (n, …) -> images (n, 3, H, W) in [0, 1].
-        starts, ends: (N, …) latents, each pair drawn independently; they are moved over all axes but the first, in
-            their own precision.
-        similarity: is given images in [0, 255].
+        starts, ends: (N, …) latents, each pair drawn independently; they are interpolated over all axes but the first,
+            in their own precision.
+        similarity: takes images in [0, 255].
         epsilon: the share of the path that a step takes.
         how: one of `HOWS`.
-        fixed: the last so many entries of a latent, such as a class as one-hot, stay as they are in `starts`.
-        eight_bit: whether images are rounded to uint8 before they are compared, as torch-fidelity expects them unless
-            told otherwise; else they are float32, as in StyleGAN's code. At ε = 1e-4 nearly all pixels change by less
-            than a level. Rounded, a change of d levels is 0 or 1, and 1 with probability d, so that its square counts
-            as d: the figure is larger, and says how many pixels cross a level. The two must never be compared.
+        fixed: how many of the last entries of a latent, such as a one-hot class, keep their values in `starts`.
+        eight_bit: whether images are rounded to uint8 before they are compared, as torch-fidelity does by default; else
+            they are float32, as in StyleGAN's code. At ε = 1e-4 nearly all pixels change by less than a level. When
+            rounded, a change of d levels becomes 1 with probability d and 0 otherwise, so that its square counts as d:
+            the path length is larger, and says how many pixels cross a level. The two must never be compared.
         seed: of the interval.
-        advance: called with the number of images drawn, after each batch.
+        advance: `advance(n)` is called after every n images.
 
     Raises:
         UsageError: fewer than two pairs, an unknown path, or a step that is not positive.
@@ -96,15 +98,15 @@ def path_length(
     with torch.inference_mode():
         moved = _moved(starts, ends, epsilon, how, fixed)
         for first, second in zip(starts.split(batch), moved.split(batch), strict=True):
-            images = images_of(torch.cat([first, second]))  # (2n, 3, H, W): both in one batch, so that they round alike
+            images = images_of(torch.cat([first, second]))  # (2n, 3, H, W): in one batch, so that both round the same
             if not bool(images.isfinite().all()):
                 raise DissectError("Images along the path are not finite; look at the generator's images.")
             images = (images * 255).round().to(torch.uint8) if eight_bit else images * 255
             distance = similarity(*images.chunk(2))
             if distance.shape != (len(first),) or not bool(distance.isfinite().all()):
                 raise DissectError(
-                    f"The similarity of {len(first)} pairs of images must be as many finite numbers; it returned "
-                    f"{tuple(distance.shape)}, finite: {int(distance.isfinite().sum())}."
+                    f"The similarity returned a tensor {tuple(distance.shape)} with {int(distance.isfinite().sum())} "
+                    f"finite numbers; it must return {len(first)}, one for each pair of images."
                 )
             batches.append((distance / epsilon**2).cpu().numpy())
             advance(len(images))
@@ -121,7 +123,7 @@ def path_length(
 
 
 def _moved(starts: Tensor, ends: Tensor, epsilon: float, how: str, fixed: int) -> Tensor:
-    """(N, …) latents, a share `epsilon` of the way from the starts to the ends."""
+    """Latents (N, …) at `epsilon` on the path from the starts to the ends."""
     from torch_fidelity.utils import batch_interp
 
     start, end = starts.flatten(1), ends.flatten(1)
@@ -131,9 +133,14 @@ def _moved(starts: Tensor, ends: Tensor, epsilon: float, how: str, fixed: int) -
 
 
 def trimmed(distances: NDArray[Any]) -> NDArray[Any]:
-    """distances (N,) -> those between the 1st and the 99th percentile, both rounded outwards to one that there is.
+    """distances (N,) -> those between the 1st and the 99th percentile, both rounded outwards to one of the distances.
 
-    Computed in the dtype of the distances, on which it depends where a percentile falls between two.
+    Computed in the dtype of the distances, which matters where a percentile is between two of them.
+
+    >>> trimmed(np.array([3.0, 1.0, 2.0, 900.0])).tolist()
+    [3.0, 1.0, 2.0, 900.0]
+    >>> len(trimmed(np.arange(1000.0)))
+    982
     """
     low = np.percentile(distances, PERCENTILES[0], method="lower")
     high = np.percentile(distances, PERCENTILES[1], method="higher")
@@ -144,12 +151,12 @@ def open_lpips(folder: str | Path | None = None, device: str | torch.device = "c
     """The LPIPS distance (Zhang et al. 2018) on VGG-16's features, torch-fidelity's, of images at 64×64.
 
     Args:
-        folder: where `weights-vgg16-lpips.pth` and `vgg16-397923af.pth` lie; None: torch.hub's cache. Nothing is
-            downloaded.
+        folder: of the files `weights-vgg16-lpips.pth` and `vgg16-397923af.pth`; None takes torch.hub's cache. Nothing
+            is downloaded.
 
     Raises:
-        UsageError: one of them is not there.
-        DissectError: one of them cannot be opened, or holds something else.
+        UsageError: a file does not exist.
+        DissectError: a file cannot be opened, or holds other weights.
     """
     from torch_fidelity.sample_similarity_lpips import URL_VGG16_LPIPS, SampleSimilarityLPIPS
     from torchvision.models import VGG16_Weights
@@ -161,7 +168,7 @@ def open_lpips(folder: str | Path | None = None, device: str | torch.device = "c
         if not path.is_file():
             raise UsageError(f"LPIPS needs the file {path}, which does not exist; download it from {url}.")
     with tempfile.TemporaryDirectory() as safe_hub:
-        # torch-fidelity would unpickle whatever the files hold; it gets files that were just written from tensors
+        # torch-fidelity unpickles its files without checks; here it gets files that were just written from tensors
         (safe := Path(safe_hub) / "checkpoints").mkdir()
         for path in paths:
             torch.save(load_state_dict(path), safe / path.name)
@@ -178,8 +185,8 @@ def open_lpips(folder: str | Path | None = None, device: str | torch.device = "c
 
 @contextmanager
 def _hub(folder: str) -> Iterator[None]:
-    """Let torch.hub look for its files in this folder, for the whole process, until the end of the block."""
-    before = torch.hub._hub_dir  # None where TORCH_HOME decides; restoring get_dir() would end that
+    """Let torch.hub look for its files in this folder, in the whole process, until the end of the block."""
+    before = torch.hub._hub_dir  # None where TORCH_HOME decides; restoring get_dir() instead would fix the folder
     torch.hub.set_dir(folder)
     try:
         yield

@@ -1,9 +1,9 @@
-"""What moves through a generator's latents gave, kept in their folder.
+"""The result of a move through a generator's latents, in its folder.
 
 FOLDER/latents.json            what was requested, and what was measured
-       sheet.png               contact sheet; of directions one each, sheet-1.png, …
-       film.webp or film.gif   likewise
-       directions.csv          of directions: strength, share; effects.csv: what each does to the areas of classes
+       sheet.png               contact sheet; one for each direction, sheet-1.png, …
+       film.webp or film.gif   film, likewise
+       directions.csv          of directions: strength, share; effects.csv: how each changes the areas of classes
        directions.safetensors  their vectors (K, D)
 """
 
@@ -22,7 +22,7 @@ from ..storage.result import FolderResult
 
 @dataclass(frozen=True, kw_only=True)
 class Explored(FolderResult):
-    """What `explore` gave. tables: by name, directions and effects; empty for other kinds."""
+    """The result of `explore`. tables: `directions` and `effects` of the move directions; empty for other moves."""
 
     DESCRIPTION: ClassVar = "latents.json"
 

@@ -248,7 +248,7 @@ def _perform(job: Job, blank: Job | None, folder: Path, *, rotated: bool, keep_s
         mixed = replace(job, control=ROTATION, basis=Basis.rotation(_widths(job.plan)))
         mixed.perform(folder / "controls" / ROTATION, keep_spool=keep_spool, shared=run.spool)
     if not (keep_spool or run.info["keep_spool"]):
-        with writing(folder, "the run is complete"):
+        with writing(folder, "the run is complete: make room and run the same command again"):
             distributed.on_first(run.spool.drop_features)
     if blank:
         blank.perform(folder / "controls" / UNTRAINED, keep_spool=keep_spool)

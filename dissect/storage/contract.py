@@ -106,6 +106,7 @@ def table_trouble(table: pd.DataFrame, columns: Sequence[str]) -> str:
 def array_trouble(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int | None, ...]]) -> str:
     """Why arrays do not meet the contract: one of `shapes` is missing or differs; None stands for any length.
 
+    >>> import numpy as np
     >>> array_trouble({"before": np.zeros((2, 3))}, {"before": (None, 4)})
     'its array before has the shape (2, 3), not (any, 4)'
     """

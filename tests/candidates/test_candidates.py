@@ -205,7 +205,7 @@ def test_bad_requests_are_refused(real: Path, tmp_path: Path) -> None:
     out = {"out": tmp_path / "it", "quiet": True}
     with pytest.raises(UsageError, match="at least one candidate"):
         fitness([], reference=real, **out)
-    with pytest.raises(UsageError, match=r"--samples 50: .* at least 100"):
+    with pytest.raises(UsageError, match=r"--samples 50: .*100"):
         fitness([make()], reference=real, samples=50, **out)
     with pytest.raises(UsageError, match="--reference FOLDER"):
         fitness([make()], **out)

@@ -257,19 +257,19 @@ class Gives(nn.Module):
 @pytest.mark.parametrize(
     ("critic", "counts", "kind", "message"),
     [
-        (conv(features=2), (20, 20), UsageError, r"returned \(1, 2, 1, 1\) of images \(1, 3, 8, 8\); one score an ima"),
-        (Gives(lambda scores: scores.mean()), (40, 40), UsageError, r"returned \(\) of images \(2, 3, 8, 8\)"),
-        (Gives(lambda scores: (scores, scores)), (20, 20), UsageError, "returned a tuple; a tensor of scores is need"),
-        (Gives(lambda scores: scores.detach()), (20, 20), UsageError, "no gradient by its parameters"),
-        (Gives(lambda scores: scores / 0), (20, 20), DissectError, "scores of the generated images are not finite"),
-        (Gives(lambda scores: scores * 0), (20, 20), DissectError, "gradient of the critic's loss is zero"),
-        (Gives(lambda scores: (scores * 0).sqrt()), (20, 20), DissectError, "loss is zero or not finite.*still unsure"),
-        (linear(), (20, 20), UsageError, r"failed on images \(1, 3, 8, 8\).*takes the generator's size"),
-        (nn.Flatten(), (20, 20), UsageError, "a Flatten, has no parameters.*give a network with weights"),
-        (conv(), (19, 20), DissectError, "asked of 19 generated images; at least 20 are needed"),
-        (conv(), (20, 19), DissectError, "asked of 19 real images; at least 20 are needed"),
-        (conv(), (0, 20), DissectError, "asked of 0 generated images"),
-        (Gives(threading.Lock()), (20, 20), DissectError, "cannot be copied.*copy.deepcopy takes"),
+        (conv(features=2), (20, 20), UsageError, r"\(1, 2, 1, 1\) .*\(1, 3, 8, 8\).*\(N, 1\)"),
+        (Gives(lambda scores: scores.mean()), (40, 40), UsageError, r"\(\) .*\(2, 3, 8, 8\)"),
+        (Gives(lambda scores: (scores, scores)), (20, 20), UsageError, "tuple.*tensor"),
+        (Gives(lambda scores: scores.detach()), (20, 20), UsageError, "no gradient .*parameters"),
+        (Gives(lambda scores: scores / 0), (20, 20), DissectError, "generated images .*finite"),
+        (Gives(lambda scores: scores * 0), (20, 20), DissectError, "gradient .*zero"),
+        (Gives(lambda scores: (scores * 0).sqrt()), (20, 20), DissectError, "gradient .*finite"),
+        (linear(), (20, 20), UsageError, r"\(1, 3, 8, 8\) .*size"),
+        (nn.Flatten(), (20, 20), UsageError, "Flatten.*parameters.*weights"),
+        (conv(), (19, 20), DissectError, "19 generated images: .*20"),
+        (conv(), (20, 19), DissectError, "19 real images: .*20"),
+        (conv(), (0, 20), DissectError, "0 generated images: .*20"),
+        (Gives(threading.Lock()), (20, 20), DissectError, r"copied.*copy\.deepcopy"),
     ],
 )
 def test_what_cannot_be_judged(
@@ -283,7 +283,7 @@ def test_what_cannot_be_judged(
 
 
 def test_a_single_group_leaves_nothing_over() -> None:
-    with pytest.raises(UsageError, match="into 1 groups; at least 2"):
+    with pytest.raises(UsageError, match=r"groups=1: .*2"):
         critic_fitness(conv(), [draw(20, 0)], [draw(20, 1)], groups=1)
 
 

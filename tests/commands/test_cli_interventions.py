@@ -101,8 +101,8 @@ def test_scan_ranks_units(cli: Cli) -> None:
         (("ablate", RUN, "--units", "paint:9"), "has units 0 to 5; asked for 9"),
         (("ablate", RUN, "--class", "red", "--layer", "pant"), "has no layer 'pant'"),
         (("ablate", "nowhere", "--class", "red"), "nowhere is no run folder"),
-        (("insert", RUN, "--class", "red", "--where", "0.5"), "a place inside the image"),
-        (("scan", RUN, "--class", "red", "--samples", "61"), "--samples 61: from 1 to the run's 60"),
+        (("insert", RUN, "--class", "red", "--where", "0.5"), "x,y,w,h inside the image"),
+        (("scan", RUN, "--class", "red", "--samples", "61"), "--samples 61: must be between 1 and 60"),
         (("scan", RUN), "Missing option '--class'"),
     ],
 )

@@ -244,7 +244,7 @@ def test_verdicts_by_hand(table: pd.DataFrame, control: pd.DataFrame | None, lay
 
 
 def test_a_control_of_other_layers_is_refused() -> None:
-    with pytest.raises(UsageError, match="other layers"):
+    with pytest.raises(UsageError, match=r"control .*layers"):
         where_it_dies(made([1, 1, 1]), made([1, 1]))
 
 
@@ -277,7 +277,7 @@ def test_activations_that_are_not_finite_are_named() -> None:
 
 @pytest.mark.parametrize("count", [15, 1025])
 def test_too_few_and_too_many_samples_are_refused(count: int) -> None:
-    with pytest.raises(UsageError, match=rf"16 to 1024 samples; {count}"):
+    with pytest.raises(UsageError, match=rf"16 to 1024 .*{count}"):
         depth_table(network(one=orthogonal()), ["one"], range(count), 16)
 
 

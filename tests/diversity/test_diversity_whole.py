@@ -225,13 +225,13 @@ def test_seeds_repeat_and_choose_the_halves(monkeypatch: pytest.MonkeyPatch) -> 
 def test_features_that_are_not_finite_are_refused(side: str) -> None:
     given = {"generated": draw(0), "real": draw(1, 200)}
     given[side][-1, 2] = float("inf")
-    with pytest.raises(DissectError, match=f"Features of the {side} images are not finite"):
+    with pytest.raises(DissectError, match=f"{side} images .*finite"):
         whole_images.compare(given["generated"], given["real"])
 
 
 @pytest.mark.parametrize(("made", "real"), [(19, 40), (20, 39)])
 def test_too_few_images_are_refused(made: int, real: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "ROUNDS", 3)
-    with pytest.raises(DissectError, match=f"of {made} generated and {real} real .*at least 20 generated and 40 real"):
+    with pytest.raises(DissectError, match=rf"{made} generated and {real} real .*20 .*40"):
         whole_images.compare(draw(0, made), draw(1, real))
     assert np.isfinite(whole_images.compare(draw(0, 20), draw(1, 40))[COLUMNS].to_numpy()).all()

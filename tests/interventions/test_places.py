@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
@@ -38,7 +40,7 @@ def test_where_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["nofile.png", "class:", "Grid", "", "0.2;0.5", "0.2,", "/"])
 def test_where_names_no_file(text: str) -> None:
-    with pytest.raises(UsageError, match=r"no such file; allowed are grid, x,y or x,y,w,h.*class:NAME"):
+    with pytest.raises(UsageError, match=r"--where .*grid, x,y or x,y,w,h.*class:NAME"):
         Where.parse(text)
 
 
@@ -47,8 +49,34 @@ OUTSIDE = ["0.2", "0,0,1", "0,0,1,1,1", "1.2,0.5", "-0.1,0", "0.5,1.01", "0.9,0,
 
 @pytest.mark.parametrize("text", [*OUTSIDE, "nan,0.5", "0,0,nan,1", "inf,0", "0,0,0,inf"])
 def test_where_lies_outside_the_image(text: str) -> None:
-    with pytest.raises(UsageError, match="a place inside the image is needed"):
+    with pytest.raises(UsageError, match=r"--where .*x,y,w,h"):
         Where.parse(text)
+
+
+FRACTIONS = st.floats(0, 1, allow_nan=False)
+
+
+@settings(deadline=None)
+@given(FRACTIONS, FRACTIONS, FRACTIONS, FRACTIONS)
+def test_every_box_inside_the_image_is_read_and_no_other(x: float, y: float, w: float, h: float) -> None:
+    text = f"{x!r},{y!r},{w!r},{h!r}"
+    if x + w <= 1 and y + h <= 1:
+        place = Where.parse(text)
+        assert (place.kind, place.box) == ("box", (x, y, w, h))
+        cells = box_place(place.box, 5, 7)[0, 0]
+        assert set(cells.unique().tolist()) <= {0.0, 1.0}
+        assert cells.sum() >= 1
+        assert abs(float(cells.mean()) - w * h) <= 1 / 5 + 1 / 7 + 1 / 35  # each side by a cell at most
+    else:
+        with pytest.raises(UsageError, match="--where"):
+            Where.parse(text)
+
+
+@settings(deadline=None)
+@given(FRACTIONS, FRACTIONS)
+def test_every_point_inside_the_image_takes_the_cell_that_holds_it(x: float, y: float) -> None:
+    cells = box_place(Where.parse(f"{x!r},{y!r}").box, 5, 7)[0, 0]
+    assert cells.nonzero().tolist() == [[min(int(y * 5), 4), min(int(x * 7), 6)]]
 
 
 def test_a_box_takes_the_cells_whose_centres_lie_in_it() -> None:

@@ -132,9 +132,9 @@ def test_a_biggans_truncation_shrinks_latents(tmp_path: Path) -> None:
     found = explore("truncation", spec, out=tmp_path / "it", quiet=True)
     assert found.info["psi"] == [0.1, 0.25, 0.5, 0.75, 1.0]
     for psi in ("0", "nan"):
-        with pytest.raises(UsageError, match=f"--psi {psi}: .* above 0"):
+        with pytest.raises(UsageError, match=rf"--psi {psi}: .*above 0"):
             explore("truncation", spec, LatentOptions(psi=psi), out=tmp_path / "other", quiet=True)
-    with pytest.raises(UsageError, match="--truncation does not go with a sweep"):
+    with pytest.raises(UsageError, match=r"--truncation .*--psi"):
         explore("truncation", replace(spec, truncation=0.5), out=tmp_path / "other", quiet=True)
 
 
@@ -256,7 +256,7 @@ def odd() -> Any:
 
 def test_a_similarity_says_as_many_numbers_as_there_are_pairs(bars: Generator, tmp_path: Path) -> None:
     for given in (odd(), lambda a, b: torch.full((len(a),), torch.nan)):
-        with pytest.raises(DissectError, match="must be as many finite numbers"):
+        with pytest.raises(DissectError, match=r"similarity .*\d"):
             explore("path-length", bars, LatentOptions(pairs=6, similarity=given), out=tmp_path / "it", quiet=True)
     assert not (tmp_path / "it").exists()
 
@@ -322,21 +322,21 @@ def test_the_same_again_is_returned_and_another_refused(bars: Generator, tmp_pat
     [
         ("wander", {}, "'wander': must be one of interpolate, arithmetic"),
         ("interpolate", {"psi": "1"}, "--psi goes with truncation, not with interpolate"),
-        ("interpolate", {"samples": "3"}, "two samples"),
-        ("interpolate", {"samples": "1 - 2"}, "without signs"),
-        ("interpolate", {"path": "crooked"}, "--path 'crooked': .* linear, spherical"),
-        ("interpolate", {"space": "w"}, "bars has z alone"),
+        ("interpolate", {"samples": "3"}, "--samples"),
+        ("interpolate", {"samples": "1 - 2"}, "--samples '1 - 2'"),
+        ("interpolate", {"path": "crooked"}, "--path 'crooked': .*linear, spherical"),
+        ("interpolate", {"space": "w"}, "--space 'w': .*bars"),
         ("arithmetic", {}, "--formula"),
         ("arithmetic", {"formula": "3 -"}, "a sample is missing"),
-        ("mix", {}, "does not have; take a StyleGAN"),
-        ("truncation", {}, "bars has no truncation"),
-        ("directions", {}, "choose one by --segmenter"),
-        ("directions", {"segmenter": ColourSegmenter(), "method": "sefa"}, "take --method ganspace"),
+        ("mix", {}, "bars .*StyleGAN"),
+        ("truncation", {}, "bars .*truncation"),
+        ("directions", {}, "--segmenter"),
+        ("directions", {"segmenter": ColourSegmenter(), "method": "sefa"}, "--method ganspace"),
         ("directions", {"segmenter": ColourSegmenter(), "strength": 11.0}, "--strength 11"),
         ("directions", {"segmenter": ColourSegmenter(), "strength": 0.0}, "--strength 0"),
-        ("directions", {"segmenter": ColourSegmenter(), "directions": 6}, "--directions 6: .* 1 and 5"),
-        ("path-length", {"lpips": "nowhere"}, "LPIPS needs the file nowhere"),
-        ("path-length", {"pairs": 1}, "--pairs 1: .* at least 2"),
+        ("directions", {"segmenter": ColourSegmenter(), "directions": 6}, "--directions 6: .*1 and 5"),
+        ("path-length", {"lpips": "nowhere"}, "LPIPS .*nowhere"),
+        ("path-length", {"pairs": 1}, "--pairs 1: .*2"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
@@ -348,7 +348,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
 
 
 def test_noise_stays_as_it_is_while_latents_move(bars: Generator, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Latents are moved under fixed noise"):
+    with pytest.raises(UsageError, match="--noise"):
         explore("interpolate", FAMILIES["stylegan2"][0](tmp_path), out=tmp_path / "it", quiet=True)
     with pytest.raises(UsageError, match="--seed -1"):
         explore("interpolate", bars, seed=-1, out=tmp_path / "it", quiet=True)
@@ -356,7 +356,7 @@ def test_noise_stays_as_it_is_while_latents_move(bars: Generator, tmp_path: Path
 
 def test_generators_of_images_have_no_latents_to_move(tmp_path: Path) -> None:
     for family in ("CycleGAN/pix2pix ResNet", "own"):
-        with pytest.raises(UsageError, match="takes images; only latents can be moved"):
+        with pytest.raises(UsageError, match=r"images.*latents"):
             explore("interpolate", FAMILIES[family][0](tmp_path), out=tmp_path / "it", quiet=True)
 
 

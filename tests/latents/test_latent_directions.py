@@ -149,15 +149,15 @@ def test_first_convolutions_are_read_as_their_docstring_says() -> None:
 
 def test_directions_that_cannot_be_found() -> None:
     vectors = draw(0, 4, 6)
-    with pytest.raises(UsageError, match="4 directions cannot be found from 4 vectors of 6; 1 to 3 can"):
+    with pytest.raises(UsageError, match=r"4 directions: .*1 and 3 .*4 vectors .*6"):
         latents.principal(vectors, 4)
     with pytest.raises(UsageError, match="0 directions"):
         latents.principal(vectors, 0)
-    with pytest.raises(UsageError, match="7 directions cannot be found of latents of 6"):
+    with pytest.raises(UsageError, match=r"7 directions: .*1 and 6"):
         latents.closed_form([vectors], 7)
-    with pytest.raises(UsageError, match=r"given are 2, of widths \[5, 6\]"):
+    with pytest.raises(UsageError, match=r"2 weights .*\[5, 6\]"):
         latents.closed_form([vectors, vectors[:, 1:]], 1)
-    with pytest.raises(UsageError, match="given are 0"):
+    with pytest.raises(UsageError, match="0 weights"):
         latents.closed_form([], 1)
     with pytest.raises(DissectError, match="nothing varies"):
         latents.principal(torch.ones(5, 3), 1)

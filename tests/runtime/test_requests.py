@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganatomy.dissect.runtime.requests import check_choice, check_integers, check_strength
 from ganatomy.hooks.errors import UsageError
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers(-5, 5))
 def test_integers_pass_from_their_limit_on(value: int, least: int) -> None:
     if value >= least:

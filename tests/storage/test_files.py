@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganatomy.dissect.storage.contract import COLUMNS, TEXTS
@@ -56,6 +56,7 @@ def test_numbers_and_truth_values_may_be_missing(tmp_path: Path) -> None:
     assert pd.isna(table.changed[1])
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 100))
 def test_a_safe_name_is_a_file_name(text: str, limit: int) -> None:
     name = safe_name(text, limit)
@@ -66,6 +67,7 @@ def test_a_safe_name_is_a_file_name(text: str, limit: int) -> None:
     assert name == safe_name(text, limit)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(categories=["Lu", "Ll", "Nd"], max_codepoint=0x24F), max_size=20))
 def test_letters_and_digits_of_a_name_stay(text: str) -> None:
     assert safe_name(text) == text
