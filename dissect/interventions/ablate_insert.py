@@ -77,7 +77,8 @@ def ablate(
         samples: on how many unseen samples effects are measured; None is 256.
         random_sets: how many random sets of as many units, and how many of units as active, are measured beside.
         curve: also for 1, 2, 4, … units.
-        optimize: choose the units by gradient (see `optimise`), and compare them with as many of the best by IoU.
+        optimize: choose the units by gradient (see `gradient_search.optimise`), and compare them with as many of the
+            best by IoU.
         name: of the folder.
         generator, segmenter: for a run of objects made in Python.
         seed: of the random sets.
@@ -133,7 +134,7 @@ def insert(
 
     Args are those of `ablate`, and:
         value: what the units output: a number, or one a unit of `units`; None measures it in the run: the mean of a
-            unit where it draws the class (see `selection.typical_high`).
+            unit where it draws the class (see `unit_choice.typical_high`).
         level: or else the activation that this share of the pixels exceeds, e.g. 0.005.
         where: `grid`, each cell of the layer in turn, one at a time; `x,y` or `x,y,w,h` in fractions of the image;
             `class:NAME`, the cells whose centre is labelled so; or the file of a mask.

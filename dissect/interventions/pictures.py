@@ -85,7 +85,7 @@ def draw(
     picks: Sequence[tuple[str, int, int]],
     target: int | None,
 ) -> dict[str, NDArray[Any]]:
-    """Draw the picked pairs before and after the edit; for the arrays see result.py.
+    """Draw the picked pairs before and after the edit; for the arrays see `result`.
 
     `place` is where the edit was made; for an edit made everywhere, where the class was before.
     """

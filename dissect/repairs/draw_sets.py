@@ -128,7 +128,8 @@ def gallery(
     sets: Mapping[str, Draw],
     after: str,
 ) -> dict[str, NDArray[Any]]:
-    """Arrays as of `effects.Effects.pictures`: the worst samples before, worst first; then those most changed.
+    """Arrays as of `interventions.result.Effects.pictures`: the worst samples before, worst first, then those that
+    changed most.
 
     Worst: greatest mean squared distance of the features from the reference's mean. Most changed: greatest squared
     distance between features before and after. `place` marks pixels that changed by more than a tenth. Without a

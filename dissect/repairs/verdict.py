@@ -37,15 +37,14 @@ def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
         return "improved", f"Improved{', at some cost of diversity' if fewer else ''}: {figures}."
     if rose or (lost and not fell):
         return "made worse", f"Made worse: {figures}."
-    why = (
-        "diversity is lost"
-        if lost
-        else "the kernel distance rises"
-        if kernel_rose
-        else "a random set does as well"
-        if beaten and fell
-        else f"fewer than {RANDOM_SETS} random sets were measured beside"
-        if fell
-        else "the change lies within its interval"
-    )
-    return "not improved", f"Not improved, {why}: {figures}."
+    if lost:
+        reason = "diversity is lost"
+    elif kernel_rose:
+        reason = "the kernel distance rises"
+    elif not fell:
+        reason = "the change lies within its interval"
+    elif beaten:
+        reason = "a random set does as well"
+    else:
+        reason = f"only {len(random)} random sets were measured beside it, and {RANDOM_SETS} are needed (--random-sets)"
+    return "not improved", f"Not improved, {reason}: {figures}."

@@ -77,8 +77,8 @@ def run(
         quantile: the share of pixels above the threshold under the rule `quantile`.
         significance: `fast` (9,999 permutations), `full` (99,999, and every pixel for the label sets), or `off`: labels
             are then given by the rule's limits alone.
-        controls: any of `rotation` and `untrained`, each a run of its own in the folder `controls` (see `controls`).
-        basis: `units`, or directions in each layer: `pca`, `nmf`, or a safetensors file (see `bases`).
+        controls: any of `rotation` and `untrained`, each a run of its own in the folder `controls`.
+        basis: `units`, or directions in each layer: `pca`, `nmf`, or a safetensors file (see `scoring.layer_basis`).
         directions: how many, for `pca` and `nmf`; None is 32, or as many as there are units.
         grid: side of the grid on which featuremaps and labels meet, at most the image side.
         seed: of the latents and of all else that is drawn; None is 0, or a Generator's own.

@@ -24,7 +24,7 @@ class Scalars:
             self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """A row of `history.COLUMNS`; numbers that are missing are left out."""
+        """A row of `result.COLUMNS`; numbers that are missing are left out."""
         if self._writer is None:
             return
         shares = {name: f"ganatomy/share/{name.removeprefix(SHARE)}" for name in row if name.startswith(SHARE)}
