@@ -139,7 +139,7 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     page.goto((RUN / "report" / "index.html").resolve().as_uri() + "#interventions")
     links = page.locator("#view-interventions a")
     expect(links).to_have_count(3)
-    for number, heading in enumerate(("2 units ablated red", "1 unit inserted green", "Each unit alone red")):
+    for number, heading in enumerate(("2 units ablated red", "1 unit inserted green", "Each unit by itself red")):
         links.nth(number).click()
         expect(page.locator("h2.title:visible")).to_have_text(heading, use_inner_text=True)
         page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")

@@ -157,7 +157,7 @@ def test_the_panel_tells_what_the_run_knows(
     expect(page.locator("dialog canvas")).to_have_count(1)
     expect(page.locator("dialog .large figure")).to_have_count(len(run.tops("paint")[0][2]))
     page.goto(index + "#paint/unit=4")
-    expect(page.locator("dialog")).to_contain_text("tells of no class: constant")
+    expect(page.locator("dialog")).to_contain_text("no label, because it is constant")
     expect(page.locator("dialog polyline")).to_have_count(0)
 
 
@@ -276,12 +276,12 @@ def test_controls_and_directions_are_named_so(
 
 def test_a_run_without_a_test_says_so(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
     page.goto(make(painter, colours, tmp_path / "run", significance="off").as_uri())
-    page.get_by_text("Exactly").click()
+    page.get_by_text("Exact definitions").click()
     expect(page.locator(".notes")).to_contain_text("were not tested against place and chance")
     page.get_by_role("link", name="Units", exact=True).click()
     expect(page.get_by_label("Sort by").locator("option[value=q]")).to_have_count(0)
     page.locator("#cards .card").first.click()
-    expect(page.locator("dialog")).to_contain_text("labels of this run were not tested")
+    expect(page.locator("dialog")).to_contain_text("were not tested")
 
 
 def test_a_strangers_run_folder_runs_no_script(page: Any, painter: Generator, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_only_a_live_page_loads_itself_again(page: Any, tmp_path: Path) -> None:
         expect(refresh).to_have_count(int(live))
         if live:
             assert refresh.get_attribute("content") == "10"
-            expect(page.locator(".brand")).to_contain_text("the training goes on")
+            expect(page.locator(".brand")).to_contain_text("the training continues")
     assert {one.name for one in path.parent.iterdir()} == {"index.html", "pictures", "watch.csv", "watch.json"}
 
 
@@ -225,7 +225,7 @@ def test_without_real_images_the_page_shows_the_rest_and_says_so(page: Any, tmp_
     fewer = replace(made, info={name: value for name, value in made.info.items() if name not in absent})
     for one in (made, fewer):  # what is none may be left out, too
         show(page, write_watch(one))
-        expect(page.locator("main > .muted")).to_contain_text("--reference FOLDER gives the rest")
+        expect(page.locator("main > .muted")).to_contain_text("--reference FOLDER")
         titles = page.locator("#diversity .what, #quality .what, #checkerboard .what").all_text_contents()
         assert titles == ["Deviation", "Ripple, dB", "Peaks of grids"]
         expect(page.locator("path.real")).to_have_count(0)
