@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganatomy.dissect.generators.chains.hypotheses import reading
 from ganatomy.dissect.generators.chains.rebuild import rebuild
-from ganatomy.dissect.generators.chains.search import reading
 from ganatomy.dissect.generators.latents import DrawnLatents, parse_latents
 from ganatomy.dissect.scenes.render import render
 from ganatomy.hooks.errors import DissectError
@@ -133,8 +133,8 @@ def verdict(one: Wild, state: dict[str, Tensor]) -> tuple[str, str]:
         return "refused", str(error)
     latents = one.source(range(100_000, 100_064))
     wanted, drawn = one.network(latents), found(latents)
-    said = reading(found.plan)
-    supported = found.found is not None and bool(found.found.agreements) and not found.found.doubt
+    said, result = reading(found.plan), found.search_result
+    supported = result is not None and bool(result.agreements) and not result.doubt
     if wanted.shape == drawn.shape:
         low = -1.0 if one.output == "tanh" else 0.0
         black = found.output_range[0]

@@ -15,9 +15,9 @@ from torch import Tensor
 from ...hooks.errors import DissectError, DissectWarning, UsageError, one_line
 from .base import Generator, LatentSource, Provenance
 from .batch_statistics import fingerprint_of
+from .chains.hypotheses import reading
 from .chains.network import Chain
 from .chains.rebuild import rebuild
-from .chains.search import reading
 from .checkpoints import likeliest, load_weights, named_entry, read_entries, sha256
 from .entries import DRAWS, JUDGES, Entry, fitting, unwrapped
 from .factory import folder_images
@@ -281,19 +281,19 @@ def _check_decided(module: Chain, path: Path, spec: ModelSpec, placeholder: bool
     Raises:
         UsageError: what its batch norms tell does not decide, and nothing is chosen by --as.
     """
-    found = module.found
-    if found is None or placeholder:
+    result = module.search_result
+    if result is None or placeholder:
         return
-    if found.doubt and spec.assumed is None:
-        choices = dict.fromkeys(reading(plan) for plan in (module.plan, *found.others))
+    if result.doubt and spec.assumed is None:
+        choices = dict.fromkeys(reading(plan) for plan in (module.plan, *result.alternatives))
         raise UsageError(
-            f"{path} is a plain chain that {found.doubt}. Look at what the candidates draw (dissect inspect --model "
-            f"{path}), and choose, e.g. {' or '.join(f'--as {one}' for one in list(choices)[:3])}."
+            f"{path} is a plain chain that {result.doubt}. Look at what the candidates draw (dissect inspect --model "
+            f"{path}), and choose, e.g. {' or '.join(f'--as {choice}' for choice in list(choices)[:3])}."
         )
-    others = " or ".join(reading(plan) for plan in found.others[:4])
+    alternatives = " or ".join(reading(plan) for plan in result.alternatives[:4])
     warnings.warn(
         f"{path} was rebuilt from its weights; nothing in it tells {'; '.join(module.plan.assumed)}."
-        + (f" As well may fit: --as {others}." if others else ""),
+        + (f" As well may fit: --as {alternatives}." if alternatives else ""),
         DissectWarning,
         stacklevel=4,
     )

@@ -16,9 +16,10 @@ from ...hooks.errors import DissectError, UsageError
 from ...hooks.layers import LayerShape
 from ..generators.base import Generator
 from ..generators.chains.code import as_python
+from ..generators.chains.hypotheses import reading
 from ..generators.chains.network import PLAN, Chain, build
 from ..generators.chains.plan import Plan
-from ..generators.chains.search import reading, with_classes
+from ..generators.chains.search import with_classes
 from ..generators.families.architecture import Architecture
 from ..generators.latents import parse_latents
 from ..generators.sources import NoiseImages
@@ -155,9 +156,9 @@ def write_code(generator: Generator, path: Path) -> None:
 def _candidates(generator: Generator) -> tuple[Plan, ...]:
     """Of a plain chain that was searched: what it is taken for, and what else may be, where its norms do not decide."""
     module = generator.module
-    if not isinstance(module, Chain) or module.found is None or not module.found.others:
+    if not isinstance(module, Chain) or module.search_result is None or not module.search_result.alternatives:
         return ()
-    return (module.plan, *module.found.others)
+    return (module.plan, *module.search_result.alternatives)
 
 
 def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:

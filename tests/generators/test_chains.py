@@ -18,11 +18,12 @@ from ganatomy.cli import main
 from ganatomy.dissect import ModelSpec, load_generator
 from ganatomy.dissect.generators.batch_statistics import Agreement, agreement, measure, reproduces
 from ganatomy.dissect.generators.chains.code import as_python
+from ganatomy.dissect.generators.chains.hypotheses import SearchResult, reading
+from ganatomy.dissect.generators.chains.layers import gap, interleaved, layers_in
 from ganatomy.dissect.generators.chains.network import Chain, activation, build
-from ganatomy.dissect.generators.chains.parts import gap, interleaved, parts_of
 from ganatomy.dissect.generators.chains.plan import ACTIVATIONS, Plan, step
-from ganatomy.dissect.generators.chains.rebuild import rebuild, wanted
-from ganatomy.dissect.generators.chains.search import Found, output_of, reading
+from ganatomy.dissect.generators.chains.rebuild import parse_choices, rebuild
+from ganatomy.dissect.generators.chains.search import output_of
 from ganatomy.dissect.generators.latents import parse_latents
 from ganatomy.dissect.generators.sources import NoiseImages
 from ganatomy.hooks.errors import DissectError, DissectWarning, UsageError
@@ -158,8 +159,8 @@ def test_a_network_is_rebuilt_from_its_weights_alone(kind: str) -> None:
     network = trained(make(), latents)
     found = rebuild(network.state_dict())
     assert reading(found.plan) == said
-    assert found.found is not None
-    assert reproduces(found.found.agreements)
+    assert found.search_result is not None
+    assert reproduces(found.search_result.agreements)
     z = latents(8)
     with torch.no_grad():
         torch.testing.assert_close(found(z), network(z), atol=2e-5, rtol=1e-4)
@@ -231,7 +232,7 @@ def test_images_of_an_unusual_size_are_asked_about(tmp_path: Path) -> None:
 def test_what_is_doubtful_is_told(side: int, off: float, settled: bool, said: str) -> None:
     plan = Plan(latent="normal:4", steps=(step("linear", "a", units=[4, side**2]), step("view", shape=[1, side, side])))
     norm = Agreement(layer="a", mean=off, deviation=off, units=torch.full((3,), 2 * off))
-    doubt = Found(plan=plan, agreements=(norm,), norms=1, settled=settled).doubt
+    doubt = SearchResult(plan=plan, agreements=(norm,), norms=1, settled=settled).doubt
     assert said in doubt
     assert bool(said) == bool(doubt)
 
@@ -240,8 +241,8 @@ def test_untrained_statistics_decide_nothing() -> None:
     with pytest.raises(DissectError, match=r"no images of side 48"):
         rebuild(leaky().state_dict(), "side=48")
     found = rebuild(leaky().state_dict())
-    assert found.found is not None
-    assert found.found.agreements == ()
+    assert found.search_result is not None
+    assert found.search_result.agreements == ()
 
 
 def test_the_plan_travels(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_the_plan_travels(tmp_path: Path) -> None:
     assert opened.spec.assumed is not None
     again = load_generator(ModelSpec.recorded(json.loads(json.dumps(opened.spec.record()))))
     assert isinstance(again.module, Chain)
-    assert again.module.found is None  # it was not searched
+    assert again.module.search_result is None  # it was not searched
     assert again.module.plan == opened.module.plan
     torch.save(opened.module.state_dict(), tmp_path / "saved.pth")
     saved = load_generator(str(tmp_path / "saved.pth"))
@@ -315,7 +316,7 @@ def test_choices_that_cannot_be_read(chosen: str, said: str) -> None:
 
 
 def test_choices_are_read() -> None:
-    asked = wanted("act=relu, latent=uniform01,side=64,output=sigmoid", None)
+    asked = parse_choices("act=relu, latent=uniform01,side=64,output=sigmoid", None)
     assert (asked.activation, str(asked.latent), asked.side, asked.output) == ("relu", "uniform:0,0,1", 64, "sigmoid")
 
 
@@ -359,11 +360,11 @@ def test_the_output_is_settled_by_the_values() -> None:
 
 
 def test_parts_and_their_order() -> None:
-    parts = parts_of(Named().state_dict())
+    parts = layers_in(Named().state_dict())
     assert [part.name for part in interleaved(parts)] == [
         "project", "norm0", "up1", "norm1", "up2", "norm2", "up3",
     ]  # fmt: skip
-    one, two, three = (part for part in parts_of(leaky().state_dict()) if part.name in ("1", "2", "4"))
+    one, two, three = (part for part in layers_in(leaky().state_dict()) if part.name in ("1", "2", "4"))
     assert (gap(one, two), gap(two, three), gap(None, one)) == (0, 1, None)
 
 

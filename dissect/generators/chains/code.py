@@ -1,4 +1,4 @@
-"""A rebuilt network as Python that one can keep."""
+"""A rebuilt network as a Python file."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Generator(nn.Module):
         self._order = list(layers)
         for name, layer in layers.items():
             *above, last = name.split(".")
-            place = self
-            for part in above:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = place.get_submodule(part)
-            place.add_module(last, layer)
+            parent = self
+            for word in above:
+                if word not in parent._modules:
+                    parent.add_module(word, nn.Module())
+                parent = parent.get_submodule(word)
+            parent.add_module(last, layer)
 
     def forward(self, latents{argument}):
         x = latents.flatten(1){joined}
@@ -81,15 +81,15 @@ def as_python(plan: Plan, names: list[str], *, file: str, name: str, values: str
     """
     size = parse_latents(plan.latent).shape[0]
     side, channels, lines = 1, 1, []
-    for layer, one in zip(names, plan.steps, strict=True):
-        side = grown(one, side)
-        channels = _channels(one, channels)
+    for layer, step in zip(names, plan.steps, strict=True):
+        side = grown(step, side)
+        channels = _channels(step, channels)
         lines.append(
-            f'            "{layer}": {_call(one)},' + (f"  # {channels}×{side}×{side}" if one.get("map") else "")
+            f'            "{layer}": {_call(step)},' + (f"  # {channels}×{side}×{side}" if step.get("map") else "")
         )
     assumed = "".join(f"\n{line[0].upper()}{line[1:]}." for line in plan.assumed)
     one_hot = f"nn.functional.one_hot(labels, {plan.classes}).float()"
-    label = next((one for one in plan.steps if one.kind == "label"), None)
+    label = next((step for step in plan.steps if step.kind == "label"), None)
     return MODULE.format(
         file=_quoted(file),
         name=_quoted(name),
@@ -112,49 +112,50 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "/").replace('"', "'")
 
 
-def _channels(one: Step, before: int) -> int:
-    if one.kind in ("conv", "transposed", "linear"):
-        return int(one["units"][1])
-    if one.kind == "view":
-        return int(one["shape"][0])
-    if one.kind == "shuffle":
-        return before // int(one["factor"]) ** 2
-    return before // 2 if one.kind == "glu" else before
+def _channels(step: Step, before: int) -> int:
+    if step.kind in ("conv", "transposed", "linear"):
+        return int(step["units"][1])
+    if step.kind == "view":
+        return int(step["shape"][0])
+    if step.kind == "shuffle":
+        return before // int(step["factor"]) ** 2
+    return before // 2 if step.kind == "glu" else before
 
 
-def _call(one: Step) -> str:
-    match one.kind:
+def _call(step: Step) -> str:
+    match step.kind:
         case "linear":
-            return f"nn.Linear({one['units'][0]}, {one['units'][1]}, bias={one['bias']})"
+            return f"nn.Linear({step['units'][0]}, {step['units'][1]}, bias={step['bias']})"
         case "conv":
-            border = "" if one.get("border", "zeros") == "zeros" else f", padding_mode={one['border']!r}"
+            border = "" if step.get("border", "zeros") == "zeros" else f", padding_mode={step['border']!r}"
             return (
-                f"nn.Conv2d({one['units'][0]}, {one['units'][1]}, {one['kernel']}, padding={one['padding']}{border}, "
-                f"bias={one['bias']})"
+                f"nn.Conv2d({step['units'][0]}, {step['units'][1]}, {step['kernel']}, "
+                f"padding={step['padding']}{border}, bias={step['bias']})"
             )
         case "transposed":
             return (
-                f"nn.ConvTranspose2d({one['units'][0]}, {one['units'][1]}, {one['kernel']}, stride={one['stride']}, "
-                f"padding={one['padding']}, output_padding={one['output_padding']}, bias={one['bias']})"
+                f"nn.ConvTranspose2d({step['units'][0]}, {step['units'][1]}, {step['kernel']}, "
+                f"stride={step['stride']}, padding={step['padding']}, output_padding={step['output_padding']}, "
+                f"bias={step['bias']})"
             )
         case "norm":
-            axes = 2 if one["map"] else 1
-            affine = "" if one["affine"] else ", affine=False"
-            return f"nn.BatchNorm{axes}d({one['units']}, eps={one['eps']:g}{affine})"
+            axes = 2 if step["map"] else 1
+            affine = "" if step["affine"] else ", affine=False"
+            return f"nn.BatchNorm{axes}d({step['units']}, eps={step['eps']:g}{affine})"
         case "prelu":
-            return f"nn.PReLU({one['units']})"
+            return f"nn.PReLU({step['units']})"
         case "label":
-            return f"Labels({one['classes']}, {one['how']!r}, {one['embedded']})"
+            return f"Labels({step['classes']}, {step['how']!r}, {step['embedded']})"
         case "view":
-            return f"nn.Unflatten(1, {tuple(one['shape'])})"
+            return f"nn.Unflatten(1, {tuple(step['shape'])})"
         case "flatten":
             return "nn.Flatten()"
         case "upsample":
-            return f"nn.Upsample(scale_factor=2.0, mode={one['mode']!r})"
+            return f"nn.Upsample(scale_factor=2.0, mode={step['mode']!r})"
         case "shuffle":
-            return f"nn.PixelShuffle({one['factor']})"
+            return f"nn.PixelShuffle({step['factor']})"
         case "glu":
             return "nn.GLU(1)"
-    name, _, slope = str(one["which"]).partition(":")
+    name, _, slope = str(step["which"]).partition(":")
     kind = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "sigmoid": "Sigmoid", "silu": "SiLU"}
     return f"nn.{kind.get(name, name.upper())}({slope})"

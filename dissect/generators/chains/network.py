@@ -15,10 +15,10 @@ from ..replaced_layers import refit
 from .plan import ACTIVATIONS, OUTPUTS, Plan, Step
 
 if TYPE_CHECKING:
-    from .search import Found
+    from .hypotheses import SearchResult
 
 LARGEST = 1024  # side of images
-TAKEN = ("plan", "order", "latent", "classes", "found", "output_range")  # attributes of a chain itself
+TAKEN = ("plan", "order", "latent", "classes", "search_result", "output_range")  # attributes of a chain itself
 PLAN = "ganatomy_plan"  # a tensor of a saved network: the plan's text, as bytes
 
 
@@ -59,7 +59,7 @@ class Chain(Architecture):
 
     family = "plain chain"
     citation = ""
-    found: Found | None = None  # how it was found, where it was searched
+    search_result: SearchResult | None = None  # None if the plan was known
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -68,44 +68,46 @@ class Chain(Architecture):
         self.classes = plan.classes
         self.output_range = OUTPUTS[_output(plan)]
         self.order: list[str] = []
-        for place, one in enumerate(plan.steps):
-            after = plan.steps[place + 1].name if place + 1 < len(plan.steps) else ""
-            name = own_name(one.name) if one.name else self._free_name(one, own_name(after))
-            self._put(name, layer_of(one))
+        for index, step in enumerate(plan.steps):
+            after = plan.steps[index + 1].name if index + 1 < len(plan.steps) else ""
+            name = own_name(step.name) if step.name else self._free_name(step, own_name(after))
+            self._add(name, module_of(step))
             self.order.append(name)
 
-    def _put(self, name: str, layer: nn.Module) -> None:
+    def _add(self, name: str, layer: nn.Module) -> None:
+        """Add a layer under a name such as `main.2`, in containers for all but the last word of the name."""
         *above, last = name.split(".")
-        place: nn.Module = self
-        for part in above:
-            if part not in place._modules:
-                if place is not self and hasattr(Container, part):
+        parent: nn.Module = self
+        for word in above:
+            if word not in parent._modules:
+                if parent is not self and hasattr(Container, word):
                     raise DissectError(f"a layer cannot be called {name}.")
-                place.add_module(part, Container())
-            place = place.get_submodule(part)
-        if last in place._modules or hasattr(Container, last):
+                parent.add_module(word, Container())
+            parent = parent.get_submodule(word)
+        if last in parent._modules or hasattr(Container, last):
             raise DissectError(f"a layer cannot be called {name}.")
-        place.add_module(last, layer)
+        parent.add_module(last, layer)
 
-    def _free_name(self, one: Step, after: str) -> str:
+    def _free_name(self, step: Step, after: str) -> str:
+        """A name for a step without parameters: the next number if the file leaves it out before the layer `after`."""
         before = self.order[-1] if self.order else ""
-        (above, _, first), (other, _, second) = before.rpartition("."), after.rpartition(".")
-        numbered = first.isdecimal() and (not after or (above == other and second.isdecimal()))
+        (above, _, first), (above_after, _, second) = before.rpartition("."), after.rpartition(".")
+        numbered = first.isdecimal() and (not after or (above == above_after and second.isdecimal()))
         if numbered and (not after or int(first) + 1 < int(second)):
             name = f"{above}.{int(first) + 1}".strip(".")
         else:
-            name = f"{before or 'input'}_{one.get('which', one.kind).partition(':')[0]}".replace(".", "_")
+            name = f"{before or 'input'}_{step.get('which', step.kind).partition(':')[0]}".replace(".", "_")
         number, free = 2, name
-        while free in self.order or any(one.startswith(f"{free}.") for one in self.order):
+        while free in self.order or any(name_before.startswith(f"{free}.") for name_before in self.order):
             free, number = f"{name}_{number}", number + 1
         return free
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers worth dissecting: on a map, each hidden activation, and what none follows."""
+        """Names of the layers worth dissecting: hidden activations of maps, and layers that no activation follows."""
         names = []
-        for name, one, after in zip(self.order, self.plan.steps, self.plan.steps[1:], strict=False):
-            if one.get("map") and (one.kind in ("act", "prelu", "glu") or after.kind in WEIGHTED):
+        for name, step, after in zip(self.order, self.plan.steps, self.plan.steps[1:], strict=False):
+            if step.get("map") and (step.kind in ("act", "prelu", "glu") or after.kind in WEIGHTED):
                 names.append(name)
         return tuple(names)
 
@@ -134,7 +136,7 @@ def build(plan: Plan, state: Mapping[str, Tensor]) -> Chain:
         module = Chain(plan)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise DissectError(f"the plan of the network makes no sense ({one_line(error)}).") from error
-    names = {one.name for one in plan.steps if one.name}
+    names = {step.name for step in plan.steps if step.name}
     state = {_own_key(key, names): tensor for key, tensor in state.items()}
     refit(module, state)
     filled(module, state)
@@ -143,9 +145,13 @@ def build(plan: Plan, state: Mapping[str, Tensor]) -> Chain:
 
 
 def own_name(name: str) -> str:
-    """A layer's name in the network: that of the file, but for first parts that a module has another use for."""
-    first, dot, rest = name.partition(".")
-    return f"{first}_{dot}{rest}" if first and (hasattr(Chain, first) or first in TAKEN) else name
+    """A layer's name in the network: that of the file, with an underscore where a module has another use for it.
+
+    >>> own_name("main.2"), own_name("forward.2")
+    ('main.2', 'forward_.2')
+    """
+    first, dot, below = name.partition(".")
+    return f"{first}_{dot}{below}" if first and (hasattr(Chain, first) or first in TAKEN) else name
 
 
 def _own_key(key: str, names: set[str]) -> str:
@@ -155,38 +161,42 @@ def _own_key(key: str, names: set[str]) -> str:
 
 
 def side_of(plan: Plan) -> int:
-    """Of the images, in pixels."""
+    """The side of the images in pixels."""
     side = 1
-    for one in plan.steps:
-        side = grown(one, side)
+    for step in plan.steps:
+        side = grown(step, side)
     return side
 
 
-def grown(one: Step, side: int) -> int:
-    """The side of a map after a step."""
-    if one.kind == "view":
-        return int(one["shape"][1])
-    if one.kind == "transposed":
-        return int((side - 1) * one["stride"] - 2 * one["padding"] + one["kernel"] + one["output_padding"])
-    if one.kind == "conv":
-        return int(side + 2 * one["padding"] - one["kernel"] + 1)
-    if one.kind == "upsample":
+def grown(step: Step, side: int) -> int:
+    """The side of a map of `side` pixels after a step.
+
+    >>> grown(Step("transposed", "up", (("kernel", 4), ("stride", 2), ("padding", 1), ("output_padding", 0))), 8)
+    16
+    """
+    if step.kind == "view":
+        return int(step["shape"][1])
+    if step.kind == "transposed":
+        return int((side - 1) * step["stride"] - 2 * step["padding"] + step["kernel"] + step["output_padding"])
+    if step.kind == "conv":
+        return int(side + 2 * step["padding"] - step["kernel"] + 1)
+    if step.kind == "upsample":
         return 2 * side
-    return side * int(one["factor"]) if one.kind == "shuffle" else side
+    return side * int(step["factor"]) if step.kind == "shuffle" else side
 
 
-def kept_plan(state: dict[str, Tensor]) -> Plan | None:
+def pop_plan(state: dict[str, Tensor]) -> Plan | None:
     """Remove the plan from the state dict of a network that was saved; None if it has none.
 
     Raises:
         DissectError: it is damaged.
     """
-    kept = state.pop(PLAN, None)
-    if kept is None:
+    text = state.pop(PLAN, None)
+    if text is None:
         return None
-    if kept.dtype != torch.uint8 or kept.ndim != 1:
+    if text.dtype != torch.uint8 or text.ndim != 1:
         raise DissectError("the plan of the network in the file is damaged; save it again.")
-    return Plan.read(bytes(kept.tolist()).decode("utf-8", "replace"))
+    return Plan.read(bytes(text.tolist()).decode("utf-8", "replace"))
 
 
 def _output(plan: Plan) -> str:
@@ -195,47 +205,47 @@ def _output(plan: Plan) -> str:
     return word if word in OUTPUTS else "linear"
 
 
-def layer_of(one: Step) -> nn.Module:
+def module_of(step: Step) -> nn.Module:
     """The module that does a step, on the meta device where it has weights.
 
     Raises:
         DissectError: there is no such step.
     """
     with torch.device("meta"):
-        return _layer(one)
+        return _module(step)
 
 
-def _layer(one: Step) -> nn.Module:
-    fan_in, fan_out = one.get("units") if one.kind in ("linear", "conv", "transposed") else (0, 0)
-    match one.kind:
+def _module(step: Step) -> nn.Module:
+    fan_in, fan_out = step.get("units") if step.kind in ("linear", "conv", "transposed") else (0, 0)
+    match step.kind:
         case "linear":
-            return nn.Linear(fan_in, fan_out, bias=one["bias"])
+            return nn.Linear(fan_in, fan_out, bias=step["bias"])
         case "conv":
-            places: dict[str, Any] = {"padding": one["padding"], "padding_mode": one.get("border", "zeros")}
-            return nn.Conv2d(fan_in, fan_out, one["kernel"], bias=one["bias"], **places)
+            settings: dict[str, Any] = {"padding": step["padding"], "padding_mode": step.get("border", "zeros")}
+            return nn.Conv2d(fan_in, fan_out, step["kernel"], bias=step["bias"], **settings)
         case "transposed":
-            places = {name: one[name] for name in ("stride", "padding", "output_padding")}
-            return nn.ConvTranspose2d(fan_in, fan_out, one["kernel"], bias=one["bias"], **places)
+            settings = {name: step[name] for name in ("stride", "padding", "output_padding")}
+            return nn.ConvTranspose2d(fan_in, fan_out, step["kernel"], bias=step["bias"], **settings)
         case "norm":
-            kind = nn.BatchNorm2d if one["map"] else nn.BatchNorm1d
-            return kind(one["units"], one["eps"], affine=one["affine"])
+            kind = nn.BatchNorm2d if step["map"] else nn.BatchNorm1d
+            return kind(step["units"], step["eps"], affine=step["affine"])
         case "prelu":
-            return nn.PReLU(one["units"])
+            return nn.PReLU(step["units"])
         case "label":
-            return Labels(one["classes"], one["how"], one["embedded"])
+            return Labels(step["classes"], step["how"], step["embedded"])
         case "act":
-            return activation(one["which"])
+            return activation(step["which"])
         case "view":
-            return nn.Unflatten(1, tuple(one["shape"]))
+            return nn.Unflatten(1, tuple(step["shape"]))
         case "flatten":
             return nn.Flatten()
         case "upsample":
-            return nn.Upsample(scale_factor=2.0, mode=one["mode"])
+            return nn.Upsample(scale_factor=2.0, mode=step["mode"])
         case "shuffle":
-            return nn.PixelShuffle(one["factor"])
+            return nn.PixelShuffle(step["factor"])
         case "glu":
             return nn.GLU(1)
-    raise DissectError(f"a plain network has no step {one.kind!r}.")
+    raise DissectError(f"a plain network has no step {step.kind!r}.")
 
 
 def activation(which: str) -> nn.Module:
@@ -261,11 +271,11 @@ def activation(which: str) -> nn.Module:
     return plain[name]()
 
 
-def with_weights(one: Step, state: Mapping[str, Tensor]) -> nn.Module:
+def with_weights(step: Step, state: Mapping[str, Tensor]) -> nn.Module:
     """The module of a step with its weights out of a state dict, shared and not copied, in eval mode."""
-    layer = layer_of(one)
+    layer = module_of(step)
     for key in dict(layer.named_parameters()) | dict(layer.named_buffers()):
-        tensor = state.get(f"{one.name}.{key}".removeprefix("."))
+        tensor = state.get(f"{step.name}.{key}".removeprefix("."))
         if tensor is None:  # a counter, which files of old versions lack
             tensor = torch.zeros(())
         if key in layer._buffers:

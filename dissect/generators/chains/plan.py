@@ -9,7 +9,7 @@ from typing import Any
 from ....hooks.errors import DissectError, UsageError
 from ..latents import parse_latents
 
-ACTIVATIONS = (  # by the word of --as; those that are usual in generators first
+ACTIVATIONS = (  # as --as writes them; those that are usual in generators first
     "relu",
     "leaky_relu:0.2",
     "leaky_relu:0.01",
@@ -79,10 +79,11 @@ class Plan:
     """A plain network.
 
     Attributes:
-        latent: what goes in, as --latent says it; behind it, where there are classes, the class as one-hot.
-        classes: how many there are; 0 without.
-        steps: in order; the last one gives images (N, 1 or 3, H, W).
-        assumed: what nothing in the file speaks for or against, in words.
+        latent: the distribution of the latents, as --latent writes it. If there are classes, the class follows the
+            latent as one-hot.
+        classes: the number of classes; 0 without.
+        steps: in order; the last one outputs images (N, 1 or 3, H, W).
+        assumed: what the file does not tell, and what is assumed instead, in words.
     """
 
     latent: str
@@ -96,30 +97,28 @@ class Plan:
 
     @classmethod
     def read(cls, text: str) -> Plan:
-        """Out of `text`.
+        """The plan that `text` wrote.
 
         Raises:
-            DissectError: it is none.
+            DissectError: the text is no plan.
         """
         try:
-            kept = json.loads(text)
-            steps = tuple(_checked(one["kind"], one["name"], dict(one["settings"])) for one in kept["steps"])
-            if not 1 <= len(steps) <= MOST_STEPS or parse_latents(kept["latent"]).shape != (
-                parse_latents(kept["latent"]).shape[0],
-            ):
+            fields = json.loads(text)
+            steps = tuple(_checked(step["kind"], step["name"], dict(step["settings"])) for step in fields["steps"])
+            if not 1 <= len(steps) <= MOST_STEPS or len(parse_latents(fields["latent"]).shape) != 1:
                 raise ValueError("no steps, or other latents than rows of numbers")
             return cls(
-                latent=kept["latent"],
-                classes=int(kept["classes"]),
+                latent=fields["latent"],
+                classes=int(fields["classes"]),
                 steps=steps,
-                assumed=tuple(map(str, kept["assumed"])),
+                assumed=tuple(map(str, fields["assumed"])),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
             raise DissectError("the plan of the network in the file is damaged; save it again.") from error
 
     def activations(self) -> list[str]:
         """The words of the hidden activations, each once."""
-        return list(dict.fromkeys(one["which"] for one in self.steps[:-1] if one.kind == "act"))
+        return list(dict.fromkeys(step["which"] for step in self.steps[:-1] if step.kind == "act"))
 
 
 def _checked(kind: object, name: object, settings: dict[str, Any]) -> Step:
@@ -131,18 +130,19 @@ def _checked(kind: object, name: object, settings: dict[str, Any]) -> Step:
     if not isinstance(name, str) or not isinstance(kind, str) or set(settings) - set(SETTINGS):
         raise TypeError("a step of no known kind")
     for setting, value in settings.items():
-        wanted = SETTINGS[setting]
-        fits = value in wanted if isinstance(wanted, tuple) else _of(value, wanted)
+        allowed = SETTINGS[setting]
+        fits = value in allowed if isinstance(allowed, tuple) else _is_of(value, allowed)
         if not fits:
             raise ValueError(f"{setting} is {value!r}")
     return Step(kind, name, tuple((setting, _plain(value)) for setting, value in settings.items()))
 
 
-def _of(value: object, wanted: Any) -> bool:
+def _is_of(value: object, kind: type) -> bool:
+    """Whether a value out of a file is a number of this kind in sensible bounds, or a list of up to three integers."""
     if isinstance(value, list | tuple):
-        return wanted is int and 1 <= len(value) <= 3 and all(_of(one, int) for one in value)
-    if isinstance(value, bool) or wanted is bool:
-        return isinstance(value, bool) and wanted is bool
-    if wanted is float:
+        return kind is int and 1 <= len(value) <= 3 and all(_is_of(number, int) for number in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is float:
         return isinstance(value, float) and 0 <= value <= 1
     return isinstance(value, int) and 0 <= value <= LARGEST_NUMBER

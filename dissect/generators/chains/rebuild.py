@@ -10,10 +10,11 @@ from torch import Tensor
 from ....hooks.errors import DissectError, UsageError
 from ..entries import folded
 from ..latents import DrawnLatents, NormalLatents, SphereLatents, UniformLatents, parse_latents
-from .network import Chain, build, kept_plan
-from .parts import parts_of
+from .hypotheses import Choices, SearchResult
+from .layers import layers_in
+from .network import Chain, build, pop_plan
 from .plan import ACTIVATIONS, OUTPUTS, Plan
-from .search import Found, Wanted, search
+from .search import search
 
 KINDS: dict[str, DrawnLatents] = {  # by the word of --as; of any size
     "normal": NormalLatents((0,)),
@@ -30,13 +31,13 @@ WORDS = (
 def rebuild(state: Mapping[str, Tensor], chosen: str | None = None, latent: str | None = None) -> Chain:
     """The plain network of these weights, in eval mode, with its own float32 copy of them.
 
-    A network that was saved here brings its plan along. Else what the weights do not tell is searched, see `search`;
-    the network's `found` says how well that is supported.
+    A network that was saved by ganatomy brings its plan along. Otherwise what the weights do not tell is searched, see
+    `search`; the network's `search_result` says how well that is supported.
 
     Args:
         state: the weights by their names, in the order of the file.
-        chosen: what is asked for, as --as says it: `act=relu,side=64`, or a plan.
-        latent: and as --latent says it.
+        chosen: the value of --as: `act=relu,side=64`, or a plan.
+        latent: the value of --latent.
 
     Raises:
         UsageError: `chosen` or `latent` cannot be read.
@@ -44,11 +45,11 @@ def rebuild(state: Mapping[str, Tensor], chosen: str | None = None, latent: str 
             training contradicts all that is tried.
     """
     state = dict(state)
-    plan = kept_plan(state)
-    whole = chosen is not None and chosen.startswith("{")
-    if plan is not None and (latent is not None or (chosen is not None and not whole)):
+    plan = pop_plan(state)
+    chosen_plan = chosen is not None and chosen.startswith("{")
+    if plan is not None and (latent is not None or (chosen is not None and not chosen_plan)):
         raise UsageError("--as and --latent do not go with a network that was saved with its plan; leave them out.")
-    if plan is None and chosen is not None and whole:
+    if plan is None and chosen is not None and chosen_plan:
         if latent is not None:
             raise UsageError("--latent does not go with a whole plan as --as, which says it; leave one out.")
         try:
@@ -58,52 +59,58 @@ def rebuild(state: Mapping[str, Tensor], chosen: str | None = None, latent: str 
     state = folded(state)
     if plan is not None:
         return build(plan, state)
-    found = search(state, parts_of(state), wanted(chosen, latent))
-    module = build(replace(found.plan, assumed=assumed(found)), state)
-    module.found = found
+    result = search(state, layers_in(state), parse_choices(chosen, latent))
+    module = build(replace(result.plan, assumed=assumed(result)), state)
+    module.search_result = result
     return module
 
 
-def wanted(chosen: str | None, latent: str | None = None) -> Wanted:
-    """`act=relu,latent=uniform,side=64,output=tanh`, each of them optional, and `uniform:100`.
+def parse_choices(chosen: str | None, latent: str | None = None) -> Choices:
+    """The choices in the values of --as and --latent.
+
+    >>> choices = parse_choices("act=relu,side=64", "uniform:100")
+    >>> choices.activation, choices.side, choices.output, str(choices.latent)
+    ('relu', 64, None, 'uniform:100')
 
     Raises:
         UsageError: it cannot be read.
     """
-    choice = Wanted(latent=None if latent is None else parse_latents(latent))
+    choices = Choices(latent=None if latent is None else parse_latents(latent))
     for word in (chosen or "").split(","):
         key, _, value = word.strip().partition("=")
         match key:
             case "":
                 continue
             case "act" if value in ACTIVATIONS:
-                choice = replace(choice, activation=value)
+                choices = replace(choices, activation=value)
             case "latent" if latent is not None:
                 raise UsageError(f"--as {word} and --latent {latent} say the same; leave one out.")
             case "latent" if value in KINDS:
-                choice = replace(choice, latent=KINDS[value])
+                choices = replace(choices, latent=KINDS[value])
             case "side" if value.isdecimal() and int(value) > 0:
-                choice = replace(choice, side=int(value))
+                choices = replace(choices, side=int(value))
             case "output" if value in OUTPUTS:
-                choice = replace(choice, output=value)
+                choices = replace(choices, output=value)
             case _:
                 raise UsageError(f"--as {chosen}: {word!r} is not understood; there are {WORDS}.")
-    return choice
+    return choices
 
 
-def assumed(found: Found) -> tuple[str, ...]:
-    """What nothing in the file tells, in words."""
-    plan = found.plan
-    last = max((place for place, one in enumerate(plan.steps) if one.kind == "norm"), default=-1)
-    behind = plan.steps[last + 1 :] if found.agreements else plan.steps
-    output = plan.steps[-1]["which"] if plan.steps[-1].kind == "act" else "none"
-    said = [] if found.agreements else [f"latents {plan.latent}", "that every layer does what is usual before the next"]
-    where = f"behind {plan.steps[last].name}" if found.agreements else "in all layers"
-    activations = list(dict.fromkeys(one["which"] for one in behind[:-1] if one.kind == "act"))
-    layers = [one for one in behind if one.kind in ("conv", "transposed")]
+def assumed(result: SearchResult) -> tuple[str, ...]:
+    """What nothing in the file tells and the search took as usual, in words."""
+    steps = result.plan.steps
+    last_norm = max((index for index, step in enumerate(steps) if step.kind == "norm"), default=-1)
+    untold = steps[last_norm + 1 :] if result.agreements else steps  # no norm speaks for what follows the last one
+    output = steps[-1]["which"] if steps[-1].kind == "act" else "none"
+    activations = list(dict.fromkeys(step["which"] for step in untold[:-1] if step.kind == "act"))
+    phrases = []
+    if not result.agreements:
+        phrases += [f"latents {result.plan.latent}", "that every layer does what is usual before the next"]
     if activations:
-        said.append(f"{where}, the activation {' and '.join(activations)}")
-    for one in layers:
-        stride = f"stride {one['stride']}, " if one.kind == "transposed" else ""
-        said.append(f"{one.name}: {stride}padding {one['padding']}")
-    return (*said, f"output activation: {output}")
+        where = f"behind {steps[last_norm].name}" if result.agreements else "in all layers"
+        phrases.append(f"{where}, the activation {' and '.join(activations)}")
+    for step in untold:
+        if step.kind in ("conv", "transposed"):
+            stride = f"stride {step['stride']}, " if step.kind == "transposed" else ""
+            phrases.append(f"{step.name}: {stride}padding {step['padding']}")
+    return (*phrases, f"output activation: {output}")

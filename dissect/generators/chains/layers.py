@@ -1,4 +1,4 @@
-"""The layers that a state dict speaks of, in the order in which a plain network runs them."""
+"""The layers that a state dict holds, in the order in which a plain network runs them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ....hooks.errors import DissectError
 EMBEDDING = re.compile(r"emb|label|class", re.IGNORECASE)
 NAME = re.compile(r"(?:[\w\-]{1,64}(?:\.[\w\-]{1,64}){0,9})?")
 MOST_CLASSES = 1000
-MOST_PARTS = 80
+MOST_LAYERS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Layer:
     """A layer with parameters.
 
     Attributes:
-        name: its place in the network, such as `main.3`.
+        name: its name in the state dict, such as `main.3`.
         kind: linear, conv (transposed or not), norm, prelu or embedding.
         tensors: by the last part of their keys: weight, bias, running_mean, ….
     """
@@ -37,36 +37,36 @@ class Part:
 
     @property
     def units(self) -> int:
-        """Of a norm or linear layer: how many come out."""
+        """The number of outputs of a norm or linear layer."""
         return int(self.tensors["running_mean" if self.kind == "norm" else "weight"].shape[0])
 
     def directions(self) -> list[tuple[str, int, int]]:
-        """Of a convolution: whether it may be transposed or not, each with the units that go in and come out."""
+        """The kinds that a convolution can be, `transposed` or `conv`, each with its numbers of inputs and outputs."""
         first, second = self.weight.shape[:2]
         bias = self.tensors.get("bias")
         readings = [("transposed", first, second), ("conv", second, first)]
-        return [one for one in readings if bias is None or bias.shape == (one[2],)]
+        return [reading for reading in readings if bias is None or bias.shape == (reading[2],)]
 
 
-def parts_of(state: Mapping[str, Tensor]) -> list[Part]:
-    """The layers in the order of the file.
+def layers_in(state: Mapping[str, Tensor]) -> list[Layer]:
+    """The layers of a state dict, in its order.
 
     Raises:
         DissectError: a layer is of no kind that a plain chain has.
     """
-    layers: dict[str, dict[str, Tensor]] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         name, _, last = key.rpartition(".")
-        layers.setdefault(name, {})[last] = tensor
-    for name in layers:
+        tensors.setdefault(name, {})[last] = tensor
+    for name in tensors:
         if not NAME.fullmatch(name):
             raise DissectError(f"{name[:40]!r} is no name of a layer.")
-    if len(layers) > MOST_PARTS:
-        raise DissectError(f"it has {len(layers)} layers; a plain chain of at most {MOST_PARTS} is looked for.")
-    return [_part(name, tensors) for name, tensors in layers.items()]
+    if len(tensors) > MOST_LAYERS:
+        raise DissectError(f"it has {len(tensors)} layers; a plain chain has at most {MOST_LAYERS}.")
+    return [_layer(name, of_layer) for name, of_layer in tensors.items()]
 
 
-def _part(name: str, tensors: dict[str, Tensor]) -> Part:
+def _layer(name: str, tensors: dict[str, Tensor]) -> Layer:
     keys = set(tensors)
     weight, bias = tensors.get("weight"), tensors.get("bias")
     if (
@@ -81,16 +81,17 @@ def _part(name: str, tensors: dict[str, Tensor]) -> Part:
         }
     ):
         size = tensors["running_mean"].shape
-        if len(size) == 1 and all(one.shape == size for key, one in tensors.items() if key != "num_batches_tracked"):
-            return Part(name=name, kind="norm", tensors=tensors)
+        shapes = [tensor.shape for key, tensor in tensors.items() if key != "num_batches_tracked"]
+        if len(size) == 1 and all(shape == size for shape in shapes):
+            return Layer(name=name, kind="norm", tensors=tensors)
     elif weight is not None and keys <= {"weight", "bias"} and weight.numel():
         if weight.ndim == 1 and bias is None:
-            return Part(name=name, kind="prelu", tensors=tensors)
+            return Layer(name=name, kind="prelu", tensors=tensors)
         if weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1]):
             labels = bias is None and EMBEDDING.search(name) and weight.shape[0] <= MOST_CLASSES
-            return Part(name=name, kind="embedding" if labels else "linear", tensors=tensors)
+            return Layer(name=name, kind="embedding" if labels else "linear", tensors=tensors)
         if weight.ndim == 4 and (bias is None or bias.ndim == 1) and weight.shape[2] == weight.shape[3]:
-            return Part(name=name, kind="conv", tensors=tensors)
+            return Layer(name=name, kind="conv", tensors=tensors)
         if weight.ndim == 1:
             raise DissectError(
                 f"{name} is a norm without running statistics (of the layer, group or instance), which is not read."
@@ -98,31 +99,35 @@ def _part(name: str, tensors: dict[str, Tensor]) -> Part:
     raise DissectError(f"{name or 'the top level'} has {', '.join(sorted(keys)[:4])}: no layer of a plain chain.")
 
 
-def interleaved(parts: Sequence[Part]) -> list[Part]:
-    """The same with each norm behind the first layer before it, in order, that has as many units.
+def interleaved(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers with each norm moved behind the next layer, in order, that has as many units as the norm.
 
     For networks that register all convolutions first and all norms after them.
     """
-    norms = [part for part in parts if part.kind in ("norm", "prelu")]
-    order: list[Part] = []
-    for part in (part for part in parts if part.kind not in ("norm", "prelu")):
-        order.append(part)
-        outs = [part.units] if part.kind == "linear" else [out for _, _, out in part.directions()]
-        if norms and norms[0].kind == "norm" and any(_square(out, norms[0].units) for out in outs):
+    norms = [layer for layer in layers if layer.kind in ("norm", "prelu")]
+    order: list[Layer] = []
+    for layer in (layer for layer in layers if layer.kind not in ("norm", "prelu")):
+        order.append(layer)
+        outputs = [layer.units] if layer.kind == "linear" else [fan_out for _, _, fan_out in layer.directions()]
+        if norms and norms[0].kind == "norm" and any(_is_square(numbers, norms[0].units) for numbers in outputs):
             order.append(norms.pop(0))
     return order + norms
 
 
-def _square(out: int, units: int) -> bool:
-    """Whether `out` numbers can be a map of so many units."""
-    return units > 0 and out % units == 0 and isqrt(out // units) ** 2 == out // units
+def _is_square(numbers: int, units: int) -> bool:
+    """Whether so many numbers can be a square map of so many units.
+
+    >>> _is_square(24 * 16, 24), _is_square(24 * 15, 24)
+    (True, False)
+    """
+    return units > 0 and numbers % units == 0 and isqrt(numbers // units) ** 2 == numbers // units
 
 
-def gap(before: Part | None, after: Part) -> int | None:
-    """How many layers without parameters stand between two in one `nn.Sequential`; None if that cannot be told."""
+def gap(before: Layer | None, after: Layer) -> int | None:
+    """How many layers without parameters stand between two layers of one `nn.Sequential`; None if they do not tell."""
     if before is None:
         return None
-    (one, _, first), (other, _, second) = before.name.rpartition("."), after.name.rpartition(".")
-    if one != other or not (first.isdecimal() and second.isdecimal()):
+    (above_first, _, first), (above_second, _, second) = before.name.rpartition("."), after.name.rpartition(".")
+    if above_first != above_second or not (first.isdecimal() and second.isdecimal()):
         return None
     return int(second) - int(first) - 1
