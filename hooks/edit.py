@@ -43,18 +43,18 @@ class Edit:
         if min(self.units) < 0 or max(self.units) >= x.shape[1]:
             raise UsageError(f"Layer {self.layer!r} has units 0 to {x.shape[1] - 1}; asked for {_list(self.units)}.")
         value = torch.as_tensor(self.value, dtype=x.dtype, device=x.device)
-        wanted = (x.shape[0], len(self.units), *x.shape[2:])
+        shape = (x.shape[0], len(self.units), *x.shape[2:])
         if value.ndim <= 1 and value.numel() in (1, len(self.units)):
             value = value.reshape(-1, *[1] * (x.ndim - 2))
-        elif value.ndim != x.ndim or value.shape[0] not in (1, wanted[0]) or tuple(value.shape[1:]) != wanted[1:]:
+        elif value.ndim != x.ndim or value.shape[0] not in (1, shape[0]) or tuple(value.shape[1:]) != shape[1:]:
             raise UsageError(
-                f"{len(self.units)} units of layer {self.layer!r} need one value, {len(self.units)}, or maps {wanted}; "
+                f"{len(self.units)} units of layer {self.layer!r} need one value, {len(self.units)}, or maps {shape}; "
                 f"got {tuple(value.shape)}."
             )
         units = torch.as_tensor(self.units, device=x.device)
         out = x.clone()
         if self.mask is None:
-            value = value.expand(wanted)
+            value = value.expand(shape)
             out[:, units] = value if self.strength == 1 else torch.lerp(x[:, units], value, self.strength)
             return out
         mask = self.mask.to(x)
@@ -85,10 +85,10 @@ def edited(module: nn.Module, *edits: Edit) -> Iterator[nn.Module]:
     Raises:
         UsageError: a layer that does not exist (no hook stays behind), or an edit that does not fit its layer.
     """
-    found = [(edit, find_layer(module, edit.layer)) for edit in edits]
+    targets = [(edit, find_layer(module, edit.layer)) for edit in edits]
     handles = []
     try:
-        for edit, layer in found:
+        for edit, layer in targets:
             handles.append(
                 layer.register_forward_hook(lambda _m, _i, out, edit=edit: edit(single_tensor(edit.layer, out)))
             )

@@ -83,8 +83,9 @@ def explained(error: Exception, where: str = "") -> DissectError:
     own = [file for file in frames if _inside(file, _OURS) or (file.is_file() and not _inside(file, _LIBRARIES))]
     if own and not _inside(own[-1], _OURS):
         return DissectError(f"Code in {own[-1]} failed ({one_line(error)}). --debug shows where.")
-    said = f"This is a fault of ganatomy, not of yours ({one_line(error)})."
-    return Fault(" ".join(part for part in (said, where, _traceback_written(error), "Please report it.") if part))
+    message = f"This is a fault of ganatomy, not of yours ({one_line(error)})."
+    sentences = (message, where, _traceback_written(error), "Please report it.")
+    return Fault(" ".join(sentence for sentence in sentences if sentence))
 
 
 def _inside(file: Path, folders: tuple[Path, ...]) -> bool:
@@ -94,8 +95,8 @@ def _inside(file: Path, folders: tuple[Path, ...]) -> bool:
 def _traceback_written(error: Exception) -> str:
     text = "".join(traceback.format_exception(error))
     try:
-        number, path = tempfile.mkstemp(prefix="ganatomy-fault-", suffix=".txt", text=True)
-        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+        descriptor, path = tempfile.mkstemp(prefix="ganatomy-fault-", suffix=".txt", text=True)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError:
         return "Run the command again with --debug to see the traceback."

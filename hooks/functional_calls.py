@@ -41,8 +41,8 @@ class Call:
 
     @property
     def input(self) -> Tensor:
-        found: Tensor = self.arguments["input"]
-        return found
+        tensor: Tensor = self.arguments["input"]
+        return tensor
 
     def pair(self, argument: str, default: int | tuple[int, int]) -> tuple[int, int]:
         """An argument of two axes, given as one number or two."""
@@ -51,8 +51,8 @@ class Call:
             value = default
         if isinstance(value, int):
             return value, value
-        first, *rest = value
-        return int(first), int(rest[0] if rest else first)
+        first, *others = value
+        return int(first), int(others[0] if others else first)
 
 
 See = Callable[[Call, Tensor], Tensor | None]
@@ -60,9 +60,9 @@ See = Callable[[Call, Tensor], Tensor | None]
 
 @contextmanager
 def watched(module: nn.Module, see: See) -> Iterator[None]:
-    """While open, `see(call, output)` is told of every call that `ARGUMENTS` names inside `module`.
+    """While open, `see(call, output)` is called after every call inside `module` of a function that `ARGUMENTS` names.
 
-    What it returns, if not None, takes the place of the output. Calls of other hooks on the whole module are not seen.
+    What it returns, if not None, replaces the output. Calls of other hooks on the whole module are left out.
     """
     owners: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
@@ -98,9 +98,9 @@ def watched(module: nn.Module, see: See) -> Iterator[None]:
 
     handles = []
     try:
-        for name, part in module.named_modules():
-            handles.append(part.register_forward_pre_hook(enter(name), prepend=True))
-            handles.append(part.register_forward_hook(leave, prepend=True, always_call=True))
+        for name, submodule in module.named_modules():
+            handles.append(submodule.register_forward_pre_hook(enter(name), prepend=True))
+            handles.append(submodule.register_forward_hook(leave, prepend=True, always_call=True))
         with Mode():
             yield
     finally:

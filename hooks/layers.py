@@ -14,7 +14,7 @@ from .errors import DissectError, UsageError, one_line
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """One module of a network and the output it was seen to give."""
+    """One module of a network and the shape of its output in one forward pass."""
 
     name: str
     shape: tuple[int, ...] | None  # without the batch axis; None where the output is not one tensor
@@ -40,7 +40,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     raise UsageError(f"There is no layer {name!r}. {_near(name, names)}")
 
 
-def pick_layers(wanted: Sequence[str | int], names: Sequence[str], module: nn.Module) -> tuple[str, ...]:
+def pick_layers(layers: Sequence[str | int], names: Sequence[str], module: nn.Module) -> tuple[str, ...]:
     """Turn names, and numbers (the n-th of `names`, from 1), into layer names, in the order asked for, each once.
 
     A text that is the name of a layer means that layer, even where it looks like a number, as in an `nn.Sequential`.
@@ -50,7 +50,7 @@ def pick_layers(wanted: Sequence[str | int], names: Sequence[str], module: nn.Mo
     """
     picked = []
     modules = [known for known, _ in module.named_modules() if known]
-    for layer in wanted:
+    for layer in layers:
         text = str(layer)
         if text.isdecimal() and (isinstance(layer, int) or text not in modules):
             if not 1 <= int(text) <= len(names):
@@ -85,15 +85,15 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
     Raises:
         DissectError: the forward pass failed.
     """
-    seen: dict[str, LayerShape] = {}
+    shapes: dict[str, LayerShape] = {}
 
-    def look(name: str, layer: nn.Module) -> Callable[[nn.Module, object, object], None]:
+    def watch(name: str, layer: nn.Module) -> Callable[[nn.Module, object, object], None]:
         innermost = not any(layer.children())
 
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-            first = seen.setdefault(name, LayerShape(name=name, shape=shape, innermost=innermost, calls=0))
-            seen[name] = replace(first, calls=first.calls + 1)
+            first = shapes.setdefault(name, LayerShape(name=name, shape=shape, innermost=innermost, calls=0))
+            shapes[name] = replace(first, calls=first.calls + 1)
 
         return hook
 
@@ -101,7 +101,7 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
     try:
         for name, layer in module.named_modules():
             if name:
-                handles.append(layer.register_forward_hook(look(name, layer)))
+                handles.append(layer.register_forward_hook(watch(name, layer)))
         run()
     except DissectError:
         raise
@@ -112,4 +112,4 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
     finally:
         for handle in handles:
             handle.remove()
-    return list(seen.values())
+    return list(shapes.values())

@@ -42,9 +42,9 @@ class Tap:
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Tap:
-        found = [(name, find_layer(self.module, name)) for name in self.layers]
+        targets = [(name, find_layer(self.module, name)) for name in self.layers]
         self._outputs.clear()
-        self._handles = [layer.register_forward_hook(partial(self._keep, name)) for name, layer in found]
+        self._handles = [layer.register_forward_hook(partial(self._keep, name)) for name, layer in targets]
         return self
 
     def __exit__(

@@ -23,41 +23,48 @@ LITERALS = {"true": True, "false": False, "none": None}  # in any case: the text
 
 
 def is_factory(spec: str) -> bool:
-    """Whether this looks like `package.module:Name` or `file.py:Name`."""
-    place, _, name = spec.rpartition(":")
+    """Whether this looks like `package.module:Name` or `file.py:Name`.
+
+    >>> [is_factory(spec) for spec in ("train.py:Generator", "models.dcgan:build", "weights.pth", "C:\\\\nets")]
+    [True, True, False, False]
+    """
+    module, _, name = spec.rpartition(":")
     if not re.fullmatch(_NAME, name):
         return False
-    return place.endswith(".py") or re.fullmatch(rf"{_NAME}(\.{_NAME})*", place) is not None
+    return module.endswith(".py") or re.fullmatch(rf"{_NAME}(\.{_NAME})*", module) is not None
 
 
-def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
-    """`nz=100`, `norm=batch`, `widths=(64,32)` -> the arguments of a call; what is no Python literal is text.
+def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a call; a value that is no Python literal is text.
+
+    >>> parse_arguments(["nz=100", "norm=batch", "widths=(64,32)", "bias=false"])
+    {'nz': 100, 'norm': 'batch', 'widths': (64, 32), 'bias': False}
 
     Raises:
         UsageError: one has no name, or is given twice.
     """
-    found: dict[str, Any] = {}
-    for text in given:
+    arguments: dict[str, Any] = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(_NAME, name):
             raise UsageError(f"--arg {text!r} is not understood; write NAME=VALUE, e.g. nz=100.")
-        if name in found:
+        if name in arguments:
             raise UsageError(f"--arg {name} is given twice; give it once.")
         try:
-            found[name] = LITERALS[value.lower()] if value.lower() in LITERALS else ast.literal_eval(value)
+            arguments[name] = LITERALS[value.lower()] if value.lower() in LITERALS else ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            found[name] = value
-    return found
+            arguments[name] = value
+    return arguments
 
 
 def from_anywhere(spec: str) -> str:
-    """The same for any current folder: a file by its whole path."""
-    place, _, name = spec.rpartition(":")
-    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else spec
+    """The spec with a file by its absolute path, so that it holds in any current folder."""
+    module, _, name = spec.rpartition(":")
+    return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else spec
 
 
 def call_factory(spec: str, arguments: Mapping[str, Any] | None = None) -> object:
-    """Import the module or file, and return what the function or class of that name makes with these arguments.
+    """Import the module or file, and return what the function or class of that name returns for these arguments.
 
     A name that is an object already, such as a network, is returned as it is. Modules in the current folder are found
     too, as with `python -m`, and so are those beside a file. What the code prints goes to stderr.
@@ -66,19 +73,19 @@ def call_factory(spec: str, arguments: Mapping[str, Any] | None = None) -> objec
         UsageError: there is no such module, file or name, or the arguments do not fit.
         DissectError: the user's code failed.
     """
-    place, _, name = spec.rpartition(":")
+    module, _, name = spec.rpartition(":")
     try:
-        with _importing(place), contextlib.redirect_stdout(sys.stderr):
-            module = _file(place) if place.endswith(".py") else _module(place)
-            found = getattr(module, name, None)
-            if not callable(found):
-                raise _no_such(spec, module, name)
-            if not isinstance(found, type | functools.partial) and not inspect.isroutine(found):  # an object, as it is
+        with _importing(module), contextlib.redirect_stdout(sys.stderr):
+            imported = _file(module) if module.endswith(".py") else _module(module)
+            factory = getattr(imported, name, None)
+            if not callable(factory):
+                raise _no_such(spec, imported, name)
+            if not isinstance(factory, type | functools.partial) and not inspect.isroutine(factory):  # an object
                 if arguments:
-                    raise UsageError(f"{spec} is made already; leave --arg out, or name its class.")
-                return found
-            _check_arguments(spec, found, arguments or {})
-            return found(**(arguments or {}))
+                    raise UsageError(f"{spec} is an object, not a class; leave --arg out, or name its class.")
+                return factory
+            _check_arguments(spec, factory, arguments or {})
+            return factory(**(arguments or {}))
     except DissectError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code raises; a script may also end itself
@@ -86,7 +93,7 @@ def call_factory(spec: str, arguments: Mapping[str, Any] | None = None) -> objec
 
 
 def made_by(option: str, spec: str) -> object:
-    """What the factory makes that an option of the command line names.
+    """The object that the factory returns which an option of the command line names.
 
     Raises:
         UsageError: it is no `package.module:Name`, or there is none.
@@ -98,14 +105,14 @@ def made_by(option: str, spec: str) -> object:
 
 
 @contextlib.contextmanager
-def _importing(place: str) -> Iterator[None]:
+def _importing(module: str) -> Iterator[None]:
     """The current folder, and that of a file, are searched for modules; command-line arguments are not the module's."""
     folders = [str(Path.cwd())]
-    if place.endswith(".py"):
-        folders.insert(0, str(Path(place).resolve().parent))
+    if module.endswith(".py"):
+        folders.insert(0, str(Path(module).resolve().parent))
     arguments = sys.argv
     sys.path[:0] = folders
-    sys.argv = [place]
+    sys.argv = [module]
     importlib.invalidate_caches()
     try:
         yield
@@ -128,35 +135,36 @@ def _module(name: str) -> ModuleType:
         ) from error
 
 
-def _file(place: str) -> ModuleType:
+def _file(file: str) -> ModuleType:
     """A file as a module, under its own name, so that what it imports may import it again; once a process."""
-    path = Path(place).resolve()
+    path = Path(file).resolve()
     if not path.is_file():
-        raise UsageError(f"There is no file {place}; give the path of a Python file, e.g. train.py:Generator.")
-    known = sys.modules.get(path.stem)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    name = path.stem if known is None else f"{path.stem}_{abs(hash(str(path)))}"  # another module has the name
+        raise UsageError(f"There is no file {file}; give the path of a Python file, e.g. train.py:Generator.")
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    name = path.stem if loaded is None else f"{path.stem}_{abs(hash(str(path)))}"  # another module has the name
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    imported = importlib.util.module_from_spec(spec)
+    sys.modules[name] = imported
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(imported)
     except BaseException:
         del sys.modules[name]
         raise
-    return module
+    return imported
 
 
 def _no_such(spec: str, module: ModuleType, name: str) -> UsageError:
-    there = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
-    near = difflib.get_close_matches(name, there, n=3)
-    own = [one for one in there if getattr(getattr(module, one), "__module__", None) == module.__name__]
+    names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    near = difflib.get_close_matches(name, names, n=3)
+    defined = [key for key in names if getattr(getattr(module, key), "__module__", None) == module.__name__]
     if near:
         return UsageError(f"{spec}: there is no {name!r}. Did you mean {' or '.join(near)}?")
-    return UsageError(f"{spec}: there is no {name!r}; there are {', '.join(own[:8]) or 'no functions and no classes'}.")
+    known = ", ".join(defined[:8]) or "no functions and no classes"
+    return UsageError(f"{spec}: there is no {name!r}; there are {known}.")
 
 
 def _check_arguments(spec: str, factory: Any, arguments: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a pixel is called: segmenters by their spec, and the check of what they return."""
+"""Segmenters, which give pixels a class: opened by their spec, and the check of the labels that they return."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Row:
     classes: int
     origin: str
     licence: str
-    here: bool  # its weights are on this machine
+    here: bool  # whether its weights are on this machine
 
 
 def load_segmenter(spec: str, device: str = "cpu") -> Segmenter:
@@ -87,8 +87,8 @@ def _from_factory(spec: str) -> Segmenter:
         raise
     if not (isinstance(segmenter, Segmenter) and isinstance(segmenter.vocabulary, Vocabulary) and callable(segmenter)):
         raise DissectError(
-            f"Segmenter {spec!r}: the function returned a {type(segmenter).__name__}; needed is a callable object with "
-            "a `name` and a `vocabulary` (ganatomy.segmenters.Vocabulary)."
+            f"Segmenter {spec!r}: the function returned a {type(segmenter).__name__}; it must return a callable "
+            "object with a `name` and a `vocabulary` (ganatomy.segmenters.Vocabulary)."
         )
     return segmenter
 
@@ -122,13 +122,13 @@ def check_shape(labels: Tensor, images: Tensor, segmenter: Segmenter) -> None:
     n, _, height, width = images.shape
     if not isinstance(labels, torch.Tensor):
         raise DissectError(
-            f"Segmenter {segmenter.name} returned a {type(labels).__name__}; needed is a tensor of labels."
+            f"Segmenter {segmenter.name} returned a {type(labels).__name__}; it must return a tensor of labels."
         )
     shape = tuple(labels.shape)
     if labels.dtype != torch.int64 or len(shape) != 4 or shape[1] < 1 or (shape[0], *shape[2:]) != (n, height, width):
         raise DissectError(
             f"Segmenter {segmenter.name} returned labels of shape {shape} and type {labels.dtype}; "
-            f"needed are ({n}, planes, {height}, {width}) and torch.int64."
+            f"they must be ({n}, planes, {height}, {width}) and torch.int64."
         )
 
 
@@ -136,7 +136,7 @@ def check_range(low: int, high: int, segmenter: Segmenter) -> None:
     """Raise DissectError unless labels from `low` to `high` are classes of the segmenter, or -1."""
     classes = len(segmenter.vocabulary)
     if low < UNLABELLED or high >= classes:
-        hint = " 255 is usually what has no label: return -1 there." if high == 255 else ""
+        hint = " 255 usually marks pixels without a label: return -1 there." if high == 255 else ""
         hint += " They may count from 1: subtract 1, so that what was 0 is -1." if low >= 0 and high == classes else ""
         raise DissectError(
             f"Segmenter {segmenter.name} returned labels from {low} to {high}; its vocabulary has {classes} classes, "

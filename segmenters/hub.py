@@ -129,14 +129,14 @@ def read_vocabulary(config: dict[str, Any]) -> Vocabulary:
 
     Raises DissectError unless the names are as many strings as there are classes.
     """
-    n: int = config["classes"]
-    if "_class_names" not in config and n == ADE20K_CLASSES:
+    count: int = config["classes"]
+    if "_class_names" not in config and count == ADE20K_CLASSES:
         names, categories = zip(*ade20k(), strict=True)
-        return Vocabulary(names=names, categories=categories, colours=palette(n))
-    names = config.get("_class_names", [f"class {i}" for i in range(n)])
-    if not isinstance(names, list) or len(names) != n or not all(isinstance(name, str) for name in names):
-        raise DissectError(f"`_class_names` in the segmenter's {CONFIG} must be a list of {n} names, one a class.")
-    return Vocabulary(names=tuple(names), categories=("object",) * n, colours=palette(n))
+        return Vocabulary(names=names, categories=categories, colours=palette(count))
+    names = config.get("_class_names", [f"class {number}" for number in range(count)])
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        raise DissectError(f"`_class_names` in the segmenter's {CONFIG} must be a list of {count} names, one a class.")
+    return Vocabulary(names=tuple(names), categories=("object",) * count, colours=palette(count))
 
 
 def is_cached(repository: str) -> bool:
@@ -161,8 +161,8 @@ def _config(folder: Path) -> dict[str, Any]:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise DissectError(
-            f"{folder} lacks {' and '.join(missing)}: needed is what save_pretrained of a segmentation-models-pytorch "
-            "model writes; weights are read from safetensors alone, never from pickles (*.bin)."
+            f"{folder} lacks {' and '.join(missing)}: it must be written by save_pretrained of a "
+            "segmentation-models-pytorch model; weights are read from safetensors alone, never from pickles (*.bin)."
         )
     config = _json(folder / CONFIG)
     classes, channels = config.get("classes"), config.get("in_channels", 3)
@@ -173,7 +173,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if classes < 2 or channels != 3:
         raise DissectError(
             f"The segmenter in {folder} has {classes} classes and {channels} input channels; "
-            "at least 2 classes and 3 channels (RGB) are needed."
+            "it must have at least 2 classes, and 3 channels (RGB)."
         )
     return config
 
@@ -187,27 +187,27 @@ def _preprocessing(folder: Path, source: str, encoder: str) -> Preprocessing:
     size = (int(named[1]), int(named[2])) if named else None
     if (folder / TRANSFORM).is_file():
         try:
-            found = read_transform(_json(folder / TRANSFORM))
+            preprocessing = read_transform(_json(folder / TRANSFORM))
         except (KeyError, TypeError, ValueError) as error:
             raise DissectError(
                 f"{folder / TRANSFORM} is not an albumentations pipeline (at {one_line(error)})."
             ) from error
-        return replace(found, size=found.size or size)
+        return replace(preprocessing, size=preprocessing.size or size)
     if encoder.startswith("tu-"):
         import segmentation_models_pytorch as smp
 
         with contextlib.suppress(ValueError):  # no pretrained weights, hence no values
-            known = smp.encoders.get_preprocessing_params(encoder)
-            return Preprocessing(mean=tuple(known["mean"]), std=tuple(known["std"]), size=size)
-    usual = Preprocessing(size=size)
+            defaults = smp.encoders.get_preprocessing_params(encoder)
+            return Preprocessing(mean=tuple(defaults["mean"]), std=tuple(defaults["std"]), size=size)
+    assumed = Preprocessing(size=size)
     warnings.warn(
-        f"{source} does not say how images are prepared ({TRANSFORM} is missing): assumed are the mean "
-        f"{', '.join(map(str, usual.mean))} and deviation {', '.join(map(str, usual.std))} of ImageNet, and "
+        f"{source} does not say how images are prepared ({TRANSFORM} is missing). Assumed: the mean "
+        f"{', '.join(map(str, assumed.mean))} and deviation {', '.join(map(str, assumed.std))} of ImageNet, and "
         f"{'the size that its name says' if size else 'images as large as they are'}. Other values give other labels.",
         DissectWarning,
         stacklevel=3,
     )
-    return usual
+    return assumed
 
 
 def _network(folder: Path) -> nn.Module:

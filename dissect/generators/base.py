@@ -97,8 +97,8 @@ class Generator:
             DissectError: it failed.
         """
         with running(f"The generator {self.name} failed"):
-            found: Tensor = self.module(latents)
-        return found
+            output: Tensor = self.module(latents)
+        return output
 
     def to_images(self, out: object) -> Tensor:
         """What the module returned -> images (N, 3, H, W) float32 in [0, 1].
@@ -107,9 +107,9 @@ class Generator:
             DissectError: it is something else than images.
         """
         if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[1] not in (1, 3):
-            found = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            returned = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise DissectError(
-                f"The generator {self.name} returned {found}; it must return images (N, 3, H, W) or (N, 1, H, W). "
+                f"The generator {self.name} returned {returned}; it must return images (N, 3, H, W) or (N, 1, H, W). "
                 "Wrap it in a module that does."
             )
         low, high = self.output_range

@@ -46,10 +46,10 @@ class Agreement:
 
 def agreement(layer: str, mean: Tensor, variance: Tensor, norm: nn.Module) -> Agreement:
     """Of a measured mean and variance (U,) with a batch norm's."""
-    kept_mean, kept_variance = (kept.double() for kept in remembered(norm))
-    shift = (mean.double() - kept_mean).abs() / (kept_variance + FLOOR).sqrt()
-    ratio = ((variance.double() + FLOOR) / (kept_variance + FLOOR)).log().abs() / 2
-    shift, ratio = (one.nan_to_num(MOST).clamp(max=MOST) for one in (shift, ratio))
+    running_mean, running_variance = (statistic.double() for statistic in remembered(norm))
+    shift = (mean.double() - running_mean).abs() / (running_variance + FLOOR).sqrt()
+    ratio = ((variance.double() + FLOOR) / (running_variance + FLOOR)).log().abs() / 2
+    shift, ratio = (difference.nan_to_num(MOST).clamp(max=MOST) for difference in (shift, ratio))
     return Agreement(layer=layer, mean=float(shift.mean()), deviation=float(ratio.mean()), units=shift + ratio)
 
 
@@ -69,10 +69,10 @@ def remembered(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def norms_of(module: nn.Module) -> dict[str, nn.Module]:
     """The batch norms of a network that keep statistics, by their names."""
     return {
-        name: part
-        for name, part in module.named_modules()
-        if isinstance(part, BatchStatistics)
-        or (isinstance(part, _BatchNorm) and part.running_mean is not None and part.running_var is not None)
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, BatchStatistics)
+        or (isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.running_var is not None)
     }
 
 
@@ -97,8 +97,9 @@ def measure(module: nn.Module, run: Callable[[Tensor], object], batches: Iterabl
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             flat = inputs[0].detach().transpose(0, 1).flatten(1).double()
-            new = [flat.sum(1), flat.square().sum(1)]
-            sums[name] = [old + one for old, one in zip(sums[name], new, strict=True)] if name in sums else new
+            batch = [flat.sum(1), flat.square().sum(1)]
+            before = sums.get(name)
+            sums[name] = batch if before is None else [old + new for old, new in zip(before, batch, strict=True)]
             counts[name] = counts.get(name, 0) + flat.shape[1]
 
         return add
@@ -122,9 +123,9 @@ def reproduces(agreements: Iterable[Agreement]) -> bool:
     norms = list(agreements)
     return (
         bool(norms)
-        and sum(one.mean for one in norms) / len(norms) <= GOOD_MEAN
-        and sum(one.deviation for one in norms) / len(norms) <= GOOD_DEVIATION
-        and max(max(one.mean, one.deviation) for one in norms) <= WORST
+        and sum(norm.mean for norm in norms) / len(norms) <= GOOD_MEAN
+        and sum(norm.deviation for norm in norms) / len(norms) <= GOOD_DEVIATION
+        and max(max(norm.mean, norm.deviation) for norm in norms) <= WORST
     )
 
 
@@ -158,15 +159,16 @@ class Fingerprint:
             return f"not compared with what they remember of the training: {self.unmeasured}"
         if not self.agreements:
             return "the batch norms' statistics were never taken: the network is untrained, or keeps none"
-        worst = max(self.agreements, key=lambda one: max(one.mean, one.deviation))
-        said = (
-            f"means off by up to {max(one.mean for one in self.agreements):.2g} standard deviations, standard "
-            f"deviations by up to {exp(max(one.deviation for one in self.agreements)) - 1:.0%}, {self.samples} samples"
+        worst = max(self.agreements, key=lambda norm: max(norm.mean, norm.deviation))
+        mean, deviation = max(norm.mean for norm in self.agreements), max(norm.deviation for norm in self.agreements)
+        measured = (
+            f"means off by up to {mean:.2g} standard deviations, standard deviations by up to "
+            f"{exp(deviation) - 1:.0%}, {self.samples} samples"
         )
         if self.reproduced:
-            return f"reproduces its training statistics ({said})"
+            return f"reproduces its training statistics ({measured})"
         return (
-            f"does not reproduce its training statistics ({said}; worst at {worst.layer}): probably other latents, "
+            f"does not reproduce its training statistics ({measured}; worst at {worst.layer}): probably other latents, "
             "another activation or another normalisation than in training"
         )
 

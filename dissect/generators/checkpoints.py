@@ -47,13 +47,13 @@ def load_state_dict(path: Path | str) -> dict[str, Tensor]:
         UsageError: there is no such file.
         DissectError: the file is damaged, or holds no named tensors, or several networks.
     """
-    there = read_entries(Path(path))
-    if len(there) > 1:
+    networks = read_entries(Path(path))
+    if len(networks) > 1:
         raise DissectError(
-            f"{path} holds several networks ({_names(there)}); write the one that is meant alone with "
+            f"{path} holds several networks ({_names(networks)}); save the right one alone with "
             "torch.save(module.state_dict(), path)."
         )
-    return unwrapped(there[0].state)
+    return unwrapped(networks[0].state)
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -66,10 +66,10 @@ def read_entries(path: Path) -> list[Entry]:
         DissectError: it cannot be read, is something else than a checkpoint, or holds no named tensors.
     """
     content = _read(path)
-    there = entries(content)
-    if not there:
+    networks = entries(content)
+    if not networks:
         raise DissectError(f"{path} holds a {type(content).__name__}, and no tensors that have names; {RESAVE}.")
-    return there
+    return networks
 
 
 def _read(path: Path) -> object:
@@ -117,7 +117,7 @@ def _read_torch(path: Path) -> object:
         raise
     except pickle.UnpicklingError as error:  # it holds more than tensors, or is damaged
         named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it refers to {named[1]}" if named else "it holds more than tensors"
+        reason = f"it refers to {named[1]}" if named else "it holds more than tensors"
     except Exception as error:  # a damaged file can raise nearly anything
         raise DissectError(
             f"{path} is damaged or no PyTorch checkpoint ({one_line(error)}); fetch or save it again."
@@ -126,22 +126,22 @@ def _read_torch(path: Path) -> object:
         return read_inert(path)
     except Exception as error:  # likewise
         raise DissectError(
-            f"{path} is refused: {what}, and without that it cannot be read ({one_line(error)}); {RESAVE}."
+            f"{path} is refused: {reason}, and without that it cannot be read ({one_line(error)}); {RESAVE}."
         ) from error
 
 
 def load_weights(module: nn.Module, path: Path | str, entry: str | None = None) -> str:
     """Load a checkpoint into a module whose architecture is known; every key must fit.
 
-    Of what a training script saved, the entry is taken whose keys are the module's, perhaps behind a prefix such as
+    If a training script saved more, the entry is loaded whose keys are the module's, perhaps behind a prefix such as
     `module.` or `netG.`: an averaged one first, then one that is called as generators are. Upsampling layers that a
-    repair replaced are replaced in the module too, see `dcgan.refit`.
+    repair replaced are replaced in the module too, see `replaced_layers.refit`.
 
     Args:
         entry: which entry of the file is meant, by its name.
 
     Returns:
-        The name of the entry that was taken; empty if the file is nothing else.
+        The name of the entry that was loaded; empty if the file holds nothing else.
 
     Raises:
         UsageError: there is no such file or entry.
@@ -149,34 +149,36 @@ def load_weights(module: nn.Module, path: Path | str, entry: str | None = None) 
     """
     path = Path(path)
     keys = set(module.state_dict())
-    there = read_entries(path)
+    networks = read_entries(path)
     if entry is not None:
-        there = [named_entry(there, entry, path)]
-    fits = fitting(there, lambda part: next((one for one in _spellings(part.state) if set(one) == keys), None))
-    taken = likeliest([part for part, _ in fits], path) if fits else there[0]
-    state = dict(next((state for part, state in fits if part is taken), unwrapped(taken.state)))
-    kept = take_kept(state)
+        networks = [named_entry(networks, entry, path)]
+    fits = fitting(
+        networks, lambda network: next((state for state in _spellings(network.state) if set(state) == keys), None)
+    )
+    chosen = likeliest([network for network, _ in fits], path) if fits else networks[0]
+    state = dict(next((state for network, state in fits if network is chosen), unwrapped(chosen.state)))
+    repair = take_kept(state)
     refit(module, state)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise DissectError(f"The weights {path} do not fit the module ({one_line(error)}).") from error
-    kept.attach(module)
-    return taken.name
+    repair.attach(module)
+    return chosen.name
 
 
-def named_entry(there: Iterable[Entry], name: str, path: Path) -> Entry:
-    """The entry that is called so, or its part under that prefix.
+def named_entry(networks: Iterable[Entry], name: str, path: Path) -> Entry:
+    """The entry of that name, or the part of an entry under a prefix of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such entry.
     """
-    there = list(there)
-    parts = [part for one in there for part in prefixed(one)]
-    exact = next((part for part in parts if part.name == name), None)
-    if exact is None:
-        raise UsageError(f"--entry {name}: {path} has no such entry; there are {_names(there)}.")
-    return exact
+    networks = list(networks)
+    candidates = [candidate for network in networks for candidate in prefixed(network)]
+    match = next((candidate for candidate in candidates if candidate.name == name), None)
+    if match is None:
+        raise UsageError(f"--entry {name}: {path} has no such entry; there are {_names(networks)}.")
+    return match
 
 
 def likeliest(fits: list[Entry], path: Path) -> Entry:
@@ -185,8 +187,8 @@ def likeliest(fits: list[Entry], path: Path) -> Entry:
     Raises:
         DissectError: several are as likely.
     """
-    best = min(one.rank for one in fits)
-    first = list({one.name: one for one in fits if one.rank == best}.values())
+    lowest = min(entry.rank for entry in fits)
+    first = list({entry.name: entry for entry in fits if entry.rank == lowest}.values())
     if len(first) > 1:
         raise DissectError(
             f"{path} holds several networks that fit ({_names(first)}); choose one by --entry {first[0].name}."
@@ -203,5 +205,5 @@ def _spellings(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         yield folded(plain)
 
 
-def _names(found: Iterable[Entry]) -> str:
-    return some((one.name or "the file itself" for one in found), 12)
+def _names(networks: Iterable[Entry]) -> str:
+    return some((entry.name or "the file itself" for entry in networks), 12)

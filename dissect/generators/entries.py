@@ -1,4 +1,4 @@
-"""The networks in what a checkpoint file holds: every state dict, however it is nested, wrapped and named."""
+"""The state dicts in a checkpoint file, however they are nested, wrapped and named."""
 
 from __future__ import annotations
 
@@ -58,29 +58,29 @@ def entries(content: object) -> list[Entry]:
     A state dict is a mapping of names to two or more tensors; numbers and texts beside them are passed over. Mappings
     and lists are searched to a depth of 10.
     """
-    found: list[Entry] = []
+    networks: list[Entry] = []
     waiting: deque[tuple[str, object, int]] = deque([("", content, 0)])
-    looked_at = 0
-    known = set[int]()
-    while waiting and looked_at < MOST_LOOKED_AT and len(found) < MOST:
+    visited = 0
+    visited_ids = set[int]()
+    while waiting and visited < MOST_LOOKED_AT and len(networks) < MOST:
         name, value, depth = waiting.popleft()
-        looked_at += 1
-        if id(value) in known:  # shared references could make the search endless
+        visited += 1
+        if id(value) in visited_ids:  # shared references could make the search endless
             continue
-        known.add(id(value))
+        visited_ids.add(id(value))
         if isinstance(value, Mapping):
-            state = {key: one for key, one in value.items() if isinstance(key, str) and _usable(one)}
+            state = {key: item for key, item in value.items() if isinstance(key, str) and _usable(item)}
             if len(state) > 1 or (state and not name):
-                found.append(Entry(name=name, state=state))
-            inside = [(str(key), one) for key, one in value.items() if isinstance(key, str) or _small(key)]
+                networks.append(Entry(name=name, state=state))
+            items = [(str(key), item) for key, item in value.items() if isinstance(key, str) or _small(key)]
         elif isinstance(value, list | tuple):
-            inside = [(str(place), one) for place, one in enumerate(value)]
+            items = [(str(index), item) for index, item in enumerate(value)]
         else:
             continue
         if depth < DEEPEST:
-            containers = [(key, one) for key, one in inside if isinstance(one, Mapping | list | tuple)]
-            waiting += [(f"{name}.{key}".strip("."), one, depth + 1) for key, one in containers]
-    return sorted((_with_what_is_beside(one, content) for one in found), key=lambda one: one.rank)
+            containers = [(key, item) for key, item in items if isinstance(item, Mapping | list | tuple)]
+            waiting += [(f"{name}.{key}".strip("."), item, depth + 1) for key, item in containers]
+    return sorted((_with_tensors_beside(entry, content) for entry in networks), key=lambda entry: entry.rank)
 
 
 def prefixed(entry: Entry) -> Iterator[Entry]:
@@ -92,32 +92,36 @@ def prefixed(entry: Entry) -> Iterator[Entry]:
     prefixes = dict.fromkeys(
         ".".join(parts[:count]) for key in entry.state for parts in [key.split(".")] for count in range(1, len(parts))
     )
-    for prefix in sorted(prefixes, key=lambda one: one.count("."))[:MOST_PREFIXES]:
+    for prefix in sorted(prefixes, key=lambda prefix: prefix.count("."))[:MOST_PREFIXES]:
         inside = {key[len(prefix) + 1 :]: value for key, value in entry.state.items() if key.startswith(f"{prefix}.")}
         if len(inside) > 1:
             yield Entry(name=f"{entry.name}.{prefix}".strip("."), state=inside)
 
 
-def fitting(found: Iterable[Entry], fits: Callable[[Entry], T | None]) -> list[tuple[Entry, T]]:
+def fitting(networks: Iterable[Entry], fits: Callable[[Entry], T | None]) -> list[tuple[Entry, T]]:
     """Of all entries and their parts those that fit, with what `fits` returned; parts of one that fits are left out."""
-    fit: list[tuple[Entry, T]] = []
-    for whole in found:
-        taken: list[str] = []
-        for part in prefixed(whole):
-            inside = any(not name or part.name.startswith(f"{name}.") for name in taken)
-            answer = None if inside else fits(part)
-            if answer is not None:
-                fit.append((part, answer))
-                taken.append(part.name)
-    return fit
+    matches: list[tuple[Entry, T]] = []
+    for network in networks:
+        matched_names: list[str] = []
+        for part in prefixed(network):
+            is_inside = any(not name or part.name.startswith(f"{name}.") for name in matched_names)
+            result = None if is_inside else fits(part)
+            if result is not None:
+                matches.append((part, result))
+                matched_names.append(part.name)
+    return matches
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same without the `module.` and `_orig_mod.` that wrappers put into the names, wherever they stand."""
+    """The state dict without the `module.` and `_orig_mod.` that wrappers put into the names.
+
+    >>> list(unwrapped({"module.main._orig_mod.0.weight": torch.zeros(1)}))
+    ['main.0.weight']
+    """
     plain: dict[str, Tensor] = {}
     for key, value in state.items():
-        *places, last = key.split(".")
-        plain[".".join([*(part for part in places if part not in WRAPPERS), last])] = value
+        *above, last = key.split(".")
+        plain[".".join([*(word for word in above if word not in WRAPPERS), last])] = value
     return plain
 
 
@@ -128,26 +132,26 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     plain: dict[str, Tensor] = {}
     for key, value in state.items():
-        layer, parametrized, rest = f".{key}".rpartition(".parametrizations.")
-        name, _, part = rest.partition(".")
-        spelt = PARAMETRIZED.get(part) if parametrized else None
-        plain[key if spelt is None else f"{layer}.{name}{spelt}".removeprefix(".")] = value
+        layer, parametrized, below = f".{key}".rpartition(".parametrizations.")
+        name, _, role = below.partition(".")
+        suffix = PARAMETRIZED.get(role) if parametrized else None
+        plain[key if suffix is None else f"{layer}.{name}{suffix}".removeprefix(".")] = value
     return _folded(plain)
 
 
 def _folded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    plain: dict[str, Tensor] = {}
     for key, value in state.items():
-        place = key.rpartition("_")[0]
-        if key.endswith("weight_orig") and f"{place}_u" in state:
-            found[place] = _spectral(value, state[f"{place}_u"], state.get(f"{place}_v"))
-        elif key.endswith("weight_g") and f"{place}_v" in state:
-            found[place] = _weight_norm(value, state[f"{place}_v"])
-        elif key.endswith(("weight_u", "weight_v")) and {f"{place}_orig", f"{place}_g"} & set(state):
+        stem = key.rpartition("_")[0]
+        if key.endswith("weight_orig") and f"{stem}_u" in state:
+            plain[stem] = _spectral(value, state[f"{stem}_u"], state.get(f"{stem}_v"))
+        elif key.endswith("weight_g") and f"{stem}_v" in state:
+            plain[stem] = _weight_norm(value, state[f"{stem}_v"])
+        elif key.endswith(("weight_u", "weight_v")) and {f"{stem}_orig", f"{stem}_g"} & set(state):
             continue
         else:
-            found[key] = value
-    return found
+            plain[key] = value
+    return plain
 
 
 def _weight_norm(length: Tensor, direction: Tensor) -> Tensor:
@@ -184,7 +188,8 @@ def _small(key: object) -> bool:
     return isinstance(key, int) and abs(key) < 10**9
 
 
-def _with_what_is_beside(entry: Entry, content: object) -> Entry:
+def _with_tensors_beside(entry: Entry, content: object) -> Entry:
+    """The entry with what belongs to a generator but stands beside its state dict, see `BESIDE`."""
     if not isinstance(content, Mapping) or not entry.name:
         return entry
     beside = {key: content[key] for key in BESIDE if _usable(content.get(key)) and key not in entry.state}

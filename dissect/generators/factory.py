@@ -125,8 +125,8 @@ def as_generator(
         module=module, name=name or type(module).__name__, source=source, output_range=output_range or SIGNED
     )
     if output_range is None:
-        found = last_activation_range(generator) or measured_range(*extremes(generator))
-        generator = replace(generator, output_range=found)
+        measured = last_activation_range(generator) or measured_range(*extremes(generator))
+        generator = replace(generator, output_range=measured)
     return generator
 
 
@@ -176,19 +176,19 @@ def fitting_latents(module: nn.Module, latent: str | None = None, label: int | N
         failures.append(f"{'×'.join(map(str, ('N', *source.shape)))}: {trouble}")
     if latent is None and not _trouble(module, torch.zeros(2, 3, 64, 64)):
         raise UsageError("The network takes images; give them by --inputs FOLDER.")
-    asked = (
+    problem = (
         "No latents that its layers suggest fit the network" if latent is None else f"--latent {latent} does not fit"
     )
     tried = f" ({'; '.join(failures)})" if failures else ""
     raise UsageError(
-        f"{asked}{tried}. Say what it takes, such as --latent normal:128 or normal:128x1x1, or give images by --inputs "
-        "FOLDER; a network that takes more needs a function that wraps it."
+        f"{problem}{tried}. Say what it takes, such as --latent normal:128 or normal:128x1x1, or give images by "
+        "--inputs FOLDER; a network that takes more needs a function that wraps it."
     )
 
 
-def _labelled(module: nn.Module, needed: Sequence[str], latent: str | None, label: int | None) -> LatentSource:
+def _labelled(module: nn.Module, arguments: Sequence[str], latent: str | None, label: int | None) -> LatentSource:
     embedding = embedding_of(module)
-    takes = f"{type(module).__name__}.forward takes {' and '.join(needed)}"
+    takes = f"{type(module).__name__}.forward takes {' and '.join(arguments)}"
     if embedding is None and label is None:
         raise UsageError(
             f"{takes}: say which class to draw, e.g. --label 3. If labels are no numbers of classes, give a function "
@@ -199,8 +199,8 @@ def _labelled(module: nn.Module, needed: Sequence[str], latent: str | None, labe
     failures: list[str] = []
     for source in _sources(module, latent, embedding.embedding_dim if embedding is not None else 0):
         if embedding is None:
-            beside = torch.full((2,), int(label or 0))
-            trouble = _trouble(module, source([0, 1]), beside)
+            labels = torch.full((2,), int(label or 0))
+            trouble = _trouble(module, source([0, 1]), labels)
             if not trouble:
                 give_labels(module, GivesLabels(shape=source.shape, label=int(label or 0)))
                 return Labelled(source, int(label or 0))
@@ -228,8 +228,8 @@ def _latents(module: nn.Module, spec: ModelSpec, placeholder: bool) -> LatentSou
         return noise
 
 
-def _sources(module: nn.Module, latent: str | None, beside: int = 0) -> Iterator[DrawnLatents]:
-    """Latents to try; `beside`: numbers that a class's embedding adds to them."""
+def _sources(module: nn.Module, latent: str | None, embedded: int = 0) -> Iterator[DrawnLatents]:
+    """Latents to try; `embedded`: the length of a class's embedding, which the network adds to them."""
     if latent is not None:
         source = parse_latents(latent)
         yield source
@@ -242,7 +242,7 @@ def _sources(module: nn.Module, latent: str | None, beside: int = 0) -> Iterator
             size = getattr(layer, attribute, None)
             if isinstance(size, int) and size not in (*sizes, *IMAGES):
                 sizes.append(size)
-    smaller = [size - beside for size in sizes[:2] if beside and size > beside]
+    smaller = [size - embedded for size in sizes[:2] if embedded and size > embedded]
     for size in (*smaller, *sizes[:2]):
         yield NormalLatents((size,))
         yield NormalLatents((size, 1, 1))
@@ -262,8 +262,8 @@ def _trouble(module: nn.Module, latents: Tensor, labels: Tensor | None = None) -
         module.train(training)
     if not isinstance(out, Tensor):
         return f"returned a {type(out).__name__}"
-    fits = out.ndim == 4 and len(out) == len(latents) and out.shape[1] in IMAGES and min(out.shape[2:]) > 1
-    return "" if fits else f"returned {tuple(out.shape)}, no images"
+    is_images = out.ndim == 4 and len(out) == len(latents) and out.shape[1] in IMAGES and min(out.shape[2:]) > 1
+    return "" if is_images else f"returned {tuple(out.shape)}, no images"
 
 
 @torch.no_grad()
@@ -286,10 +286,10 @@ def extremes(generator: Generator) -> tuple[float, float]:
 
 @torch.no_grad()
 def last_activation_range(generator: Generator) -> tuple[float, float] | None:
-    """(-1, 1) or (0, 1) where the output is just what an `nn.Tanh` or `nn.Sigmoid` returned; else None."""
+    """(-1, 1) or (0, 1) if the output is exactly what an `nn.Tanh` or `nn.Sigmoid` returned; otherwise None."""
     latents = generator.latents([0])
-    seen = layer_shapes(generator.module, lambda: generator.output(latents))
-    last = next((one.name for one in reversed(seen) if one.innermost and one.shape), None)
+    shapes = layer_shapes(generator.module, lambda: generator.output(latents))
+    last = next((layer.name for layer in reversed(shapes) if layer.innermost and layer.shape), None)
     known = None if last is None else ACTIVATIONS.get(type(generator.module.get_submodule(last)))
     if last is None or known is None:
         return None
@@ -303,6 +303,9 @@ def measured_range(low: float, high: float) -> tuple[float, float]:
 
     (-1, 1) where the least is below a quarter of -high, since what is meant to begin at 0 may overstep it a little;
     else (0, 255) where the greatest is above 2, and (0, 1) where it is not.
+
+    >>> measured_range(-0.9, 0.95), measured_range(-0.01, 0.98), measured_range(3.0, 240.0)
+    ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
     """
     if low < -high / 4:
         return SIGNED
@@ -312,13 +315,13 @@ def measured_range(low: float, high: float) -> tuple[float, float]:
 def warn_of_range(generator: Generator, low: float, high: float, samples: int) -> None:
     """Warn where the first samples, whose values go from low to high, use little of the output range, or leave it."""
     black, white = generator.output_range
-    whole = white - black
-    used = (min(high, white) - max(low, black)) / whole
-    if used >= USED and low >= black - BEYOND * whole and high <= white + BEYOND * whole:
+    width = white - black
+    used = (min(high, white) - max(low, black)) / width
+    if used >= USED and low >= black - BEYOND * width and high <= white + BEYOND * width:
         return
-    what = "leaves" if low < black - BEYOND * whole or high > white + BEYOND * whole else f"uses {max(0, used):.0%} of"
+    verb = "leaves" if low < black - BEYOND * width or high > white + BEYOND * width else f"uses {max(0, used):.0%} of"
     warnings.warn(
-        f"The output of {generator.name} goes from {low:.3g} to {high:.3g} in {samples} samples: it {what} the "
+        f"The output of {generator.name} goes from {low:.3g} to {high:.3g} in {samples} samples: it {verb} the "
         f"range from {black:g} to {white:g} that is taken for black to white. If another is meant, say "
         "--output-range BLACK,WHITE (in Python output_range=(black, white)).",
         DissectWarning,
@@ -332,7 +335,11 @@ def _function(spec: ModelSpec) -> str:
 
 
 def _name(spec: ModelSpec) -> str:
-    """`mynet:make` -> mynet.make, `code/train.py:Generator` -> train.Generator."""
+    """The name of a generator by its code.
+
+    >>> _name(ModelSpec("mynet:make")), _name(ModelSpec("code/train.py:Generator"))
+    ('mynet.make', 'train.Generator')
+    """
     module = spec.model.rpartition(":")[0]
     if module.endswith(".py"):
         module = module.replace("\\", "/").rpartition("/")[2].removesuffix(".py")

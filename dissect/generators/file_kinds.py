@@ -91,10 +91,10 @@ def _archive(path: Path) -> tuple[str, str] | None:
             names = [name.partition("/")[2] or name for name in archive.namelist()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
         return None  # told as damaged where it is opened
-    whole = set(names)
-    if "constants.pkl" in whole or any(name.startswith("code/") for name in names):
+    members = set(names)
+    if "constants.pkl" in members or any(name.startswith("code/") for name in names):
         return TORCHSCRIPT
-    if whole & {"archive_format", "serialized_exported_program.json"} or any(
+    if members & {"archive_format", "serialized_exported_program.json"} or any(
         name.startswith("models/") and name.endswith(".json") for name in names
     ):
         return EXPORTED
@@ -102,7 +102,7 @@ def _archive(path: Path) -> tuple[str, str] | None:
         return KERAS
     if names and all(name.endswith(".npy") for name in names):
         return ARRAYS
-    return None if "data.pkl" in whole else ZIP
+    return None if "data.pkl" in members else ZIP
 
 
 def _readable(start: bytes) -> bool:

@@ -70,8 +70,8 @@ def check_opcodes(file: BinaryIO) -> None:
         ValueError: the pickle is damaged.
     """
     start = file.tell()
-    for opcode, value, place in pickletools.genops(file):
-        match opcode.name, value, place:
+    for opcode, value, position in pickletools.genops(file):
+        match opcode.name, value, position:
             case "EXT1" | "EXT2" | "EXT4", code, _:
                 raise RefusedName(f"extension {code}")
             case "PUT" | "BINPUT" | "LONG_BINPUT", int(index), int(passed) if index > passed:

@@ -82,23 +82,23 @@ def take_kept(state: dict[str, Tensor]) -> Kept:
     for key in [key for key in state if key.endswith((f".{PULL}", f".{VALUE}"))]:
         layer, _, kind = key.rpartition(".")
         edits.setdefault(layer, {})[kind] = state.pop(key)
-    found = {}
-    for layer, parts in edits.items():
-        pull, value = parts.get(PULL), parts.get(VALUE)
+    complete = {}
+    for layer, tensors in edits.items():
+        pull, value = tensors.get(PULL), tensors.get(VALUE)
         if pull is None or value is None or pull.ndim != 1 or pull.shape != value.shape:
             raise DissectError(
                 f"The edit of {layer} in the checkpoint is incomplete; save the repaired generator again."
             )
-        found[layer] = (pull, value)
+        complete[layer] = (pull, value)
     notch = state.pop(NOTCH, None)
     if notch is not None and (notch.ndim != 2 or not all(side % 2 for side in notch.shape)):
         raise DissectError("The notch in the checkpoint is misshapen; save the repaired generator again.")
-    return Kept(edits=found, notch=notch)
+    return Kept(edits=complete, notch=notch)
 
 
-def _apply(part: nn.Module, _inputs: object, x: Tensor) -> Tensor:
+def _apply(layer: nn.Module, _inputs: object, x: Tensor) -> Tensor:
     shape = (1, -1, *[1] * (x.ndim - 2))
-    return replace_softly(x, part.get_buffer(VALUE).to(x).view(shape), part.get_buffer(PULL).to(x).view(shape))
+    return replace_softly(x, layer.get_buffer(VALUE).to(x).view(shape), layer.get_buffer(PULL).to(x).view(shape))
 
 
 def _filter(module: nn.Module, _inputs: object, images: Tensor) -> Tensor:

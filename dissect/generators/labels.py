@@ -12,21 +12,23 @@ MOST_CLASSES = 1000
 
 
 def inputs_of(module: nn.Module, *, needed: bool = True) -> list[str]:
-    """The names of what a network's forward must be given, or can be."""
+    """The names of the arguments of a network's forward: those that it needs, or all."""
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return []
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [
-        one.name for one in parameters if one.kind in plain and (one.default is inspect.Parameter.empty or not needed)
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in plain and (parameter.default is inspect.Parameter.empty or not needed)
     ]
 
 
 def embedding_of(module: nn.Module) -> nn.Embedding | None:
-    """The one embedding of a network, which is that of its classes; None if it has none, or several."""
+    """The embedding of a network's classes, if it has exactly one embedding; otherwise None."""
     embeddings = [
-        part for part in module.modules() if isinstance(part, nn.Embedding) and part.num_embeddings <= MOST_CLASSES
+        layer for layer in module.modules() if isinstance(layer, nn.Embedding) and layer.num_embeddings <= MOST_CLASSES
     ]
     return embeddings[0] if len(embeddings) == 1 else None
 

@@ -112,14 +112,19 @@ def parse_latents(text: str) -> DrawnLatents:
     """`normal:512`, `normal:512x1x1`, `uniform:100` or `uniform:100,0,1`, `sphere:512` or `sphere:512,22.6`,
     `bernoulli:100` or `bernoulli:100,0.3`.
 
+    >>> parse_latents("normal:512x1x1")
+    NormalLatents(shape=(512, 1, 1), seed=0)
+    >>> str(parse_latents("uniform:100, 0, 1"))
+    'uniform:100,0,1'
+
     Raises:
         UsageError: anything else.
     """
-    number = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
-    spelt = re.fullmatch(rf"(\w+):([1-9]\d*(?:x[1-9]\d*)*)((?:,{number})*)", text.replace(" ", ""))
-    if spelt:
-        shape = tuple(int(size) for size in spelt[2].split("x"))
-        match spelt[1], [float(one) for one in spelt[3].split(",")[1:]]:
+    decimal = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+    parsed = re.fullmatch(rf"(\w+):([1-9]\d*(?:x[1-9]\d*)*)((?:,{decimal})*)", text.replace(" ", ""))
+    if parsed:
+        shape = tuple(int(size) for size in parsed[2].split("x"))
+        match parsed[1], [float(text) for text in parsed[3].split(",")[1:]]:
             case "normal", []:
                 return NormalLatents(shape)
             case "uniform", []:

@@ -1,4 +1,4 @@
-"""From a checkpoint file to a generator: its architecture recognised by the weights, its latents as asked for."""
+"""From a checkpoint file to a generator: the weights tell its architecture, the options its latents."""
 
 from __future__ import annotations
 
@@ -60,20 +60,25 @@ NOTHING_ALIKE = "no key is like"  # how the families begin to say so
 
 
 def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, placeholder: bool = False) -> Generator:
-    """The generator in a checkpoint file: the one that the spec names, or another; `placeholder` as of `from_factory`.
+    """The generator in a checkpoint file.
+
+    Args:
+        spec: the options; its `model` is the file unless `file` is given.
+        file: the file.
+        placeholder: see `from_factory`.
 
     Raises:
         UsageError: there is no such file, or an option does not go with what is in it.
-        DissectError: the file cannot be opened, or is none of the architectures known.
+        DissectError: the file cannot be opened, or holds no known architecture.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(str(spec))
     path = file or Path(spec.model)
-    found = recognised(path, spec, known=file is not None)
-    module = found.module
-    kept = spec
+    recognition = recognised(path, spec, known=file is not None)
+    module = recognition.module
+    reopening = spec
     if isinstance(module, Chain):
         _check_decided(module, path, spec, placeholder)
-        kept = replace(spec, assumed=module.plan.text(), latent=None)  # so that it is the same when it is opened again
+        reopening = replace(spec, assumed=module.plan.text(), latent=None)  # so that the same network opens again
     elif spec.assumed is not None or (spec.latent is not None and not isinstance(module, dcgan.DCGAN)):
         option = "--as" if spec.assumed is not None else "--latent"
         raise UsageError(f"{option} goes with plain chains; {path} is a {module.family} and takes none.")
@@ -84,10 +89,10 @@ def open_checkpoint(spec: str | Path | ModelSpec, file: Path | None = None, *, p
         layers=module.layers,
         output_range=spec.output_range or module.output_range,
         provenance=Provenance(
-            file=str(path), entry=found.entry.name or None, sha256=sha256(path), citation=module.citation
+            file=str(path), entry=recognition.entry.name or None, sha256=sha256(path), citation=module.citation
         ),
-        spec=kept,
-        recognised=found.said,
+        spec=reopening,
+        recognised=recognition.description,
     )
 
 
@@ -117,7 +122,7 @@ def open_decoder(spec: ModelSpec) -> Generator:
 
 
 def _decoder_name(name: str) -> str:
-    """The last part of an ID or folder that says which decoder it is."""
+    """The name of a decoder: the last word of its id or folder, but not `vae` and the like."""
     path = Path(name).resolve() if Path(name).exists() else Path(name)
     return path.parent.name if path.name in SUBFOLDERS else path.name
 
@@ -137,60 +142,60 @@ class Recognised:
     others: tuple[str, ...] = ()
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The family and why, in words."""
         state = self.entry.state
         layout = f" in {self.module.layout}" if self.module.layout else ""
-        found = f"{self.module.family}{layout}: all {len(state)} tensors have its names and shapes ({some(state, 2)})"
+        weights = f"{self.module.family}{layout}: all {len(state)} tensors have its names and shapes ({some(state, 2)})"
         if isinstance(self.module, Chain):
-            found = f"{self.module.family}, rebuilt from {len(state)} tensors, such as {some(state, 2)}"
-        others = f" (others that fit: {', '.join(self.others)}; choose by --entry)" if self.others else ""
+            weights = f"{self.module.family}, rebuilt from {len(state)} tensors, such as {some(state, 2)}"
+        alternatives = f" (others that fit: {', '.join(self.others)}; choose by --entry)" if self.others else ""
         entry = f"; taken from the entry {self.entry.name}" if self.entry.name else ""
         assumed = f"; nothing in it tells {', nor '.join(self.module.assumed)}" if self.module.assumed else ""
-        return f"{found}{entry}{others}{assumed}"
+        return f"{weights}{entry}{alternatives}{assumed}"
 
 
 def recognised(path: Path, spec: ModelSpec, *, known: bool = False) -> Recognised:
     """The network that a checkpoint's weights belong to.
 
-    Of several that fit, an averaged one is taken before one that is called as generators are, before others.
+    If several entries fit, averaged weights come before those that are called as generators are, before others.
 
     Args:
         path: the file.
-        spec: which entry of the file is meant; None takes the likeliest of those that fit. And what is assumed of a
+        spec: its `entry` chooses an entry, None the likeliest of those that fit; `assumed` and `latent` are about a
             plain chain.
-        known: the file is one of ours, which needs no check by its norms.
+        known: the file is of the catalogue, and needs no check by its norms.
 
     Raises:
         UsageError: there is no such file or entry.
-        DissectError: none is of a family known, or several are as likely.
+        DissectError: no entry is of a known family, or several are as likely.
     """
-    there = _release_entries(path) or read_entries(path)
+    networks = _release_entries(path) or read_entries(path)
     if spec.entry is not None:
-        there = [named_entry(there, spec.entry, path)]
+        networks = [named_entry(networks, spec.entry, path)]
     misfits: dict[str, dict[str, str]] = {}
-    names = {one.name for one in there}
-    fits = fitting(there, lambda part: _of_a_family(part, misfits if part.name in names else {}))
-    beside = {one.name for one in there if _beside_a_judge(one)}
+    names = {network.name for network in networks}
+    fits = fitting(networks, lambda entry: _of_a_family(entry, misfits if entry.name in names else {}))
+    with_judge = {network.name for network in networks if _beside_a_judge(network)}
 
-    def chain(part: Entry) -> Chain | None:
-        above, _, last = part.name.rpartition(".")
-        whole = part.name in names and part.name not in beside
-        if part.rank == LEAST_LIKELY or not (whole or (above in beside and DRAWS.search(last.lower()))):
+    def chain(entry: Entry) -> Chain | None:
+        above, _, last = entry.name.rpartition(".")
+        is_entry = entry.name in names and entry.name not in with_judge
+        if entry.rank == LEAST_LIKELY or not (is_entry or (above in with_judge and DRAWS.search(last.lower()))):
             return None
-        return _chain(part, spec, misfits.setdefault(part.name if whole else above, {}))
+        return _chain(entry, spec, misfits.setdefault(entry.name if is_entry else above, {}))
 
     if not fits:
-        fits = fitting(there, chain)
+        fits = fitting(networks, chain)
     elif not known:
-        fits = [(part, (_doubtful(module) and _chain(part, spec, {})) or module) for part, module in fits]
+        fits = [(entry, (_doubtful(module) and _chain(entry, spec, {})) or module) for entry, module in fits]
     if not fits:
-        raise _unknown(path, there, misfits)
-    best = likeliest([part for part, _ in fits], path)
+        raise _unknown(path, networks, misfits)
+    chosen = likeliest([entry for entry, _ in fits], path)
     return Recognised(
-        module=next(module for part, module in fits if part is best),
-        entry=best,
-        others=tuple(part.name or "the file itself" for part, _ in fits if part is not best),
+        module=next(module for entry, module in fits if entry is chosen),
+        entry=chosen,
+        others=tuple(entry.name or "the file itself" for entry, _ in fits if entry is not chosen),
     )
 
 
@@ -205,14 +210,14 @@ def _release_entries(path: Path) -> list[Entry]:
     try:
         networks = read_networks(path)
     except DissectError:
-        return []  # a pickle of another kind, or damaged: told where all files are read
-    found = {name: network for name, network in networks.items() if name in ("G_ema", "G")}
-    if not found:
+        return []  # a pickle of another kind, or damaged: `read_entries` says so
+    generators = {name: network for name, network in networks.items() if name in ("G_ema", "G")}
+    if not generators:
         raise DissectError(f"{path} holds no G_ema and no G; it has {some(networks, 4) or 'no network'}.")
     try:
         return [
             Entry(name=name, state=stylegan2.completed(dict(network.state), network.options))
-            for name, network in found.items()
+            for name, network in generators.items()
         ]
     except DissectError as error:
         raise DissectError(f"{path} cannot be used: {error}") from error
@@ -222,7 +227,7 @@ def _of_a_family(entry: Entry, misfits: dict[str, dict[str, str]]) -> Architectu
     """The network of an entry with what a repair kept beside it; None if no family fits, with the reasons by family."""
     state = unwrapped(entry.state)
     reasons = misfits.setdefault(entry.name, {})
-    kept = take_kept(state)
+    repair = take_kept(state)
     module: Architecture | None = None
     for family, infer in FAMILIES.items():
         try:
@@ -234,12 +239,13 @@ def _of_a_family(entry: Entry, misfits: dict[str, dict[str, str]]) -> Architectu
             reasons[family] = f"its tensors make no network ({one_line(error)})."
     if module is None and entry.rank < LEAST_LIKELY:
         try:
-            ours = all(key.startswith(f"{INNER}.") for key in state)  # as we save it
-            module = open_spandrel({key.removeprefix(f"{INNER}.") if ours else key: one for key, one in state.items()})
+            saved_by_us = all(key.startswith(f"{INNER}.") for key in state)
+            prefix = f"{INNER}." if saved_by_us else ""
+            module = open_spandrel({key.removeprefix(prefix): tensor for key, tensor in state.items()})
         except DissectError as error:
             reasons["spandrel"] = str(error)
     if module is not None:
-        kept.attach(module)
+        repair.attach(module)
     return module
 
 
@@ -261,9 +267,9 @@ def _chain(entry: Entry, spec: ModelSpec, reasons: dict[str, str]) -> Chain | No
     """The plain chain of an entry; None if it makes none, with the reason."""
     state = unwrapped(entry.state)
     try:
-        kept = take_kept(state)
+        repair = take_kept(state)
         module = rebuild(state, spec.assumed, spec.latent)
-        kept.attach(module)
+        repair.attach(module)
     except UsageError:
         raise
     except DissectError as error:
@@ -299,30 +305,30 @@ def _check_decided(module: Chain, path: Path, spec: ModelSpec, placeholder: bool
     )
 
 
-def _unknown(path: Path, there: list[Entry], misfits: dict[str, dict[str, str]]) -> DissectError:
-    """What is said of a file in which no family fits: what would work, and what it is like; all reasons behind it."""
-    first = there[0]
+def _unknown(path: Path, networks: list[Entry], misfits: dict[str, dict[str, str]]) -> DissectError:
+    """The error for a file in which no family fits, with what would work; its cause has all reasons."""
+    first = networks[0]
     reasons = misfits.get(first.name, {})
-    alike = [
+    similar = [
         name for name in reasons if not reasons[name].startswith(NOTHING_ALIKE) and name not in ("spandrel", PLAIN)
     ]
-    near = alike[0] if alike else PLAIN if PLAIN in reasons else None
-    like = f" It is like a {near}, but {reasons[near].rstrip('.')}." if near else ""
-    named = other_family(first.state)
-    which = named or f"No known family fits the keys ({some(first.state, 3)})."
+    nearest = similar[0] if similar else PLAIN if PLAIN in reasons else None
+    like = f" It is like a {nearest}, but {reasons[nearest].rstrip('.')}." if nearest else ""
+    known_elsewhere = other_family(first.state)
+    reason = known_elsewhere or f"No known family fits the keys ({some(first.state, 3)})."
     error = DissectError(
-        f"{path} is no generator that its weights tell. Give the class that wrote it: dissect inspect --model "
-        f"train.py:Generator --weights {shlex.quote(str(path))} --latent normal:100. {which}{like}"
+        f"{path} holds no generator that can be recognised by its weights. Give the class that wrote it: dissect "
+        f"inspect --model train.py:Generator --weights {shlex.quote(str(path))} --latent normal:100. {reason}{like}"
     )
     error.__cause__ = DissectError(" ".join(f"{family}: {reason}" for family, reason in reasons.items()))
     return error
 
 
 def other_family(state: Mapping[str, Tensor]) -> str:
-    """What is said of weights whose layout is known, and cannot be opened; empty if it is not known."""
-    for spelt, said in KNOWN_ELSEWHERE.items():
-        if any(re.match(spelt, key) for key in state):
-            return said
+    """A sentence on weights whose layout is known but cannot be opened; empty if the layout is not known."""
+    for pattern, message in KNOWN_ELSEWHERE.items():
+        if any(re.match(pattern, key) for key in state):
+            return message
     return ""
 
 

@@ -79,9 +79,9 @@ def read_networks(path: Path) -> dict[str, Persistent]:
             check_opcodes(file)
             content = entries_of(_Reader(file).load())
         networks = {
-            key: _network(made)
+            key: _network(network)
             for key in NETWORKS
-            if isinstance(made := content.get(key), Record) and made.source == _PERSISTENT
+            if isinstance(network := content.get(key), Record) and network.source == _PERSISTENT
         }
     except OSError as error:
         raise DissectError(f"{path} cannot be read ({error.strerror or error}).") from error
@@ -105,11 +105,11 @@ def read_networks(path: Path) -> dict[str, Persistent]:
     return networks
 
 
-def _network(made: Record) -> Persistent:
-    match entries_of(made.args[0])["class_name"], _plain(_contents(made)["_init_kwargs"], "_init_kwargs"):
+def _network(record: Record) -> Persistent:
+    match entries_of(record.args[0])["class_name"], _plain(_contents(record)["_init_kwargs"], "_init_kwargs"):
         case str(class_name), dict(options):
             return Persistent(
-                class_name=class_name, options=options, state=dict(tensors_of(_contents(made), _tensor, _contents))
+                class_name=class_name, options=options, state=dict(tensors_of(_contents(record), _tensor, _contents))
             )
     raise TypeError("the name or the options of a class are missing")
 
@@ -139,18 +139,18 @@ def _storage(value: object) -> Tensor:
     raise TypeError("the numbers of a tensor are no storage")
 
 
-def _plain(value: object, place: str) -> object:
+def _plain(value: object, path: str) -> object:
     """A value of plain Python; scalars of numpy become numbers."""
     match value:
         case None | bool() | int() | float() | str():
             return value
         case list() | tuple():
-            return type(value)(_plain(item, place) for item in value)
+            return type(value)(_plain(item, path) for item in value)
         case dict() | Record(source="collections.OrderedDict" | "dnnlib.util.EasyDict"):
-            return {str(key): _plain(item, f"{place}[{key!r}]") for key, item in entries_of(value).items()}
+            return {str(key): _plain(item, f"{path}[{key!r}]") for key, item in entries_of(value).items()}
         case Record(
             source="numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar",
             args=(Record(source="numpy.dtype", args=(str(code), *_)), bytes(data)),
         ) if code in _SCALARS:
             return struct.unpack(_SCALARS[code], data)[0]
-    raise TypeError(f"{place} is a {getattr(value, 'source', type(value).__name__)}, not a plain value")
+    raise TypeError(f"{path} is a {getattr(value, 'source', type(value).__name__)}, not a plain value")

@@ -1,4 +1,4 @@
-"""Latents that are not plain normal numbers: with a class, or images of a folder, or what an encoder makes of them."""
+"""Latents with a class, images of a folder as latents, and what an encoder makes of such images."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class ClassLatents:
     law: DrawnLatents | None = None
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
-        found = np.zeros((len(indices), self.size + self.classes), np.float32)
-        for row, index in zip(found, indices, strict=True):
+        latents = np.zeros((len(indices), self.size + self.classes), np.float32)
+        for row, index in zip(latents, indices, strict=True):
             random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
             row[: self.size] = self._numbers(random)
-            drawn = int(random.integers(self.classes)) if self.label is None else self.label
-            row[self.size + drawn] = 1
-        return torch.from_numpy(found)
+            label = int(random.integers(self.classes)) if self.label is None else self.label
+            row[self.size + label] = 1
+        return torch.from_numpy(latents)
 
     def _numbers(self, random: np.random.Generator) -> NDArray[np.floating]:
         if self.law is not None:
@@ -80,11 +80,11 @@ class FolderImages:
         folder: where the images are.
         channels: 3, or 1 for grey.
         value_range: what black and white become.
-        multiple: of this H and W are made.
-        least: H and W must be so large.
+        multiple: H and W are multiples of it.
+        least: H and W must be at least this.
         seed: of the order. It is a function of seed and name alone: other images coming or going leave it as it is.
-        crop: cut off however much there is; otherwise a tenth of the pixels at most.
-        resize: make the shorter side so long, and cut a square out of the middle.
+        crop: cut off as much as is needed; otherwise at most a tenth of the pixels.
+        resize: scale the shorter side to this length, and cut a square out of the middle.
 
     Raises:
         UsageError: on use: no folder, no image, one too small, too much to cut off, or a sample beyond the last image.
@@ -124,26 +124,26 @@ class FolderImages:
         height, width = (side // self.multiple * self.multiple for side in sizes.min(0).tolist())
         smallest = self.files[int(sizes.prod(1).argmin())]
         small = sizes[int(sizes.prod(1).argmin())]
-        self._check_size(height, width, f"{smallest} has {small[0]}×{small[1]}; take it out, or say --resize SIDE")
+        self._check_size(height, width, f"{smallest} has {small[0]}×{small[1]}; remove it, or give --resize SIDE")
         lost = 1 - height * width / float(sizes.prod(1).mean())
         cut = f"--inputs {self.folder}: images are cut to {height}×{width} pixels"
         why = f"because of {smallest}" if (sizes != sizes[0]).any() else f"since sides are multiples of {self.multiple}"
         if lost > FALLEN and not self.crop:
             raise UsageError(
-                f"{cut} {why}, which takes {lost:.0%} of all pixels away; say --crop to have it so, --resize SIDE for "
-                "squares of another size, or take that file out."
+                f"{cut} {why}, which removes {lost:.0%} of all pixels; give --crop to allow that, --resize SIDE for "
+                "squares of another size, or remove that file."
             )
         if lost > 0:
-            warnings.warn(f"{cut} {why} ({lost:.1%} of all pixels go).", DissectWarning, stacklevel=2)
+            warnings.warn(f"{cut} {why} ({lost:.1%} of all pixels are lost).", DissectWarning, stacklevel=2)
         return height, width
 
-    def _check_size(self, height: int, width: int, what: str) -> None:
+    def _check_size(self, height: int, width: int, reason: str) -> None:
         least = max(self.least, self.multiple)
         if min(height, width) < least or height % self.multiple or width % self.multiple:
             raise UsageError(
                 f"--inputs {self.folder}: the network needs at least {least} pixels a side"
                 + (f", a multiple of {self.multiple}" if self.multiple > 1 else "")
-                + f"; {what}."
+                + f"; {reason}."
             )
 
     @cached_property
@@ -158,9 +158,9 @@ class FolderImages:
     def __call__(self, indices: Sequence[int]) -> Tensor:
         if max(indices) >= len(self.files):
             raise UsageError(
-                f"--inputs {self.folder} holds {len(self.files)} images, and sample {max(indices)} was asked for "
+                f"--inputs {self.folder} holds {len(self.files)} images, and there is no sample {max(indices)} "
                 "(they count from 0); take fewer --samples, or more images. Interventions and repairs need images "
-                "that the run has not seen."
+                "that the run has not used."
             )
         low, high = self.value_range
         images = torch.stack([self._read(self.files[index]) for index in indices])
@@ -170,8 +170,8 @@ class FolderImages:
         height, width = self.size
         pixels = read_image(file, "L" if self.channels == 1 else "RGB")
         if self.resize is not None:
-            whole = Image.fromarray(pixels)
-            pixels = np.asarray(ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS))
+            image = Image.fromarray(pixels)
+            pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         cut = pixels[top : top + height, left : left + width].astype(np.float32)
         return torch.from_numpy(cut[None] if self.channels == 1 else cut.transpose(2, 0, 1).copy())

@@ -83,23 +83,23 @@ class ModelSpec:
             raise UsageError(f"A label is the number of a class, such as 437; got {self.label!r}.")
 
     def from_anywhere(self) -> ModelSpec:
-        """The same for any current folder: files and folders by their whole paths."""
-        whole: dict[str, Any] = {
+        """The spec with files and folders by their absolute paths, so that it holds in any current folder."""
+        absolute: dict[str, Any] = {
             name: str(Path(value).resolve())
             for name, value in (("weights", self.weights), ("inputs", self.inputs))
             if value is not None
         }
-        place = self.model.removeprefix(DIFFUSERS)
-        if place != self.model and Path(place).is_dir():
-            whole["model"] = f"{DIFFUSERS}{Path(place).resolve()}"
+        folder = self.model.removeprefix(DIFFUSERS)
+        if folder != self.model and Path(folder).is_dir():
+            absolute["model"] = f"{DIFFUSERS}{Path(folder).resolve()}"
         elif Path(self.model).is_file():
-            whole["model"] = str(Path(self.model).resolve())
+            absolute["model"] = str(Path(self.model).resolve())
         else:
-            whole["model"] = from_anywhere(self.model)
-        return replace(self, **whole)
+            absolute["model"] = from_anywhere(self.model)
+        return replace(self, **absolute)
 
     def record(self) -> dict[str, Any]:
-        """What is given, as JSON keeps it."""
+        """The options that are given, as JSON keeps them."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -107,12 +107,12 @@ class ModelSpec:
         }
 
     def options(self) -> list[str]:
-        """What is given beside the model, as words of a command line."""
+        """The options that are given beside the model, as words of a command line."""
         words: list[str] = []
         for name, value in asdict(self).items():
             option = "--as" if name == "assumed" else f"--{name.replace('_', '-')}"
             if name == "args":
-                words += [word for one in value for word in ("--arg", one)]
+                words += [word for argument in value for word in ("--arg", argument)]
             elif value is True:
                 words.append(option)
             elif isinstance(value, tuple):
@@ -124,47 +124,50 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """Where that is now of which a run was made, as far as it has moved: see `ModelSpec`."""
+    """Where the files of a run are now, as far as they have moved: see `ModelSpec`."""
 
     model: str | None = None
     weights: str | None = None
     inputs: str | None = None
 
     def applied(self, spec: ModelSpec, run: Path) -> ModelSpec:
-        """What a run recorded, at its new places.
+        """The spec that a run recorded, with the new paths.
 
         Raises:
-            UsageError: a file or folder is not there any more, and no new place of it is given.
+            UsageError: a file or folder does not exist any more, and no new path of it is given.
         """
-        given: dict[str, Any] = {name: value for name, value in asdict(self).items() if value is not None}
-        found = replace(spec, **given)
-        for name, value in (("model", found.model.rpartition(":")[0] or found.model), *_files(found)):
+        moved: dict[str, Any] = {name: value for name, value in asdict(self).items() if value is not None}
+        applied = replace(spec, **moved)
+        for name, value in (("model", applied.model.rpartition(":")[0] or applied.model), *_files(applied)):
             if value is not None and Path(value).is_absolute() and not Path(value).exists():
                 raise UsageError(
-                    f"The run in {run} was made of {value}, which is not there any more; name its place by --{name}."
+                    f"The run in {run} used {value}, which does not exist any more; say where it is by --{name}."
                 )
-        return found
+        return applied
 
 
 def _files(spec: ModelSpec) -> tuple[tuple[str, str | None], ...]:
     return ("weights", spec.weights), ("inputs", spec.inputs)
 
 
-def parse_range(name: str, given: object) -> tuple[float, float] | None:
-    """`0,1`, or two numbers -> (0.0, 1.0).
+def parse_range(name: str, value: object) -> tuple[float, float] | None:
+    """`0,1`, or two numbers, as (black, white).
+
+    >>> parse_range("output_range", "0,1")
+    (0.0, 1.0)
 
     Raises:
         UsageError: it is no such range.
     """
-    if given is None:
+    if value is None:
         return None
-    parts: Any = given.split(",") if isinstance(given, str) else given
+    bounds: Any = value.split(",") if isinstance(value, str) else value
     try:
-        low, high = map(float, parts)
+        low, high = map(float, bounds)
     except (TypeError, ValueError):
         low = high = 0.0
     if not (isfinite(low) and isfinite(high) and low < high):
         raise UsageError(
-            f"--{name.replace('_', '-')} {given}: black must be less than white, as in --{name.replace('_', '-')}=-1,1."
+            f"--{name.replace('_', '-')} {value}: black must be less than white, as in --{name.replace('_', '-')}=-1,1."
         )
     return low, high

@@ -124,11 +124,11 @@ def check_packing(path: Path) -> None:
 def _zipped(file: BinaryIO) -> object:
     with zipfile.ZipFile(file) as archive:
         members = {name.partition("/")[2]: name for name in archive.namelist()}
-        whole = file.seek(0, io.SEEK_END)
+        file_size = file.seek(0, io.SEEK_END)
 
         def member(name: str) -> bytes:
             info = archive.getinfo(members[name])
-            if info.file_size > whole:  # torch.save compresses nothing, so a packed one may be any size
+            if info.file_size > file_size:  # torch.save compresses nothing, so a packed one may be any size
                 raise ValueError(f"{name} is larger than the whole file")
             return archive.read(info)
 
@@ -149,17 +149,17 @@ def _legacy(file: BinaryIO) -> object:
     keys = _loaded(file)
     if not isinstance(keys, list):
         raise TypeError("the list of storages is missing")
-    places: dict[str, int] = {}
-    sizes = {str(one.args[2]): _dtype(one.args[1]).itemsize for one in _storages(content)}
+    positions: dict[str, int] = {}
+    sizes = {str(record.args[2]): _dtype(record.args[1]).itemsize for record in _storages(content)}
     for key in keys:
-        places[key] = file.tell()
+        positions[key] = file.tell()
         (length,) = struct.unpack("<q", file.read(8))
         file.seek(length * sizes[key], io.SEEK_CUR)
 
     def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
-        file.seek(places[key])
-        (kept,) = struct.unpack("<q", file.read(8))
-        return _numbers(file.read(kept * dtype.itemsize), dtype, min(length, kept))
+        file.seek(positions[key])
+        (saved,) = struct.unpack("<q", file.read(8))
+        return _numbers(file.read(saved * dtype.itemsize), dtype, min(length, saved))
 
     return _Meaning(storage).of(content)
 
@@ -177,20 +177,20 @@ def _numbers(raw: bytes, dtype: torch.dtype, length: int) -> Tensor:
 
 def _storages(content: object) -> Iterator[Record]:
     """All records of storages inside, whatever they are in."""
-    waiting, known = [content], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if id(one) in known:
+    queue, visited = [content], set[int]()
+    while queue:
+        value = queue.pop()
+        if id(value) in visited:
             continue
-        known.add(id(one))
-        if isinstance(one, Record):
-            if one.source == "persistent":
-                yield one
-            waiting += [*one.args, *one.entries.values(), *getattr(one, "items", ()), one.state]
-        elif isinstance(one, Mapping):
-            waiting += one.values()
-        elif isinstance(one, list | tuple | set):
-            waiting += one
+        visited.add(id(value))
+        if isinstance(value, Record):
+            if value.source == "persistent":
+                yield value
+            queue += [*value.args, *value.entries.values(), *getattr(value, "items", ()), value.state]
+        elif isinstance(value, Mapping):
+            queue += value.values()
+        elif isinstance(value, list | tuple | set):
+            queue += value
 
 
 def _dtype(kind: object) -> torch.dtype:

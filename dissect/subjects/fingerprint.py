@@ -24,17 +24,19 @@ def fingerprint(generator: Generator, samples: int = SAMPLES) -> Fingerprint:
     norms = len(norms_of(generator.module))
     source = generator.source.images if isinstance(generator.source, Encoded) else generator.source
     if isinstance(generator.module, BigGANDeep) and generator.module.truncation != 1:
-        said = "its statistics are those of the truncation"
-        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured=said)
+        reason = "its statistics are those of the truncation"
+        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured=reason)
     if norms and isinstance(source, NoiseImages):
         return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured="it takes images; give them by --inputs")
     if isinstance(source, FolderImages):
         samples = min(samples, len(source.files))
     try:
-        return fingerprint_of(generator.module, generator.output, lambda part: generator.latents(list(part)), samples)
+        return fingerprint_of(
+            generator.module, generator.output, lambda indices: generator.latents(list(indices)), samples
+        )
     except (IndexError, KeyError, ValueError):  # of a source of the user's own, which may have few latents
-        said = f"its source has no latents 0 to {samples - 1}"
-        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured=said)
+        reason = f"its source has no latents 0 to {samples - 1}"
+        return Fingerprint(agreements=(), norms=norms, samples=0, unmeasured=reason)
 
 
 def better_latents(generator: Generator) -> str | None:

@@ -1,4 +1,4 @@
-"""What the first samples tell before the work begins: mistakes that would go through and give wrong numbers."""
+"""Checks on the first samples before the work begins, of mistakes that would otherwise give wrong numbers unseen."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SAME = 1e-4  # of values in [0, 1]: two drawings of the same latents differ by n
 
 @contextmanager
 def noting() -> Iterator[list[str]]:
-    """Keeps what is warned of inside, each once, and lets it be shown as ever."""
+    """Collects the warnings inside, each once, and shows them as usual."""
     notes: list[str] = []
-    usual = warnings.showwarning
+    show_before = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *others: Any) -> None:
         if issubclass(category, DissectWarning):
             if str(message) in notes:
                 return
             notes.append(str(message))
-        usual(message, category, *rest)
+        show_before(message, category, *others)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DissectWarning)
@@ -49,7 +49,7 @@ def noting() -> Iterator[list[str]]:
 
 @torch.no_grad()
 def first_look(generator: Generator, segmenter: Segmenter, layers: Sequence[str], samples: int) -> None:
-    """Draw the first samples and look for what is wrong; warn of what may be.
+    """Draw the first samples; raise for what is wrong, warn of what may be.
 
     Raises:
         UsageError: a layer that runs several times in a pass, or a network that draws other images of the same latents.
@@ -114,19 +114,19 @@ def warn_of_clamp(generator: Generator) -> None:
         )
 
 
-def check_repeatable(generator: Generator, one: Tensor, other: Tensor) -> None:
+def check_repeatable(generator: Generator, first: Tensor, second: Tensor) -> None:
     """Raise UsageError where two drawings (N, 3, H, W) of the same latents are not the same."""
-    if not torch.allclose(one, other, atol=SAME, equal_nan=True):
+    if not torch.allclose(first, second, atol=SAME, equal_nan=True):
         raise UsageError(
             f"{generator.name} does not draw the same image from the same latents twice (the two differ by up "
-            f"to {float((one - other).abs().max()):.2g} of 1): it draws noise of its own. "
+            f"to {float((first - second).abs().max()):.2g} of 1): it draws noise of its own. "
             "Fix the noise, or make it part of the latents; keep batch norms in eval mode."
         )
 
 
 def check_single(generator: Generator, layers: Sequence[str]) -> None:
     """Raise UsageError for a layer that runs several times in a forward pass, such as an activation that is shared."""
-    calls = {one.name: one.calls for one in shapes_of(generator)}
+    calls = {shape.name: shape.calls for shape in shapes_of(generator)}
     for layer in layers:
         if calls.get(layer, 1) > 1:
             fitting = [name for name in dissectable(generator) if calls.get(name) == 1]
@@ -140,14 +140,14 @@ def check_single(generator: Generator, layers: Sequence[str]) -> None:
 def _warn_of_one_class(labels: Tensor, segmenter: Segmenter) -> None:
     """Warn where nearly all pixels of all samples, labels (N, P, H, W), have one class, or none."""
     plane = labels[:, 0].flatten(1)
-    most = plane.mode(1).values
-    share = float((plane == most[:, None]).double().mean(1).min())
-    if share < ONE_CLASS or not bool((most == most[0]).all()) or len(segmenter.vocabulary) == 1:
+    commonest = plane.mode(1).values
+    share = float((plane == commonest[:, None]).double().mean(1).min())
+    if share < ONE_CLASS or not bool((commonest == commonest[0]).all()) or len(segmenter.vocabulary) == 1:
         return
-    what = "leaves" if most[0] < 0 else "calls"
-    name = "without a label" if most[0] < 0 else repr(segmenter.vocabulary.names[int(most[0])])
+    verb = "leaves" if commonest[0] < 0 else "calls"
+    name = "without a label" if commonest[0] < 0 else repr(segmenter.vocabulary.names[int(commonest[0])])
     warnings.warn(
-        f"Segmenter {segmenter.name} {what} at least {share:.0%} of the pixels of each of the first {len(plane)} "
+        f"Segmenter {segmenter.name} {verb} at least {share:.0%} of the pixels of each of the first {len(plane)} "
         f"samples {name}. It gets images in [0, 1]; was it trained on other values, another size, or "
         "other images?",
         DissectWarning,
@@ -169,9 +169,9 @@ def label_trouble(segmenter: str, names: Sequence[str], share: Sequence[float]) 
         return ""
     if not (share[-1] > 0 or (share[1] > 0 and sum(share) >= WHOLE)):
         return ""
-    said = (
+    message = (
         f"No pixel is {names[0]!r}, the first class, and the labels may count from 1: then all things have the "
         "name of the class behind theirs. If so, subtract 1 from them, and use -1 for pixels without a class."
     )
-    warnings.warn(said, DissectWarning, stacklevel=3)
-    return said
+    warnings.warn(message, DissectWarning, stacklevel=3)
+    return message

@@ -36,12 +36,12 @@ def check_same(generator: Generator, config: dict[str, Any], where: str) -> None
     """Raise UsageError if this is not the generator that a run or checkup was made with; `where` names that."""
     for name, now in identity(generator).items():
         if name != "model" and now != (then := config.get(name, now)):
-            said = [f"{one:.12}…" if name == "weights_sha256" else f"{one}" for one in (now, then)]
-            folder = name == "latent" and all(" images, " in one for one in said)
-            what = "The folder of images" if folder else generator.name
+            texts = [f"{text:.12}…" if name == "weights_sha256" else f"{text}" for text in (now, then)]
+            is_folder = name == "latent" and all(" images, " in text for text in texts)
+            subject = "The folder of images" if is_folder else generator.name
             raise UsageError(
-                f"{what} has changed since {where} was made ({name}: {said[0]} now, {said[1]} then); bring the old one "
-                "back, or dissect the new one."
+                f"{subject} has changed since {where} was made ({name}: {texts[0]} now, {texts[1]} then); bring "
+                "the old one back, or dissect the new one."
             )
 
 
@@ -58,8 +58,8 @@ def fingerprint(module: nn.Module) -> str:
 def segmenter_fingerprint(segmenter: Segmenter) -> str:
     """sha256 over a segmenter's vocabulary and over every network it holds."""
     digest = hashlib.sha256(repr(segmenter.vocabulary).encode())
-    parts = [segmenter, *getattr(segmenter, "__dict__", {}).values()]
-    for part in parts:
-        if isinstance(part, nn.Module):
-            digest.update(fingerprint(part).encode())
+    values = [segmenter, *getattr(segmenter, "__dict__", {}).values()]
+    for value in values:
+        if isinstance(value, nn.Module):
+            digest.update(fingerprint(value).encode())
     return digest.hexdigest()

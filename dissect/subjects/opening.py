@@ -32,10 +32,10 @@ def open_models(
     device: str,
     quiet: bool = False,
 ) -> tuple[Generator, Segmenter]:
-    """The generator and the segmenter of what `run` was asked for; without a segmenter the generator's own.
+    """The generator and the segmenter; if no segmenter is given, the one that belongs to the generator.
 
     Raises:
-        UsageError: something asked for does not exist or does not fit.
+        UsageError: something does not exist, or an option does not fit.
         DissectError: it cannot be fetched or loaded.
     """
     generator = open_generator(model, seed, device, quiet)
@@ -43,7 +43,7 @@ def open_models(
 
 
 def open_segmenter(segmenter: str | Segmenter | None, generator: Generator, device: str) -> Segmenter:
-    """The segmenter asked for, or the one that belongs to the generator.
+    """The given segmenter, or the one that belongs to the generator.
 
     Raises:
         UsageError: there is none.
@@ -65,7 +65,7 @@ def open_generator(
     *,
     placeholder: bool = False,
 ) -> Generator:
-    """The generator asked for, with latents of this seed; without one a Generator keeps its own, others have 0.
+    """The generator with latents of this seed; if the seed is None, a Generator keeps its own and others get 0.
 
     A plain module becomes one by `as_generator`; `placeholder`: see `load_generator`.
 
@@ -79,7 +79,7 @@ def open_generator(
         return load_generator(spec, seed=seed or 0, device=device, quiet=quiet, placeholder=placeholder)
     if not isinstance(model, Generator):
         raise UsageError(
-            f"A model is a name, a file, a torch.nn.Module or a ganatomy.dissect.Generator, and no "
+            f"A model must be a name, a file, a torch.nn.Module or a ganatomy.dissect.Generator, not a "
             f"{type(model).__name__}."
         )
     model.module.to(device)
@@ -87,24 +87,27 @@ def open_generator(
 
 
 def open_critic(critic: str | nn.Module, device: str) -> nn.Module:
-    """A critic, or what a factory of one makes: images (N, 3, H, W) in [0, 1] -> scores.
+    """A critic, given as a module or as the name of a factory: images (N, 3, H, W) in [0, 1] -> scores.
 
     Raises:
-        UsageError: there is no such factory, or it makes something else.
+        UsageError: there is no such factory, or it returns something else.
     """
     if isinstance(critic, nn.Module):
         return critic
-    made = made_by("--critic", critic)
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"--critic {critic}: the factory made a {type(made).__name__}; a torch.nn.Module is needed.")
-    return made.to(device)
+    module = made_by("--critic", critic)
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"--critic {critic}: the factory returned a {type(module).__name__}; it must return a torch.nn.Module."
+        )
+    return module.to(device)
 
 
 def dissectable(generator: Generator) -> tuple[str, ...]:
     """The generator's own list of layers, else every innermost module that outputs one featuremap in a pass."""
     if generator.layers:
         return generator.layers
-    return tuple(one.name for one in shapes_of(generator) if one.innermost and one.is_featuremap and one.calls == 1)
+    shapes = shapes_of(generator)
+    return tuple(shape.name for shape in shapes if shape.innermost and shape.is_featuremap and shape.calls == 1)
 
 
 def shapes_of(generator: Generator) -> list[LayerShape]:
@@ -122,7 +125,7 @@ def layer_name(generator: Generator, layer: str | int) -> str:
 
 
 def usable_device(device: str | None) -> str:
-    """The device asked for, or the best there is; raises UsageError for one that cannot be used."""
+    """The given device, or the best of this machine; raises UsageError for one that cannot be used."""
     if device in (None, "auto"):
         return f"cuda:{distributed.local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:

@@ -45,7 +45,9 @@ class Subject:
                 generator.module(latents)
             maps = tap[layer]
             if maps.ndim != 4:
-                raise UsageError(f"Layer {layer!r} outputs {tuple(maps.shape)}; needed is (N, units, height, width).")
+                raise UsageError(
+                    f"Layer {layer!r} outputs {tuple(maps.shape)}; it must output (N, units, height, width)."
+                )
             images = generator(latents)
             subject = cls(
                 generator=generator,
@@ -71,7 +73,7 @@ class Subject:
             yield rows, samples[rows]
 
     def featuremaps(self, samples: Sequence[int]) -> Tensor:
-        """(n, U, h, w), as the layer puts them out; nothing above it runs.
+        """(n, U, h, w), as the layer outputs them; nothing above it runs.
 
         Raises:
             DissectError: the network failed.
@@ -81,7 +83,7 @@ class Subject:
 
     @torch.inference_mode()
     def maps_of(self, latents: Tensor) -> Tensor:
-        """(n, U, h, w), as the layer puts them out for these latents."""
+        """(n, U, h, w), as the layer outputs them for these latents."""
         with Tap(self.generator.module, [self.layer], stop=True) as tap:
             self.generator.module(latents)
         return tap[self.layer]
@@ -115,16 +117,16 @@ class Subject:
 
 
 @contextmanager
-def failing(what: str) -> Iterator[None]:
+def failing(batch: str) -> Iterator[None]:
     """Turn whatever the user's networks raise, a lack of memory too, into one line."""
     try:
         with running("A network failed"):
             yield
-    except NetworkError as error:  # says which network; on what it failed is known here
-        raise NetworkError(f"{str(error).removesuffix('.')}, on {what}.") from error
+    except NetworkError as error:  # its message names the network, but not the samples
+        raise NetworkError(f"{str(error).removesuffix('.')}, on {batch}.") from error
     except DissectError:
         raise
     except Exception as error:
         if out_of_memory(error):
-            raise DissectError("Memory does not suffice for a batch; give a smaller --batch-size.") from error
+            raise DissectError("A batch does not fit into memory; give a smaller --batch-size.") from error
         raise

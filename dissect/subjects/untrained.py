@@ -30,8 +30,8 @@ def untrained(generator: Generator, seed: int = 0, samples: int = STATISTICS) ->
     """
     module = copy.deepcopy(generator.module)
     with torch.no_grad():
-        for number, parameter in enumerate(module.parameters()):
-            numbers = dice(seed, WEIGHTS, number).standard_normal(tuple(parameter.shape), np.float32)
+        for index, parameter in enumerate(module.parameters()):
+            numbers = dice(seed, WEIGHTS, index).standard_normal(tuple(parameter.shape), np.float32)
             spread = parameter.std(correction=0) if parameter.numel() else 0
             parameter.copy_(parameter.mean() + spread * torch.from_numpy(numbers).to(parameter))
     if isinstance(module, StyleBased):
@@ -46,9 +46,9 @@ def untrained(generator: Generator, seed: int = 0, samples: int = STATISTICS) ->
 def _renew_statistics(generator: Generator, samples: int) -> None:
     norms = [layer for layer in generator.module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     momenta = [norm.momentum for norm in norms]
-    for own in generator.module.modules():
-        if isinstance(own, BatchStatistics):
-            own.seen = 0
+    for module in generator.module.modules():
+        if isinstance(module, BatchStatistics):
+            module.seen = 0
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches

@@ -180,7 +180,7 @@ def test_images_of_a_folder_are_cut_and_never_resized(tmp_path: Path) -> None:
     top = (by_hand.shape[0] - 20) // 2
     wanted = by_hand[top : top + 20, top : top + 20].transpose(2, 0, 1) / 127.5 - 1
     assert np.allclose(images[2].numpy(), wanted, atol=1e-5)
-    with pytest.raises(UsageError, match="holds 6 images, and sample 6 was asked for"):
+    with pytest.raises(UsageError, match=r"holds 6 images, .* sample 6 "):
         source([6])
     with pytest.raises(UsageError, match=r"at least 32 pixels a side; .*000\.png has 21×21"):
         _ = FolderImages(str(tmp_path / "photos"), least=32).size
@@ -213,7 +213,7 @@ def test_a_folder_with_other_images_is_another_one(tmp_path: Path) -> None:
         run(spec, samples=8, out=tmp_path / "run", **options)
     with pytest.raises(UsageError, match=r"folder of images has changed since the run .* \(latent: "):
         dissect.ablate(found, units="model.10:1", segmenter=ColourSegmenter(), samples=4, quiet=True)
-    with pytest.raises(UsageError, match="holds 24 images, and sample 24 was asked for"):
+    with pytest.raises(UsageError, match=r"holds 24 images, .* sample 24 "):
         run(spec, samples=25, out=tmp_path / "many", **options)
     assert not (tmp_path / "many").exists()
 

@@ -90,7 +90,7 @@ def test_functions_and_finished_networks(train: Path, name: str, recwarn: pytest
         (ModelSpec("code/train.py:Generatr", args=("nz=4",)), "Did you mean Generator?"),
         (ModelSpec("code/train.py:zzz"), "there are Generator, make"),
         (ModelSpec("code/nothing.py:Generator"), "There is no file .*nothing.py"),
-        (ModelSpec("code/train.py:ready", args=("nz=4",)), "is made already"),
+        (ModelSpec("code/train.py:ready", args=("nz=4",)), "train.py:ready .*--arg"),
         (ModelSpec("code/train.py:make", args=("16",)), "write NAME=VALUE"),
         (
             ModelSpec("code/train.py:make", latent="normal:16", input_range=(0, 1)),
@@ -197,7 +197,7 @@ def test_a_plain_module_is_dissected_and_ablated(tmp_path: Path) -> None:
     assert named.info["config"]["model"] == "mine"
     with pytest.raises(UsageError, match=r"go with an nn\.Module"):
         run("progan_scenes", tmp_path / "x", latent="normal:3")
-    with pytest.raises(UsageError, match=r"torch\.nn\.Module or a ganatomy\.dissect\.Generator, and no dict"):
+    with pytest.raises(UsageError, match=r"torch\.nn\.Module or a ganatomy\.dissect\.Generator, not a dict"):
         run({}, tmp_path / "x")
 
 
@@ -323,7 +323,8 @@ def test_a_moved_checkpoint_can_be_named(on_path: Path) -> None:
     asked = ["ablate", "runs/net.make-1", "--units", "1:0", "--samples", "4", "--quiet"]
     done = call(main, asked)
     assert done.exit_code == 2
-    assert f"was made of {on_path / 'g.pth'}, which is not there any more; name its place by --weights" in done.stderr
+    assert str(on_path / "g.pth") in done.stderr
+    assert "by --weights" in done.stderr
     done = call(main, [*asked, "--weights", "new/g.pth"])
     assert done.exit_code == 0, done.stderr
     torch.save(

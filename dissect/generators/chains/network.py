@@ -156,7 +156,7 @@ def own_name(name: str) -> str:
 
 def _own_key(key: str, names: set[str]) -> str:
     layer, _, last = key.rpartition(".")
-    inner = layer.removesuffix(".conv")  # of a layer that a repair replaced, see `dcgan.refit`
+    inner = layer.removesuffix(".conv")  # of a layer that a repair replaced, see `replaced_layers.refit`
     return f"{own_name(layer)}.{last}" if {layer, inner} & names else key
 
 

@@ -30,12 +30,12 @@ def settle_activation(module: nn.Module, first: Run, latents: Sequence[Tensor]) 
     Activations are compared by its first norms; those that are as near there, by all of them.
 
     Args:
-        module: in eval mode; each module in it that has an `activation` is told which to use.
+        module: in eval mode; the activation is set on each module in it that has an attribute `activation`.
         first: runs only as much of it as the first norm behind an activation needs.
         latents: in batches.
 
     Returns:
-        whether the norms tell; else ReLU is used.
+        whether the norms decide; if not, ReLU is used.
     """
     names = list(ACTIVATIONS) if taken(map(remembered, norms_of(module).values())) else []
     for run in (first, module):
@@ -43,9 +43,9 @@ def settle_activation(module: nn.Module, first: Run, latents: Sequence[Tensor]) 
         names = [name for name in names if off[name] <= AS_NEAR * min(off.values())]
         if len(names) < 2:
             break
-    told = len(names) == 1
-    _use(module, names[0] if told else USUAL)
-    return told
+    is_settled = len(names) == 1
+    _use(module, names[0] if is_settled else USUAL)
+    return is_settled
 
 
 def trial_latents(latent: int, classes: int, count: int) -> list[Tensor]:
@@ -58,11 +58,11 @@ def trial_latents(latent: int, classes: int, count: int) -> list[Tensor]:
 def _off(module: nn.Module, name: str, run: Run, latents: Sequence[Tensor]) -> float:
     """How far off the last norms that run are with an activation; infinite if they are not reproduced."""
     _use(module, name)
-    last = measure(module, run, latents)[1:]
-    return sum(one.off for one in last) if reproduces(last) else float("inf")
+    behind_activation = measure(module, run, latents)[1:]
+    return sum(agreement.off for agreement in behind_activation) if reproduces(behind_activation) else float("inf")
 
 
 def _use(module: nn.Module, name: str) -> None:
-    for part in module.modules():
-        if hasattr(part, "activation"):
-            part.activation = name  # type: ignore[assignment]
+    for submodule in module.modules():
+        if hasattr(submodule, "activation"):
+            submodule.activation = name  # type: ignore[assignment]

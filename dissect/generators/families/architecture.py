@@ -1,4 +1,4 @@
-"""What our own architectures tell of themselves, and the checks of state dicts that they share."""
+"""The base class of our own architectures, and the checks of state dicts that they share."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class BatchStatistics(nn.Module):
 
     def take(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, U, h, w) -> its mean and variance (U,), which are averaged into buffers (…, U)."""
-        found = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        statistics = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
         with torch.no_grad():
-            for kept, new in zip((mean, variance), found, strict=True):
-                kept.lerp_(new.expand_as(kept), 1 / (self.seen + 1))
+            for buffer, new in zip((mean, variance), statistics, strict=True):
+                buffer.lerp_(new.expand_as(buffer), 1 / (self.seen + 1))
         self.seen += 1
-        return found
+        return statistics
 
 
 ITERATIONS = 15  # of the power method, where weights are new
@@ -100,21 +100,21 @@ def filled(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     module.eval()
 
 
-def check_keys(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+def check_keys(expected: Mapping[str, str], actual: Mapping[str, str]) -> None:
     """Compare names and shapes.
 
     Raises:
         DissectError: they differ; the message names the first few keys.
     """
-    troubles = [f"key {key} is missing" for key in expected if key not in found]
-    troubles += [f"key {key} is not of this architecture" for key in found if key not in expected]
-    troubles += [
-        f"key {key} has shape {found[key]}, expected {expected[key]}"
+    differences = [f"key {key} is missing" for key in expected if key not in actual]
+    differences += [f"key {key} is not of this architecture" for key in actual if key not in expected]
+    differences += [
+        f"key {key} has shape {actual[key]}, expected {expected[key]}"
         for key in expected
-        if key in found and found[key] != expected[key]
+        if key in actual and actual[key] != expected[key]
     ]
-    if troubles:
-        raise DissectError(some(troubles, 4, "; ") + ".")
+    if differences:
+        raise DissectError(some(differences, 4, "; ") + ".")
 
 
 def shape(tensor: Tensor) -> str:
@@ -123,7 +123,11 @@ def shape(tensor: Tensor) -> str:
 
 
 def some(texts: Iterable[str], most: int, separator: str = ", ") -> str:
-    """The first few of many, and how many more there are."""
+    """The first few of many, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
     listed = list(texts)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return separator.join(listed[:most]) + more

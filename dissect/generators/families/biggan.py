@@ -46,23 +46,23 @@ class Norm(BatchStatistics):
         if counted:
             self.bn = nn.Module()
             self.bn.register_buffer("accumulation_counter", torch.empty(1))
-        keeper = self.bn if counted else self
-        keeper.register_buffer("stored_mean", torch.empty(channels))
-        keeper.register_buffer("stored_var", torch.empty(channels))
+        holder = self.bn if counted else self
+        holder.register_buffer("stored_mean", torch.empty(channels))
+        holder.register_buffer("stored_var", torch.empty(channels))
 
     def normalised(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        keeper = self.bn if self.counted else self
+        holder = self.bn if self.counted else self
         if self.training:
             if self.counted and not self.seen:
-                keeper.get_buffer("accumulation_counter").zero_()
-            now = self.take(x, keeper.get_buffer("stored_mean"), keeper.get_buffer("stored_var"))
+                holder.get_buffer("accumulation_counter").zero_()
+            now = self.take(x, holder.get_buffer("stored_mean"), holder.get_buffer("stored_var"))
             return F.batch_norm(x, *now, gain, bias, eps=self.epsilon)
         return F.batch_norm(x, *self.remembered(), gain, bias, eps=self.epsilon)
 
     def remembered(self) -> tuple[Tensor, Tensor]:
-        keeper = self.bn if self.counted else self
-        batches = keeper.get_buffer("accumulation_counter").clamp(min=1) if self.counted else 1
-        return keeper.get_buffer("stored_mean") / batches, keeper.get_buffer("stored_var") / batches
+        holder = self.bn if self.counted else self
+        batches = holder.get_buffer("accumulation_counter").clamp(min=1) if self.counted else 1
+        return holder.get_buffer("stored_mean") / batches, holder.get_buffer("stored_var") / batches
 
 
 class ConditionalNorm(Norm):

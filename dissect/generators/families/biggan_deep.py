@@ -151,7 +151,7 @@ class BigGANDeep(Architecture):
         latent: length of the latent, and of the class's embedding.
         classes: how many classes there are.
         widths: units that go into each block, and those that leave the last; R = 4 · 2^(blocks / 2).
-        attention: places among `generator.layers` of self-attention instead of a block.
+        attention: indices in `generator.layers` of self-attention instead of a block.
         stats: for how many truncations the batch norms hold statistics.
 
     Attributes:
@@ -178,7 +178,7 @@ class BigGANDeep(Architecture):
     @property
     def layers(self) -> tuple[str, ...]:
         """What each block and each self-attention outputs, two blocks of each size, 4×4 and 8×8 first."""
-        return tuple(f"generator.layers.{place}" for place in range(len(self.generator.layers)))
+        return tuple(f"generator.layers.{index}" for index in range(len(self.generator.layers)))
 
     def forward(self, latents: Tensor) -> Tensor:
         z, classes = latents.split([self.latent, self.classes], 1)
@@ -207,21 +207,21 @@ def infer(state: Mapping[str, Tensor]) -> BigGANDeep:
     Raises:
         DissectError: a key is missing, extra or misshapen, or this is no such BigGAN-deep.
     """
-    spelt = re.compile(r"generator\.layers\.(\d{1,2})\.(snconv1x1_theta|conv_[03])\.weight_orig")
-    parts = {int(found[1]): found[2] for key in state if (found := spelt.fullmatch(key))}
-    if not parts:
+    pattern = re.compile(r"generator\.layers\.(\d{1,2})\.(snconv1x1_theta|conv_[03])\.weight_orig")
+    first_layers = {int(match[1]): match[2] for key in state if (match := pattern.fullmatch(key))}
+    if not first_layers:
         raise DissectError("no key is like generator.layers.0.conv_0.weight_orig.")
-    attention = [place for place, part in parts.items() if part == "snconv1x1_theta"]
-    blocks = [place for place in range(max(parts) + 1) if place not in attention]
+    attention = [index for index, part in first_layers.items() if part == "snconv1x1_theta"]
+    blocks = [index for index in range(max(first_layers) + 1) if index not in attention]
     widths = []
-    for place in blocks:
-        block = f"generator.layers.{place}."
+    for index in blocks:
+        block = f"generator.layers.{index}."
         sizes = [(f"{block}conv_0.weight_orig", 1), (f"{block}bn_0.running_means", 1), (f"{block}bn_0.running_vars", 1)]
         widths.append(common_size(state, *sizes))
     ends = ("generator.bn.weight", "generator.bn.bias", "generator.conv_to_rgb.weight_orig")
     widths.append(common_size(state, *((key, 0) for key in ends)))
     check_widths(widths, blocks)
-    stats = common_size(state, *((f"generator.layers.{place}.bn_0.running_means", 0) for place in blocks))
+    stats = common_size(state, *((f"generator.layers.{index}.bn_0.running_means", 0) for index in blocks))
     if stats < 2:
         raise DissectError(
             f"key generator.layers.{blocks[0]}.bn_0.running_means has statistics for {stats} truncation; expected at "
@@ -239,21 +239,21 @@ def infer(state: Mapping[str, Tensor]) -> BigGANDeep:
     return module
 
 
-def check_widths(widths: Sequence[int], places: Sequence[int]) -> None:
-    """Whether blocks at these places in `generator.layers` can upsample by the rule.
+def check_widths(widths: Sequence[int], indices: Sequence[int]) -> None:
+    """Whether blocks at these indices in `generator.layers` can upsample by the rule.
 
     Raises:
         DissectError: they are an odd number, one that does not upsample changes the units, one that does neither
             keeps nor halves them, or too few are left for an image.
     """
-    if len(places) % 2:
-        raise DissectError(f"generator.layers has {len(places)} blocks; expected an even number, two of each size.")
-    for number, place in enumerate(places):
+    if len(indices) % 2:
+        raise DissectError(f"generator.layers has {len(indices)} blocks; expected an even number, two of each size.")
+    for number, index in enumerate(indices):
         before, after = widths[number], widths[number + 1]
         if after != before and (number % 2 == 0 or after != before // 2):
             allowed = f"{before} or {before // 2}" if number % 2 else f"{before}"
             raise DissectError(
-                f"key generator.layers.{place}.conv_3.weight_orig must output {after} units to fit what follows; "
+                f"key generator.layers.{index}.conv_3.weight_orig must output {after} units to fit what follows; "
                 f"expected {allowed}, since every second block upsamples, and only these may halve the units."
             )
     if widths[-1] < 3:

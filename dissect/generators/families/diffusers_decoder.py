@@ -148,20 +148,20 @@ def find_model(folder: Path) -> tuple[Path, str]:
     Raises:
         DissectError: there is none, or it is of another class, or has no weights as safetensors.
     """
-    found = next((folder / below for below in SUBFOLDERS if (folder / below / CONFIG).is_file()), None)
-    if found is None:
+    model = next((folder / subfolder for subfolder in SUBFOLDERS if (folder / subfolder / CONFIG).is_file()), None)
+    if model is None:
         raise DissectError(f"{folder} has no {CONFIG}, nor has a folder vae, vqvae or vqgan inside it.")
     try:
-        config = json.loads((found / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((model / CONFIG).read_text(encoding="utf-8"))
         kind = config["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DissectError(f"{found / CONFIG} was not written by save_pretrained of diffusers.") from error
+        raise DissectError(f"{model / CONFIG} was not written by save_pretrained of diffusers.") from error
     if kind not in KINDS:
-        raise DissectError(f"{found} holds a model of the class {kind}; expected {' or '.join(KINDS)}.")
+        raise DissectError(f"{model} holds a model of the class {kind}; expected {' or '.join(KINDS)}.")
     # an index could name files of any kind, and would be followed before the one file
-    if not (found / WEIGHTS).is_file() or (found / f"{WEIGHTS}.index.json").exists():
+    if not (model / WEIGHTS).is_file() or (model / f"{WEIGHTS}.index.json").exists():
         raise DissectError(
-            f"{found} lacks {WEIGHTS} as one file: weights are read from safetensors alone, never from pickles "
+            f"{model} lacks {WEIGHTS} as one file: weights are read from safetensors alone, never from pickles "
             "(*.bin). Write it with save_pretrained(…, safe_serialization=True)."
         )
-    return found, kind
+    return model, kind

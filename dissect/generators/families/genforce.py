@@ -75,30 +75,30 @@ def stylegan2(state: Mapping[str, Tensor], layer_of: Mapping[int, str]) -> State
         if key == "synthesis.early_layer.const" and value.ndim == 4 and len(value) == 1:
             ours["synthesis.b4.const"] = value[0]
         elif match := re.fullmatch(r"synthesis\.layer(\d{1,2})\.(.+)", key):
-            number, what = int(match[1]), match[2]
-            place = layer_of.get(number, f"synthesis.layer{number}")
-            if what == "weight" and value.ndim == 4 and value.numel():
+            number, tensor = int(match[1]), match[2]
+            name = layer_of.get(number, f"synthesis.layer{number}")
+            if tensor == "weight" and value.ndim == 4 and value.numel():
                 turned = value.flip(2, 3) if number % 2 else value  # of odd layers it is that of a transposed one
-                ours[f"{place}.weight"] = turned.float() / math.sqrt(value[0].numel())
-            elif what in ("style.weight", "style.bias"):
-                ours[f"{place}.affine.{what.removeprefix('style.')}"] = value + (1 if what == "style.bias" else 0)
-            elif what == "noise":
-                ours[f"{place}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
-            elif what == "filter.kernel":
-                ours[f"{place}.resample_filter"] = value.reshape(value.shape[-2:]) / 4
+                ours[f"{name}.weight"] = turned.float() / math.sqrt(value[0].numel())
+            elif tensor in ("style.weight", "style.bias"):
+                ours[f"{name}.affine.{tensor.removeprefix('style.')}"] = value + (1 if tensor == "style.bias" else 0)
+            elif tensor == "noise":
+                ours[f"{name}.noise_const"] = value.flatten(0, 2) if value.ndim == 4 else value
+            elif tensor == "filter.kernel":
+                ours[f"{name}.resample_filter"] = value.reshape(value.shape[-2:]) / 4
             else:
-                ours[f"{place}.{what}"] = value  # bias, noise_strength
+                ours[f"{name}.{tensor}"] = value  # bias, noise_strength
         elif match := re.fullmatch(r"synthesis\.output(\d{1,2})\.(.+)", key):
-            place, what = f"synthesis.b{4 << int(match[1])}.torgb", match[2].replace("style.", "affine.")
-            ours[f"{place}.{what}"] = value + (1 if what == "affine.bias" else 0)
+            name, tensor = f"synthesis.b{4 << int(match[1])}.torgb", match[2].replace("style.", "affine.")
+            ours[f"{name}.{tensor}"] = value + (1 if tensor == "affine.bias" else 0)
         elif key == "synthesis.upsample.kernel":
             taps = value.reshape(value.shape[-2:]) / 4
             ours |= {f"{name.rpartition('.')[0]}.resample_filter": taps for name in layer_of.values()}
         else:
             ours[_mapping(key, "fc")] = value
     if "synthesis.upsample.kernel" in state:
-        for place in layer_of.values():  # layers keep the filter only where they use it
-            ours.setdefault(f"{place}.resample_filter", ours[f"{place.rpartition('.')[0]}.resample_filter"])
+        for name in layer_of.values():  # layers keep the filter only where they use it
+            ours.setdefault(f"{name}.resample_filter", ours[f"{name.rpartition('.')[0]}.resample_filter"])
     return ours
 
 
@@ -115,24 +115,24 @@ def stylegan(state: Mapping[str, Tensor]) -> State | None:
     ours: State = {}
     for key, value in state.items():
         if match := re.fullmatch(r"synthesis\.layer(\d{1,2})\.(.+)", key):
-            number, what = int(match[1]), match[2]
+            number, tensor = int(match[1]), match[2]
             block, n = f"generator.progression.{number // 2}", number % 2 + 1
-            if what == "const":
+            if tensor == "const":
                 ours[f"{block}.conv1.input"] = value
-            elif what == "weight":
+            elif tensor == "weight":
                 ours |= _convolution(f"{block}.conv{n}", number, value)
-            elif what == "bias":
+            elif tensor == "bias":
                 ours[f"{block}.noise{n}.bias"] = value
-            elif what == "apply_noise.weight":
+            elif tensor == "apply_noise.weight":
                 ours[f"{block}.noise{n}.weight_orig"] = (value * math.sqrt(value.numel() / 2)).view(1, -1, 1, 1)
-            elif what == "apply_noise.noise":
+            elif tensor == "apply_noise.noise":
                 ours[f"{block}.noise{n}.noise"] = value
-            elif what == "style.weight":
+            elif tensor == "style.weight":
                 ours[f"{block}.adain{n}.style.linear.weight_orig"] = value / math.sqrt(2)
-            elif what == "style.bias":
+            elif tensor == "style.bias":
                 gains = torch.arange(len(value)) < len(value) // 2  # the library adds 1 to them
                 ours[f"{block}.adain{n}.style.linear.bias"] = value + gains
-            elif what == "blur.kernel":
+            elif tensor == "blur.kernel":
                 ours |= {f"{block}.conv1.BLUR.{name}": value for name in ("weight", "weight_flip")}
             else:
                 ours[key] = value

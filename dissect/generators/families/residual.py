@@ -134,7 +134,7 @@ class Residual(Architecture):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.through(latents, len(self.layers))
-        *_, norm, conv = (part for name, part in self.named_children() if name != "attn_block")
+        *_, norm, conv = (layer for name, layer in self.named_children() if name != "attn_block")
         return torch.tanh(conv(ACTIVATIONS[self.activation](norm(x))))
 
     def through(self, latents: Tensor, layers: int) -> Tensor:
@@ -143,8 +143,8 @@ class Residual(Architecture):
         classes = (one_hot,) if self.classes else ()
         x: Tensor = self.l1(z).unflatten(1, (-1, self.bottom, self.bottom))
         for name in self.layers[:layers]:
-            part = self.get_submodule(name)
-            x = part(x, one_hot) if name == "attn_block" else part(x, classes, self.resize)
+            layer = self.get_submodule(name)
+            x = layer(x, one_hot) if name == "attn_block" else layer(x, classes, self.resize)
         return x
 
 
@@ -173,8 +173,8 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
     if bottom**2 * widths[0] != numbers_of_map:
         raise DissectError(f"its l1 makes {numbers_of_map} numbers, no square map of {widths[0]} units.")
     attended = common_size(state, ("attn_block.theta.weight", 1)) if "attn_block.theta.weight" in state else 0
-    places = [number for number, width in enumerate(widths[1:]) if width == attended]
-    if attended and not places:
+    attending_blocks = [number for number, width in enumerate(widths[1:]) if width == attended]
+    if attended and not attending_blocks:
         raise DissectError(f"its attention takes {attended} units, and no block has as many.")
     with torch.device("meta"):
         module = Residual(
@@ -188,7 +188,7 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
         )
     filled(module, state)
     if studio is None:
-        settle(module, RESIZES, places or [-1])
+        settle(module, RESIZES, attending_blocks or [-1])
     else:
         module.layout = studiogan.LAYOUT
         for norm in norms_of(module).values():
@@ -200,26 +200,26 @@ def infer(state: Mapping[str, Tensor]) -> Residual:
 
 
 @torch.no_grad()
-def settle(module: Residual, resizes: Sequence[str], places: Sequence[int]) -> None:
+def settle(module: Residual, resizes: Sequence[str], attending_blocks: Sequence[int]) -> None:
     """Set how the network resizes, attends and activates, by what its batch norms remember.
 
     Where they do not tell, it does as mimicry does, and `assumed` says so.
     """
-    module.resize, module.attends = resizes[0], places[min(1, len(places) - 1)]
+    module.resize, module.attends = resizes[0], attending_blocks[min(1, len(attending_blocks) - 1)]
     latents = trial_latents(module.latent, module.classes, TRIED)
-    ways = list(product(resizes, places))
+    ways = list(product(resizes, attending_blocks))
     if not taken(map(remembered, norms_of(module).values())):
         module.assumed = (f"its activation ({USUAL} is taken)",)
         if len(resizes) > 1:
             module.assumed += (f"how its blocks resize ({module.resize} is taken)",)
-        if len(places) > 1:
+        if len(attending_blocks) > 1:
             module.assumed += (f"behind which block it attends ({module.layers[module.attends]} is taken)",)
         return
     off: dict[tuple[str, int], float] = {}
     usual = (module.resize, module.attends)
     for way in sorted(ways, key=lambda way: (way[0] != usual[0], way[1] != usual[1])) if len(ways) > 1 else ():
         module.resize, module.attends = way
-        off[way] = sum(one.off for one in measure(module, module, latents))
+        off[way] = sum(agreement.off for agreement in measure(module, module, latents))
     module.resize, module.attends = min(off, key=lambda way: off[way], default=usual)
     if not settle_activation(module, lambda some: module.through(some, 1), latents[: SAMPLES // BATCH]):
         module.assumed = (f"its activation ({USUAL} is taken)",)

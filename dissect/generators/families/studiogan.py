@@ -48,13 +48,13 @@ ATTENTION = {"conv1x1_theta": "theta", "conv1x1_phi": "phi", "conv1x1_g": "g", "
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a key of `blocks` belongs: the number of its block that doubles, from 0, whether it is of the attention
-    behind that, and the rest of its name."""
+    behind that, and the key inside the block."""
 
     block: int
     attends: bool
-    rest: str
+    key: str
 
 
 def is_one(state: Mapping[str, Tensor]) -> bool:
@@ -81,16 +81,16 @@ def biggan(state: Mapping[str, Tensor]) -> State | None:
     _check_codes(state)
     ours: State = {}
     for key, value in state.items():
-        place = _place(key, state)
+        position = _position(key, state)
         if key.endswith("num_batches_tracked"):
             continue
-        if place is None:
+        if position is None:
             ours[ENDS.get(key, key)] = value
-        elif place.attends:
-            name, number = _attention(place.rest, value)
-            ours[f"blocks.{place.block}.1.{name}"] = number
+        elif position.attends:
+            name, number = _attention(position.key, value)
+            ours[f"blocks.{position.block}.1.{name}"] = number
         else:
-            ours[f"blocks.{place.block}.0.{_renamed(place.rest, BIGGAN_PARTS)}"] = value
+            ours[f"blocks.{position.block}.0.{_renamed(position.key, BIGGAN_PARTS)}"] = value
     return ours
 
 
@@ -111,28 +111,28 @@ def residual(state: Mapping[str, Tensor]) -> ResidualState | None:
     if not is_one(state) or is_hierarchical(state := folded(state)):
         return None
     _check_codes(state)
-    places = {key: place for key in state if (place := _place(key, state)) is not None}
-    attending = {place.block for place in places.values() if place.attends}
+    positions = {key: position for key in state if (position := _position(key, state)) is not None}
+    attending = {position.block for position in positions.values() if position.attends}
     if len(attending) > 1:
         raise DissectError(f"its attention comes behind {len(attending)} blocks; one is known.")
-    last = max(place.block for place in places.values()) + 3
+    last = max(position.block for position in positions.values()) + 3
     ours: State = {}
     for key, value in state.items():
-        place = places.get(key)
+        position = positions.get(key)
         if key.endswith("num_batches_tracked"):
             continue
-        if place is not None and place.attends:
-            name, number = _attention(place.rest, value)
+        if position is not None and position.attends:
+            name, number = _attention(position.key, value)
             ours[f"attn_block.{name}"] = number
-        elif place is not None:
-            block = f"block{place.block + 2}"
-            if match := re.fullmatch(r"bn([12])\.(gain|bias)\.weight", place.rest):  # as one embedding of the classes
+        elif position is not None:
+            block = f"block{position.block + 2}"
+            if match := re.fullmatch(r"bn([12])\.(gain|bias)\.weight", position.key):  # one embedding
                 gain, bias = (
-                    state[f"{key.rpartition('bn')[0]}bn{match[1]}.{part}.weight"] for part in ("gain", "bias")
+                    state[f"{key.rpartition('bn')[0]}bn{match[1]}.{role}.weight"] for role in ("gain", "bias")
                 )
                 ours[f"{block}.b{match[1]}.embed.weight"] = torch.cat([1 + gain.T, bias.T], 1)
             else:
-                name = _renamed(place.rest, CONVOLUTIONS)
+                name = _renamed(position.key, CONVOLUTIONS)
                 ours[f"{block}.{re.sub(r'^bn', 'b', name)}"] = value
         else:
             name = key.replace("linear0.", "l1.").replace("bn4.", f"b{last}.").replace("conv2d5.", f"c{last}.")
@@ -140,28 +140,28 @@ def residual(state: Mapping[str, Tensor]) -> ResidualState | None:
     return ResidualState(ours, max(attending, default=-1))
 
 
-def _place(key: str, state: Mapping[str, Tensor]) -> Place | None:
+def _position(key: str, state: Mapping[str, Tensor]) -> Position | None:
     """Of a key; None if it is not of `blocks`."""
     match = re.fullmatch(r"blocks\.(\d{1,2})\.0\.(.+)", key)
     if match is None:
         return None
     number = int(match[1])
-    attending = [one for one in range(number + 1) if f"blocks.{one}.0.conv1x1_theta.weight" in state]
-    return Place(number - len(attending), number in attending, match[2])
+    attending = [block for block in range(number + 1) if f"blocks.{block}.0.conv1x1_theta.weight" in state]
+    return Position(number - len(attending), number in attending, match[2])
 
 
-def _renamed(rest: str, names: Mapping[str, str]) -> str:
-    """`rest` with the first of `names` that it begins with replaced."""
+def _renamed(key: str, names: Mapping[str, str]) -> str:
+    """`key` with the first of `names` that it begins with replaced."""
     for theirs, ours in names.items():
-        if rest == theirs or rest.startswith(f"{theirs}."):
-            return ours + rest[len(theirs) :]
-    return rest
+        if key == theirs or key.startswith(f"{theirs}."):
+            return ours + key[len(theirs) :]
+    return key
 
 
-def _attention(rest: str, value: Tensor) -> tuple[str, Tensor]:
-    if rest == "sigma":
+def _attention(key: str, value: Tensor) -> tuple[str, Tensor]:
+    if key == "sigma":
         return "gamma", value.reshape(())
-    return _renamed(rest, ATTENTION), value
+    return _renamed(key, ATTENTION), value
 
 
 def _check_codes(state: Mapping[str, Tensor]) -> None:
