@@ -1,4 +1,4 @@
-"""Seeing and changing a running network. Knows nothing of GANs."""
+"""Hooks that read and change the outputs of layers of any network."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Edit:
         if not self.units:
             return x
         if min(self.units) < 0 or max(self.units) >= x.shape[1]:
-            raise UsageError(f"Layer {self.layer!r} has units 0 to {x.shape[1] - 1}; asked for {_list(self.units)}.")
+            raise UsageError(f"Layer {self.layer!r} has units 0 to {x.shape[1] - 1}; got {_list(self.units)}.")
         value = torch.as_tensor(self.value, dtype=x.dtype, device=x.device)
         shape = (x.shape[0], len(self.units), *x.shape[2:])
         if value.ndim <= 1 and value.numel() in (1, len(self.units)):

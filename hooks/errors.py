@@ -1,4 +1,4 @@
-"""The one family of errors. It lives in the lowest package so that every other one can raise it."""
+"""All errors and warnings of ganatomy. They live in the lowest package so that every other one can raise them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DissectError(Exception):
 
 
 class UsageError(DissectError):
-    """The caller asked for something that does not exist or cannot be."""
+    """The caller named something that does not exist, or options that do not go together."""
 
     exit_code = 2
 
@@ -77,7 +77,7 @@ def explained(error: Exception, where: str = "") -> DissectError:
     fault is written to a file, which the message names.
 
     Args:
-        where: what is complete all the same, as a sentence.
+        where: a sentence on the results that are complete nevertheless.
     """
     frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
     own = [file for file in frames if _inside(file, _OURS) or (file.is_file() and not _inside(file, _LIBRARIES))]

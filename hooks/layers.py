@@ -41,7 +41,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
 
 def pick_layers(layers: Sequence[str | int], names: Sequence[str], module: nn.Module) -> tuple[str, ...]:
-    """Turn names, and numbers (the n-th of `names`, from 1), into layer names, in the order asked for, each once.
+    """Turn names, and numbers (the n-th of `names`, from 1), into layer names, in the given order, each once.
 
     A text that is the name of a layer means that layer, even where it looks like a number, as in an `nn.Sequential`.
 

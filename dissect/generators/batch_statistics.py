@@ -45,7 +45,7 @@ class Agreement:
 
 
 def agreement(layer: str, mean: Tensor, variance: Tensor, norm: nn.Module) -> Agreement:
-    """Of a measured mean and variance (U,) with a batch norm's."""
+    """The agreement of a measured mean and variance (U,) with those that a batch norm keeps."""
     running_mean, running_variance = (statistic.double() for statistic in remembered(norm))
     shift = (mean.double() - running_mean).abs() / (running_variance + FLOOR).sqrt()
     ratio = ((variance.double() + FLOOR) / (running_variance + FLOOR)).log().abs() / 2
@@ -77,7 +77,7 @@ def norms_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def taken(statistics: Iterable[tuple[Tensor, Tensor]]) -> bool:
-    """Whether any of these means and variances were ever taken: they begin with 0 and 1."""
+    """Whether any of these means and variances differ from 0 and 1, with which they begin before any training."""
     return any(bool(mean.any()) or bool((variance != 1).any()) for mean, variance in statistics)
 
 
@@ -131,13 +131,13 @@ def reproduces(agreements: Iterable[Agreement]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """What the batch norms of a network say of it and its latents.
+    """How well a network reproduces, on its latents, what its batch norms remember.
 
     Attributes:
         agreements: of each norm; none where there are no norms, or their statistics were never taken.
         norms: how many there are.
         samples: on how many latents it was measured.
-        unmeasured: why it was not, in words; empty if it was.
+        unmeasured: why it was not measured, in words; empty if it was.
     """
 
     agreements: tuple[Agreement, ...]

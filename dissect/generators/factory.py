@@ -153,7 +153,7 @@ def fitting_latents(module: nn.Module, latent: str | None = None, label: int | N
     """Latents on which a module returns images, found by trying: of the size z as (N, z), then as (N, z, 1, 1).
 
     A module whose forward also takes labels gets them by a hook: of every class alike if it has one embedding of
-    classes, else the class that is asked for.
+    classes, otherwise the given class.
 
     Args:
         latent: `normal:z` says the size, `normal:zx1x1` the whole shape, see `parse_latents`; None takes normal ones of

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint of PyTorch, told by its first bytes, and what to do about it."""
+"""Files that are no checkpoints of PyTorch: what they are, by their first bytes, and what to do about it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TEXT = ("a text file", "give a checkpoint (.pth, .pt, .ckpt, .pkl or .safetensor
 
 
 def other_kind(path: Path) -> tuple[str, str] | None:
-    """What a file is that is no checkpoint, and the way out; None where it may be a checkpoint.
+    """What a file is, and what to do about it; None if it may be a checkpoint.
 
     Raises:
         OSError: it cannot be read.
@@ -90,7 +90,7 @@ def _archive(path: Path) -> tuple[str, str] | None:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] or name for name in archive.namelist()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return None  # told as damaged where it is opened
+        return None  # reported as damaged when it is opened
     members = set(names)
     if "constants.pkl" in members or any(name.startswith("code/") for name in names):
         return TORCHSCRIPT

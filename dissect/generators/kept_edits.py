@@ -1,4 +1,4 @@
-"""Repairs kept in a checkpoint beside the weights, where they cannot be folded into them. Hooks apply them.
+"""Repairs that a checkpoint keeps beside its weights because they cannot be folded into them. Hooks apply them.
 
 An edit is two tensors of the edited layer's state: `ganatomy_pull` (U,) in [0, 1], how far each unit is pulled, and
 `ganatomy_value` (U,), to what. A notch is one tensor of the whole network's, `ganatomy_notch` (k, l): the filter that
@@ -24,7 +24,7 @@ PULL, VALUE, NOTCH = "ganatomy_pull", "ganatomy_value", "ganatomy_notch"
 def attach(module: nn.Module, layer: str, pull: Tensor, value: Tensor) -> None:
     """Keep an edit beside the weights: two buffers of the layer, and a hook that applies them.
 
-    A layer that keeps one already gets the two in one, the older first.
+    If the layer keeps an edit already, the two are joined into one: the older is applied first.
     """
     part = find_layer(module, layer)
     device = next((tensor.device for tensor in part.parameters()), torch.device("cpu"))
@@ -61,7 +61,7 @@ class Kept:
     notch: Tensor | None = None
 
     def attach(self, module: nn.Module) -> None:
-        """Put it onto the module that the weights were loaded into.
+        """Attach all of it to the module into which the weights were loaded.
 
         Raises:
             UsageError: a layer that does not exist.
@@ -73,7 +73,7 @@ class Kept:
 
 
 def take_kept(state: dict[str, Tensor]) -> Kept:
-    """Remove what is kept beside the weights from a state dict.
+    """Remove edits and notch from a state dict, and return them.
 
     Raises:
         DissectError: something is incomplete or misshapen.

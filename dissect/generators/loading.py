@@ -1,4 +1,4 @@
-"""A generator by its spec: a name of the catalogue, a checkpoint file, or code of one's own."""
+"""Load a generator by its spec: a name of the catalogue, a checkpoint file, or the user's own code."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def layers_of(name: str) -> dict[str, tuple[int, ...] | None]:
 def load_generator(
     model: str | ModelSpec, *, seed: int = 0, device: str = "cpu", quiet: bool = False, placeholder: bool = False
 ) -> Generator:
-    """The generator that is meant: of the catalogue, of a checkpoint file, of diffusers, or of the user's own code.
+    """The generator of a spec: of the catalogue, of a checkpoint file, of diffusers, or of the user's own code.
 
     Args:
         model: its name or file, or a `ModelSpec` with more options.
         seed: of the latents.
         device: where the generator runs.
         quiet: no progress bar.
-        placeholder: noise may stand in for images where the model takes some and none are given.
+        placeholder: noise may stand in for images if the model takes images and none are given.
 
     Raises:
         UsageError: there is no such model, or an option does not fit it.

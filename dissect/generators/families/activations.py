@@ -19,7 +19,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 USUAL = "ReLU"
 SAMPLES, BATCH = 64, 32  # on which activations are compared
-AS_NEAR = 1.3  # times as far off as the best: not told from it, on the same latents
+AS_NEAR = 1.3  # an activation off by at most so many times as much as the best one counts as equal to it
 
 Run = Callable[[Tensor], object]  # latents -> whatever
 

@@ -379,7 +379,8 @@ def _tensor(state: Mapping[str, Tensor], key: str, axes: int) -> Tensor:
 def completed(state: dict[str, Tensor], options: Mapping[str, object]) -> dict[str, Tensor]:
     """A release file's weights, changed and added to such that they say what its options say.
 
-    The code of 2021 and later has the synthesis network's options at the top level, and clamps to ±256 unless told.
+    The code of 2021 and later has the synthesis network's options at the top level, and clamps to ±256 unless
+    they say otherwise.
 
     Raises:
         DissectError: an option that would need another architecture.
