@@ -112,7 +112,7 @@ def test_a_metric_that_is_no_number_is_no_verdict() -> None:
     whole_images.table_of(figures, figures[::-1])
     broken = figures.copy()
     broken[3, whole_images.METRICS.index("vendi")] = np.nan
-    with pytest.raises(DissectError, match="vendi .*not a number in 1 of 11 sets"):
+    with pytest.raises(DissectError, match=r"vendi .*not a number in 1 of 11 sets"):
         whole_images.table_of(broken, figures)
 
 
