@@ -159,7 +159,7 @@ def test_directions_that_cannot_be_found() -> None:
         latents.closed_form([vectors, vectors[:, 1:]], 1)
     with pytest.raises(UsageError, match="0 weights"):
         latents.closed_form([], 1)
-    with pytest.raises(DissectError, match="nothing varies"):
+    with pytest.raises(DissectError, match="Nothing varies"):
         latents.principal(torch.ones(5, 3), 1)
     vectors[2, 3] = math.inf
     for broken in (lambda: latents.principal(vectors, 2), lambda: latents.closed_form([vectors], 2)):
