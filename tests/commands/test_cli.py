@@ -80,7 +80,7 @@ def test_tables_on_stderr_and_the_path_on_stdout(dissect: Callable[..., Result])
     [
         (["run", "--model", "progan_chruch", "--layer", "4"], "Did you mean progan_church"),
         (["run", *MINE[:-2], "--segmenter", "hubb:x"], "Did you mean"),
-        (["run", *MINE, "--samples", "0"], "--samples 0: at least 2"),
+        (["run", *MINE, "--samples", "0"], "--samples 0: must be an integer of at least 2"),
         (["run", *MINE, "--quantile", "1.5"], "--quantile 1.5"),
         (["run", *MINE, "--layer", "pant"], "Did you mean paint"),
         (["run", *MINE, "--layer", "7"], "numbers go from 1 to"),
