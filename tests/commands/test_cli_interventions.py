@@ -175,7 +175,7 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     assert ranks == sorted(ranks, key=int)
     rows.first.locator("a").click()
     expect(page.locator("dialog")).to_be_visible()
-    expect(page.locator("dialog")).to_contain_text("Ablated alone")
+    expect(page.locator("dialog")).to_contain_text("Ablated by itself")
 
 
 def test_names_are_escaped(painter: Generator, tmp_path: Path, page: Any) -> None:
