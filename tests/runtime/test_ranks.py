@@ -124,7 +124,7 @@ def test_commands_of_one_process_refuse_torchrun(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(distributed, "record", lambda error: None)
     done = CliRunner().invoke(main, ["models"])
     assert done.exit_code == 2
-    assert "dissect models is done by one process; start it without torchrun" in done.stderr
+    assert "dissect models does not support torchrun" in done.stderr
 
 
 def test_alone_all_is_as_it_is() -> None:

@@ -173,7 +173,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         assert {path.name.split(".")[0] for path in kept} <= wrote
     # one process spoke, and each learnt why it cannot go on
     assert json.loads(said)["blame"] == "up"
-    assert complained.count("dissect checkup --tiles is done by one process") == 1
+    assert complained.count("dissect checkup --tiles does not support torchrun") == 1
 
 
 def test_a_process_that_saw_nothing_takes_over_the_sums_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
