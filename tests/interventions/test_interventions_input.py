@@ -30,7 +30,7 @@ from ..conftest import Do, Soft
         ("ablate", {"units": "paint:3,40"}, "has units 0 to 39; asked for 40"),
         ("ablate", {"units": "paint"}, "write LAYER:UNIT"),
         ("ablate", {"units": "colour:1"}, "has no layer 'colour'"),
-        ("ablate", {}, "--class .*--units"),
+        ("ablate", {}, "--class.*--units"),
         ("ablate", {"label": "red", "value": "one"}, "--value 'one': must be one of zero, mean, resample"),
         ("ablate", {"label": "red", "by": "luck"}, "--by 'luck': must be one of iou, scan"),
         ("ablate", {"units": [3], "curve": True}, "--curve .*--class"),

@@ -48,7 +48,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(told: dict[str, Any]) -> None
 
 def test_ctrl_c_goes_on(told: dict[str, Any]) -> None:
     assert told["interrupted"] == [130, 0, True]
-    assert "dissect: Interrupted. A dissection goes on where it stopped" in told["said"]
+    assert "dissect: Interrupted. To continue a dissection, run the same command again" in told["said"]
 
 
 def test_two_at_once_in_a_folder_are_refused_and_the_lock_dies_with_its_process(told: dict[str, Any]) -> None:
