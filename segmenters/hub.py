@@ -101,21 +101,21 @@ def read_transform(transform: dict[str, Any]) -> Preprocessing:
 
     Raises DissectError where the pipeline has a step other than Resize, Normalize and ToTensorV2.
     """
-    found = Preprocessing(mean=(0.0,), std=(1 / 255,))  # without Normalize the network sees 0…255
+    preprocessing = Preprocessing(mean=(0.0,), std=(1 / 255,))  # without Normalize the network sees 0…255
     for step in transform["transform"]["transforms"]:
         kind = step["__class_fullname__"].rpartition(".")[2]
         if kind == "Resize":
-            found = replace(found, size=(int(step["height"]), int(step["width"])))
+            preprocessing = replace(preprocessing, size=(int(step["height"]), int(step["width"])))
         elif kind == "Normalize" and step.get("normalization", "standard") == "standard":
             scale = step["max_pixel_value"] / 255
             mean, std = (tuple(value * scale for value in step[key]) for key in ("mean", "std"))
-            found = replace(found, mean=mean, std=std)
+            preprocessing = replace(preprocessing, mean=mean, std=std)
         elif kind != "ToTensorV2":
             raise DissectError(
                 f"The preprocessing in {TRANSFORM} has the step {kind}; only Resize, Normalize (standard) and "
                 "ToTensorV2 are understood. Save the pipeline with these alone."
             )
-    return found
+    return preprocessing
 
 
 def ade20k() -> tuple[tuple[str, str], ...]:

@@ -206,7 +206,7 @@ class Contest:
                 raise DissectError(f"{name}: {error}") from error
         by_critic = {}
         if self.critic is not None:
-            steps = self.samples + count_reference(self.reference)
+            steps = self.samples + len(self.real)
             with self.progress.task(f"criticise: {name[-30:]}", steps) as advance:
                 batches, _ = reference_images(self.reference, self.size)
                 generated = drawn(generator, self.samples, batch)

@@ -97,8 +97,8 @@ def checkup(
         measured = _measure(
             generator, judge, reference, range(samples), batch_size or usual_batch(generator.device), seed, progress
         )
-    layers = pd.DataFrame(measured.rows())
     peaks_found = measured.peaks_of(measured.drawn)
+    layers = pd.DataFrame(measured.rows(peaks_found))
     peaks_untrained = measured.peaks_of(measured.untrained)
     sites, effects, image = measured.drawn.sites, measured.effects, measured.image
     strongest = {site.name: _strongest(effect) for site, effect in zip(sites, effects, strict=True)}
@@ -157,9 +157,8 @@ class Measured:
         """The peaks of the layers' grids in the spectrum of the images, see `spectrum.peaks`."""
         return peaks(meter.spectrum, self.periods, self.reference)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """One row a layer, with the ripple of the untrained network beside its own."""
-        table = self.peaks_of(self.drawn)
+    def rows(self, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+        """One row a layer, with the ripple of the untrained network beside its own; table: `peaks_of` the images."""
         untrained = [
             ripples(site, sums) for site, sums in zip(self.untrained.sites, self.untrained.ripples, strict=True)
         ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from numpy.typing import NDArray
 
 from ...hooks.errors import UsageError
 from ...segmenters import load_segmenter
@@ -22,7 +21,7 @@ from ..generators.spec import ModelSpec
 from ..generators.zoo import MODELS
 from ..repairs.checkpoint import check_target, write_generator
 from ..repairs.draw_sets import compare_sets, gallery
-from ..repairs.result import Repair
+from ..repairs.result import Measured, Repair
 from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.requests import check_choice, check_integers, check_strength
@@ -146,12 +145,8 @@ def repair(
         "strength": request.strength,
         "finetune": {"minutes": request.finetune_minutes, "steps": steps},
         "chosen_on": {"first": 0, "last": bench.samples[-1]},
-        "samples": {"first": measured.samples[0], "last": measured.samples[-1], "number": samples},
         "random_sets": random_sets,
-        "reference": measured.reference,
-        "features": measured.features,
-        "verdict": measured.verdict,
-        "sentence": measured.sentence,
+        **measured.record(),
         "how": changes(bench, repaired, method),
         "checkpoint": target.name if out is None else str(target.resolve()),
         "tables": ["fidelity", "grid", "curve", *([] if namer is None else ["effects"])],
@@ -218,18 +213,10 @@ class GridRepairRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a repair did; tables and pictures as of `repairs.result.Repair`. reference, features: what they were."""
+class MeasuredGrid(Measured):
+    """What a repair did, to the grid as well."""
 
-    samples: range
-    fidelity: pd.DataFrame
     grid: pd.DataFrame
-    effects: pd.DataFrame
-    pictures: Mapping[str, NDArray[Any]]
-    reference: str
-    features: str
-    verdict: str
-    sentence: str
 
 
 def _finetune(bench: Bench, repaired: Generator, request: GridRepairRequest, progress: Progress) -> int:
@@ -255,7 +242,7 @@ def _finetune(bench: Bench, repaired: Generator, request: GridRepairRequest, pro
 
 def _measure(
     bench: Bench, repaired: Generator, request: GridRepairRequest, segmenter: Segmenter | None, progress: Progress
-) -> Measured:
+) -> MeasuredGrid:
     """Draw unseen samples with every version of the generator, and compare."""
     versions = _versions(bench, repaired, request)
     samples = range(bench.samples.stop, bench.samples.stop + request.samples)
@@ -282,7 +269,7 @@ def _measure(
     grid = pd.DataFrame([{"set": name} | bench.grid(meter, real) for name, meter in meters.items()])
     word, sentence = verdict(fidelity, grid, extract.note)
     draws = {name: RippleMeter(version, (), samples) for name, version in versions.items()}
-    return Measured(
+    return MeasuredGrid(
         samples=samples,
         fidelity=fidelity,
         grid=grid,

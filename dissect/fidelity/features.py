@@ -17,6 +17,7 @@ from ...hooks.errors import DissectError, one_line
 from ...segmenters.scenes import ScenesSegmenter
 from ...segmenters.unet import SIDE, normalise
 from ..generators.checkpoints import load_state_dict, sha256
+from ..generators.download import download_file
 
 INCEPTION_HASH = "6726825d"  # of torch-fidelity's file, as its name says
 DOWNLOAD = "download"
@@ -97,7 +98,7 @@ def _fetched(url: str) -> Path:
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=INCEPTION_HASH, progress=False)
+            download_file(url, path, INCEPTION_HASH, progress=False)
     except Exception as error:  # urllib's, the file system's, or a wrong hash
         raise DissectError(
             f"The Inception network cannot be downloaded from {url} ({one_line(error)}). Put the file at {path}, name "

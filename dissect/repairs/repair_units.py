@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...hooks.edit import Edit, edited
@@ -38,7 +37,7 @@ from ..subjects.subject import Subject
 from .checkpoint import check_target, write_repaired
 from .draw_sets import Draw, compare_sets, draw_edited, draw_sets, gallery
 from .named_units import UnitsByLayer, check_units, named_units
-from .result import Repair
+from .result import Measured, Repair
 from .verdict import verdict
 
 VALUES = ("best", "zero", "mean")
@@ -146,12 +145,8 @@ def repair(
         "strength": request.strength,
         "one_by_one": one_by_one,
         "chosen_on": {"first": 0, "last": workshop.run_samples[-1]},
-        "samples": {"first": workshop.unseen[0], "last": workshop.unseen[-1], "number": samples},
         "random_sets": random_sets,
-        "reference": f"{workshop.judges.name}, the half that chose nothing",
-        "features": workshop.extract.note,
-        "verdict": measured.verdict,
-        "sentence": measured.sentence,
+        **measured.record(),
         "checkpoint": target.name if out is None else str(target.resolve()),
         "tables": ["fidelity", "effects", "units"],
         "config": request.config,
@@ -246,17 +241,6 @@ class Choice:
     table: pd.DataFrame
     values: dict[str, str]
     means: dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a repair did; tables and pictures as of `result.Repair`."""
-
-    fidelity: pd.DataFrame
-    effects: pd.DataFrame
-    pictures: Mapping[str, NDArray[Any]]
-    verdict: str
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,9 +345,12 @@ class Workshop:
         )
         word, sentence = verdict(fidelity, self.extract.note)
         return Measured(
+            samples=self.unseen,
             fidelity=fidelity,
             effects=drawn.effects(self.segmenter.vocabulary.names),
             pictures=gallery(self.segmenter, self.unseen, drawn, draws, REPAIRED),
+            reference=f"{self.judges.name}, the half that chose nothing",
+            features=self.extract.note,
             verdict=word,
             sentence=sentence,
         )

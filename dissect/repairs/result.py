@@ -28,6 +28,33 @@ from ..storage.result_folder import written
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a repair did to unseen samples; tables and pictures as of `Repair`.
+
+    reference, features: what the images were compared with, and by which features.
+    """
+
+    samples: range
+    fidelity: pd.DataFrame
+    effects: pd.DataFrame
+    pictures: Mapping[str, NDArray[Any]]
+    reference: str
+    features: str
+    verdict: str
+    sentence: str
+
+    def record(self) -> dict[str, Any]:
+        """The same, without tables and pictures, for the description."""
+        return {
+            "samples": {"first": self.samples[0], "last": self.samples[-1], "number": len(self.samples)},
+            "reference": self.reference,
+            "features": self.features,
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Repair(FolderResult):
     """A generator repaired, and whether that made the images better, on samples that did not serve to choose how.
 

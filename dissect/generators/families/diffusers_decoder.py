@@ -84,8 +84,8 @@ class Decoder(Architecture):
 
         Images may lie on any device; latents lie on the module's.
         """
-        found = self.vae.encode(images.to(self.mean))
-        z = found.latents if self.quantised else found.latent_dist.mode()  # (N, C, h, w)
+        encoded = self.vae.encode(images.to(self.mean))
+        z = encoded.latents if self.quantised else encoded.latent_dist.mode()  # (N, C, h, w)
         latents: Tensor = (z - self.mean) * self.scaling / self.std
         return latents
 

@@ -253,8 +253,8 @@ def infer(state: Mapping[str, Tensor]) -> StyleGAN:
     start = state.get("generator.progression.0.conv1.input")
     if start is None:
         raise DissectError("no key is like generator.progression.0.conv1.input.")
-    found = re.compile(r"generator\.to_rgb\.(\d{1,2})\.conv\.weight_orig")
-    colours = {int(match[1]): tensor for key, tensor in state.items() if (match := found.fullmatch(key))}
+    to_rgb = re.compile(r"generator\.to_rgb\.(\d{1,2})\.conv\.weight_orig")
+    colours = {int(match[1]): tensor for key, tensor in state.items() if (match := to_rgb.fullmatch(key))}
     if sorted(colours) != list(range(len(colours))) or not colours or any(t.ndim != 4 for t in colours.values()):
         raise DissectError("its generator.to_rgb are not numbered from 0 on with 4 axes each.")
     depth = sum(bool(re.fullmatch(r"style\.\d+\.linear\.bias", key)) for key in state)
