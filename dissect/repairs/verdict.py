@@ -46,5 +46,5 @@ def verdict(table: pd.DataFrame, note: str) -> tuple[str, str]:
     elif beaten:
         reason = "a random set does as well"
     else:
-        reason = f"only {len(random)} random sets were measured beside it, and {RANDOM_SETS} are needed (--random-sets)"
+        reason = f"too few random sets were measured ({len(random)} of at least {RANDOM_SETS}, see --random-sets)"
     return "not improved", f"Not improved, {reason}: {figures}."

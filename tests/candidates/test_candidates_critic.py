@@ -325,6 +325,7 @@ def test_before_a_critic_of_its_own_a_collapsed_generator_lies_higher() -> None:
     assert collapsed["critic_diversity_low"] > varied["critic_diversity_high"]
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_repetition_gives() -> None:
     critic = trained(deviation=0.1)
     dice = torch.Generator().manual_seed(2)

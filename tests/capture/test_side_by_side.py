@@ -84,6 +84,7 @@ def test_networks_of_others_run_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.slow
 def test_ours_run_side_by_side_if_nobody_listens(colours: ColourSegmenter) -> None:
     model, namer = load_generator("progan_scenes"), load_segmenter("scenes")
     assert len(pairs(model, namer, SMALL)) == min(3, MOST)

@@ -188,6 +188,7 @@ def test_intervals_lie_around_their_values_and_alarms_follow_the_difference() ->
     assert not table.alarm["density"]  # a crowd in the middle raises it
 
 
+@pytest.mark.slow
 def test_healthy_images_raise_few_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "ROUNDS", 6)
     raised = np.array([whole_images.compare(draw(k), draw(1000 + k, 200), seed=k).alarm for k in range(40)])  # (40, 9)

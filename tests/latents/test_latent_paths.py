@@ -331,6 +331,7 @@ def test_rounding_to_eight_bits_makes_paths_longer() -> None:
     assert rounded > 10 * smooth
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_come_from_their_seed() -> None:
     starts, ends = draw(0, 40 * 60, Z), draw(1, 40 * 60, Z)
 

@@ -349,6 +349,7 @@ def contrast(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float((light.max() + 0.05) / (light.min() + 0.05))
 
 
+@pytest.mark.slow
 def test_a_page_is_cheap_to_import_and_does_without_lost_pictures(tmp_path: Path) -> None:
     watched(tmp_path / "training", [100, 200])
     (tmp_path / "training" / "pictures" / "1.webp").unlink()

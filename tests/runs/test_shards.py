@@ -34,6 +34,7 @@ def same(one: Path, other: Path) -> bool:
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in TABLES)
 
 
+@pytest.mark.slow
 def test_shards_merged_in_any_order_are_the_run(shard: Any, tmp_path: Path) -> None:
     controls = ["rotation", "untrained"]
     whole = shard(None, "whole", controls=controls)

@@ -54,6 +54,7 @@ def first_touches(size: int = LARGE) -> int:
 
 
 @pytest.mark.skipif(resources._glibc() is None, reason="only glibc is told to keep memory")
+@pytest.mark.slow
 def test_memory_is_kept_at_work_and_given_back_afterwards() -> None:
     # in a process of its own, on its main thread: others' threads and what they hold change what malloc does
     command = [sys.executable, "-c", "from tests.runtime.test_resources import kept_and_given_back as check; check()"]

@@ -54,6 +54,7 @@ def torch_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (DEEPLAB, "classifier.4", "deeplabv3_mobilenet_v3_large-fc3c493d.pth", {"aux_loss": True}),
     ],
 )
+@pytest.mark.slow
 def test_torchvision_labels_are_those_of_the_network_by_hand(
     torch_cache: Path, name: str, last: str, file: str, auxiliary: dict[str, bool]
 ) -> None:
