@@ -125,7 +125,7 @@ def table(sets: int = 5, **changes: tuple[float, float, float]) -> pd.DataFrame:
 def test_no_verdict_of_improvement_without_random_sets() -> None:
     word, sentence = verdict(table(sets=2), "made-up features")
     assert word == "not improved"
-    assert re.search(r"\b2 random sets .*\b5\b.*--random-sets", sentence)
+    assert re.search(r"random sets .*\b2\b.*\b5\b.*--random-sets", sentence)
 
 
 @pytest.mark.parametrize(
