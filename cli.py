@@ -35,7 +35,9 @@ def main() -> None:
 def run(*, quiet: bool, no_report: bool, spool_limit: float, **settings: Any) -> object:
     """Dissect layers: which units draw which classes?"""
     from .dissect.runs.run import run as dissect_run
+    from .dissect.subjects.network import AUTO
 
+    settings["layers"] = settings["layers"] or AUTO
     return results.run(dissect_run(spool_limit=spool_limit * 1e9, quiet=quiet, **settings), quiet, no_report)
 
 

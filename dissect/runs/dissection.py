@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
 from ..scoring.scores import Counts, chance_iou, curve, iou_of
+from ..scoring.unit_table import tiers
 from ..storage.contract import COLUMNS, unreadable
 from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, read_table, safe_name
 
@@ -97,6 +98,10 @@ class Dissection:
         if info["status"] != COMPLETE:
             raise UsageError(f"The run in {folder} is not finished; run the same command again to finish it.")
         units, classes = (read_table(folder / name) for name in TABLES)
+        if "tier" not in units:  # a run of an earlier version: the tier follows from its other columns
+            tested = info["config"]["significance"] != "off"
+            tier = tiers(units, tested, info["config"]["threshold"])
+            units.insert(units.columns.get_loc("labelled") + 1, "tier", tier)
         run = cls(folder=folder, info=info, units=units, classes=classes)
         run._check_tables()
         return run

@@ -24,6 +24,7 @@ from ..scoring.layer_basis import Basis
 from ..storage.files import COMPLETE
 from ..storage.result_folder import command, now, writing
 from ..subjects.identity import identity, segmenter_fingerprint
+from ..subjects.network import network_record
 from ..subjects.opening import dissectable
 from .dissection import Dissection
 from .finish import ALREADY, finish
@@ -172,6 +173,7 @@ class Job:
                 }
                 for name, (units, height, width) in self.plan.shapes.items()
             },
+            "network": network_record(self.generator),
             "device": self.device,
             "deviation": self.deviation,
             "notes": self.notes,

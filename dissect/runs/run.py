@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from ...hooks.errors import UsageError
-from ...hooks.layers import pick_layers
 from ...hooks.user_code import from_anywhere
 from ...segmenters.base import Segmenter
 from ..capture.capture import deviation, probe
@@ -26,6 +25,7 @@ from ..storage.files import COMPLETE
 from ..storage.folder_lock import locked
 from ..storage.result_folder import writing
 from ..subjects.first_look import first_look, noting
+from ..subjects.network import AUTO, requested_layers
 from ..subjects.opening import Model, dissectable, open_models, usable_device
 from ..subjects.untrained import untrained
 from .controls import CONTROLS, UNTRAINED
@@ -38,7 +38,7 @@ MODES = ("off", *THOROUGHNESS)
 
 def run(
     model: Model,
-    layers: Sequence[str | int] | str | int,
+    layers: Sequence[str | int] | str | int = AUTO,
     *,
     segmenter: str | Segmenter | None = None,
     latent: str | None = None,
@@ -68,6 +68,7 @@ def run(
         model: a zoo name, a checkpoint file, `diffusers:ID`, `package.module:name`, a `ModelSpec` with options
             beside it, an `nn.Module`, or a Generator.
         layers: names, or numbers counted from 1 among the generator's layers; a text that is a name is that name.
+            `auto` is the layer that `inspect` suggests first; `all` are all featuremaps of more than three units.
         segmenter: a spec (`scenes`, `hub:…`, `torchvision:…`, `package.module:name`) or a Segmenter; None takes
             the one that belongs to the model.
         latent, output_range, name: of an `nn.Module`, see `as_generator`: `normal:128`, what is black and white in its
@@ -181,10 +182,7 @@ def _plan(
     Raises:
         UsageError: no layer is named, one does not exist or has no units, or there are fewer inputs than samples.
     """
-    layers = [layers] if isinstance(layers, (str, int)) else layers
-    names = pick_layers(layers, dissectable(generator), generator.module)
-    if not names:
-        raise UsageError("No layer was named; give --layer, e.g. --layer 4 or --layer layer4.")
+    names = requested_layers(generator, layers)
     generator.latents([samples - 1])  # raises if the source has fewer than `samples` inputs
     return probe(generator, segmenter, names, grid, precision)
 
@@ -263,10 +261,10 @@ def run_or_open(folder: Path | None, *, model: Model | None, layers: Sequence[st
         DissectError: see `run`.
     """
     if (folder is None) == (model is None):
-        raise UsageError("Give the folder of a run, or --model with --layer.")
+        raise UsageError("Give the folder of a run, or --model.")
     if folder is None:
         assert model is not None
-        return run(model, layers=layers, **options)
+        return run(model, layers=layers or AUTO, **options)
     if options.get("segmenter") is not None:
         raise UsageError("--segmenter goes with --model; a run knows its own.")
     if len(layers) > 1:

@@ -88,4 +88,5 @@ class Scoring:
             )
             for layer in layers
         ]
-        return judge(pd.concat(tables, ignore_index=True), tested=self.thoroughness is not None)
+        tested = self.thoroughness is not None
+        return judge(pd.concat(tables, ignore_index=True), tested, self.rule)

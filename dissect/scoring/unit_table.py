@@ -10,8 +10,19 @@ from ...segmenters.base import Vocabulary
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg
 from .counting import OK, Tally
 from .label_tests import Evidence
-from .scores import Floats, Labels, attainable_iou, average_precision, chance_iou, excess_iou, label_units
+from .scores import (
+    MIN_IOU,
+    MIN_IOU_QUANTILE,
+    Floats,
+    Labels,
+    attainable_iou,
+    average_precision,
+    chance_iou,
+    excess_iou,
+    label_units,
+)
 
+TIERS = STRONG, WEAK, POSITION_ONLY, UNTESTED, NONE = "strong", "weak", "position only", "untested", ""
 VOTES = 0.05  # a class that comes first in at least this share of the bootstrap replicates is in the label set
 
 
@@ -42,6 +53,7 @@ def unit_table(
             "label": np.where(fine, names[labels.label], ""),
             "category": np.where(fine, categories[labels.label], ""),
             "labelled": False,
+            "tier": NONE,
             "iou": where_fine(labels.iou),
             "iou_low": where_fine(evidence.low if evidence else nothing),
             "iou_high": where_fine(evidence.high if evidence else nothing),
@@ -76,19 +88,71 @@ def _label_sets(votes: Floats, names: NDArray[np.str_], fine: NDArray[np.bool_])
     ]
 
 
-def judge(units: pd.DataFrame, tested: bool) -> pd.DataFrame:
-    """The table of all units of a run with `q_value` and `labelled` filled in.
+def judge(units: pd.DataFrame, tested: bool, rule: str) -> pd.DataFrame:
+    """The table of all units of a run with `q_value`, `labelled` and `tier` filled in.
 
     A unit is labelled where its scores reach the rule's limits and, if labels were tested, q ≤ 0.05. q is
     Benjamini–Hochberg over all units of the run, where a unit below the limits counts as p = 1: it cannot be labelled,
     so a small p of it must not lower the q of others. So at most 5 % of the labelled units are expected to owe their
     label to place and chance.
     """
+    if tested:
+        claimed = np.where(units.reaches_limits, units.p_value.fillna(1), 1.0)
+        q = benjamini_hochberg(claimed)
+        units = units.assign(q_value=q, labelled=units.reaches_limits & (q <= FALSE_DISCOVERIES))
+    else:
+        units = units.assign(labelled=units.reaches_limits)
+    return units.assign(tier=tiers(units, tested, rule))
+
+
+def tiers(units: pd.DataFrame, tested: bool, rule: str) -> list[str]:
+    """How much each unit knows of its class beyond position: an effect size beside the test of its label.
+
+    The IoU above position (`content_iou`) is held against the limit that the rule's authors set for a whole IoU: 0.05
+    (Bau et al. 2019, rule `iqr`) or 0.04 (Bau et al. 2020, rule `quantile`).
+
+        strong         labelled, and the IoU above position alone reaches the limit.
+        weak           labelled, with less than that above position: significant, but small.
+        position only  the scores reach the rule's limits, but position explains them (q > 0.05).
+        untested       the scores reach the limits, and labels were not tested.
+        (empty)        the scores do not reach the limits.
+
+    Returns:
+        A tier for each row of `units`, which needs the columns `labelled`, `reaches_limits` and `content_iou`.
+
+    >>> rows = {"labelled": [True, True, False, False], "reaches_limits": [True, True, True, False]}
+    >>> tiers(pd.DataFrame({**rows, "content_iou": [0.2, 0.01, 0.2, 0.2]}), tested=True, rule="iqr")
+    ['strong', 'weak', 'position only', '']
+    """
+    limit = MIN_IOU if rule == "iqr" else MIN_IOU_QUANTILE
     if not tested:
-        return units.assign(labelled=units.reaches_limits)
-    claimed = np.where(units.reaches_limits, units.p_value.fillna(1), 1.0)
-    q = benjamini_hochberg(claimed)
-    return units.assign(q_value=q, labelled=units.reaches_limits & (q <= FALSE_DISCOVERIES))
+        return list(np.where(units.reaches_limits, UNTESTED, NONE))
+    labelled = np.where(units.content_iou >= limit, STRONG, WEAK)
+    others = np.where(units.reaches_limits, POSITION_ONLY, NONE)
+    return list(np.where(units.labelled, labelled, others))
+
+
+def ranked(units: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order in which units are shown: by tier, then by IoU above position (by IoU if untested)."""
+    merit = units.content_iou.fillna(units.iou)
+    keys = pd.DataFrame({"tier": units.tier.map(TIERS.index), "merit": -merit})
+    return units.loc[keys.sort_values(["tier", "merit"], kind="stable").index]
+
+
+def highlights(units: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most `count` labelled units that show what a run found: the best unit of each class, then the second best, ….
+
+    Balanced over classes, since the best units alone may all draw the same. Weak units follow all strong ones.
+
+    >>> rows = {"label": ["sky", "sky", "tree"], "labelled": True, "tier": "strong", "iou": 0.5}
+    >>> table = pd.DataFrame({"unit": [4, 7, 9], **rows, "content_iou": [0.3, 0.2, 0.1]})
+    >>> list(highlights(table, 2).unit)
+    [4, 9]
+    """
+    labelled = ranked(units[units.labelled])
+    turn = labelled.groupby(["tier", "label"], sort=False).cumcount()
+    keys = pd.DataFrame({"tier": labelled.tier.map(TIERS.index), "turn": turn})
+    return labelled.loc[keys.sort_values(["tier", "turn"], kind="stable").index].head(count)
 
 
 def class_table(

@@ -13,27 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...hooks.errors import DissectError, UsageError
-from ...hooks.layers import LayerShape
 from ..generators.base import Generator
 from ..generators.chains.code import as_python
 from ..generators.chains.hypotheses import reading
 from ..generators.chains.network import PLAN, Chain, build
 from ..generators.chains.plan import Plan
 from ..generators.chains.search import with_classes
-from ..generators.families.architecture import Architecture
 from ..generators.latents import parse_latents
 from ..generators.sources import NoiseImages
 from ..generators.zoo import MODELS
 from ..storage.files import safe_name
 from .fingerprint import better_latents, fingerprint
 from .first_look import warn_of_clamp
-from .opening import Model, dissectable, open_generator, shapes_of, usable_device
+from .network import first_choice, layer_table, suggested
+from .opening import Model, open_generator, shapes_of, usable_device
 
 DRAWN = 8  # samples of each candidate
-SUGGESTED = 3  # layers
-COARSEST, FINEST = 8, 4  # side of a suggested layer's map at least, and how many times coarser than the image at least
-COLOURS = 3  # a map of no more units is an image, or nearly one
-COLUMNS = ("number", "layer", "units", "height", "width", "kind", "suggested")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +59,12 @@ class Inspection:
     parameters: int
     layers: pd.DataFrame
 
+    @property
+    def first_choice(self) -> str | None:
+        """The layer that `run` takes if none is named; None if no layer is suggested."""
+        names = list(self.layers.layer[self.layers.suggested])
+        return first_choice(names) if names else None
+
 
 def inspect(
     model: Model, *, write: str | Path | None = None, device: str | None = None, quiet: bool = False
@@ -74,9 +75,7 @@ def inspect(
     its training, see `generators.batch_statistics`. Of a plain chain that nothing in its file decides, the candidates
     are drawn on a sheet, `runs/NAME-candidates.png`.
 
-    Suggested are up to three layers of more than three units with maps of at least 8 by 8 cells, each at least four
-    pixels of the image wide: coarse enough to speak of objects, fine enough to place them (Bau et al. 2019, section
-    4.1). Where there is none, the layer nearest to that.
+    Up to three layers are suggested, see `network.suggested`.
 
     Args:
         model: see `open_generator`.
@@ -94,7 +93,7 @@ def inspect(
         generator.check_finite(images, [0])
         image = images.shape[2:]
     shapes = shapes_of(generator)
-    layers = _layer_table(generator, shapes)
+    layers = layer_table(generator, shapes)
     training = fingerprint(generator)
     warn_of_clamp(generator)
     if write is not None:
@@ -122,7 +121,7 @@ def inspect(
         segmenter=MODELS[generator.name].segmenter if generator.name in MODELS else None,
         image=(image[0], image[1]),
         parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
-        layers=layers.assign(suggested=_suggested(layers, min(image))),
+        layers=layers.assign(suggested=layers.layer.isin(suggested(layers, min(image)))),
     )
 
 
@@ -189,29 +188,3 @@ def _sheet(generator: Generator, plans: Sequence[Plan]) -> Path:
 
 def _fitted(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
-
-
-def _layer_table(generator: Generator, shapes: Sequence[LayerShape]) -> pd.DataFrame:
-    """A row for each layer that can be dissected, with all columns of `COLUMNS` but the last."""
-    by_name = {shape.name: shape for shape in shapes}
-
-    def row(number: int | None, name: str, kind: str) -> tuple[object, ...]:
-        shape = by_name[name].shape if name in by_name else None
-        units, height, width = shape if shape and len(shape) == 3 else (None, None, None)
-        return number, name, units, height, width, kind
-
-    rows = [row(number, name, "featuremap") for number, name in enumerate(dissectable(generator), 1)]
-    if isinstance(generator.module, Architecture):
-        rows += [row(None, name, "style") for name in generator.module.style_layers]
-    return pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"number": "Int64"})
-
-
-def _suggested(table: pd.DataFrame, image: int) -> pd.Series:
-    """Whether each row is suggested: of the layers that fit, the first, the middle and the last."""
-    maps = table[(table.kind == "featuremap") & (table.units > COLOURS)]
-    sides = maps[["height", "width"]].min(axis=1)
-    fitting = maps.index[(sides >= COARSEST) & (sides * FINEST <= image)]
-    if not len(fitting) and len(maps):
-        fitting = maps.index[[(sides - COARSEST).abs().argmin()]]
-    chosen = sorted({round(step * (len(fitting) - 1) / (SUGGESTED - 1)) for step in range(SUGGESTED)})
-    return table.index.to_series().isin(fitting[chosen] if len(fitting) else [])

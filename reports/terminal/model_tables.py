@@ -78,12 +78,10 @@ def show_inspection(inspection: Inspection, spec: ModelSpec) -> None:
         )
     if inspection.candidates:
         _show_candidates(inspection)
-    suggested = inspection.layers[inspection.layers.suggested]
-    if len(suggested):
-        middle = suggested.iloc[len(suggested) // 2].layer
+    if inspection.first_choice:
         options = "".join(f" {shlex.quote(word)}" for word in spec.options())
         options += " --inputs …" if inspection.takes_images else ""
-        options += f" --layer {shlex.quote(middle)}" + (
+        options += f" --layer {shlex.quote(inspection.first_choice)}" + (
             "" if inspection.segmenter else " --segmenter …  (see dissect segmenters)"
         )
         console.print(f"Next: dissect run --model {escape(shlex.quote(spec.model) + options)}", soft_wrap=True)

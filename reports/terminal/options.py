@@ -139,7 +139,12 @@ run_options = _options(
     a_model(),
     option_group(
         "What to measure",
-        _option("--layer", "layers", multiple=True, required=True, help="Name, or number (4 = layer4); repeatable."),
+        _option(
+            "--layer",
+            "layers",
+            multiple=True,
+            help="Name or number (4 = layer4), repeatable; or all.  [default: auto, the one that inspect suggests]",
+        ),
         _SEGMENTER,
         _option("--samples", default=1000, help="Number of images. Even ones choose the labels, odd ones score them."),
         _option("--threshold", default="iqr", help="Rule: iqr (2019) or quantile (2020)."),
@@ -238,7 +243,12 @@ artifact_options = _options(
     a_model("Instead of RUN: dissect this model first.", required=False),
     option_group(
         "What to measure",
-        _option("--layer", "layers", multiple=True, help="Layer; repeatable with --model.  [default: all of RUN]"),
+        _option(
+            "--layer",
+            "layers",
+            multiple=True,
+            help="Layer; repeatable with --model.  [default: all of RUN; auto with --model]",
+        ),
         _SEGMENTER,
         _option("--detector", default="rare", help="flagged, rare, local, metric, greedy or realism."),
         _REFERENCE,

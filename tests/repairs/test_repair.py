@@ -267,7 +267,7 @@ def test_the_command_finds_repairs_and_shows(on_path: Path, reference: Path, pag
 
     lost = CliRunner().invoke(main, ["artifacts"])
     assert lost.exit_code == 2
-    assert "Give the folder of a run, or --model with --layer" in lost.stderr
+    assert "Give the folder of a run, or --model" in lost.stderr
 
 
 def test_a_corrupt_repair_is_told_in_one_line(mend: Mend, found: Dissection) -> None:

@@ -46,7 +46,7 @@ def test_another_run_in_the_folder_is_refused(go: Go, tmp_path: Path) -> None:
         ({"device": "quantum"}, "--device quantum cannot be used"),
         ({"layers": [9]}, "numbers go from 1 to 1"),
         ({"layers": ["pait"]}, "no layer 'pait'. Did you mean paint"),
-        ({"layers": []}, "No layer was named"),
+        ({"layers": []}, "No layer is named"),
         ({"segmenter": None}, "No segmenter belongs to painter"),
         ({"segmenter": "scene"}, "Did you mean 'scenes'"),
         ({"model": "progan_scene"}, "Did you mean progan_scenes"),

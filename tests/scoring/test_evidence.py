@@ -59,7 +59,7 @@ def examine(world: World, tally: Tally, rule: str, how: str = "fast", seed: int 
     evidence = examine_layer(world.maps, tally, labels, rule, THOROUGHNESS[how], seed, done.append)
     assert sum(done) == len(world.maps)
     words = worlds.vocabulary(NAMES if len(tally.choose.class_area) == 5 else tuple("abcdefghij"))
-    table = judge(unit_table("layer", tally, labels, evidence, words, rule, FIXED), tested=True)
+    table = judge(unit_table("layer", tally, labels, evidence, words, rule, FIXED), tested=True, rule=rule)
     return Found(world=world, tally=tally, labels=labels, evidence=evidence, table=table, rule=rule)
 
 
@@ -320,8 +320,8 @@ def test_few_samples_and_a_rest_are_no_trouble(tmp_path: Path, rule: str, sample
 
 
 def judged(p: Floats, reaches: list[bool], tested: bool = True) -> pd.DataFrame:
-    table = pd.DataFrame({"reaches_limits": reaches, "p_value": p, "labelled": False, "q_value": np.nan})
-    return judge(table, tested)
+    table = pd.DataFrame({"reaches_limits": reaches, "p_value": p, "labelled": False, "q_value": np.nan, "content_iou": 0.1})
+    return judge(table, tested, "iqr")
 
 
 def test_a_unit_below_the_limits_helps_no_other() -> None:
