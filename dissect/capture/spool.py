@@ -103,10 +103,10 @@ class Spool:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise unreadable(path, one_line(error)) from error
-        if not array.ndim or len(array) != len(self.indices(shard)):
-            samples = len(array) if array.ndim else 0
+        samples = len(array) if array.ndim else 0
+        if samples < len(self.indices(shard)):
             raise unreadable(path, f"it holds {samples} samples instead of {len(self.indices(shard))}")
-        return array
+        return array[: len(self.indices(shard))]  # more where the run is about to be extended
 
     def gather(self, name: str, samples: NDArray[Any]) -> NDArray[Any]:
         """The rows of these samples (each at most once, ascending), from all shards."""
@@ -120,6 +120,25 @@ class Spool:
         """Whether no shard is missing, and each has the featuremaps of so many layers."""
         counts = (len(list(self._path(shard).glob("features-*.npy"))) for shard in self.shards)
         return not self.missing() and all(count == layers for count in counts)
+
+    def take_whole(self, other: Spool, layers: int) -> None:
+        """Add every shard of another spool that has all samples of the shard here, and the featuremaps of its layers.
+
+        Raises:
+            OSError: one could not be written.
+        """
+        for shard in set(self.missing()) - set(other.missing()):
+            features = len(list(other._path(shard).glob("features-*.npy")))
+            if features == layers and len(np.load(other._path(shard) / "labels.npy", mmap_mode="r")) >= len(
+                self.indices(shard)
+            ):
+                self.take(other, shard)
+
+    def replace(self, other: Spool) -> None:
+        """Take the place of another spool, which is deleted."""
+        shutil.rmtree(other.folder, ignore_errors=True)
+        self.folder.rename(other.folder)
+        self.folder = other.folder
 
     def drop_features(self) -> None:
         """Delete the featuremaps; labels and thumbnails stay."""

@@ -21,14 +21,14 @@ from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..runtime.resources import scoring_device
 from ..scoring.layer_basis import Basis
-from ..storage.files import COMPLETE
+from ..storage.files import COMPLETE, INCOMPLETE
 from ..storage.result_folder import command, now, writing
 from ..subjects.identity import identity, segmenter_fingerprint
 from ..subjects.network import network_record
 from ..subjects.opening import dissectable
 from .dissection import Dissection
 from .finish import ALREADY, finish
-from .run_folder import kept_run, new_run
+from .run_folder import kept_run, new_run, shorter_run
 
 CAPTURE_STAYS = "what was captured stays: make room and run the same command again"
 
@@ -84,10 +84,14 @@ class Job:
                 f"The spool would take {needed / 1e9:.1f} GB, more than the limit of {self.spool_limit / 1e9:.1f} GB; "
                 "take fewer --samples, fewer --layer, a smaller --grid, or raise --spool-limit."
             )
-        return distributed.on_first(lambda: kept_run(folder, self.config))
+        return distributed.on_first(lambda: None if self.extends(folder) else kept_run(folder, self.config))
+
+    def extends(self, folder: Path) -> dict[str, Any] | None:
+        """The run.json of the run in a folder that this one extends by more samples; None where there is none."""
+        return shorter_run(folder, self.config)
 
     def perform(self, folder: Path, *, keep_spool: bool = False, shared: Spool | None = None) -> Dissection:
-        """Make, resume or load the run in a locked folder. Featuremaps of a control are deleted, others stay.
+        """Make, resume, extend or load the run in a locked folder. Featuremaps of a control are deleted, others stay.
 
         A `shared` spool of the same samples is used instead of the run's own if it still has the featuremaps.
 
@@ -97,7 +101,8 @@ class Job:
         """
         own = Spool(folder / "spool", self.settings["samples"])
         with writing(folder, CAPTURE_STAYS), Progress(self.quiet) as progress:
-            info = self._begin(folder)
+            shorter = distributed.on_first(lambda: self.extends(folder))
+            info = self._extended(shorter) if shorter else self._begin(folder)
             if info["status"] == COMPLETE:
                 if keep_spool and not self.control and not own.has_features(len(self.plan.shapes)):
                     raise UsageError(
@@ -109,7 +114,8 @@ class Job:
                 already = info | {"shared_spool": True, **ALREADY}
                 run = finish(folder, already, shared, self.basis, progress, self._scored_on())
             else:
-                captured = info | {"keep_spool": keep_spool} | self._capture(own, info, progress)
+                grow = self._extend_spool if shorter else self._capture
+                captured = info | {"keep_spool": keep_spool} | grow(own, info, progress)
                 run = finish(folder, captured, own, self.basis, progress, self._scored_on())
             if self.control and not keep_spool:  # nothing else will need its featuremaps
                 distributed.on_first(own.drop_features)
@@ -150,6 +156,25 @@ class Job:
                 plan = replace(self.plan, scales=Plan.of(info).scales)
                 capture(self.generator, self.segmenter, plan, spool, self.batch_size, advance)
         return {"seconds": {"capture": round(time.perf_counter() - started, 3)}, "captured_now": missing}
+
+    def _extended(self, shorter: dict[str, Any]) -> dict[str, Any]:
+        """The run.json of a run that a shorter one becomes; it is written when all is done, so that nothing is lost."""
+        before = {"samples": shorter["config"]["samples"], "finished": shorter["finished"]}
+        kept = {key: value for key, value in shorter.items() if key != "shared_spool"}
+        changed = {"status": INCOMPLETE, "config": self.config, "command": command(), "notes": self.notes}
+        return kept | changed | {"extended": [*shorter.get("extended", []), before]}
+
+    def _extend_spool(self, spool: Spool, info: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """As `_capture`, where a shorter run lies: what the spool has of the featuremaps is not computed again.
+
+        The longer spool is captured beside the other, and then takes its place.
+        """
+        longer = Spool(spool.folder.with_name("spool-extended"), spool.samples)
+        distributed.on_first(lambda: longer.take_whole(spool, len(self.plan.shapes)))
+        captured = self._capture(longer, info, progress)
+        distributed.on_first(lambda: longer.replace(spool))
+        spool.divide()
+        return captured
 
     def _describe(self) -> dict[str, Any]:
         """The entries of run.json beside the config."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..scoring.label_tests import THOROUGHNESS
 from ..scoring.layer_basis import FITTED, ROTATION, UNITS, Basis
 from ..storage.files import COMPLETE
 from ..storage.folder_lock import locked
-from ..storage.result_folder import writing
+from ..storage.result_folder import replace_folder, writing
 from ..subjects.first_look import first_look, noting
 from ..subjects.network import AUTO, requested_layers
 from ..subjects.opening import Model, dissectable, open_models, usable_device
@@ -31,6 +32,7 @@ from ..subjects.untrained import untrained
 from .controls import CONTROLS, UNTRAINED
 from .dissection import Dissection, run_name
 from .job import Job
+from .run_folder import begun_run
 
 RULES = ("iqr", "quantile")
 MODES = ("off", *THOROUGHNESS)
@@ -57,6 +59,7 @@ def run(
     device: str | None = None,
     precision: str = FLOAT32,
     out: str | Path | None = None,
+    overwrite: bool = False,
     keep_spool: bool = False,
     spool_limit: float = 20e9,
     shard: str | None = None,
@@ -87,7 +90,10 @@ def run(
         precision: `float32`, or `bfloat16` where the networks can: faster on many processors. Refused where it changes
             what the first 16 samples show; by how much it does is kept in run.json.
         out: the run folder; None is `runs/MODEL-LAYERS`, with `-BASIS` for directions. The same run there is resumed,
-            or returned if finished.
+            or returned if finished; one that differs only in that it has fewer samples is extended, and what was made
+            of it (interventions, repairs, controls) stays.
+        overwrite: make the run anew, and replace the run in `out` by it, with everything that was made of that, when
+            it is finished.
         keep_spool: keep the featuremaps when done.
         spool_limit: refuse beforehand to fill more bytes of disk than this.
         shard: `3/16` captures the third of sixteen parts of the samples into a folder of its own (`-shard-3-of-16`),
@@ -137,15 +143,48 @@ def run(
     )
     suffix = f"-shard-{part[0]}-of-{part[1]}" if part else ""
     folder = Path(out) if out else Path("runs") / f"{run_name(job.config)}{suffix}"
+    if overwrite:
+        if part:
+            raise UsageError("--overwrite does not go with --shard; give another --out.")
+        return _replace(job, folder, controls, keep_spool=keep_spool)
+    return _make(job, folder, controls, part, keep_spool=keep_spool)
+
+
+def _make(
+    job: Job, folder: Path, controls: Sequence[str], part: tuple[int, int] | None = None, *, keep_spool: bool
+) -> Dissection:
+    """The run in a folder, and its controls: made, resumed, extended, or loaded."""
     info = job.check(folder, part)
     if info and not keep_spool and distributed.on_first(lambda: _is_settled(folder, info, controls)):
         return Dissection.load(folder)
-    _announce(job)
+    shorter = distributed.on_first(lambda: job.extends(folder))
+    if shorter:  # its controls must not stay behind it
+        present = [path.parent.name for path in sorted(folder.glob("controls/*/run.json"))]
+        controls = tuple(dict.fromkeys([*controls, *present]))
+    _announce(job, shorter)
     blank = _untrained_job(job) if UNTRAINED in controls else None
     with locked(folder):
         if part:
             return _perform_shard(job, blank, folder, part)
         return _perform(job, blank, folder, rotated=ROTATION in controls, keep_spool=keep_spool)
+
+
+def _replace(job: Job, folder: Path, controls: Sequence[str], *, keep_spool: bool) -> Dissection:
+    """The run, made beside the run in a folder, which it replaces when it is finished. Interrupted, it is resumed.
+
+    Raises:
+        UsageError: the folder holds something else than a run.
+    """
+    if folder.exists() and not (folder / "run.json").is_file() and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} exists and is not a run, so that --overwrite does not replace it; give another --out."
+        )
+    new = folder.with_name(f"{folder.name}.new")
+    distributed.on_first(lambda: None if begun_run(new, job.config) else shutil.rmtree(new, ignore_errors=True))
+    _make(job, new, controls, keep_spool=keep_spool)
+    with locked(folder), writing(folder, f"the new run is complete in {new}"):  # nobody else is at work there
+        distributed.on_first(lambda: replace_folder(new, folder))
+    return Dissection.load(folder)
 
 
 def _as_generator(
@@ -207,8 +246,8 @@ def _is_settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> 
     return bool(info["keep_spool"]) or not any(folder.rglob("features-*.npy"))
 
 
-def _announce(job: Job) -> None:
-    """Say on stderr what is dissected, and how the request was understood."""
+def _announce(job: Job, shorter: dict[str, Any] | None = None) -> None:
+    """Say on stderr what is dissected, how the request was understood, and which run becomes longer by it."""
     generator, plan = job.generator, job.plan
     numbers = {name: number for number, name in enumerate(dissectable(generator), 1)}
     layers = ", ".join(
@@ -221,6 +260,8 @@ def _announce(job: Job) -> None:
         f"latents {generator.source}; output {black:g} to {white:g}; segmenter {job.segmenter.name}",
         job.quiet,
     )
+    if shorter:
+        say(f"The run of {shorter['config']['samples']} samples is extended to {job.settings['samples']}.", job.quiet)
 
 
 def _untrained_job(job: Job) -> Job:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...hooks.errors import UsageError
-from ..storage.files import INCOMPLETE, SCHEMA, write_json
+from ...hooks.errors import DissectError, UsageError
+from ..storage.files import COMPLETE, INCOMPLETE, SCHEMA, write_json
 from ..storage.folder_lock import HALF_WRITTEN, LOCK, unusable
 from ..storage.result_folder import difference
 from .dissection import read_info
@@ -30,6 +30,29 @@ def kept_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     if said := difference(info["config"], config):
         raise UsageError(f"{folder} holds another run ({said}); give another --out.")
     return info
+
+
+def shorter_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The run.json of a finished run that differs from this one only in that it has fewer samples; None for others.
+
+    Raises:
+        DissectError: the folder's run.json is damaged.
+    """
+    if "shard" in config or not (folder / "run.json").is_file():
+        return None
+    info = read_info(folder)
+    fewer = {**config, "samples": info["config"].get("samples", 0)}
+    if info["status"] != COMPLETE or info["config"] != fewer or fewer["samples"] >= config["samples"]:
+        return None
+    return info
+
+
+def begun_run(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a folder holds this very run, begun or finished."""
+    try:
+        return read_info(folder)["config"] == config
+    except DissectError:
+        return False
 
 
 def new_run(folder: Path, config: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:

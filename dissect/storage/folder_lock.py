@@ -40,7 +40,7 @@ def _take(lock: FileLock, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         for run in (folder, *folder.glob("controls/*")):
-            for path in [*run.glob("*.part"), *run.glob("spool/*.part")]:
+            for path in [*run.glob("*.part"), *run.glob("spool*/*.part")]:
                 if HALF_WRITTEN.fullmatch(path.name):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
     except Timeout:

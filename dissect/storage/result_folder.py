@@ -43,6 +43,14 @@ def written(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def replace_folder(new: Path, old: Path) -> None:
+    """Give a folder the name of another, which is deleted; the other is whole until the new one is in its place."""
+    aside = old.with_name(f"{old.name}.{uuid.uuid4().hex}{PART}")
+    old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def check_writable(folder: Path) -> None:
     """Make the folder if it does not exist, and raise DissectError unless files can be written into it.
 

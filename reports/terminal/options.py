@@ -161,6 +161,7 @@ run_options = _options(
     option_group(
         "Output",
         _option("--out", type=FILE, help="Run folder.  [default: runs/MODEL-LAYERS[-BASIS]]"),
+        _option("--overwrite", is_flag=True, help="Make it anew, and replace the run in --out with all that it holds."),
         _option("--keep-spool", is_flag=True, help="Keep the featuremaps after the run."),
         _option("--no-report", is_flag=True, help="Write the tables only, no pages."),
     ),

@@ -320,7 +320,9 @@ def test_few_samples_and_a_rest_are_no_trouble(tmp_path: Path, rule: str, sample
 
 
 def judged(p: Floats, reaches: list[bool], tested: bool = True) -> pd.DataFrame:
-    table = pd.DataFrame({"reaches_limits": reaches, "p_value": p, "labelled": False, "q_value": np.nan, "content_iou": 0.1})
+    table = pd.DataFrame(
+        {"reaches_limits": reaches, "p_value": p, "labelled": False, "q_value": np.nan, "content_iou": 0.1}
+    )
     return judge(table, tested, "iqr")
 
 
