@@ -36,6 +36,7 @@ from .task import (
     finite_numbers,
     layer_and_units,
     opened_run,
+    own_name,
     task_name,
     unit_order,
 )
@@ -189,7 +190,9 @@ def _intervene(
     config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
     if run is not None and task.by_scan:
         config["scan_samples"] = scan_samples(run, task.layer)
-    name = file_name(name or task_name(task))
+    if name is None:
+        name = task_name(task) if run is None else own_name(task_name(task), run.folder / "interventions", config)
+    name = file_name(name)
     device = usable_device(device)
     if isinstance(what, Generator):
         generator, segmenter = open_models(what, segmenter, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..runs import lookup
 from ..runs.dissection import Dissection
 from ..runs.lookup import Integers
 from ..runtime.requests import check_choice, check_integers
-from ..storage.files import safe_name
+from ..storage.files import read_json, safe_name
 from ..subjects.opening import layer_name
 from .places import Where
 from .unit_choice import level_value
@@ -152,6 +152,18 @@ def task_name(task: Task) -> str:
     parts += [f"level{task.level:g}"] if task.level is not None else []
     parts += [task.where] if task.where not in (None, "grid") else []
     return "-".join(str(part) for part in parts)
+
+
+def own_name(name: str, results: Path, config: Mapping[str, object]) -> str:
+    """The default name of a task, with what it differs in from the result that already has the name, if one has it.
+
+    So that the same request on more samples, say, lies beside the first one: `…-top20-samples1000`.
+    """
+    description = results / file_name(name) / "effect.json"
+    if not description.is_file():
+        return name
+    kept = read_json(description)["config"]
+    return "-".join([name, *(f"{key}{value}" for key, value in config.items() if kept.get(key) != value)])
 
 
 def file_name(text: str) -> str:

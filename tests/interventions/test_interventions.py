@@ -234,9 +234,12 @@ def test_effects_are_kept_and_returned(do: Callable[[str], Do], found: Dissectio
     assert again.info == effects.info
     assert again.pictures.keys() == effects.pictures.keys()
     with pytest.raises(UsageError, match=r"\(curve: there True, requested False\); give another --name"):
-        do("ablate")(label="red", top=1)
+        do("ablate")(label="red", top=1, name="ablate-red-paint-top1")
     do("ablate")(label="red", top=1, name="mine")
     assert [path.name for path in found.interventions] == ["ablate-red-paint-top1", "mine"]
+    beside = do("ablate")(label="red", top=1, random_sets=0)  # no name: it gets one by what differs
+    assert beside.info["name"] == "ablate-red-paint-top1-random_sets0-curveFalse"
+    assert do("ablate")(label="red", top=1, random_sets=0).info == beside.info
 
 
 def test_pictures_show_the_changed_the_typical_and_the_failing(do: Callable[[str], Do]) -> None:
