@@ -53,7 +53,7 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     searches, repairs = suspect_pages(run, shown_samples.append, shelf), repair_pages(run, shelf)
     samples = np.unique(np.concatenate(shown_samples))
     with (
-        progress.task("outline regions", len(run.units)) as traced,
+        progress.task("outline regions", len(run.units), noun="units") as traced,
         progress.task("write pictures", len(samples)) as written,
         ThreadPoolExecutor(max_workers=1) as beside,
     ):

@@ -188,7 +188,8 @@ def find(
     generator, segmenter = reopen(opened, generator, segmenter, device, quiet)
     samples = range(int(opened.info["config"]["samples"]))
     unit_tables, sample_tables = [], []
-    with Progress(quiet) as progress, at_work():
+    stages = (detector in NEED_REFERENCE) + len(layers) * (2 if images_drawn(detector, 1) else 1)
+    with Progress(quiet, stages) as progress, at_work():
         search = Search.open(opened, generator, segmenter, detector, inputs, needs_reference=False, progress=progress)
         for of_layer in layers:
             scores = search.scores(Subject.open(generator, segmenter, of_layer, batch_size), samples, progress)

@@ -22,7 +22,7 @@ from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..generators.spec import ModelSpec
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import LEVEL, around, rounds
@@ -101,7 +101,8 @@ def fitness(
     }
     if (kept := Fitness.kept(folder, config, "give another --out")) is not None:
         return kept
-    with Progress(quiet) as progress, at_work(), torch.no_grad():
+    stages = 2 + len(models) * (1 if judge is None else 2)
+    with Progress(quiet, stages) as progress, at_work(), torch.no_grad():
         height, width = first(first.latents([0])).shape[2:]
         contest = Contest.open(reference, (height, width), extract, judge, samples, device, progress)
         entries = []
@@ -199,7 +200,8 @@ class Contest:
     def draw(self, generator: Generator, name: str, batch: int) -> Entry:
         """Draw a candidate's samples; raises DissectError if its network fails."""
         generator.latents([self.samples - 1])  # raises if the source has fewer than `samples` inputs
-        with self.progress.task(f"generate: {name[-30:]}", self.samples) as advance:
+        fewer = Fewer("samples", self.samples, LEAST)
+        with self.progress.task(f"generate: {name[-30:]}", self.samples, fewer=fewer) as advance:
             try:
                 images = look(drawn(generator, self.samples, batch), self.extract, None, self.device, advance)
             except DissectError as error:
@@ -220,7 +222,7 @@ class Contest:
         for features in candidates:
             whole_images.check(features, self.real.features)
         sides = [features[: self.compared] for features in (*candidates, self.real.features[1::2])]
-        with self.progress.task("compare", len(sides) * (halves + 1)) as advance:
+        with self.progress.task("compare", len(sides) * (halves + 1), noun="comparisons") as advance:
             *figures, zero = whole_images.figures(sides, judges, seed=seed, number=halves, advance=advance)
         return figures, zero
 

@@ -20,7 +20,7 @@ from ..generators.base import Generator
 from ..images import resize as gr
 from ..images.resize import SIDE
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
 from ..storage.files import safe_name
@@ -183,24 +183,26 @@ def _measure(
         first = generator(generator.latents([0]))
     image = (first.shape[2], first.shape[3])
     periods = periods_of(sites, image)
+    repairable = [site for site in sites if mendable(generator, site, "equalise")]
+    progress.stages = 3 + sum((critic is not None, bool(repairable), reference is not None))
     count = len(samples)
+    fewer = Fewer("samples", count, LEAST)
     gradient = pd.DataFrame()
     if critic is not None:  # before the long work, since a critic may refuse images of this size
-        with progress.task("gradient of the critic", count, spread=True) as advance:
+        with progress.task("gradient of the critic", count, spread=True, fewer=fewer) as advance:
             gradient = gradient_side(generator, critic, samples, batch, seed, advance)
-    with progress.task("look at layers", count, spread=True) as advance:
+    with progress.task("look at layers", count, spread=True, fewer=fewer) as advance:
         drawn = RippleMeter(generator, sites, samples, seed).measure(samples, batch, advance)
-    with progress.task("take ripples out", count, spread=True) as advance:
+    with progress.task("take ripples out", count, spread=True, fewer=fewer) as advance:
         effects = take_out(generator, sites, [sums.tile for sums in drawn.ripples], samples, batch, advance)
-    repairable = [site for site in sites if mendable(generator, site, "equalise")]
     moments = input_moments(generator, repairable, samples, batch)
     equalised = {}
     if repairable:
-        with progress.task("equalise layers", count * len(repairable), spread=True) as advance:
+        with progress.task("equalise layers", count * len(repairable), spread=True, fewer=fewer) as advance:
             for site in repairable:
                 version = mended(generator, [site], "equalise", moments=moments)
                 equalised[site.name] = RippleMeter(version, (), samples).measure(samples, batch, advance).spectrum
-    with progress.task("untrained control", count, spread=True) as advance:
+    with progress.task("untrained control", count, spread=True, fewer=fewer) as advance:
         fresh = untrained(generator, seed, count)
         control = RippleMeter(fresh, upsamplings(fresh), samples, seed).measure(samples, batch, advance)
     real, name = (None, None) if reference is None else reference_spectrum(reference, image, progress)

@@ -121,7 +121,7 @@ def repair(
     if segmenter is None and original.name in MODELS:
         segmenter = MODELS[original.name].segmenter
     namer = load_segmenter(segmenter, device) if isinstance(segmenter, str) else segmenter
-    with Progress(quiet) as progress, at_work():
+    with Progress(quiet, stages=6 if finetune_minutes else 5) as progress, at_work():
         bench = Bench.open(
             original,
             request.layers,
@@ -222,7 +222,7 @@ class MeasuredGrid(Measured):
 def _finetune(bench: Bench, repaired: Generator, request: GridRepairRequest, progress: Progress) -> int:
     """Fine-tune the repaired generator in place; the number of steps."""
     minutes = request.finetune_minutes
-    with progress.task("fine-tune, seconds", round(60 * minutes)) as advance:
+    with progress.task("fine-tune, seconds", round(60 * minutes), noun="") as advance:
         tune = partial(
             finetune,
             repaired,

@@ -15,7 +15,7 @@ from ..fidelity.features import open_features
 from ..fidelity.reference import count_reference, reference_images, reference_of
 from ..generators.base import Generator
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
 from ..stats.intervals import rounds
@@ -90,8 +90,8 @@ def audit(
         return kept
     batch = batch_size or usual_batch(generator.device)
     names = namer.vocabulary.names
-    with Progress(quiet) as progress, at_work(), torch.inference_mode():
-        with progress.task("generate", samples, spread=True) as advance:
+    with Progress(quiet, stages=4) as progress, at_work(), torch.inference_mode():
+        with progress.task("generate", samples, spread=True, fewer=Fewer("samples", samples, LEAST)) as advance:
             generated = look(drawn(generator, samples, batch), extract, namer, device, advance)
         size = generator(generator.latents([0])).shape[2:]
         with progress.task("real images", real_count, spread=True) as advance:
@@ -100,7 +100,7 @@ def audit(
         standard = standard_of(extract, real)
         generated, real = generated.standard(standard), real.standard(standard)
         comparisons = 2 * (rounds(real.features.shape[1]) + 1)
-        with progress.task("whole images", comparisons, spread=True) as advance:
+        with progress.task("compare whole images", comparisons, spread=True, noun="comparisons") as advance:
             weighed = weigh(generated, real, names, seed=seed, advance=advance)
         layers, control = _layers(generator, samples, batch, seed, progress)
     # a healthy network narrows as well: the layer says where variety is lost, and not whether it is

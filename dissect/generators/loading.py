@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...hooks.errors import UsageError, one_line
 from ...hooks.user_code import is_factory
+from ..runtime.progress import waiting
 from .download import fetch
 from .spec import DIFFUSERS, ModelSpec
 from .zoo import MODELS, PUBLIC_LATENT, SPELT, weights_path
@@ -79,7 +80,8 @@ def load_generator(
                     "out, or give code of your own (file.py:Name) as the model."
                 )
         file = fetch(row, quiet=quiet) if row else None
-        generator = open_decoder(spec) if decoder else open_checkpoint(spec, file, placeholder=placeholder)
+        with waiting(f"Finding out which network {spec.model} holds", quiet):  # a plain chain is searched for long
+            generator = open_decoder(spec) if decoder else open_checkpoint(spec, file, placeholder=placeholder)
         if row:
             known = replace(generator.provenance, url=row.url, licence=row.licence, citation=row.citation)
             generator = replace(generator, name=row.name, provenance=known, spec=spec)

@@ -18,7 +18,7 @@ from ..runs import lookup
 from ..runs.dissection import Dissection
 from ..runs.lookup import Integers
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..stats.class_changes import effects_table
 from ..subjects.subject import Subject
 from . import pictures
@@ -27,7 +27,7 @@ from .gradient_search import IMAGES, STEPS, optimise
 from .layout import CellByCell, Outcome, SetBySet, UnitSet
 from .places import Where, box_place, class_places, grid_places, mask_place
 from .result import Effects
-from .scan import scan_layer, scan_samples
+from .scan import is_scanned, scan_layer, scan_samples
 from .tables import context_table, curve_table, sets_table
 from .task import Task
 from .unit_choice import MEASURED, level_value, matched_sets, random_orders, typical_high, unit_statistics
@@ -69,6 +69,7 @@ class Experiment:
     def perform(self, progress: Progress) -> Effects:
         """Do it; see `interventions.ablate`."""
         task, subject = self.task, self.subject
+        progress.stages = self._stages()
         mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
         choice = self._choose(value, progress)
@@ -80,7 +81,8 @@ class Experiment:
         weight = torch.cat([layout.weights(), steps.weights()]) if steps.sets else layout.weights()
         donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
         variants = Variants(weight=weight, value=value, place=place, donors=donors)
-        with progress.task("draw and segment", len(variants) * len(samples), spread=True) as advance:
+        fewer = Fewer("samples", len(samples), 1)
+        with progress.task("draw and segment", len(variants) * len(samples), spread=True, fewer=fewer) as advance:
             areas = measure(subject, samples, variants, target=self.target, advance=advance)
 
         outcomes = layout.outcomes(areas)
@@ -132,9 +134,21 @@ class Experiment:
         """The samples on which activations are measured: the run's, or those after the ones that are changed."""
         return range(min(self._run_samples, MEASURED)) if self.run else range(self._count, 2 * self._count)
 
+    def _stages(self) -> int:
+        """How many tasks `perform` has."""
+        task = self.task
+        typical = task.value == "typical" and task.level is None
+        by_gradient = task.optimize * (2 if task.kind == "ablate" or task.value == "resample" else 1)
+        by_scan = task.by_scan and self.run is not None and not is_scanned(self.run, self.subject.layer)
+        return self._needs_statistics + typical + by_gradient + by_scan + 1
+
+    @property
+    def _needs_statistics(self) -> bool:
+        return self.task.random_sets > 0 or self.task.value == "mean"
+
     def _statistics(self, progress: Progress) -> tuple[Tensor, Floats]:
         """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
-        if not self.task.random_sets and self.task.value != "mean":
+        if not self._needs_statistics:
             return torch.zeros(self.subject.shape[0]), np.ones(self.subject.shape[0])
         with progress.task("measure activations", len(self._measured_on), spread=True) as advance:
             mean, rms = unit_statistics(self.subject, self._measured_on, advance)

@@ -23,7 +23,7 @@ from ..runs import lookup
 from ..runs.dissection import Dissection
 from ..runs.reopen import reopen
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.resources import at_work
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
 from ..storage.files import read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
@@ -137,7 +137,8 @@ def scan_layer(
     count = samples or scan_samples(run, subject.layer)
     if count != _samples_on_disk(run, subject.layer):
         alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
-        with progress.task(f"scan {subject.layer}", units * count, spread=True) as advance:
+        fewer = Fewer("samples", count, 1)
+        with progress.task(f"scan {subject.layer}", units * count, spread=True, fewer=fewer) as advance:
             areas = measure(subject, range(count), alone, advance=advance)
         distributed.on_first(lambda: _save_areas(areas, path, subject.layer))
     arrays: dict[str, Any] = read_arrays(path / "areas.npz")
@@ -161,6 +162,11 @@ def _save_table(result: Scan, path: Path, name: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
         write_csv(path / f"{name}.csv", result.table)
         write_json(path / f"{name}.json", result.info)
+
+
+def is_scanned(run: Dissection, layer: str) -> bool:
+    """Whether the run's folder has a scan of the layer."""
+    return _samples_on_disk(run, layer) > 0
 
 
 def scan_samples(run: Dissection, layer: str) -> int:

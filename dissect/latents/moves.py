@@ -22,7 +22,7 @@ from ..generators.families.style_based import StyleBased
 from ..generators.sources import ClassLatents
 from ..images import resize as gr
 from ..images.contact_sheet import SIDE, sheet
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_choice, check_integers
 from ..subjects.identity import fingerprint, segmenter_fingerprint
 from ..subjects.opening import open_segmenter
@@ -208,11 +208,13 @@ def directions(space: Space, options: LatentOptions, seed: int) -> Plan:
     segmenter = open_segmenter(options.segmenter, space.generator, str(space.generator.device))
 
     def draw(progress: Progress) -> Drawing:
-        with progress.task(f"fit {method}", FITTED_ON) as advance:
+        progress.stages = 3
+        with progress.task(f"fit {method}", FITTED_ON, noun="latents") as advance:
             fitted, where = fit(space, method, count, advance)
         scales = spread(space, fitted.vectors)
         unseen = range(FITTED_ON, FITTED_ON + measured)  # the first were fitted on
-        with progress.task("measure effects", measured * (1 + 2 * (count + RANDOM))) as advance:
+        fewer = Fewer("measured", measured, 16)
+        with progress.task("measure effects", measured * (1 + 2 * (count + RANDOM)), fewer=fewer) as advance:
             table, p = effects(space, fitted.vectors, segmenter, unseen, strength, seed, advance)
         drawing = Drawing(
             tables={"directions": summary(fitted.shares.tolist(), scales.tolist(), p, table), "effects": table},
@@ -257,7 +259,7 @@ def path_length_plan(space: Space, options: LatentOptions, seed: int) -> Plan:
     measure = own if callable(own) else open_lpips(options.lpips, device)
 
     def draw(progress: Progress) -> Drawing:
-        with progress.task("path length", 2 * pairs) as advance:
+        with progress.task("path length", 2 * pairs, fewer=Fewer("pairs", pairs, 100)) as advance:
             starts, ends = space.points(range(pairs)), space.points(range(pairs, 2 * pairs))
             length = path_length(
                 lambda points: space.images(points).to(device),

@@ -24,12 +24,13 @@ from ..images import resize as gr
 from ..images.class_areas import shares
 from ..images.resize import SIDE
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..stats.class_changes import AreaChange, effects_table
 from ..stats.intervals import rounds
 from ..subjects.subject import failing
 
 SHOWN = 12  # pictures of each role
+LEAST = 64  # samples: halves of fewer say nothing
 ROLES = ("worst before", "most changed")
 
 Edits = Sequence[Edit]
@@ -102,10 +103,11 @@ def compare_sets(
     progress: Progress,
 ) -> tuple[Drawn, pd.DataFrame]:
     """What `draw_sets` draws, and the sets' distances to the reference, see `distances.compare`."""
-    with progress.task("draw and compare", len(sets) * len(samples), spread=True) as advance:
+    fewer = Fewer("samples", len(samples), LEAST)
+    with progress.task("draw and compare", len(sets) * len(samples), spread=True, fewer=fewer) as advance:
         drawn = draw_sets(segmenter, extract, reference, samples, sets, batch, advance)
     pairs = len(sets) * (rounds(drawn.features[BEFORE].shape[1]) + 1)
-    with progress.task("distances", pairs, spread=True) as advance:
+    with progress.task("distances", pairs, spread=True, noun="comparisons") as advance:
         fidelity = compare(drawn.features, reference.features, seed=seed, advance=advance)
     return drawn, fidelity
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...hooks.edit import Edit, edited
 from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
+from ..artifacts.detectors import images_drawn
 from ..artifacts.find import DetectorInputs, Realism, Search, check_detector
 from ..fidelity.distances import BEFORE, RANDOM, REPAIRED, frechet
 from ..fidelity.features import Features
@@ -35,14 +36,13 @@ from ..storage.result_folder import header, result_name
 from ..subjects.opening import Given, usable_device
 from ..subjects.subject import Subject
 from .checkpoint import check_target, write_repaired
-from .draw_sets import Draw, compare_sets, draw_edited, draw_sets, gallery
+from .draw_sets import LEAST, Draw, compare_sets, draw_edited, draw_sets, gallery
 from .named_units import UnitsByLayer, check_units, named_units
 from .result import Measured, Repair
 from .verdict import verdict
 
 VALUES = ("best", "zero", "mean")
 TRIED = 512  # samples of the run, at most, on which the value is chosen
-LEAST = 64  # samples: halves of fewer say nothing
 
 
 def repair(
@@ -130,7 +130,7 @@ def repair(
     device = usable_device(device)
     generator, segmenter = reopen(run, generator, segmenter, device, quiet)
     target = distributed.on_first(lambda: check_target(folder, out, generator.name))
-    with Progress(quiet) as progress, at_work():
+    with Progress(quiet, request.stages) as progress, at_work():
         workshop = Workshop.open(run, generator, segmenter, request, batch_size, progress)
         choice = workshop.choose()
         measured = workshop.measure(choice)
@@ -211,6 +211,16 @@ class RepairRequest:
         words += [f"strength{self.strength:g}"] if self.strength != 1 else []
         words += ["one-by-one"] if self.one_by_one else []
         return "-".join(words)
+
+    @property
+    def stages(self) -> int:
+        """How many tasks the repair has: the reference, those of each layer, drawing, and distances."""
+        if self.units is None:
+            assert self.detector is not None
+            layers, choosing = len(self.layers), 2 if images_drawn(self.detector, 1) else 1
+        else:
+            layers, choosing = len(self.units), 0
+        return 1 + layers * (choosing + 1 + (self.value == "best")) + 2
 
     @property
     def config(self) -> dict[str, Any]:

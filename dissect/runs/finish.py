@@ -58,14 +58,14 @@ def finish(
     control = f"{config['control']}: " if config["control"] else ""
     started = time.perf_counter()
     layers = []
-    with progress.task(f"{control}score {basis.noun}s", total) as advance:
+    with progress.task(f"{control}score {basis.noun}s", total, noun=f"{basis.noun}s") as advance:
         for layer in plan.shapes:
             maps = Maps(spool=spool, plan=plan, layer=layer)
             maps = replace(maps, directions=basis.directions(maps, scoring.seed), device=device)
             layers.append(scoring.label(maps, advance))
     labelled = time.perf_counter()
     if scoring.thoroughness:
-        with progress.task(f"{control}test labels", total) as advance:
+        with progress.task(f"{control}test labels", total, noun=f"{basis.noun}s") as advance:
             layers = [scoring.test(layer, advance) for layer in layers]
     tested = time.perf_counter()
 

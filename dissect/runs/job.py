@@ -18,7 +18,7 @@ from ..capture.plan import Plan
 from ..capture.spool import SHARD, Spool
 from ..generators.base import Generator
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.resources import scoring_device
 from ..scoring.layer_basis import Basis
 from ..storage.files import COMPLETE, INCOMPLETE
@@ -30,6 +30,7 @@ from .dissection import Dissection
 from .finish import ALREADY, finish
 from .run_folder import kept_run, new_run, shorter_run
 
+LEAST = 100  # samples; with fewer, hardly a unit is labelled
 CAPTURE_STAYS = "what was captured stays: make room and run the same command again"
 
 
@@ -112,14 +113,21 @@ class Job:
             elif shared and distributed.on_first(lambda: shared.has_features(len(self.plan.shapes))):
                 shared.divide()
                 already = info | {"shared_spool": True, **ALREADY}
+                progress.stages = self._stages - 1  # nothing is captured
                 run = finish(folder, already, shared, self.basis, progress, self._scored_on())
             else:
+                progress.stages = self._stages
                 grow = self._extend_spool if shorter else self._capture
                 captured = info | {"keep_spool": keep_spool} | grow(own, info, progress)
                 run = finish(folder, captured, own, self.basis, progress, self._scored_on())
             if self.control and not keep_spool:  # nothing else will need its featuremaps
                 distributed.on_first(own.drop_features)
         return run
+
+    @property
+    def _stages(self) -> int:
+        """How many tasks a run has: capture, score, and test unless that is off."""
+        return 2 if self.settings["significance"] == "off" else 3
 
     def _scored_on(self) -> torch.device:
         """Where to score: the same kind of device in every process, so that their blocks have the same size."""
@@ -152,7 +160,8 @@ class Job:
         )
         if missing:
             title = f"{self.control}: generate and segment" if self.control else "generate and segment"
-            with progress.task(title, total, done=total - missing, spread=True) as advance:
+            fewer = Fewer("samples", self.settings["samples"], LEAST)
+            with progress.task(title, total, done=total - missing, spread=True, fewer=fewer) as advance:
                 plan = replace(self.plan, scales=Plan.of(info).scales)
                 capture(self.generator, self.segmenter, plan, spool, self.batch_size, advance)
         return {"seconds": {"capture": round(time.perf_counter() - started, 3)}, "captured_now": missing}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...hooks.errors import DissectError, UsageError
 from ...segmenters.scenes import CLASSES
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from .render import render
 
 CHUNK = 2**19  # pixels drawn at once
@@ -37,7 +37,8 @@ def export(count: int, out: Path, *, side: int = 128, seed: int = 0, quiet: bool
             (out / folder).mkdir(parents=True)
         rows = [f"{index},{name},{category},{colour}\n" for index, (name, category, colour) in enumerate(CLASSES)]
         (out / "classes.csv").write_text("index,class,category,colour\n" + "".join(rows), encoding="utf-8")
-        with Progress(quiet) as progress, progress.task("draw scenes", count) as advance:
+        fewer = Fewer("n", count, 1)
+        with Progress(quiet) as progress, progress.task("draw scenes", count, noun="scenes", fewer=fewer) as advance:
             for start in range(0, count, at_once):
                 indices = range(start, min(start + at_once, count))
                 images, labels = render(indices, side=side, seed=seed)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...hooks.errors import UsageError
 from ..generators.latents import DrawnLatents
 from ..generators.sources import Encoded, FolderImages
-from ..runtime.progress import Progress
+from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_integers
 from ..runtime.resources import at_work, usual_batch
 from ..storage.files import safe_name
@@ -69,7 +69,8 @@ def check_seams(
     if (kept := SeamCheck.kept(folder, config, "give another --out")) is not None:
         return kept
     batch = batch_size or usual_batch(generator.device)
-    with Progress(quiet) as progress, at_work(), progress.task("run tiles", samples) as advance:
+    fewer = Fewer("samples", samples, 1)
+    with Progress(quiet) as progress, at_work(), progress.task("run tiles", samples, fewer=fewer) as advance:
         seams = measure_seams(generator, range(samples), tiles, batch=batch, advance=advance)
     verdict, sentence = judged(seams)
     info = {
