@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 from cloup import Section
 
 from .dissect.runtime import distributed
@@ -85,18 +86,15 @@ def power(*, run: Path, quiet: bool, **settings: Any) -> object:
 
 
 @main.command(section=DISSECT, epilog=examples("report"))
-@options.a_run
-@click.option("--single-file", is_flag=True, help="Write RUN/report.html, one file that holds everything.")
+@options.report_options
 @one_process
 def report(*, run: Path, single_file: bool, quiet: bool) -> object:
     """Write the pages of a finished run again."""
     from .dissect.runs.dissection import Dissection
     from .reports.pages import write_report
 
-    page = write_report(Dissection.load(run), single_file=single_file, quiet=quiet)
-    if not quiet:
-        click.echo(page)
-    return {"report": page}
+    opened = Dissection.load(run)
+    return results.report(opened, write_report(opened, single_file=single_file, quiet=quiet), quiet)
 
 
 @main.command(section=INTERVENE, epilog=examples("ablate"))
@@ -253,13 +251,14 @@ def fitness(*, candidates: tuple[str, ...], quiet: bool, **settings: Any) -> obj
 def models(*, detail: str | None, quiet: bool) -> object:
     """List pretrained generators.
 
-    Shows origin and licence of each, and whether it is on this machine.
+    Shows the licence of each, and whether it is on this machine.
     """
     from .dissect.generators import zoo
-    from .dissect.generators.loading import layers_of
 
     if not detail:
-        return model_tables.show_rows(zoo.table(), "{} pixels", quiet)
+        return model_tables.show_rows(zoo.table(), "pixels", quiet, ("dissect", "inspect", zoo.EMBEDDED))
+    from .dissect.generators.loading import layers_of
+
     text, layers = zoo.card(detail), layers_of(detail)
     if not quiet:
         click.echo(text)
@@ -273,7 +272,7 @@ def segmenters(*, quiet: bool) -> object:
     """List segmenters, the networks that name the class of each pixel."""
     from .segmenters import table
 
-    return model_tables.show_rows(table(), "{} classes", quiet)
+    return model_tables.show_rows(table(), "classes", quiet)
 
 
 @main.command(section=LOOK, epilog=examples("inspect"))
@@ -289,14 +288,61 @@ def inspect(*, quiet: bool, **settings: Any) -> object:
     return results.inspection(dissect_inspect(quiet=quiet, **settings), settings["model"], quiet)
 
 
-@main.command(section=LOOK, epilog=examples("latents"))
-@options.latents_options
-@one_process
-def latents(*, kind: str, model: Any, animation: str, quiet: bool, **settings: Any) -> object:
-    """Move through the latent space, as pictures and films.
+@main.group(section=LOOK, epilog=examples("latents"))
+def latents() -> None:
+    """Move through the latent space, as pictures and films."""
 
-    KIND is what to do: interpolate, arithmetic, mix, truncation, directions or path-length.
-    """
+
+@latents.command(epilog=examples("latents interpolate"))
+@options.interpolate_options
+@one_process
+def interpolate(**settings: Any) -> object:
+    """Walk from sample to sample in a film."""
+    return _explored("interpolate", **settings)
+
+
+@latents.command(epilog=examples("latents arithmetic"))
+@options.arithmetic_options
+@one_process
+def arithmetic(**settings: Any) -> object:
+    """Add and subtract means of samples."""
+    return _explored("arithmetic", **settings)
+
+
+@latents.command(epilog=examples("latents mix"))
+@options.mix_options
+@one_process
+def mix(**settings: Any) -> object:
+    """Mix the styles of samples (StyleGANs)."""
+    return _explored("mix", **settings)
+
+
+@latents.command(epilog=examples("latents truncation"))
+@options.truncation_options
+@one_process
+def truncation(**settings: Any) -> object:
+    """Sweep the truncation ψ (StyleGANs and BigGANs)."""
+    return _explored("truncation", **settings)
+
+
+@latents.command(epilog=examples("latents directions"))
+@options.directions_options
+@one_process
+def directions(**settings: Any) -> object:
+    """Find directions, and measure which classes each one changes."""
+    return _explored("directions", **settings)
+
+
+@latents.command("path-length", epilog=examples("latents path-length"))
+@options.path_length_options
+@one_process
+def path_length(**settings: Any) -> object:
+    """Measure the perceptual path length."""
+    return _explored("path-length", animation="webp", **settings)
+
+
+def _explored(kind: str, *, model: Any, animation: str, quiet: bool, **settings: Any) -> object:
+    """Explore the latents; the settings are those of `LatentOptions`, and where to do it."""
     from .dissect.latents.explore import explore
     from .dissect.latents.moves import LatentOptions
 
@@ -316,6 +362,18 @@ def scenes(*, n: int, out: Path, side: int, seed: int, quiet: bool) -> object:
     if not quiet:
         click.echo(out)
     return {"folder": out, "images": n}
+
+
+@main.command(section=LOOK, epilog=examples("completion"))
+@options.a_shell
+def completion(*, shell: str) -> None:
+    """Print a script that completes commands and options on Tab.
+
+    Your shell must read it when it starts; see the examples.
+    """
+    complete = get_completion_class(shell)
+    assert complete is not None
+    click.echo(complete(main, {}, "dissect", "_DISSECT_COMPLETE").source())
 
 
 if __name__ == "__main__":

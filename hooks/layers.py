@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -107,9 +108,19 @@ def layer_shapes(module: nn.Module, run: Callable[[], object]) -> list[LayerShap
         raise
     except Exception as error:  # whatever the network raises
         raise DissectError(
-            f"The network failed on one probe sample ({one_line(error)}); check that the latent fits it."
+            f"The network failed on one probe sample ({one_line(error)}); {_latent_advice(str(error))}."
         ) from error
     finally:
         for handle in handles:
             handle.remove()
     return list(shapes.values())
+
+
+def _latent_advice(error: str) -> str:
+    """What to do about an error of the first layer: a convolution that got a vector wants it as a map of 1×1.
+
+    >>> _latent_advice("Expected 3D (unbatched) or 4D (batched) input, but got input of size: [1, 16]")
+    'try --latent normal:16x1x1'
+    """
+    vector = re.search(r"4D.* size: \[\d+, (\d+)\]", error)
+    return f"try --latent normal:{vector[1]}x1x1" if vector else "check that the latent fits it"

@@ -1,8 +1,10 @@
-"""The catalogue of pretrained generators. It imports torch only to find the cache, so that it opens quickly."""
+"""The catalogue of pretrained generators. It does not import torch, so that it opens quickly."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,9 +157,15 @@ def weights_path(model: Model) -> Path:
     """Where the model's file is, or will be once fetched."""
     if model.url is None and model.wheel is None:
         return WEIGHTS / model.file
-    import torch.hub
+    return _hub_folder() / "checkpoints" / model.file
 
-    return Path(torch.hub.get_dir()) / "checkpoints" / model.file
+
+def _hub_folder() -> Path:
+    """torch.hub's cache: as its documentation says, or as the program that has imported torch has set it."""
+    if torch := sys.modules.get("torch"):
+        return Path(torch.hub.get_dir())
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(home).expanduser() / "hub"
 
 
 def table() -> list[Row]:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
 from ..scoring.scores import Counts, chance_iou, curve, iou_of
-from ..scoring.unit_table import tiers
+from ..scoring.unit_table import highlights, tiers
 from ..storage.contract import COLUMNS, unreadable
 from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, read_table, safe_name
 
@@ -274,6 +274,10 @@ class Dissection:
         bits: Any = self._tops[f"{layer}/mask"]
         masks = np.unpackbits(bits, axis=-1, count=self.info["grid"]).astype(bool)
         return self._tops[f"{layer}/sample"].astype(np.int64), masks
+
+    def highlights(self, count: int = 8) -> pd.DataFrame:
+        """At most `count` rows of `units`, balanced over classes: see `unit_table.highlights`."""
+        return highlights(self.units, count)
 
     def summary(self) -> pd.DataFrame:
         """One row a layer: units, those whose scores reach the limits, labelled units, their classes and mean IoU."""

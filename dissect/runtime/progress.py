@@ -127,10 +127,13 @@ def _repeated(call: Callable[[bool], None], after: float) -> Iterator[None]:
         thread.join()
 
 
+def _in_notebook() -> bool:
+    return Console().is_jupyter
+
+
 def _console() -> Console:
     """The console for progress; a notebook shows what is written to stderr as an error, so there it is stdout."""
-    notebook = Console().is_jupyter
-    return Console(file=sys.stdout if notebook else sys.stderr, highlight=False, force_jupyter=False)
+    return Console(file=sys.stdout if _in_notebook() else sys.stderr, highlight=False, force_jupyter=False)
 
 
 @dataclass
@@ -284,7 +287,7 @@ class _Bars:
 def _display(quiet: bool) -> _Display:
     if quiet or distributed.rank() > 0:
         return _Nothing()
-    if Console().is_jupyter:
+    if _in_notebook():
         return _Bars() if find_spec("ipywidgets") else _Lines()
     return _Bars() if Console(stderr=True).is_terminal else _Lines()
 

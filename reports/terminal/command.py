@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -18,8 +20,9 @@ import cloup
 from ...dissect.generators.spec import ModelSpec, Moved
 from ...dissect.runtime import distributed
 from ...hooks.errors import DissectError, DissectWarning, UsageError, explained
-from .results import FAILED
+from .results import BEGAN, FAILED
 
+MODEL_ARGUMENT = "model_argument"  # the model as an argument, MODEL, instead of --model
 MODEL_OPTIONS = tuple(field.name for field in fields(ModelSpec))
 
 
@@ -34,16 +37,20 @@ def _command(function: Callable[..., object], *, several_processes: bool) -> Cal
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
     def command(*, debug: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+        context = click.get_current_context()
+        context.meta[BEGAN] = datetime.now(UTC)
+        options = _with_one_model(options)
+        _announce(options, quiet or as_json)
         with (
             _errors_in_one_line(debug),
-            _joined_processes(function.__name__, several_processes),
+            _joined_processes(context.command_path, several_processes),
             _errors_in_one_line(debug),  # of this process, before the others are left
             _warnings_in_one_line(),
         ):
             result = function(quiet=quiet or as_json, **_with_model_spec(options))
             if as_json and distributed.rank() == 0:
                 click.echo(json.dumps(result, indent=2, default=str, allow_nan=False))
-            if failed := click.get_current_context().meta.get(FAILED):
+            if failed := context.meta.get(FAILED):
                 raise failed
 
     return command
@@ -57,7 +64,7 @@ several_processes = functools.partial(_command, several_processes=True)
 def _joined_processes(name: str, several_processes: bool) -> Iterator[None]:
     """Join the processes that torchrun started together with this one, if it did."""
     if distributed.by_torchrun() and not several_processes:
-        raise UsageError(f"dissect {name} does not support torchrun; start it as a single process.")
+        raise UsageError(f"{name} does not support torchrun; start it as a single process.")
     with distributed.launched():
         yield
 
@@ -107,6 +114,37 @@ def _fail(error: DissectError, code: int) -> None:
         by = f"rank {distributed.rank()}: " if distributed.size() > 1 and code == 1 else ""
         click.echo(f"dissect: {by}{' '.join(str(error).split())}", err=True)
     sys.exit(code)
+
+
+def _with_one_model(options: dict[str, Any]) -> dict[str, Any]:
+    """A command's options, in which the argument MODEL is the option --model.
+
+    Raises:
+        click.UsageError: both are given, or neither.
+    """
+    if MODEL_ARGUMENT not in options:
+        return options
+    argument, option = options.pop(MODEL_ARGUMENT), options["model"]
+    if argument is not None and option is not None:
+        raise click.UsageError(
+            f"The model is given twice, as {argument} and as --model {option}; leave one of them out."
+        )
+    if argument is None and option is None:
+        raise click.UsageError(
+            "Missing argument 'MODEL': a name from `dissect models`, a checkpoint, or code of your own, file.py:Name."
+        )
+    return options | {"model": option if argument is None else argument}
+
+
+def _announce(options: dict[str, Any], quiet: bool) -> None:
+    """Say at once what is going to be opened: importing torch takes some seconds."""
+    if quiet or os.environ.get("RANK", "0") != "0":
+        return
+    models, folders = options.get("candidates", ()), options.get("runs") or options.get("shards") or ()
+    if len(models) > 1 or len(folders) > 1:
+        click.echo(f"Loading {len(models or folders)} {'candidates' if models else 'runs'} …", err=True)
+    elif thing := next(filter(None, (options.get("run"), options.get("model"), *models, *folders)), None):
+        click.echo(f"Loading {thing} …", err=True)
 
 
 def _with_model_spec(options: dict[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ def show_diversity(diversity: Diversity) -> None:
     """Classes that differ, metrics beside real against real, layers, and the verdict."""
     info = diversity.info
     _show_classes(diversity)
-    table = new_table("Whole images", "metric*", "value", "95 % interval*", "real against real", "")
+    table = new_table("Whole images", "metric*", "value", "95 % interval*", "real against real", "worse*")
     for row in diversity.whole.to_dict("records"):
         table.add_row(
             row["metric"],
             f"{row['value']:.3g}",
             f"{row['low']:.3g} to {row['high']:.3g}",
             f"{row['zero']:.3g}",
-            "[red]worse[/]" if row["alarm"] else "",
+            "[red]yes[/]" if row["alarm"] else "",
         )
     screen.print(table)
     distance, support = info["segmentation_distance"], info["support"]
@@ -39,7 +39,6 @@ def show_diversity(diversity: Diversity) -> None:
         f"{support['pairs']} pairs of twins, where chance gives 1: support from {support_low} to {support_high}."
     )
     _show_layers(diversity)
-    screen.print(f"[{COLOURS[info['verdict']]}]{info['verdict']}[/]: {escape(info['sentence'])}")
 
 
 def _show_classes(diversity: Diversity) -> None:
@@ -61,7 +60,7 @@ def _show_classes(diversity: Diversity) -> None:
 
 
 def _show_layers(diversity: Diversity) -> None:
-    table = new_table("Layer by layer", "layer*", "dimensions", "effective rank", "kept", "kept untrained", "alike")
+    table = new_table("Layer by layer", "layer*", "dimensions", "effective rank", "kept", "untrained", "alike")
     for row in diversity.layers.to_dict("records"):
         table.add_row(
             escape(row["layer"]),
@@ -73,6 +72,7 @@ def _show_layers(diversity: Diversity) -> None:
         )
     screen.print(table)
     screen.print(
-        "[dim]kept: effective rank divided by that of the row above, for the same latents. alike: share of the second "
+        "[dim]kept: effective rank divided by that of the row above, for the same latents; untrained: the same of an "
+        "untrained network. alike: share of the second "
         "moment that is the same in all samples."
     )

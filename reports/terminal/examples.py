@@ -4,29 +4,29 @@ from __future__ import annotations
 
 _EXAMPLES = {
     "dissect": """
-  dissect run --model progan_scenes --layer 5
+  dissect run progan_scenes --layer 5
   dissect ablate runs/progan_scenes-layer5 --class tree
-  dissect checkup --model dcgan_scenes
+  dissect checkup dcgan_scenes
   dissect repair --checkerboard --model dcgan_scenes
   dissect fitness progan_scenes dcgan_scenes
-  dissect inspect --model stylegan2-ffhq.pkl
-  dissect latents directions --model progan_scenes
+  dissect inspect stylegan2-ffhq.pkl
+  dissect latents directions progan_scenes
 """,
     "run": """
-  dissect run --model progan_scenes --layer 5
-  dissect run --model progan_scenes --layer 5 --layer 7 --samples 2000 \\
+  dissect run progan_scenes --layer 5
+  dissect run progan_scenes --layer 5 --layer 7 --samples 2000 \\
     --out runs/both
-  dissect run --model progan_scenes --layer 5 --control rotation \\
+  dissect run progan_scenes --layer 5 --control rotation \\
     --control untrained
-  dissect run --model progan_scenes --layer 5 --basis pca --directions 16
-  dissect run --model progan_scenes --layer 5 --samples 2000 --shard 3/16
-  torchrun --nproc-per-node 2 -m ganatomy.cli run --model progan_scenes \\
+  dissect run progan_scenes --layer 5 --basis pca --directions 16
+  dissect run progan_scenes --layer 5 --samples 2000 --shard 3/16
+  torchrun --nproc-per-node 2 -m ganatomy.cli run progan_scenes \\
     --layer 5 --samples 2000
-  dissect run --model train.py:Generator --arg nz=100 --weights g.pt \\
+  dissect run train.py:Generator --arg nz=100 --weights g.pt \\
     --layer up3 --segmenter mynet:namer
-  dissect run --model stylegan2-ffhq.pkl --truncation 0.7 \\
+  dissect run stylegan2-ffhq.pkl --truncation 0.7 \\
     --layer synthesis.b32.conv0 --segmenter hub:./segformer-ade20k
-  dissect run --model horse2zebra.pth --inputs photos --samples 100 \\
+  dissect run horse2zebra.pth --inputs photos --samples 100 \\
     --layer model.10 --segmenter hub:./segformer-ade20k
 """,
     "merge": """
@@ -69,15 +69,15 @@ _EXAMPLES = {
     --layer main.12 --finetune-minutes 2
 """,
     "checkup": """
-  dissect checkup --model dcgan_scenes
-  dissect checkup --model dcgan_scenes_resize --samples 1000 --json
-  dissect checkup --model g.pth --reference photos --critic mynet:discriminator
-  dissect checkup --model mynet:make --weights g.pt --latent normal:128
-  dissect checkup --model stain_transfer.pth --inputs slides --tiles 4
+  dissect checkup dcgan_scenes
+  dissect checkup dcgan_scenes_resize --samples 1000 --json
+  dissect checkup g.pth --reference photos --critic mynet:discriminator
+  dissect checkup mynet:make --weights g.pt --latent normal:128
+  dissect checkup stain_transfer.pth --inputs slides --tiles 4
 """,
     "diversity": """
-  dissect diversity --model progan_scenes
-  dissect diversity --model g.pth --reference photos \\
+  dissect diversity progan_scenes
+  dissect diversity g.pth --reference photos \\
     --segmenter torchvision:lraspp_mobilenet_v3_large --json
 """,
     "fitness": """
@@ -110,19 +110,38 @@ _EXAMPLES = {
   dissect models --detail progan_scenes
 """,
     "inspect": """
-  dissect inspect --model progan_scenes
-  dissect inspect --model stylegan2-ffhq.pkl
-  dissect inspect --model train.py:Generator --arg nz=100 --weights g.pt
-  dissect inspect --model horse2zebra.pth --inputs photos
+  dissect inspect progan_scenes
+  dissect inspect stylegan2-ffhq.pkl
+  dissect inspect train.py:Generator --arg nz=100 --weights g.pt
+  dissect inspect horse2zebra.pth --inputs photos
 """,
     "latents": """
-  dissect latents interpolate --model progan_scenes --samples 0..3
-  dissect latents arithmetic --model progan_scenes --formula '3,4,5 - 7,8 + 9'
-  dissect latents directions --model progan_scenes --method sefa --strength 3
-  dissect latents mix --model stylegan2-ffhq.pkl --truncation 0.7 \\
+  dissect latents interpolate progan_scenes --samples 0..3
+  dissect latents directions progan_scenes --method sefa --strength 3
+""",
+    "latents interpolate": """
+  dissect latents interpolate progan_scenes --samples 0..3
+""",
+    "latents arithmetic": """
+  dissect latents arithmetic progan_scenes --formula '3,4,5 - 7,8 + 9'
+""",
+    "latents mix": """
+  dissect latents mix stylegan2-ffhq.pkl --truncation 0.7 \\
     --samples 0..3 --across 4..8 --crossover 4
-  dissect latents truncation --model stylegan2-ffhq.pkl --psi 0,0.5,0.7,1
-  dissect latents path-length --model stylegan2-ffhq.pkl --space z --pairs 10000
+""",
+    "latents truncation": """
+  dissect latents truncation stylegan2-ffhq.pkl --psi 0,0.5,0.7,1
+""",
+    "latents directions": """
+  dissect latents directions progan_scenes --method sefa --strength 3
+""",
+    "latents path-length": """
+  dissect latents path-length stylegan2-ffhq.pkl --space z --pairs 10000
+""",
+    "completion": """
+  bash: echo 'eval "$(dissect completion bash)"' >> ~/.bashrc
+  zsh:  echo 'eval "$(dissect completion zsh)"' >> ~/.zshrc
+  fish: dissect completion fish > ~/.config/fish/completions/dissect.fish
 """,
     "segmenters": """
   dissect segmenters

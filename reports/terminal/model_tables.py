@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from ..rows import rows_with_blanks
@@ -20,15 +21,24 @@ if TYPE_CHECKING:
     from ...dissect.subjects.inspection import Inspection
 
 
-def show_rows(entries: Sequence[Any], size: str, quiet: bool) -> list[dict[str, object]]:
-    """Print each row on stdout and, dimmed, where it comes from; names are never cut short. Returns the rows."""
-    console = Console(soft_wrap=True, highlight=False, quiet=quiet)
+def show_rows(
+    entries: Sequence[Any], size: str, quiet: bool, next_command: Sequence[str] = ()
+) -> list[dict[str, object]]:
+    """Print models or segmenters on stdout, each with its size and state, and below what it is and its licence.
+
+    Names are never cut short, so that a script can read them. Returns the rows.
+    """
+    console = Console(highlight=False, quiet=quiet)
     rows = [asdict(entry) for entry in entries]
+    width = max(len(str(next(iter(row.values())))) for row in rows)
     for row in rows:
-        name, title, count, origin, licence, here = row.values()
-        where = "[green]here[/]" if here else "[yellow]to download[/]"
-        console.print(f"[bold]{escape(str(name))}[/]  {where}  {escape(str(title))}, {size.format(count)}")
-        console.print(f"    [dim]{escape(str(origin))}; {escape(str(licence))}")
+        name, title, count, _origin, licence, here = row.values()
+        state = "[green]installed[/]" if here else "[yellow]not downloaded[/]"
+        line = f"[bold]{escape(str(name)):<{width}}[/]  {f'{count} {size}':>11}  {state}"
+        console.print(line, soft_wrap=True)
+        console.print(Padding(f"[dim]{escape(f'{title}. Licence: {licence}')}[/]", (0, 0, 0, 4)))
+    if next_command:
+        console.print(f"Next: {shlex.join(next_command)}", soft_wrap=True)
     return rows
 
 
@@ -84,7 +94,7 @@ def show_inspection(inspection: Inspection, spec: ModelSpec) -> None:
         options += f" --layer {shlex.quote(inspection.first_choice)}" + (
             "" if inspection.segmenter else " --segmenter …  (see dissect segmenters)"
         )
-        console.print(f"Next: dissect run --model {escape(shlex.quote(spec.model) + options)}", soft_wrap=True)
+        console.print(f"Next: dissect run {escape(shlex.quote(spec.model) + options)}", soft_wrap=True)
 
 
 def _show_candidates(inspection: Inspection) -> None:

@@ -1,22 +1,55 @@
-"""The options of the commands in groups, and which of them go together."""
+"""The options of the commands in groups, their choices, and which of them go together.
+
+The choices are written out, since the modules that define them import torch; a test compares the two.
+"""
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 from cloup import argument, constraint, option_group
 from cloup.constraints import Constraint, ConstraintViolated, IsSet
 
 from ...dissect.generators.spec import ModelSpec, Moved
-from .command import MODEL_OPTIONS
+from ...dissect.generators.zoo import MODELS
+from .command import MODEL_ARGUMENT, MODEL_OPTIONS
+from .ending import remember_open
 
 Command = Callable[..., object]
 Decorator = Callable[[Command], Command]
+
+
+class OneOf(click.Choice[str]):
+    """One of several words. A word that is none of them is refused in our own words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in self.choices:
+            return str(value)
+        name = param.opts[0] if isinstance(param, click.Option) else str(param and param.human_readable_name)
+        near = difflib.get_close_matches(str(value), self.choices, n=1)
+        raise click.UsageError(
+            f"{name} {value!r}: must be one of {', '.join(self.choices)}."
+            + (f" Did you mean {near[0]}?" if near else ""),
+            ctx,
+        )
+
+
+class ModelName(click.ParamType):
+    """A model. On Tab the shell offers the names of the catalogue, and files."""
+
+    name = "model"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
 
 
 class GoesWith(Constraint):
@@ -59,6 +92,22 @@ def _label(_context: click.Context, _option: click.Parameter, value: str | None)
 
 
 FILE = click.Path(path_type=Path)
+MODEL = ModelName()
+RULES = ("iqr", "quantile")
+SIGNIFICANCE = ("off", "fast", "full")
+CONTROLS = ("rotation", "untrained")
+PRECISIONS = ("float32", "bfloat16")
+BY = ("iou", "scan")
+VALUES = ("zero", "mean", "resample")
+REPAIR_VALUES = ("best", "zero", "mean")
+DETECTORS = ("flagged", "rare", "local", "metric", "greedy", "realism")
+METHODS = ("equalise", "resize", "box", "notch")
+NOISES = ("fixed", "drawn")
+SPACES = ("z", "w")
+PATHS = ("linear", "spherical")
+DIRECTIONS = ("ganspace", "sefa")
+FILMS = ("webp", "gif")
+SHELLS = ("bash", "zsh", "fish")
 _option = functools.partial(click.option, show_default=True)
 a_run = argument("run", type=FILE, help="Folder of a finished run.")
 
@@ -85,7 +134,7 @@ _ABOUT_MODEL = _options(
     ),
     _option("--label", callback=_label, help="Class that a conditional generator draws.  [default: all]"),
     _option("--truncation", type=float, help="ψ of StyleGANs and BigGANs.  [default: none]"),
-    _option("--noise", help="Noise of StyleGANs: fixed, or drawn for each sample.  [default: fixed]"),
+    _option("--noise", type=OneOf(NOISES), help="Noise of StyleGANs, or drawn for each sample.  [default: fixed]"),
 )
 
 
@@ -94,12 +143,23 @@ def a_model(
     *,
     required: bool = True,
 ) -> Decorator:
-    """The group "Model": which model, and how to open it. The command gets it as `model`, a ModelSpec or None."""
+    """The group "Model": which model, and how to open it. The command gets it as `model`, a ModelSpec or None.
+
+    `required`: the model is an argument, too. Otherwise it may stand beside a RUN, whose own model has then moved.
+    """
     details = _options(_WEIGHTS, _ABOUT_MODEL)
-    options = option_group("Model", _option("--model", required=required, help=help), details)
     if required:
-        return options
-    return _options(options, constraint(GoesWith("model"), [name for name in MODEL_OPTIONS if name != "model"]))
+        return _options(
+            argument(MODEL_ARGUMENT, type=MODEL, required=False, metavar="MODEL", help=help),
+            option_group("Model", _option("--model", type=MODEL, help="The model, if not as an argument."), details),
+        )
+    others = [name for name in MODEL_OPTIONS if name != "model"]
+    moves = [field.name for field in fields(Moved)]
+    return _options(
+        option_group("Model", _option("--model", type=MODEL, help=help), details),
+        constraint(GoesWith("model"), others),
+        constraint(GoesWith("run", present=False, label="RUN"), [name for name in others if name not in moves]),
+    )
 
 
 def moved(spec: ModelSpec) -> Moved:
@@ -127,8 +187,13 @@ _DEVICE = _option("--device", default="auto", help="auto, cpu, cuda, cuda:1, …
 _machine = option_group("Machine", _BATCH, _DEVICE)
 
 
+_OPEN = click.option(
+    "--open", is_flag=True, expose_value=False, callback=remember_open, help="Open the page in the browser."
+)
+
+
 def _out(help: str) -> Decorator:
-    return option_group("Output", _option("--out", type=FILE, help=help))
+    return option_group("Output", _option("--out", type=FILE, help=help), _OPEN)
 
 
 def _seed(help: str) -> Decorator:
@@ -147,11 +212,11 @@ run_options = _options(
         ),
         _SEGMENTER,
         _option("--samples", default=1000, help="Number of images. Even ones choose the labels, odd ones score them."),
-        _option("--threshold", default="iqr", help="Rule: iqr (2019) or quantile (2020)."),
+        _option("--threshold", type=OneOf(RULES), default="iqr", help="Labelling rule, of 2019 or of 2020."),
         _option("--quantile", default=0.01, help="For the quantile rule: share of pixels above the threshold."),
-        _option("--significance", default="fast", help="Test of the labels: off, fast, full."),
+        _option("--significance", type=OneOf(SIGNIFICANCE), default="fast", help="Test of the labels."),
         _option(
-            "--control", "controls", multiple=True, help="Dissect a control, too: rotation, untrained; repeatable."
+            "--control", "controls", type=OneOf(CONTROLS), multiple=True, help="Dissect a control, too; repeatable."
         ),
         _option("--basis", default="units", help="Directions instead of units: pca, nmf, or a .safetensors file."),
         _option("--directions", type=int, help="Number of directions of pca and nmf.  [default: 32, at most all]"),
@@ -164,12 +229,15 @@ run_options = _options(
         _option("--overwrite", is_flag=True, help="Make it anew, and replace the run in --out with all that it holds."),
         _option("--keep-spool", is_flag=True, help="Keep the featuremaps after the run."),
         _option("--no-report", is_flag=True, help="Write the tables only, no pages."),
+        _OPEN,
     ),
     option_group(
         "Machine",
         _BATCH,
         _DEVICE,
-        _option("--precision", default="float32", help="float32, or bfloat16, which is faster on many processors."),
+        _option(
+            "--precision", type=OneOf(PRECISIONS), default="float32", help="bfloat16 is faster on some processors."
+        ),
         _option("--shard", metavar="K/N", help="Capture part K of N only; dissect merge makes one run of all parts."),
         _option("--spool-limit", default=20.0, help="Refuse to fill more GB of disk than this."),
     ),
@@ -179,6 +247,7 @@ merge_options = _options(
     _option("--out", type=FILE, help="Run folder.  [default: runs/MODEL-LAYERS]"),
     _option("--keep-spool", is_flag=True, help="Keep the featuremaps after the run."),
     _option("--no-report", is_flag=True, help="Write the tables only, no pages."),
+    _OPEN,
 )
 _moved_options = option_group(
     "If the model has moved since the run",
@@ -196,7 +265,7 @@ def effects_options(*own: Decorator) -> Decorator:
             "Which units",
             _option("--class", "label", metavar="CLASS", help="The class to act on; its best units are taken."),
             _option("--top", default=20, help="How many of the class's best units."),
-            _option("--by", default="iou", help="What best means: iou, or scan (each alone)."),
+            _option("--by", type=OneOf(BY), default="iou", help="Best by IoU, or by a scan (each unit ablated alone)."),
             _option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
             _option("--layer", help="Layer of the run; required if the run has several."),
             _option("--optimize", is_flag=True, help="Find units by gradient (ACE), beside the best by IoU."),
@@ -210,14 +279,14 @@ def effects_options(*own: Decorator) -> Decorator:
         ),
         _moved_options,
         option_group(
-            "Output", _option("--name", help="Folder in RUN/interventions.  [default: made from the options]")
+            "Output", _option("--name", help="Folder in RUN/interventions.  [default: made from the options]"), _OPEN
         ),
         _machine,
     )
 
 
 ablate_options = effects_options(
-    _option("--value", default="zero", help="Output of the units: zero, mean or resample."),
+    _option("--value", type=OneOf(VALUES), default="zero", help="Output of the units; resample: of another sample."),
     _option("--curve", is_flag=True, help="Measure the best 1, 2, 4, … units, too."),
 )
 insert_options = effects_options(
@@ -237,6 +306,7 @@ scan_options = _options(
         _option("--samples", default=64, help="How many of the run's samples, from the first."),
     ),
     _moved_options,
+    option_group("Output", _OPEN),
     _machine,
 )
 artifact_options = _options(
@@ -251,13 +321,13 @@ artifact_options = _options(
             help="Layer; repeatable with --model.  [default: all of RUN; auto with --model]",
         ),
         _SEGMENTER,
-        _option("--detector", default="rare", help="flagged, rare, local, metric, greedy or realism."),
+        _option("--detector", type=OneOf(DETECTORS), default="rare", help="How suspects are found."),
         _REFERENCE,
         _INCEPTION,
         _FLAGS,
         _REALISM,
     ),
-    option_group("Output", _NAME),
+    option_group("Output", _NAME, _OPEN),
     _machine,
 )
 repair_options = _options(
@@ -265,9 +335,9 @@ repair_options = _options(
     option_group(
         "Ablate suspect units",
         _option("--units", help="LAYER:UNIT,UNIT,…, or a file of such lines, or a table of layer and unit."),
-        _option("--detector", help="Instead: the most suspect units; see `dissect artifacts`."),
+        _option("--detector", type=OneOf(DETECTORS), help="Instead: the most suspect units; see `dissect artifacts`."),
         _option("--top", default=20, help="How many suspect units of each layer."),
-        _option("--value", default="best", help="Output of the units: zero, mean or best."),
+        _option("--value", type=OneOf(REPAIR_VALUES), default="best", help="Output of the units."),
         _option("--one-by-one", is_flag=True, help="Search each layer after the layers below it were repaired."),
         _FLAGS,
         _REALISM,
@@ -276,7 +346,7 @@ repair_options = _options(
     option_group(
         "Or repair a checkerboard",
         _option("--checkerboard", is_flag=True, help="Change the upsampling layers instead of ablating units."),
-        _option("--method", default="equalise", help="How: equalise, resize, box or notch."),
+        _option("--method", type=OneOf(METHODS), default="equalise", help="How."),
         _option("--finetune-minutes", default=0.0, help="Then train the repaired generator for so long."),
         _SEGMENTER,
         constraint=GoesWith("checkerboard"),
@@ -301,6 +371,7 @@ repair_options = _options(
         "Output",
         _option("--out", type=FILE, help="Checkpoint, .pth or .safetensors.  [default: in the repair's folder]"),
         _NAME,
+        _OPEN,
     ),
     _machine,
 )
@@ -340,7 +411,7 @@ diversity_options = _options(
 )
 _CHECKPOINTS = option_group(
     "Model",
-    _option("--model", help="Your code for the checkpoints, file.py:Name.  [default: known from their weights]"),
+    _option("--model", type=MODEL, help="Your code for the checkpoints, file.py:Name.  [default: by their weights]"),
     _ABOUT_MODEL,
 )
 _REAL_IMAGES = _option("--reference", type=FILE, help="Folder of real images, or: scenes.")
@@ -390,6 +461,7 @@ power_options = _options(
 compare_options = _options(
     argument("runs", nargs=-1, required=True, metavar="RUN[:LAYER]…", help="Folders of finished runs."),
     _option("--out", type=FILE, help="Folder of the page.  [default: comparisons/A-B-…]"),
+    _OPEN,
 )
 inspect_options = _options(
     a_model(),
@@ -398,44 +470,69 @@ inspect_options = _options(
     ),
     option_group("Machine", _DEVICE),
 )
-latents_options = _options(
-    argument("kind", help="interpolate, arithmetic, mix, truncation, directions or path-length."),
-    a_model(),
-    option_group(
-        "Which latents",
-        _option("--samples", help="Numbers of the key points or rows, e.g. 0..3,7.  [default: 0..3; truncation: 0..5]"),
-        _option("--space", help="z or w.  [default: w for StyleGANs]"),
-        _option("--path", help="linear or spherical.  [default: spherical in z, linear in w and for path-length]"),
-        _seed("Seed of the latents and of everything else that is random."),
-    ),
-    option_group(
-        "arithmetic, mix, truncation",
-        _option("--formula", help="arithmetic: sums and differences of samples' means, e.g. '3,4,5 - 7,8 + 9'."),
-        _option("--across", help="mix: samples of the columns.  [default: 4..8]"),
-        _option("--crossover", type=int, help="mix: first layer with the columns' styles.  [default: the middle one]"),
-        _option("--psi", help="truncation: values of ψ, with commas between them."),
-    ),
-    option_group(
-        "directions",
-        _option("--method", help="ganspace or sefa.  [default: ganspace]"),
-        _option("--directions", type=int, help="Number of directions.  [default: 5]"),
-        _option("--strength", type=float, help="Length of a move, in standard deviations.  [default: 2]"),
-        _option("--measured", type=int, help="Samples on which the effects are measured.  [default: 64]"),
-        _SEGMENTER,
-    ),
-    option_group(
-        "path-length",
-        _option("--pairs", type=int, help="Number of pairs of images.  [default: 1000]"),
-        _option("--similarity", metavar="MODULE:FACTORY", help="Your distance between images, instead of LPIPS."),
-        _option("--lpips", type=FILE, help="Folder of LPIPS' weights.  [default: torch.hub's cache]"),
-    ),
-    option_group(
-        "Output",
-        _option("--out", type=FILE, help="Folder of the result.  [default: runs/MODEL-latents-KIND]"),
-        _option("--film", "animation", default="webp", help="Format of films: webp or gif."),
-    ),
-    _machine,
+_SAMPLES_SHOWN = _option("--samples", help="Numbers of the key points or rows, e.g. 0..3,7.  [default: 0..3]")
+_SPACE = _option("--space", type=OneOf(SPACES), help="Space of the latents.  [default: w for StyleGANs]")
+_PATH = _option("--path", type=OneOf(PATHS), help="Way between two.  [default: spherical in z, linear in w]")
+
+
+def latents_options(kind: str, *own: Decorator, film: bool = True) -> Decorator:
+    """The options of one kind of move: `own` are those that no other command has."""
+    films = [_option("--film", "animation", type=OneOf(FILMS), default="webp", help="Format of films.")] if film else []
+    return _options(
+        a_model(),
+        option_group("Which latents", *own, _seed("Seed of the latents and of everything else that is random.")),
+        option_group(
+            "Output",
+            _option("--out", type=FILE, help=f"Folder of the result.  [default: runs/MODEL-latents-{kind}]"),
+            *films,
+            _OPEN,
+        ),
+        _machine,
+    )
+
+
+interpolate_options = latents_options("interpolate", _SAMPLES_SHOWN, _SPACE, _PATH)
+arithmetic_options = latents_options(
+    "arithmetic",
+    _option("--formula", required=True, help="Sums and differences of samples' means, e.g. '3,4,5 - 7,8 + 9'."),
+    _SPACE,
 )
+mix_options = latents_options(
+    "mix",
+    _SAMPLES_SHOWN,
+    _option("--across", help="Samples of the columns.  [default: 4..8]"),
+    _option("--crossover", type=int, help="First layer with the columns' styles.  [default: the middle one]"),
+)
+truncation_options = latents_options(
+    "truncation",
+    _option("--samples", help="Numbers of the rows, e.g. 0..3,7.  [default: 0..5]"),
+    _option("--psi", help="Values of ψ, with commas between them.  [default: five from 0 to 1]"),
+)
+directions_options = latents_options(
+    "directions",
+    _SAMPLES_SHOWN,
+    _SPACE,
+    _option("--method", type=OneOf(DIRECTIONS), help="How directions are found.  [default: ganspace]"),
+    _option("--directions", type=int, help="Number of directions.  [default: 5]"),
+    _option("--strength", type=float, help="Length of a move, in standard deviations.  [default: 2]"),
+    _option("--measured", type=int, help="Samples on which the effects are measured.  [default: 64]"),
+    _SEGMENTER,
+)
+path_length_options = latents_options(
+    "path-length",
+    _SPACE,
+    _option("--path", type=OneOf(PATHS), help="Way between two latents.  [default: linear]"),
+    _option("--pairs", type=int, help="Number of pairs of images.  [default: 1000]"),
+    _option("--similarity", metavar="MODULE:FACTORY", help="Your distance between images, instead of LPIPS."),
+    _option("--lpips", type=FILE, help="Folder of LPIPS' weights.  [default: torch.hub's cache]"),
+    film=False,
+)
+report_options = _options(
+    argument("run", type=FILE, help="Folder of a finished run, or a folder of results, such as runs."),
+    click.option("--single-file", is_flag=True, help="Write RUN/report.html, one file that holds everything."),
+    _OPEN,
+)
+a_shell = argument("shell", type=OneOf(SHELLS), help="Your shell: bash, zsh or fish.")
 scenes_options = _options(
     _option("--n", default=1000, help="Number of scenes."),
     _option("--out", type=FILE, required=True, help="New folder for images/, masks/ and classes.csv."),

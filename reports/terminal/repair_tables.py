@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -32,8 +32,8 @@ def show_suspects(suspects: Suspects) -> None:
         worst = suspects.samples[suspects.samples.layer == layer]["sample"].head(ROWS)
         screen.print(f"[dim]Worst samples: {', '.join(map(str, worst))}, …")
     screen.print(
-        f"[dim]{info['samples']} samples{escape(reference)}. A high score does not prove that a unit draws artifacts: "
-        "look at the page, then try dissect repair."
+        f"[dim]{info['samples']} samples{escape(reference)}. score: the higher, the more suspect; it can be compared "
+        "within this table only, and proves nothing: look at the page."
     )
 
 
@@ -51,7 +51,6 @@ def show_repair(repair: Repair) -> None:
         f"random halves. random: as many random units. Features: {escape(info['features'])}."
     )
     _show_classes(repair)
-    _show_sentence(info)
 
 
 def show_grid_repair(repair: Repair) -> None:
@@ -73,7 +72,6 @@ def show_grid_repair(repair: Repair) -> None:
     )
     if len(repair.effects):
         _show_classes(repair)
-    _show_sentence(info)
 
 
 def _set_name(name: str) -> str:
@@ -83,7 +81,7 @@ def _set_name(name: str) -> str:
 
 def _show_classes(repair: Repair) -> None:
     table = new_table(
-        "Classes that changed most, % of the pixels", "class*", "before", "after", "rel.", "95 %*", "changed*"
+        "Classes that changed most, % of the pixels", "class*", "before", "after", "change", "95 %*", "changed*"
     )
     for row in by_change(repair.effects).head(6).to_dict("records"):
         table.add_row(
@@ -94,9 +92,9 @@ def _show_classes(repair: Repair) -> None:
     screen.print(table)
 
 
-def _show_sentence(info: dict[str, Any]) -> None:
-    colour = {"improved": "green", "clean": "green", "made worse": "red", "visible": "red"}
-    screen.print(f"[{colour.get(info['verdict'], 'yellow')}]{escape(info['sentence'])}")
+def colour_of(verdict: str) -> str:
+    """The colour of a verdict."""
+    return {"improved": "green", "clean": "green", "made worse": "red", "visible": "red"}.get(verdict, "yellow")
 
 
 def repair_records(repair: Repair, page: str | None) -> dict[str, object]:
@@ -109,28 +107,25 @@ def repair_records(repair: Repair, page: str | None) -> dict[str, object]:
 
 def show_checkup(checkup: Checkup) -> None:
     """One row a layer, and the verdict."""
-    names = ("layer*", "kernel*", "taps*", "grid, px", "foretold", "measured", "r", "in image", "verdict*")
-    table = new_table(f"Upsampling of {escape(checkup.info['generator'])}", *names)
+    names = ("layer*", "kernel*", "grid, px", "predicted", "measured", "in image", "verdict*")
+    table = new_table(f"Upsampling layers of {escape(checkup.info['generator'])}", *names)
     for row, text in zip(checkup.layers.to_dict("records"), rows_with_blanks(checkup.layers), strict=True):
         colour = {"clean": "green", "visible": "red"}.get(row["verdict"], "yellow")
         table.add_row(
             escape(row["layer"]),
-            text["kernel"],
-            text["taps"] + (" uneven" if row["uneven"] else ""),
+            text["kernel"] + (", uneven" if row["uneven"] else ""),
             text["period"],
             format_number(row["foretold"], ".3f"),
             f"{row['measured']:.3f}",
-            format_number(row["correlation"], ".3f"),
             f"{row['levels']:.2f}",
             f"[{colour}]{row['verdict']}[/]",
         )
     screen.print(table)
     screen.print(
-        "[dim]foretold, measured: ripple as a share of the standard deviation of the layer's output, computed from "
-        "the weights for a flat input, and measured. r: correlation of the two over units. in image: levels of 255 by "
-        "which images change when the ripple is removed."
+        "[dim]predicted, measured: ripple as a share of the standard deviation of the layer's output, computed from "
+        "the weights for a flat input, and measured in images. in image: levels of 255 by which images change when the "
+        "ripple is removed. uneven: output pixels get different numbers of kernel taps."
     )
-    _show_sentence(checkup.info)
 
 
 def show_seams(check: SeamCheck) -> None:
@@ -142,4 +137,3 @@ def show_seams(check: SeamCheck) -> None:
         p = "" if row["p_value"] == "" else f"{row['p_value']:.2g}"
         table.add_row(row["what"], row["measure"], "–" if missing else f"{row['ratio']:.2f}", between, p)
     screen.print(table)
-    screen.print(escape(check.info["sentence"]))

@@ -1,19 +1,21 @@
-"""How every command ends: its page is written, its tables and paths are printed, and what --json prints is returned."""
+"""What every command does with its result: it writes the page, prints tables and verdict, and returns the JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlencode
 
 import click
 
 from ...dissect.runtime import distributed
 from ..rows import records
-from . import diversity_tables, model_tables, repair_tables, run_tables, training_tables
+from . import diversity_tables, model_tables, next_command, repair_tables, run_tables, sentences, training_tables
+from .ending import end, link, open_page
+from .screen import screen
 
 if TYPE_CHECKING:  # pages, and what draws them, are imported when one is written
     from ...dissect.artifacts.result import Suspects
@@ -32,6 +34,7 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
 
 Json = dict[str, object]
 FAILED = "ganatomy.failed"  # in click's context: why there is no page
+BEGAN = "ganatomy.began"  # in click's context: when the command began
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
@@ -44,15 +47,6 @@ def _on_first(report: Function) -> Function:
         return distributed.on_first(lambda: report(*arguments))
 
     return report_on_first  # type: ignore[return-value]
-
-
-def link(page: Path, **address: str) -> str:
-    """A place in a page as a link for a terminal.
-
-    >>> link(Path("/run/report/index.html"), intervention="a b")
-    'file:///run/report/index.html#intervention=a%20b'
-    """
-    return f"{page.resolve().as_uri()}#{urlencode(address, quote_via=quote, errors='surrogateescape')}"
 
 
 def written(write: Callable[[], Path]) -> Path | None:
@@ -76,22 +70,17 @@ def link_to_report(run: Dissection | Path, quiet: bool, **address: str) -> str |
     return None if page is None else link(page, **address)
 
 
-def _finish(
-    result: Result, write_page: Callable[[Result], Path], show: Callable[[Result], None], quiet: bool
-) -> Path | None:
-    """Write the page of a result, and print its tables and the page's path."""
-    page = written(lambda: write_page(result))
-    if not quiet:
-        show(result)
-        _print(page)
-    return page
+def _end(quiet: bool, sentence: str | None, page: Path | str | None, info: Json | None = None, **more: Any) -> None:
+    """Print how a command ends, see `ending.end`; and that its result, which `info` describes, was only loaded."""
+    age = sentences.of_age(info, _began()) if info else ""
+    if age and not quiet:
+        screen.print(age, style="yellow", highlight=False)
+    end(quiet, sentence, page, **more)
 
 
-def _print(*lines: object) -> None:
-    """Paths on stdout, without those that are None."""
-    for line in lines:
-        if line is not None:
-            click.echo(line)
+def _began() -> datetime:
+    began: datetime = click.get_current_context().meta[BEGAN]
+    return began
 
 
 def _picked(info: dict[str, Any], *names: str) -> Json:
@@ -112,19 +101,27 @@ def run(run: Dissection, quiet: bool, no_report: bool) -> Json:
     summary = run.summary()
     if not quiet:
         run_tables.show_run(run, summary)
-        _print(page or run.folder / "units.csv")
+    tables = [] if page else [run.folder / "units.csv"]
+    _end(quiet, sentences.of_run(run), page, run.info, next_command=next_command.after_run(run), files=tables)
     controls = {name: records(control.summary()) for name, control in run.controls.items()}
     return {"folder": run.folder, "report": page, "layers": records(summary), "controls": controls}
 
 
+def report(run: Dissection, page: Path, quiet: bool) -> Json:
+    end(quiet, sentences.of_run(run), page, next_command.after_run(run))
+    return {"report": page}
+
+
 @_on_first
 def effects(effects: Effects, folder: Path, quiet: bool) -> Json:
-    name = effects.info["name"]
+    from ...dissect.runs.dissection import Dissection
+
+    name, opened = effects.info["name"], Dissection.load(folder)
+    page = link_to_report(opened, quiet, intervention=name)
     if not quiet:
         run_tables.show_effects(effects)
-    page = link_to_report(folder, quiet, intervention=name)
-    if not quiet:
-        _print(page)
+    following = next_command.after_effects(effects, opened)
+    _end(quiet, sentences.of_effects(effects), page, effects.info, next_command=following)
     return {
         "folder": folder / "interventions" / name,
         "report": page,
@@ -140,10 +137,11 @@ def scans(scans: Sequence[Any], run: Dissection, quiet: bool) -> list[Json]:
 
     report = written(lambda: write_report(run, quiet=quiet))
     pages = [report and link(report, intervention=scan.info["name"]) for scan in scans]
-    if not quiet:
-        for scan in scans:
+    for scan, page in zip(scans, pages, strict=True):
+        if not quiet:
             run_tables.show_scan(scan.table, scan.info)
-        _print(*pages)
+        following = next_command.after_scan(scan.info, run) if scan is scans[-1] else []
+        _end(quiet, sentences.of_scan(scan.table, scan.info), page, next_command=following)
     return [
         scan.info | {"report": page, "units": records(scan.table.head(20))}
         for scan, page in zip(scans, pages, strict=True)
@@ -156,7 +154,8 @@ def suspects(suspects: Suspects, run: Dissection, quiet: bool) -> Json:
     page = link_to_report(run, quiet, artifacts=name)
     if not quiet:
         repair_tables.show_suspects(suspects)
-        _print(page)
+    following = next_command.after_suspects(suspects, run)
+    _end(quiet, sentences.of_suspects(suspects), page, suspects.info, next_command=following)
     tables = {name: records(table.groupby("layer").head(20)) for name, table in suspects.tables.items()}
     return {"folder": run.folder / "artifacts" / name, "report": page, **tables}
 
@@ -166,7 +165,7 @@ def repair(repair: Repair, folder: Path, quiet: bool) -> Json:
     page = link_to_report(folder, quiet, repair=repair.info["name"])
     if not quiet:
         repair_tables.show_repair(repair)
-        _print(repair.checkpoint, page)
+    _end_repair(repair, page, quiet)
     return repair_tables.repair_records(repair, page)
 
 
@@ -178,8 +177,15 @@ def grid_repair(repair: Repair, checkup: Checkup, quiet: bool) -> Json:
     page = None if report is None else f"{report.resolve().as_uri()}#repair-{repair.info['name']}"
     if not quiet:
         repair_tables.show_grid_repair(repair)
-        _print(repair.checkpoint, page)
+    _end_repair(repair, page, quiet)
     return repair_tables.repair_records(repair, page)
+
+
+def _end_repair(repair: Repair, page: str | None, quiet: bool) -> None:
+    following = next_command.after_repair(repair)
+    style = repair_tables.colour_of(repair.info["verdict"])
+    sentence = repair.info["sentence"]
+    _end(quiet, sentence, page, repair.info, next_command=following, files=[repair.checkpoint], style=style)
 
 
 @_on_first
@@ -188,12 +194,15 @@ def checkup(checkup: Checkup, quiet: bool) -> Json:
 
     diversity_json: Json = {"diversity": diversity(checkup.diversity, True)} if checkup.diversity else {}
 
-    def show(checkup: Checkup) -> None:
+    page = written(lambda: write_checkup(checkup))
+    if not quiet:
         repair_tables.show_checkup(checkup)
         if checkup.diversity:
             diversity_tables.show_diversity(checkup.diversity)
-
-    page = _finish(checkup, write_checkup, show, quiet)
+    diversity_sentence = f"\n{checkup.diversity.info['sentence']}" if checkup.diversity else ""
+    style = repair_tables.colour_of(checkup.info["verdict"])
+    sentence, following = checkup.info["sentence"] + diversity_sentence, next_command.after_checkup(checkup)
+    _end(quiet, sentence, page, checkup.info, next_command=following, style=style)
     facts = _picked(checkup.info, "verdict", "sentence", "blame", "broadband")
     tables = {name: records(getattr(checkup, name)) for name in ("layers", "peaks", "gradient")}
     return {"folder": checkup.folder, "report": page, **facts, **tables, **diversity_json}
@@ -203,7 +212,12 @@ def checkup(checkup: Checkup, quiet: bool) -> Json:
 def diversity(diversity: Diversity, quiet: bool) -> Json:
     from ..diversity import write_diversity
 
-    page = _finish(diversity, write_diversity, diversity_tables.show_diversity, quiet)
+    page = written(lambda: write_diversity(diversity))
+    if not quiet:
+        diversity_tables.show_diversity(diversity)
+    info, style = diversity.info, diversity_tables.COLOURS[diversity.info["verdict"]]
+    sentence, following = f"{info['verdict']}: {info['sentence']}", next_command.after_diversity(diversity)
+    _end(quiet, sentence.capitalize(), page, info, next_command=following, style=style)
     facts = _picked(diversity.info, "verdict", "sentence", "segmentation_distance", "support", "layer")
     tables = {name: records(getattr(diversity, name)) for name in ("classes", "pairs", "whole", "layers")}
     return {"folder": diversity.folder, "report": page, **facts, **tables}
@@ -212,7 +226,10 @@ def diversity(diversity: Diversity, quiet: bool) -> Json:
 def fitness(fitness: Fitness, quiet: bool) -> Json:
     from ..fitness import write_fitness
 
-    page = _finish(fitness, write_fitness, training_tables.show_fitness, quiet)
+    page = written(lambda: write_fitness(fitness))
+    if not quiet:
+        training_tables.show_fitness(fitness)
+    _end(quiet, fitness.info["sentence"], page, fitness.info, next_command=next_command.after_fitness(fitness))
     facts = _picked(fitness.info, "sentence", "zero")
     return {"folder": fitness.folder, "report": page, **facts, "candidates": records(fitness.table)}
 
@@ -226,15 +243,19 @@ def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: boo
         click.echo(f"Watching {place}. Page: {watch.folder / 'index.html'}. Press Ctrl-C to stop.", err=True)
         training_tables.show_heading()
     with suppress(KeyboardInterrupt):
-        for row in rows:
+        for number, row in enumerate(rows):
             if not quiet:
                 training_tables.show_line(row)
+            if number == 0:
+                open_page(watch.folder / "index.html")
     if not (watch.folder / "watch.json").exists():
         return {"folder": watch.folder, "report": None, "checkpoints": [], "skipped": watch.skipped}
     result = Watched.load(watch.folder)
     page = written(lambda: write_watch(result))
+    alarms = int((result.lines.alarms.fillna("") != "").sum())
+    sentence = f"{sentences.count(len(result.lines), 'checkpoint')}, {alarms} of them with alarms."
     if not quiet:
-        _print(page)
+        end(quiet, sentence, page)
     checkpoints = records(result.lines)
     return {"folder": watch.folder, "report": page, "checkpoints": checkpoints, "skipped": result.info["skipped"]}
 
@@ -242,7 +263,10 @@ def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: boo
 def seams(check: SeamCheck, quiet: bool) -> Json:
     from ..seams import write_seams
 
-    page = _finish(check, write_seams, repair_tables.show_seams, quiet)
+    page = written(lambda: write_seams(check))
+    if not quiet:
+        repair_tables.show_seams(check)
+    _end(quiet, check.info["sentence"], page, check.info)
     facts = _picked(check.info, "verdict", "sentence")
     return {"folder": check.folder, "report": page, **facts, "seams": records(check.table)}
 
@@ -250,10 +274,10 @@ def seams(check: SeamCheck, quiet: bool) -> Json:
 def comparison(comparison: Comparison, out: Path | None, quiet: bool) -> Json:
     from ..comparison import write_comparison
 
-    def write(comparison: Comparison) -> Path:
-        return write_comparison(comparison, out, quiet=quiet)
-
-    page = _finish(comparison, write, run_tables.show_comparison, quiet)
+    page = written(lambda: write_comparison(comparison, out, quiet=quiet))
+    if not quiet:
+        run_tables.show_comparison(comparison)
+    _end(quiet, sentences.of_comparison(comparison), page)
     sides, classes = records(comparison.summary()), records(comparison.classes)
     return {"report": page, "sides": sides, "classes": classes, "differences": comparison.differences}
 

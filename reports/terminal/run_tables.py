@@ -18,12 +18,15 @@ if TYPE_CHECKING:  # pandas and numpy are imported when a command has something 
     from ...dissect.runs.dissection import Dissection
 
 
+BEST = 8  # units that are shown
+
+
 def show_run(run: Dissection, summary: pd.DataFrame) -> None:
     """Layers beside their controls, best units, and units that are constant or not finite."""
     config, plural = run.info["config"], f"{run.noun}s"
     tested = config["significance"] != "off"
     title = f"{config['model']}: {config['samples']} samples" + ("" if run.noun == "unit" else f", {config['basis']}")
-    columns = ["layer*", plural, *(["in limits"] if tested else []), "labelled", "classes", "mean IoU"]
+    columns = ["layer*", plural, *(["pass rule"] if tested else []), "labelled", "classes", "mean IoU"]
     table = new_table(escape(title), *columns)
     controls = {name: control.summary() for name, control in run.controls.items()}
     for index, row in enumerate(summary.to_dict("records")):
@@ -33,27 +36,10 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
     screen.print(table)
     if tested:
         screen.print(
-            "[dim]in limits: the unit's scores reach the rule's limits. labelled: and place or chance do not explain "
-            "them, at a false discovery rate of 5 %."
+            "[dim]pass rule: the unit's scores reach the rule's limits. labelled: and neither position nor chance "
+            "explains them, at a false discovery rate of 5 %."
         )
-    best = run.units[run.units.labelled].nlargest(8, "content_iou" if tested else "iou")
-    if len(best):
-        more_columns = ["95 % interval*", "place", "IQR", "q"] if tested else ["chance", "IQR"]
-        ranked = f"Best {plural}" + (", by IoU above place" if tested else "")
-        table = new_table(ranked, "layer*", run.noun, "label*", "IoU", *more_columns)
-        for row in best.to_dict("records"):
-            cells = [f"{row['chance_iou']:.3f}", f"{row['iqr']:.3f}"]
-            if tested:
-                between = format_interval(row["iou_low"], row["iou_high"], ".3f")
-                cells = [between, f"{row['position_iou']:.3f}", f"{row['iqr']:.3f}", f"{row['q_value']:.2g}"]
-            table.add_row(escape(row["layer"]), str(row["unit"]), escape(row["label"]), f"{row['iou']:.3f}", *cells)
-        screen.print(table)
-        meaning = (
-            "place: the IoU expected when the label maps are shuffled among the images"
-            if tested
-            else "chance: the IoU of an unrelated mask of the same size"
-        )
-        screen.print(f"[dim]IoU: overlap with the label's class. {meaning}.")
+    _show_best(run, tested)
     if deviation := run.info.get("deviation"):
         screen.print(
             f"[dim]{config['precision']} against float32, on the first samples: images differ by "
@@ -65,6 +51,31 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
         screen.print(
             f"[yellow]{escape(layer)}: {len(units)} {plural} {state}: {', '.join(map(str, units.head(12)))}{more}"
         )
+
+
+def _show_best(run: Dissection, tested: bool) -> None:
+    """The best units, balanced over classes."""
+    best, several = run.highlights(BEST), len(run.layers) > 1
+    if not len(best):
+        return
+    columns = ["tier*", "IoU", "95 % interval*", "position", "q"] if tested else ["IoU", "chance"]
+    title = f"Best {run.noun}s of each class" + (", by IoU above position" if tested else "")
+    table = new_table(title, *(["layer*"] if several else []), run.noun, "label*", *columns)
+    for row in best.to_dict("records"):
+        cells = [f"{row['iou']:.3f}", f"{row['chance_iou']:.3f}"]
+        if tested:
+            between = format_interval(row["iou_low"], row["iou_high"], ".3f")
+            cells = [row["tier"], f"{row['iou']:.3f}", between, f"{row['position_iou']:.3f}", f"{row['q_value']:.2g}"]
+        name = [escape(row["layer"])] if several else []
+        table.add_row(*name, str(row["unit"]), escape(row["label"]), *cells)
+    screen.print(table)
+    meaning = (
+        "position: the IoU that remains when label maps are shuffled among the images. strong: the IoU above position "
+        "alone passes the rule"
+        if tested
+        else "chance: the IoU of an unrelated mask of the same size"
+    )
+    screen.print(f"[dim]IoU: overlap with the label's class. {meaning}.")
 
 
 def _layer_cells(row: dict[str, Any], name: str, tested: bool) -> list[str]:
@@ -90,7 +101,7 @@ def show_comparison(comparison: Comparison) -> None:
         screen.print(escape(f"{row['side']} beside A: gained {names['gained']}; lost {names['lost']}"))
     screen.print(
         "[dim]gained, lost: classes that label a unit in only one of the two. correspond: units whose activations on "
-        "the same latents correlate more than place and chance explain."
+        "the same latents correlate more than position and chance explain."
     )
     if comparison.unlike:
         screen.print(
@@ -103,19 +114,20 @@ def show_power(power: pd.DataFrame) -> None:
     """The IoU that could be detected, class by class."""
     settings = power.attrs
     title = f"{settings['samples']} samples: the IoU that could be detected, class by class"
-    table = new_table(title, "layer*", "class*", "units", "IoU", "place", "detectable", "interval ±", "samples")
+    several = power["layer"].nunique() > 1
+    columns = ("class*", "units", "IoU", "position", "detectable", "interval ±", "samples")
+    table = new_table(title, *(["layer*"] if several else []), *columns)
     for row in power.to_dict("records"):
         numbers = (f"{row[name]:.3f}" for name in ("iou", "position_iou", "detectable_iou"))
         width = f"{row['interval_width'] / 2:.4f}"
-        table.add_row(
-            escape(row["layer"]), escape(row["class"]), str(row["units"]), *numbers, width, str(row["samples_needed"])
-        )
+        name = [escape(row["layer"])] if several else []
+        table.add_row(*name, escape(row["class"]), str(row["units"]), *numbers, width, f"{row['samples_needed']:,}")
     screen.print(table)
     screen.print(
-        "[dim]Medians over the power whose scores reach the rule's limits. place: the IoU expected when the label maps "
-        f"are shuffled. detectable: the smallest IoU that is labelled with probability {settings['power']:g}, at "
-        f"p ≤ {settings['alpha']:.2g}, the limit in this run. samples: needed for intervals {settings['width']:g} wide "
-        f"(± {settings['width'] / 2:g})."
+        "[dim]Medians over the units whose scores reach the rule's limits. position: the IoU that remains when label "
+        "maps are shuffled. detectable: the smallest IoU that is labelled with probability "
+        f"{settings['power']:g}, at p ≤ {settings['alpha']:.2g}, the limit in this run. samples: needed for intervals "
+        f"{settings['width']:g} wide (± {settings['width'] / 2:g})."
     )
 
 
@@ -128,17 +140,20 @@ def show_effects(effects: Effects) -> None:
     screen.print(f"[bold]{_units(info['units'])} of {escape(info['layer'])} {escape(done)}[/], value {value}: {units}")
     screen.print(
         f"[dim]{samples['number']} samples from {samples['first']} to {samples['last']}{unseen}; each is compared with "
-        "itself unchanged" + (f"; {samples['skipped']} more had no such place" if samples["skipped"] else "") + "."
+        "itself unchanged" + (f"; {samples['skipped']} more had no such position" if samples["skipped"] else "") + "."
     )
     random = "random_relative" in effects.table
-    columns = ["class*", "before", "after", "rel.", "95 %*", "points"]
-    table = new_table("Area of the classes, %", *columns, *(["random*"] if random else []), "changed*")
+    columns = ["class*", "before", "after", "change", "95 %*", "points"]
+    table = new_table(
+        "Area of the classes, % of the pixels", *columns, *(["random*", "beyond*"] if random else []), "changed*"
+    )
     for row in effects.ordered.head(ROWS).to_dict("records"):
         baseline = []
         if random:
             low = min(row["random_relative_min"], row["matched_relative_min"]) * 100
             baseline = [
-                format_interval(low, max(row["random_relative_max"], row["matched_relative_max"]) * 100, "+.0f")
+                format_interval(low, max(row["random_relative_max"], row["matched_relative_max"]) * 100, "+.0f"),
+                "[green]yes[/]" if row["beyond_random"] else "no",
             ]
         name = escape(row["class"])
         table.add_row(
@@ -149,11 +164,12 @@ def show_effects(effects: Effects) -> None:
             changed_cell(row),
         )
     screen.print(table)
-    notes = "rel.: change in % of the area before, with its bootstrap interval over images. "
+    notes = "change: in % of the area before, with its bootstrap interval over images. "
     notes += "points: percentage points of the image. changed: at a false discovery rate of 5 %"
     if random:
         sets = int((effects.sets.set == "random").sum())
-        notes += f". random: smallest to largest of {sets} random sets of as many units, and {sets} of units as active"
+        notes += f". random: smallest to largest change by {sets} random sets of as many units, and {sets} of units as "
+        notes += "active. beyond: the change is outside all of these"
     screen.print(f"[dim]{notes}.")
     if info.get("on_target", {}).get("on_target") is not None:
         _show_on_target(effects)
@@ -194,8 +210,8 @@ def _show_curve(curve: pd.DataFrame, label: str) -> None:
 
 
 def _show_context(context: pd.DataFrame, label: str) -> None:
-    title = f"{escape(label)} gained, by the class that was at the place before"
-    table = new_table(title, "place*", "places", "images", "change", "95 % interval*", "random sets", "q")
+    title = f"{escape(label)} gained, by the class that was there before"
+    table = new_table(title, "class*", "cells", "images", "points", "95 % interval*", "random sets", "q")
     for row in context.head(ROWS).to_dict("records"):
         table.add_row(
             escape(row["class"]),
@@ -207,13 +223,14 @@ def _show_context(context: pd.DataFrame, label: str) -> None:
             f"{row['q_value']:.3f}",
         )
     screen.print(table)
-    screen.print("[dim]change: percentage points of the image when one cell is edited, mean over the places.")
+    screen.print("[dim]points: percentage points of the image when one cell is edited, mean over the cells.")
 
 
 def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     """The units of a layer with the strongest effects, and how well IoU predicts the effects."""
     title = f"{info['layer']}: each unit ablated by itself, {info['samples']} samples"
-    table = new_table(escape(title), "unit", "label*", "IoU", "rank", "change", "95 % interval*", "rank", "also*")
+    columns = ("unit", "label*", "IoU", "IoU rank", "points", "95 % interval*", "effect rank", "also*")
+    table = new_table(escape(title), *columns)
     others = [name for name in units if name.startswith("pp:") and name != f"pp:{info['class']}"]
     for row in units.head(10).to_dict("records"):
         side = max(others, key=lambda name: abs(row[name]))
@@ -231,9 +248,10 @@ def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     label = escape(info["class"])
     between = format_interval(info["rank_correlation_low"], info["rank_correlation_high"], ".2f")
     screen.print(
-        f"[dim]IoU and change with {label}, in percentage points of the image ({info['before_pp']:.2f} before); ranks "
-        f"among {len(units)} units. {info['changed']} units change it at a false discovery rate of 5 %; the 20 "
-        f"strongest add up to {info['strongest']:+.2f}. Rank correlation of IoU and effect: "
+        f"[dim]IoU with {label}. points: change of {label} in percentage points of the image "
+        f"({info['before_pp']:.2f} before). also: the other class that changes most. Ranks are among {len(units)} "
+        f"units. {info['changed']} units change {label} at a false discovery rate of 5 %; the 20 strongest add up to "
+        f"{info['strongest']:+.2f}. Rank correlation of IoU and effect: "
         f"{format_number(info['rank_correlation'], '.2f')} {between}."
     )
 

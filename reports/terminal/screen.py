@@ -17,7 +17,9 @@ ROWS = 14  # of a table that are shown at most; the files hold all
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """An empty table. Columns marked * hold text and are aligned left, others hold numbers."""
+    """An empty table. Columns marked * hold text, are aligned left and fold where there is little room; others hold
+    numbers.
+    """
     table = Table(
         title=title,
         title_justify="left",
@@ -27,8 +29,20 @@ def new_table(title: str, *columns: str) -> Table:
         collapse_padding=True,
     )
     for name in columns:
-        table.add_column(name.rstrip("*"), justify="left" if name.endswith("*") else "right", no_wrap=True)
+        if name.endswith("*"):
+            table.add_column(name.rstrip("*"), justify="left", overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def interval_text(low: float | None, high: float | None, form: str) -> str:
+    """An interval.
+
+    >>> interval_text(None, 0.25, ".0%")
+    '[–, 25%]'
+    """
+    return f"[{format_number(low, form)}, {format_number(high, form)}]"
 
 
 def format_interval(low: float | None, high: float | None, form: str) -> str:
@@ -36,10 +50,8 @@ def format_interval(low: float | None, high: float | None, form: str) -> str:
 
     >>> print(format_interval(0.125, 0.25, ".2f"))
     \[0.12, 0.25]
-    >>> print(format_interval(None, 0.25, ".0%"))
-    \[–, 25%]
     """
-    return f"\\[{format_number(low, form)}, {format_number(high, form)}]"
+    return f"\\{interval_text(low, high, form)}"
 
 
 def area_cells(row: Mapping[str, Any]) -> list[str]:

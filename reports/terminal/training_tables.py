@@ -14,37 +14,37 @@ from .screen import ROWS, format_interval, new_table, screen
 if TYPE_CHECKING:
     from ...dissect.candidates import Fitness
 
-NAME = 30  # last letters of a candidate's name that are shown
+NAME = 26  # last letters of a candidate's name that are shown
 LARGEST = 4  # classes that a line shows
 SHARE = "share:"  # prefix of a class's column
-FIGURES = {  # columns of a line, and the forms of their numbers
+FIGURES = {  # columns of a line, which fit 80 characters, and the forms of their numbers; the page has them all
     "deviation": ".3f",
-    "spread": ".2f",
     "vendi": ".2f",
     "twins": ".0%",
     "precision": ".2f",
     "coverage": ".2f",
     "ripple": "+.1f",
-    "labelled": ".0f",
 }
 
 
 def show_heading() -> None:
     """Print the headings of the columns of `show_line`."""
-    names = "".join(f"{name:>11}" for name in FIGURES)
-    screen.print(f"[bold]{'step':>9}  {'verdict':<10}{names}  largest classes[/]", soft_wrap=True, highlight=False)
+    names = "".join(f"{name:>10}" for name in FIGURES)
+    screen.print(f"[bold]{'step':>8}  {'verdict':<9}{names}[/]", soft_wrap=True, highlight=False)
 
 
 def show_line(row: Mapping[str, Any]) -> None:
-    """Print one checkpoint, and its alarms."""
-    cells = "".join(f"{_cell(row.get(name), form):>11}" for name, form in FIGURES.items())
+    """Print one checkpoint, the largest classes below it, and its alarms."""
+    cells = "".join(f"{_cell(row.get(name), form):>10}" for name, form in FIGURES.items())
     shares = {name.removeprefix(SHARE): share for name, share in row.items() if name.startswith(SHARE)}
     largest = sorted(shares, key=lambda name: -shares[name])[:LARGEST]
     classes = ", ".join(f"{escape(name)} {shares[name]:.0%}" for name in largest)
-    verdict = f"[{COLOURS.get(row['verdict'], 'none')}]{row['verdict'] or '–':<10}[/]"
-    screen.print(f"{row['step']:>9g}  {verdict}{cells}  {classes}", soft_wrap=True, highlight=False)
+    verdict = f"[{COLOURS.get(row['verdict'], 'none')}]{row['verdict'] or '–':<9}[/]"
+    screen.print(f"{row['step']:>8g}  {verdict}{cells}", soft_wrap=True, highlight=False)
+    if classes:
+        screen.print(f"{'':>8}  [dim]{classes}[/]", soft_wrap=True, highlight=False)
     if row["alarms"]:
-        screen.print(f"{'':>9}  [bold red]alarm: {escape(row['alarms'])}[/]", soft_wrap=True, highlight=False)
+        screen.print(f"{'':>8}  [bold red]alarm: {escape(row['alarms'])}[/]", soft_wrap=True, highlight=False)
 
 
 def _cell(value: float | None, form: str) -> str:
@@ -54,7 +54,7 @@ def _cell(value: float | None, form: str) -> str:
 def show_fitness(fitness: Fitness) -> None:
     """Candidates beside real images, fittest first, and which to take."""
     info = fitness.info
-    table = new_table("Fitness", "candidate*", "quality", "diversity", "fitness", "behind by*", "*")
+    table = new_table("Fitness", "candidate*", "quality", "diversity", "fitness", "behind by*", "tied*")
     for row in fitness.table.head(ROWS).to_dict("records"):
         behind = "" if math.isnan(row["behind_low"]) else format_interval(row["behind_low"], row["behind_high"], ".3f")
         table.add_row(
@@ -63,7 +63,7 @@ def show_fitness(fitness: Fitness) -> None:
             f"{row['diversity']:.3f}",
             f"{row['fitness']:.3f}",
             behind,
-            "[green]no significant difference[/]" if row["equal"] else "",
+            "[green]yes[/]" if row["equal"] else "",
         )
     zero = [f"{info['zero'][name]['value']:.3f}" for name in ("quality", "diversity", "fitness")]
     table.add_row("real images", *zero, "", "", style="dim")
@@ -74,7 +74,7 @@ def show_fitness(fitness: Fitness) -> None:
         f"[dim]{info['compared']} of {info['images']} images of each candidate beside {escape(info['reference'])}. "
         f"Features: {escape(info['features'])}. quality: precision. diversity: coverage. fitness: their harmonic mean. "
         "behind by: 95 % interval of the fittest candidate's fitness minus this one's, widened for the number of "
-        "candidates."
+        "candidates. tied: no significant difference from the fittest."
     )
     screen.print(escape(info["sentence"]))
 
@@ -85,7 +85,7 @@ def _show_critic(fitness: Fitness) -> None:
         cells = []
         for name in ("critic_quality", "critic_diversity"):
             cells += [f"{row[name]:.3g}", format_interval(row[f"{name}_low"], row[f"{name}_high"], ".3g")]
-        table.add_row(escape(row["candidate"]), *cells)
+        table.add_row(escape(row["candidate"][-NAME:]), *cells)
     screen.print(table)
     screen.print(
         f"[dim]{escape(str(fitness.info['critic']))}. quality: mean score. diversity: minus the logarithm of the norm "

@@ -75,7 +75,7 @@ def test_two_processes_are_one(namer: Path, monkeypatch: pytest.MonkeyPatch) -> 
     done = launch(2, *asked, "--out", "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "two/units.csv\n"  # one of them talks
-    assert done.stderr.count("500/500") >= 1
+    assert done.stderr.count("generate and segment: 500 in") >= 1
     alone(*asked, "--out", "one", "--quiet")
     for place in ("", "/controls/rotation", "/controls/untrained"):
         assert same("one" + place, "two" + place)
