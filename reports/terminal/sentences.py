@@ -65,7 +65,7 @@ def of_effects(effects: Effects) -> str:
     verb = "Ablating" if info["kind"] == "ablate" else "Inserting"
     units = f"{verb} {count(len(info['units']), 'unit')} of {info['layer']}"
     if not row["changed"]:
-        return f"{units} does not change {row['class']} beyond what differs between images."
+        return f"{units} has no significant effect on {row['class']}."
     if row["relative"] == row["relative"]:  # not NaN
         change = f"{row['relative']:+.0%} {interval_text(row['relative_low'], row['relative_high'], '+.0%')}"
     else:

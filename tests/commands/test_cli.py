@@ -207,7 +207,7 @@ def test_help_fits_a_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_options_are_grouped(dissect: Callable[..., Result]) -> None:
     headings = [line for line in dissect("run", "--help").output.splitlines() if re.fullmatch(r"\S.*:", line)]
-    assert headings == ["Model:", "What to measure:", "Output:", "Machine:", "Other options:", "Examples:"]
+    assert headings == ["Positional arguments:", "Model:", "What to measure:", "Output:", "Machine:", "Other options:", "Examples:"]
     assert "[only with --checkerboard]" in dissect("repair", "--help").output
 
 
@@ -220,7 +220,7 @@ def test_options_are_grouped(dissect: Callable[..., Result]) -> None:
         (["artifacts", "x", "--crop"], "--crop goes with --model"),
         (["artifacts", "x", "--model", "y", "--truncation", "1"], "--truncation does not go with RUN"),
         (["repair", "x", "--model", "y", "--noise", "drawn", "--units", "a:1"], "--noise does not go with RUN"),
-        (["inspect", "x", "--model", "y"], "The model is given twice: x and --model y"),
+        (["inspect", "x", "--model", "y"], "The model is given twice, as x and as --model y"),
         (["repair", "x", "--detector", "rare", "--label", "all"], "--label goes with --model"),
     ],
 )

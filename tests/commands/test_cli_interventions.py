@@ -78,7 +78,7 @@ def test_json_is_all_that_is_printed(cli: Cli) -> None:
 def test_insert_on_the_grid_tells_the_context(cli: Cli) -> None:
     done = cli("insert", RUN, "--class", "green", "--top", 1, "--samples", 6, "--random-sets", 1)
     assert done.exit_code == 0, done.output
-    assert "green gained, by the class that was at the place before" in done.stderr
+    assert "green gained, by the class that was there before" in done.stderr
     assert (RUN / "interventions" / "insert-green-paint-top1" / "context.csv").exists()
 
 
