@@ -19,7 +19,7 @@ def show_diversity(diversity: Diversity) -> None:
     """Classes that differ, metrics beside real against real, layers, and the verdict."""
     info = diversity.info
     _show_classes(diversity)
-    table = new_table("Whole images", "metric*", "value", "95 % interval*", "real against real", "worse*")
+    table = new_table("Whole images", "metric~", "value", "95 % interval*", "real against real", "worse*")
     for row in diversity.whole.to_dict("records"):
         table.add_row(
             row["metric"],
@@ -44,7 +44,7 @@ def show_diversity(diversity: Diversity) -> None:
 def _show_classes(diversity: Diversity) -> None:
     differing = diversity.classes[diversity.classes.verdict != ""]
     table = new_table(
-        "Classes that differ from the real images", "class*", "present", "real", "q", "size ratio", "verdict*"
+        "Classes that differ from the real images", "class~", "present", "real", "q", "size ratio", "verdict*"
     )
     for row in differing.head(ROWS).to_dict("records"):
         table.add_row(
@@ -60,7 +60,7 @@ def _show_classes(diversity: Diversity) -> None:
 
 
 def _show_layers(diversity: Diversity) -> None:
-    table = new_table("Layer by layer", "layer*", "dimensions", "effective rank", "kept", "untrained", "alike")
+    table = new_table("Layer by layer", "layer~", "dimensions", "effective rank", "kept", "untrained", "alike")
     for row in diversity.layers.to_dict("records"):
         table.add_row(
             escape(row["layer"]),

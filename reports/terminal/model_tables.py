@@ -44,7 +44,7 @@ def show_rows(
 
 def show_layers(layers: dict[str, tuple[int, ...] | None]) -> None:
     """Print the layers of a model that is on this machine, on stdout."""
-    table = new_table("Layers", "layer*", "number", "units", "height", "width")
+    table = new_table("Layers", "layer~", "number", "units", "height", "width")
     for number, (name, shape) in enumerate(layers.items(), 1):
         table.add_row(name, str(number), *map(str, shape or ()))
     if layers:
@@ -74,7 +74,7 @@ def show_inspection(inspection: Inspection, spec: ModelSpec) -> None:
         facts.add_row(f"[dim]{fact}[/]", escape(value))
     console.print(f"[bold]{escape(inspection.name)}[/]")
     console.print(facts)
-    table = new_table("Layers", "layer*", "kind*", "number", "units", "height", "width", "try*")
+    table = new_table("Layers", "layer~", "kind*", "number", "units", "height", "width", "try*")
     for row in rows_with_blanks(inspection.layers):
         cells = [row[name] for name in ("number", "units", "height", "width")]
         numbers = ["–" if cell == "" else f"{int(cell)}" for cell in cells]
@@ -100,7 +100,7 @@ def show_inspection(inspection: Inspection, spec: ModelSpec) -> None:
 def _show_candidates(inspection: Inspection) -> None:
     """Print the other readings of a plain chain, and where the pictures of each are."""
     console = Console(highlight=False)
-    table = new_table("Candidates: the file does not tell which of these it is", "--as*", "latents*")
+    table = new_table("Candidates: the file does not tell which of these it is", "--as~", "latents~")
     for choice, latents in inspection.candidates.items():
         table.add_row(escape(choice), escape(latents))
     console.print(table)
@@ -116,7 +116,7 @@ def show_explored(result: Explored) -> None:
         steps = f"{info['strength']:g} σ, {info['measured']} samples"
         table = new_table(
             f"Directions by {info['method']} in {info['found_in']}; effects of {steps}",
-            *("direction", "share", "p", "stands out in*", "side*", "points", "95 % interval*"),
+            *("direction", "share", "p", "stands out in~", "side*", "points", "95 % interval*"),
         )
         for row in rows_with_blanks(result.tables["directions"]):
             none = row["class"] == ""

@@ -22,7 +22,7 @@ def show_suspects(suspects: Suspects) -> None:
     reference = f"; reference: {info['reference']}, {info['features']}" if info["reference"] else ""
     for layer in info["layers"]:
         table = new_table(
-            f"Suspects of {escape(layer)}, by {info['detector']}", "rank", "unit", "score", "label*", "IoU"
+            f"Suspects of {escape(layer)}, by {info['detector']}", "rank", "unit", "score", "label~", "IoU"
         )
         for row in suspects.units[suspects.units.layer == layer].head(ROWS).to_dict("records"):
             label = escape(row["label"]) if isinstance(row["label"], str) else ""
@@ -41,7 +41,7 @@ def show_repair(repair: Repair) -> None:
     """The metrics of every set of images, the classes that changed most, and the verdict."""
     info = repair.info
     table = new_table(
-        f"Fidelity to {escape(info['reference'])}", "set*", "frechet", "kernel", "precision", "recall", "coverage"
+        f"Fidelity to {escape(info['reference'])}", "set~", "frechet", "kernel", "precision", "recall", "coverage"
     )
     for name, rows in repair.fidelity.groupby("set", sort=False):
         table.add_row(_set_name(name), *(f"{row.value:.3g} ±{row.high - row.value:.1g}" for row in rows.itertuples()))
@@ -57,7 +57,7 @@ def show_grid_repair(repair: Repair) -> None:
     """Grid and fidelity of every set of images, the classes that changed most, and the verdict."""
     info = repair.info
     table = new_table(
-        f"Grid of {escape(', '.join(info['layers']))}", "set*", "ripple", "flat input", "peaks", "z", "Fréchet"
+        f"Grid of {escape(', '.join(info['layers']))}", "set~", "ripple", "flat input", "peaks", "z", "Fréchet"
     )
     distance = repair.fidelity[repair.fidelity.metric == "frechet"].set_index("set")
     for row in repair.grid.itertuples():
@@ -81,7 +81,7 @@ def _set_name(name: str) -> str:
 
 def _show_classes(repair: Repair) -> None:
     table = new_table(
-        "Classes that changed most, % of the pixels", "class*", "before", "after", "change", "95 %*", "changed*"
+        "Classes that changed most, % of the pixels", "class~", "before", "after", "change %", "95 %*", "changed*"
     )
     for row in by_change(repair.effects).head(6).to_dict("records"):
         table.add_row(
@@ -107,7 +107,7 @@ def repair_records(repair: Repair, page: str | None) -> dict[str, object]:
 
 def show_checkup(checkup: Checkup) -> None:
     """One row a layer, and the verdict."""
-    names = ("layer*", "kernel*", "grid, px", "predicted", "measured", "in image", "verdict*")
+    names = ("layer~", "kernel~", "grid, px", "predicted", "measured", "in image", "verdict*")
     table = new_table(f"Upsampling layers of {escape(checkup.info['generator'])}", *names)
     for row, text in zip(checkup.layers.to_dict("records"), rows_with_blanks(checkup.layers), strict=True):
         colour = {"clean": "green", "visible": "red"}.get(row["verdict"], "yellow")
@@ -130,7 +130,7 @@ def show_checkup(checkup: Checkup) -> None:
 
 def show_seams(check: SeamCheck) -> None:
     """The ratios at the borders of tiles, and the verdict."""
-    table = new_table("Borders of tiles over lines elsewhere", "what*", "measure*", "ratio", "95 % interval*", "p")
+    table = new_table("Borders of tiles over lines elsewhere", "what~", "measure~", "ratio", "95 % interval*", "p")
     for row in rows_with_blanks(check.table[check.table.lines == "all"]):
         missing = row["ratio"] == ""
         between = "" if missing else format_interval(row["low"], row["high"], ".2f")

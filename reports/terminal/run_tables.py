@@ -26,7 +26,7 @@ def show_run(run: Dissection, summary: pd.DataFrame) -> None:
     config, plural = run.info["config"], f"{run.noun}s"
     tested = config["significance"] != "off"
     title = f"{config['model']}: {config['samples']} samples" + ("" if run.noun == "unit" else f", {config['basis']}")
-    columns = ["layer*", plural, *(["pass rule"] if tested else []), "labelled", "classes", "mean IoU"]
+    columns = ["layer~", plural, *(["pass rule"] if tested else []), "labelled", "classes", "mean IoU"]
     table = new_table(escape(title), *columns)
     controls = {name: control.summary() for name, control in run.controls.items()}
     for index, row in enumerate(summary.to_dict("records")):
@@ -59,8 +59,8 @@ def _show_best(run: Dissection, tested: bool) -> None:
     if not len(best):
         return
     columns = ["tier*", "IoU", "95 % interval*", "position", "q"] if tested else ["IoU", "chance"]
-    title = f"Best {run.noun}s of each class" + (", by IoU above position" if tested else "")
-    table = new_table(title, *(["layer*"] if several else []), run.noun, "label*", *columns)
+    title = f"Best {run.noun}s, each class in turn" + (", by IoU above position" if tested else "")
+    table = new_table(title, *(["layer~"] if several else []), run.noun, "label~", *columns)
     for row in best.to_dict("records"):
         cells = [f"{row['iou']:.3f}", f"{row['chance_iou']:.3f}"]
         if tested:
@@ -88,7 +88,7 @@ def _layer_cells(row: dict[str, Any], name: str, tested: bool) -> list[str]:
 
 def show_comparison(comparison: Comparison) -> None:
     """What each side labels, and what it gained and lost compared with the first."""
-    table = new_table("Comparison", "side*", "units", "labelled", "classes", "mean IoU", "correspond")
+    table = new_table("Comparison", "side~", "units", "labelled", "classes", "mean IoU", "correspond")
     summary = comparison.summary().to_dict("records")
     for row in summary:
         pairs = f"{row['corresponding']} of {row['pairs']}" if row["pairs"] else ""
@@ -115,8 +115,8 @@ def show_power(power: pd.DataFrame) -> None:
     settings = power.attrs
     title = f"{settings['samples']} samples: the IoU that could be detected, class by class"
     several = power["layer"].nunique() > 1
-    columns = ("class*", "units", "IoU", "position", "detectable", "interval ±", "samples")
-    table = new_table(title, *(["layer*"] if several else []), *columns)
+    columns = ("class~", "units", "IoU", "position", "detectable", "interval ±", "samples")
+    table = new_table(title, *(["layer~"] if several else []), *columns)
     for row in power.to_dict("records"):
         numbers = (f"{row[name]:.3f}" for name in ("iou", "position_iou", "detectable_iou"))
         width = f"{row['interval_width'] / 2:.4f}"
@@ -143,10 +143,16 @@ def show_effects(effects: Effects) -> None:
         "itself unchanged" + (f"; {samples['skipped']} more had no such position" if samples["skipped"] else "") + "."
     )
     random = "random_relative" in effects.table
-    columns = ["class*", "before", "after", "change", "95 %*", "points"]
-    table = new_table(
-        "Area of the classes, % of the pixels", *columns, *(["random*", "beyond*"] if random else []), "changed*"
-    )
+    columns = [
+        "class~",
+        "before",
+        "after",
+        "change %",
+        "95 %*",
+        *(["random*", "beyond*"] if random else []),
+        "changed*",
+    ]
+    table = new_table("Area of the classes, % of the pixels", *columns)
     for row in effects.ordered.head(ROWS).to_dict("records"):
         baseline = []
         if random:
@@ -159,13 +165,12 @@ def show_effects(effects: Effects) -> None:
         table.add_row(
             f"[bold]{name}[/]" if row["class"] == info["label"] else name,
             *area_cells(row),
-            f"{row['change_pp']:+.2f}",
             *baseline,
             changed_cell(row),
         )
     screen.print(table)
     notes = "change: in % of the area before, with its bootstrap interval over images. "
-    notes += "points: percentage points of the image. changed: at a false discovery rate of 5 %"
+    notes += "changed: at a false discovery rate of 5 %"
     if random:
         sets = int((effects.sets.set == "random").sum())
         notes += f". random: smallest to largest change by {sets} random sets of as many units, and {sets} of units as "
@@ -211,7 +216,7 @@ def _show_curve(curve: pd.DataFrame, label: str) -> None:
 
 def _show_context(context: pd.DataFrame, label: str) -> None:
     title = f"{escape(label)} gained, by the class that was there before"
-    table = new_table(title, "class*", "cells", "images", "points", "95 % interval*", "random sets", "q")
+    table = new_table(title, "class~", "cells", "images", "points", "95 % interval*", "random sets", "q")
     for row in context.head(ROWS).to_dict("records"):
         table.add_row(
             escape(row["class"]),
@@ -229,7 +234,7 @@ def _show_context(context: pd.DataFrame, label: str) -> None:
 def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     """The units of a layer with the strongest effects, and how well IoU predicts the effects."""
     title = f"{info['layer']}: each unit ablated by itself, {info['samples']} samples"
-    columns = ("unit", "label*", "IoU", "IoU rank", "points", "95 % interval*", "effect rank", "also*")
+    columns = ("unit", "label~", "IoU", "IoU rank", "points", "95 % interval*", "effect rank", "also~")
     table = new_table(escape(title), *columns)
     others = [name for name in units if name.startswith("pp:") and name != f"pp:{info['class']}"]
     for row in units.head(10).to_dict("records"):

@@ -17,8 +17,9 @@ ROWS = 14  # of a table that are shown at most; the files hold all
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """An empty table. Columns marked * hold text, are aligned left and fold where there is little room; others hold
-    numbers.
+    """An empty table.
+
+    Columns marked * or ~ are aligned left; those marked ~ hold names, which fold where there is little room.
     """
     table = Table(
         title=title,
@@ -29,10 +30,12 @@ def new_table(title: str, *columns: str) -> Table:
         collapse_padding=True,
     )
     for name in columns:
-        if name.endswith("*"):
-            table.add_column(name.rstrip("*"), justify="left", overflow="fold")
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(
+            name.rstrip("*~"),
+            justify="left" if name.endswith(("*", "~")) else "right",
+            no_wrap=not name.endswith("~"),
+            overflow="fold",
+        )
     return table
 
 

@@ -54,7 +54,7 @@ def _cell(value: float | None, form: str) -> str:
 def show_fitness(fitness: Fitness) -> None:
     """Candidates beside real images, fittest first, and which to take."""
     info = fitness.info
-    table = new_table("Fitness", "candidate*", "quality", "diversity", "fitness", "behind by*", "tied*")
+    table = new_table("Fitness", "candidate~", "quality", "diversity", "fitness", "behind by*", "tied*")
     for row in fitness.table.head(ROWS).to_dict("records"):
         behind = "" if math.isnan(row["behind_low"]) else format_interval(row["behind_low"], row["behind_high"], ".3f")
         table.add_row(
@@ -80,7 +80,7 @@ def show_fitness(fitness: Fitness) -> None:
 
 
 def _show_critic(fitness: Fitness) -> None:
-    table = new_table("By the critic", "candidate*", "quality", "95 % interval*", "diversity", "95 % interval*")
+    table = new_table("By the critic", "candidate~", "quality", "95 % interval*", "diversity", "95 % interval*")
     for row in fitness.table.head(ROWS).to_dict("records"):
         cells = []
         for name in ("critic_quality", "critic_diversity"):

@@ -207,7 +207,15 @@ def test_help_fits_a_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_options_are_grouped(dissect: Callable[..., Result]) -> None:
     headings = [line for line in dissect("run", "--help").output.splitlines() if re.fullmatch(r"\S.*:", line)]
-    assert headings == ["Positional arguments:", "Model:", "What to measure:", "Output:", "Machine:", "Other options:", "Examples:"]
+    assert headings == [
+        "Positional arguments:",
+        "Model:",
+        "What to measure:",
+        "Output:",
+        "Machine:",
+        "Other options:",
+        "Examples:",
+    ]
     assert "[only with --checkerboard]" in dissect("repair", "--help").output
 
 
