@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .latents.result import Explored
     from .repairs.repair_units import repair
     from .repairs.result import Repair
+    from .results import load
     from .runs.compare import Comparison, compare
     from .runs.dissection import Dissection
     from .runs.merge import merge
@@ -77,6 +78,7 @@ __all__ = [
     "inspect",
     "latents",
     "launched",
+    "load",
     "load_generator",
     "merge",
     "power",
@@ -119,6 +121,7 @@ _HOMES = {
     "insert": "interventions.ablate_insert",
     "inspect": "subjects.inspection",
     "launched": "runtime.distributed",
+    "load": "results",
     "load_generator": "generators.loading",
     "merge": "runs.merge",
     "power": "runs.power",
@@ -135,3 +138,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion: what this module imports for its own use is none of them."""
+    return __all__

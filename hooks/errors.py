@@ -6,9 +6,11 @@ import os
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .names import in_callers_words, is_typed, suggestion
 
 _OURS = tuple(
     Path(__file__).resolve().parents[1] / name for name in ("hooks", "segmenters", "dissect", "reports", "cli.py")
@@ -19,15 +21,28 @@ _LIBRARIES = tuple(
 
 
 class DissectError(Exception):
-    """Something failed. The message is one line: what was given, what is allowed, what to do."""
+    """Something failed. The message is one line: what was given, what is allowed, what to do.
+
+    Messages are written with the options of the command line; see `names.in_callers_words`.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return in_callers_words(super().__str__())
 
 
 class UsageError(DissectError):
     """The caller named something that does not exist, or options that do not go together."""
 
     exit_code = 2
+
+
+class UnknownName(UsageError, KeyError):
+    """A name that was looked up in a result does not exist there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would put it in quotes
 
 
 class Fault(DissectError):
@@ -40,6 +55,14 @@ class NetworkError(DissectError):
 
 class DissectWarning(UserWarning):
     """The work goes on, but its result may not be what the user thinks."""
+
+    def __str__(self) -> str:
+        return in_callers_words(super().__str__())
+
+
+def unknown_name(kind: str, name: object, names: Iterable[object]) -> UnknownName:
+    """The error for a name that is none of `names`; `kind` says what they are names of."""
+    return UnknownName(f"There is no {kind} {name!r}. {suggestion(name, names)}")
 
 
 def one_line(error: BaseException) -> str:
@@ -82,7 +105,8 @@ def explained(error: Exception, where: str = "") -> DissectError:
     frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
     own = [file for file in frames if _inside(file, _OURS) or (file.is_file() and not _inside(file, _LIBRARIES))]
     if own and not _inside(own[-1], _OURS):
-        return DissectError(f"Code in {own[-1]} failed ({one_line(error)}). --debug shows where.")
+        where = " --debug shows where." if is_typed() else ""
+        return DissectError(f"Code in {own[-1]} failed ({one_line(error)}).{where}")
     message = f"This is a fault of ganatomy, not of yours ({one_line(error)})."
     sentences = (message, where, _traceback_written(error), "Please report it.")
     return Fault(" ".join(sentence for sentence in sentences if sentence))
@@ -99,5 +123,5 @@ def _traceback_written(error: Exception) -> str:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError:
-        return "Run the command again with --debug to see the traceback."
+        return "Run the command again with --debug to see the traceback." if is_typed() else ""
     return f"The traceback is in {path}."

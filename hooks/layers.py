@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import DissectError, UsageError, one_line
+from .names import suggestion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     if name and name in modules:
         return modules[name]
     names = [known for known in modules if known]
-    raise UsageError(f"There is no layer {name!r}. {_near(name, names)}")
+    raise UsageError(f"There is no layer {name!r}. {suggestion(name, names)}")
 
 
 def pick_layers(layers: Sequence[str | int], names: Sequence[str], module: nn.Module) -> tuple[str, ...]:
@@ -62,19 +62,10 @@ def pick_layers(layers: Sequence[str | int], names: Sequence[str], module: nn.Mo
                 )
             text = names[int(text) - 1]
         elif text not in modules:
-            raise UsageError(f"There is no layer {text!r}. {_near(text, [*names, *modules])}")
+            raise UsageError(f"There is no layer {text!r}. {suggestion(text, [*names, *modules])}")
         if text not in picked:
             picked.append(text)
     return tuple(picked)
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    close = difflib.get_close_matches(name, unique, n=5, cutoff=0.5)
-    if close:
-        return f"Did you mean {', '.join(close)}?"
-    shown = ", ".join(unique[:12]) + (", …" if len(unique) > 12 else "")
-    return f"There are: {shown}."
 
 
 @torch.inference_mode()

@@ -207,6 +207,7 @@ def find(
         "config": config,
     }
     suspects = Suspects(
+        folder=folder,
         info=info,
         units=pd.concat(unit_tables, ignore_index=True).merge(labels, how="left", on=["layer", "unit"]),
         samples=pd.concat(sample_tables, ignore_index=True),

@@ -13,9 +13,10 @@ from typing import ClassVar
 import pandas as pd
 
 from ..storage.result import Result, TableFile
+from ..storage.shown import listing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Suspects(Result):
     """Units and samples by how suspect they are, each layer by itself.
 
@@ -33,5 +34,11 @@ class Suspects(Result):
     def tables(self) -> dict[str, pd.DataFrame]:
         return {"units": self.units, "samples": self.samples}
 
-    def _repr_html_(self) -> str:
-        return self.units[self.units["rank"] <= 12].to_html(index=False)
+    def _title(self) -> str:
+        info = self.info
+        return f"units of {listing(info['layers'])} by the detector {info['detector']}, on {info['samples']} samples"
+
+    def _headline(self) -> str:
+        first = self.units[self.units["rank"] == 1]
+        worst = (f"{row.layer} unit {row.unit} (score {row.score:.3g})" for row in first.itertuples())
+        return f"most suspect: {listing(worst)}"

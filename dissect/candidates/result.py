@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..runtime import late
 from ..storage.result import FolderResult, Shapes, TableFile, Tables
+from ..storage.shown import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Fitness(FolderResult):
     """Quality and diversity of each candidate.
 
@@ -41,8 +46,23 @@ class Fitness(FolderResult):
     table: pd.DataFrame
     pictures: Mapping[str, NDArray[Any]]
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.info['sentence']}</p>" + self.table.to_html(index=False)
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Quality against diversity of every candidate with both intervals, and of real images.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+        """
+        axes: Axes = late.plots().fitness(self, ax)
+        return axes
+
+    def _title(self) -> str:
+        return f"{len(self.table)} generators, {self.info['images']} images each beside {self.info['real_images']} real"
+
+    def _headline(self) -> str:
+        first = self.table.iloc[0]
+        tied = int(self.table.equal.sum()) - 1
+        text = interval(first.fitness, first.fitness_low, first.fitness_high, ".2f", "")
+        return f"fittest: {first.candidate}, fitness {text}" + (f", statistically tied with {tied}" if tied > 0 else "")
 
     @classmethod
     def _shapes(cls, tables: Tables) -> Shapes:

@@ -16,19 +16,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..diversity.result import Diversity
+from ..runtime import late
 from ..storage.files import finished
 from ..storage.result import FolderResult, Shapes, TableFile, Tables
+from ..storage.shown import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DIVERSITY = "diversity"  # folder
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Checkup(FolderResult):
     """Where a generator's upsampling draws a grid.
 
@@ -65,8 +70,25 @@ class Checkup(FolderResult):
         folder = self.folder / DIVERSITY
         return Diversity.load(folder) if (folder / "diversity.json").is_file() else None
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.info['sentence']}</p>" + self.layers.to_html(index=False)
+    def plot_spectrum(self, ax: Axes | None = None) -> Axes:
+        """The spectrum of the generated images in dB above that of real ones where there were any, its peaks marked.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+        """
+        axes: Axes = late.plots().spectrum(self, ax)
+        return axes
+
+    def _title(self) -> str:
+        return f"checkerboards of {self.info['generator']}, on {self.info['samples']} samples"
+
+    def _headline(self) -> str:
+        peaks = self.peaks[(self.peaks.set == "images") & self.peaks.peak]
+        text = f"{self.verdict}: {len(peaks)} peaks of grids in the spectrum"
+        if len(peaks):
+            top = peaks.loc[peaks.excess.idxmax()]
+            text += f", the highest {interval(top.excess, top.low, top.high, '.1f', ' dB')} (grid {top.period})"
+        return text
 
     @classmethod
     def _shapes(cls, tables: Tables) -> Shapes:

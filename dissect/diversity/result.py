@@ -13,15 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..runtime import late
 from ..storage.result import FolderResult, TableFile
+from ..storage.shown import interval, listing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Diversity(FolderResult):
     """What a generator draws too rarely, too similarly, or never; tables and pictures as listed above."""
 
@@ -41,5 +46,25 @@ class Diversity(FolderResult):
     layers: pd.DataFrame
     pictures: Mapping[str, NDArray[Any]]
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.info['sentence']}</p>" + self.classes.to_html(index=False) + self.whole.to_html(index=False)
+    def plot(self, ax: Axes | None = None, *, classes: int = 14) -> Axes:
+        """How many images hold each class, generated and real, with intervals; the classes that differ most first.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+            classes: how many.
+        """
+        axes: Axes = late.plots().diversity(self, ax, classes)
+        return axes
+
+    def _title(self) -> str:
+        info = self.info
+        return f"{info['generator']}, {info['images']} images beside {info['real_images']} real ones"
+
+    def _headline(self) -> str:
+        whole = self.whole.set_index("metric")
+        text = self.info["verdict"]
+        if "coverage" in whole.index:
+            row = whole.loc["coverage"]
+            text += f": coverage {interval(row.value, row.low, row.high, '.2f', '')}, real images {row.zero:.2f}"
+        differ = self.classes["class"][self.classes.verdict.fillna("") != ""]
+        return text + (f"; classes that differ: {listing(differ)}" if len(differ) else "")

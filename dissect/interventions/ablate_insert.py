@@ -215,7 +215,7 @@ def _intervene(
         distributed.on_first(lambda: check_writable(folder.parent))
     with Progress(quiet) as progress, at_work():
         effects = experiment.perform(progress)
-    effects = replace(effects, info=header() | {"name": name, "config": config} | effects.info)
+    effects = replace(effects, folder=folder, info=header() | {"name": name, "config": config} | effects.info)
     if folder is not None:
         distributed.on_first(lambda: effects.save(folder))
     return effects

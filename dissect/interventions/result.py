@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...hooks.errors import unknown_name
+from ..runtime import late
 from ..storage.result import Result, Shapes, TableFile
+from ..storage.shown import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PICTURES: Shapes = {
     "sample": (None,),
@@ -29,7 +35,7 @@ PICTURES: Shapes = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Effects(Result):
     """What changing units of a layer did to every class, on samples that did not serve to choose them.
 
@@ -60,7 +66,13 @@ class Effects(Result):
     context: pd.DataFrame | None = None
 
     def __getitem__(self, name: str) -> pd.Series:
-        """The row of a class."""
+        """The row of a class.
+
+        Raises:
+            UnknownName: there is no such class.
+        """
+        if name not in self.table["class"].array:
+            raise unknown_name("class", name, self.table["class"])
         return self.table.set_index("class").loc[name]
 
     @property
@@ -70,7 +82,32 @@ class Effects(Result):
         size = -self.table.change_pp.abs()
         return self.table.loc[self.table.assign(meant=meant, size=size).sort_values(["meant", "size"]).index]
 
-    def _repr_html_(self) -> str:
-        columns = ["class", "before", "after", "change_pp", "relative", "relative_low", "relative_high", "changed"]
-        order = self.table.change_pp.abs().sort_values(ascending=False, kind="stable").index
-        return self.table.loc[order, columns].head(12).to_html(index=False)
+    def plot(self, ax: Axes | None = None, *, classes: int = 10) -> Axes:
+        """The classes that changed most, in percentage points, with intervals and the range of random sets.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+            classes: how many.
+        """
+        axes: Axes = late.plots().effects(self, ax, classes)
+        return axes
+
+    def _title(self) -> str:
+        info = self.info
+        done = "ablated" if info["kind"] == "ablate" else f"inserted at {info['where']}"
+        aim = f" for {info['label']}" if info["label"] else ""
+        units = info["units"]
+        return (
+            f"{len(units)} unit{'' if len(units) == 1 else 's'} of {info['layer']} {done}{aim}, "
+            f"on {info['samples']['number']} samples"
+        )
+
+    def _headline(self) -> str:
+        row = self.ordered.iloc[0]
+        ends = (row[name] * 100 for name in ("relative", "relative_low", "relative_high"))
+        text = f"{row['class']} {interval(*ends)}"
+        if "random_relative_min" in row:
+            low, high = (100 * row[f"random_relative_{end}"] for end in ("min", "max"))
+            text += f", random sets {low:+.0f} to {high:+.0f} %".replace("-", "−")
+        others = int(self.table.changed.sum() - bool(row.changed))
+        return f"{text}; {others} other classes changed"

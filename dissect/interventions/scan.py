@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,25 +22,32 @@ from ..images.class_areas import UNLABELLED
 from ..runs import lookup
 from ..runs.dissection import Dissection
 from ..runs.reopen import reopen
-from ..runtime import distributed
+from ..runtime import distributed, late
 from ..runtime.progress import Fewer, Progress
 from ..runtime.resources import at_work
 from ..stats.significance import FALSE_DISCOVERIES, benjamini_hochberg, bootstrap, interval, sign_flip_p
-from ..storage.files import read_arrays, read_json, safe_name, write_arrays, write_csv, write_json
+from ..storage.contract import COLUMNS, KEYS
+from ..storage.files import read_arrays, read_json, read_table, safe_name, write_arrays, write_csv, write_json
 from ..storage.result_folder import writing
+from ..storage.shown import Shown
+from ..storage.shown import interval as with_interval
 from ..subjects.opening import Given, usable_device
 from ..subjects.subject import Subject
 from .areas import Areas, Variants, measure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Floats = NDArray[np.float64]
 
+SCAN = "scan.json"
 SAMPLES = 64
 STRONGEST = 20  # units whose effects are added up
 TRY_AGAIN = "make room and try again"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scan(Shown):
     """What ablating each unit of a layer alone does.
 
     table: one row a unit, strongest on the class first: `iou` with the class and `iou_rank`; `change_pp`, what ablating
@@ -48,13 +55,46 @@ class Scan:
         `causal_rank` (1 removes most); then the change of every class, in columns `pp:CLASS`.
     info: layer, class, samples; `rank_correlation` (Spearman's, of IoU and area removed) with its 95 % interval over
         images; `strongest`, the 20 strongest units' changes added up, each measured alone.
+    folder: where the scan of the layer is kept.
     """
 
+    folder: Path
     table: pd.DataFrame
     info: dict[str, Any]
 
-    def _repr_html_(self) -> str:
-        return self.table.head(12).to_html(index=False)
+    @classmethod
+    def load(cls, file: str | Path) -> Scan:
+        """Open the kept scan for one class, from its description CLASS.json.
+
+        Raises:
+            DissectError: it or its table is missing or damaged.
+        """
+        file = Path(file)
+        info = read_json(file, KEYS["scan"])
+        return cls(folder=file.parent, info=info, table=read_table(file.with_suffix(".csv"), COLUMNS["scan"]))
+
+    def plot(self, ax: Axes | None = None, *, named: int = 8) -> Axes:
+        """What ablating each unit does to the class, against its IoU with it.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+            named: how many of the strongest units get their number and interval.
+        """
+        axes: Axes = late.plots().scan(self, ax, named)
+        return axes
+
+    def _title(self) -> str:
+        info = self.info
+        return f"each unit of {info['layer']} ablated alone, for {info['class']}, on {info['samples']} samples"
+
+    def _headline(self) -> str:
+        info, top = self.info, self.table.iloc[0]
+        effect = with_interval(top.change_pp, top.low, top.high, "+.2f", " points")
+        rho = with_interval(*(info[f"rank_correlation{end}"] for end in ("", "_low", "_high")), "+.2f", "")
+        return (
+            f"strongest: unit {top.unit}, {effect} of {info['class']}; {info['changed']} of {len(self.table)} units "
+            f"change it; rank correlation of IoU and effect {rho}"
+        )
 
 
 def scan(
@@ -216,6 +256,7 @@ def tabulate(run: Dissection, layer: str, target: int, before: Floats, change: F
     table = table.sort_values(["change_pp", "unit"], kind="stable", ignore_index=True)
     rho, rho_low, rho_high = _rank_correlation(iou, change_pp.mean(0), bootstrapped)
     return Scan(
+        folder=folder(run, layer),
         table=table,
         info={
             "name": f"{folder(run, layer).name}-{_file_name(names[target], target)}",

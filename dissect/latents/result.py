@@ -18,9 +18,10 @@ import pandas as pd
 
 from ..storage.files import read_table, write_csv
 from ..storage.result import FolderResult
+from ..storage.shown import interval
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Explored(FolderResult):
     """The result of `explore`. tables: `directions` and `effects` of the move directions; empty for other moves."""
 
@@ -33,7 +34,25 @@ class Explored(FolderResult):
             write_csv(folder / f"{name}.csv", table)
         super().write(folder)
 
+    def _title(self) -> str:
+        config = self.info["config"]
+        return f"{config['kind']} of {config['model']}, in {self.info['space']}"
+
+    def _headline(self) -> str:
+        if "directions" in self.tables:
+            rows = self.tables["directions"].head(3).to_dict("records")
+            return "; ".join(f"direction {row['direction']}: {_moved(row)}" for row in rows)
+        return f"{len(self.info['pictures'])} pictures"
+
     @classmethod
     def _more(cls, folder: Path, info: dict[str, Any]) -> dict[str, Any]:
         tables = {name: read_table(folder / f"{name}.csv") for name in info["tables"]}
-        return {"folder": folder, "tables": tables}
+        return {"tables": tables}
+
+
+def _moved(row: Mapping[Any, Any]) -> str:
+    """The class that a direction changes most."""
+    if "class" not in row or row["change_pp"] != row["change_pp"]:
+        return "not measured"
+    ends = (row[f"change_pp{end}"] for end in ("", "_low", "_high"))
+    return f"{row['class']} {interval(*ends, '+.1f', ' points')}"

@@ -15,16 +15,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
 from ...hooks.errors import DissectError, one_line
 from ..interventions.result import PICTURES
-from ..runtime import distributed
+from ..runtime import distributed, late
 from ..storage.result import FolderResult, TableFile
 from ..storage.result_folder import written
+from ..storage.shown import interval, listing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class Measured:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Repair(FolderResult):
     """A generator repaired, and whether that made the images better, on samples that did not serve to choose how.
 
@@ -93,8 +97,25 @@ class Repair(FolderResult):
         """The file of the repaired generator."""
         return self.folder / str(self.info["checkpoint"])
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.info['sentence']}</p>" + self.fidelity.to_html(index=False)
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The change of each fidelity metric in units of its interval, repaired and random sets.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+        """
+        axes: Axes = late.plots().repair(self, ax)
+        return axes
+
+    def _title(self) -> str:
+        info = self.info
+        grid = "method" in info
+        what = f"{info['method']} of {listing(info['layers'])}" if grid else f"{len(self.units)} units"
+        return f"{info.get('generator', info['name'])}, {what}, on {info['samples']['number']} samples"
+
+    def _headline(self) -> str:
+        rows = self.fidelity[(self.fidelity.set == "repaired") & (self.fidelity.metric == "frechet")]
+        changes = (interval(row.change, row.change_low, row.change_high, "+.1f", "") for row in rows.itertuples())
+        return "; ".join([self.verdict, *(f"Fréchet distance {change}" for change in changes)])
 
     @classmethod
     def _has(cls, attribute: str, info: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ...hooks.errors import UsageError
 from ..runtime.random_streams import MATCHING, dice
+from ..storage.shown import Shown, listing
 from .dissection import Dissection
 from .lookup import find_layer
 
@@ -49,8 +50,8 @@ class Side:
         return self.run.units[self.run.units.layer.isin(self.layers)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(Shown):
     """The result of a comparison; all other sides are compared with the first, A.
 
     classes: one row a class that labels a unit somewhere. For each side S: `units_S`, how many units it labels;
@@ -96,8 +97,17 @@ class Comparison:
             )
         return pd.DataFrame(rows)
 
-    def _repr_html_(self) -> str:
-        return self.summary().to_html(index=False) + self.classes.to_html(index=False)
+    def _title(self) -> str:
+        return "; ".join(f"{side.letter} {side.title}" for side in self.sides)
+
+    def _where(self) -> str:
+        return f"of {listing(side.run.folder for side in self.sides)}"
+
+    def _headline(self) -> str:
+        rows = self.summary().to_dict("records")
+        labelled = (f"{row['side']} {row['labelled']} of {row['units']}" for row in rows)
+        changes = (f"{row['side']} gained {row['gained']} classes and lost {row['lost']}" for row in rows[1:])
+        return f"labelled units: {', '.join(labelled)}; {', '.join(changes)}"
 
 
 def compare(*runs: Dissection | str | Path) -> Comparison:

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -35,10 +35,18 @@ from numpy.typing import NDArray
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
+from ..runtime import late
 from ..scoring.scores import Counts, chance_iou, curve, iou_of
 from ..scoring.unit_table import highlights, tiers
 from ..storage.contract import COLUMNS, unreadable
 from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, read_table, safe_name
+from ..storage.shown import Shown
+from .views import ClassUnits, Sample, Unit, class_of, sample_of, unit_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .. import Comparison, Effects, Scan
 
 
 def run_name(config: Mapping[str, Any]) -> str:
@@ -71,11 +79,17 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dissection:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Dissection(Shown):
     """The result of a run.
 
     `units` has a row for each unit and `classes` a row for each class (pandas); `info` is run.json.
+
+        run.unit("layer7", 26)      # a unit with its top images; .show(), .images(), .heatmap(sample)
+        run.sample(7)               # a sample with its segmentation; .show(units=[26, 4])
+        run["tree"].units           # the units that are labelled tree
+        run.ablate("tree")          # and insert, scan, power, compare: the functions of `ganatomy.dissect`
+        run.report(open=True)       # the page with all of that
     """
 
     folder: Path
@@ -297,7 +311,110 @@ class Dissection:
             )
         return pd.DataFrame(rows)
 
-    def _repr_html_(self) -> str:
-        columns = ["layer", "unit", "label", "iou", "iou_low", "iou_high", "position_iou", "iqr", "q_value"]
-        best = self.units[self.units.labelled].nlargest(10, "iou")[columns]
-        return self.summary().to_html(index=False) + best.to_html(index=False)
+    def directions(self, layer: str) -> NDArray[np.float32] | None:
+        """(K, U): what each direction is made of; None if units were dissected."""
+        stored = self._scores.get(f"{layer}/directions")
+        return None if stored is None else np.asarray(stored, np.float32)
+
+    @property
+    def ordered(self) -> pd.DataFrame:
+        """The units, the best first: labelled ones before others, and those whose IoU is farther above position."""
+        size = "content_iou" if self.info["config"]["significance"] != "off" else "iou"
+        return self.units.sort_values(["labelled", size], ascending=False, kind="stable")
+
+    def highlights(self, count: int = 8) -> pd.DataFrame:
+        """The best units, balanced over classes: the best of each class first, then the second best, …"""
+        labelled = self.ordered[self.ordered.labelled]
+        turn = labelled.groupby("label", sort=False).cumcount()
+        return labelled.loc[turn.sort_values(kind="stable").index].head(count)
+
+    def unit(self, layer: str | int, unit: int | None = None) -> Unit:
+        """One unit: `run.unit("layer7", 26)`, or `run.unit(26)` where the run has one layer.
+
+        Raises:
+            UsageError: there is no such layer or unit.
+        """
+        return unit_of(self, layer, unit)
+
+    def sample(self, sample: int) -> Sample:
+        """One sample: `run.sample(7)`.
+
+        Raises:
+            UsageError: there is no such sample.
+        """
+        return sample_of(self, sample)
+
+    def __getitem__(self, name: str) -> ClassUnits:
+        """One class: `run["tree"].units` are the units that are labelled with it.
+
+        Raises:
+            UnknownName: there is no such class.
+        """
+        return class_of(self, name)
+
+    def ablate(self, label: str | None = None, **options: Any) -> Effects:
+        """Switch the best units of a class off and measure what leaves; options as of `ganatomy.dissect.ablate`."""
+        effects: Effects = late.functions().ablate(self, label=label, **options)
+        return effects
+
+    def insert(self, label: str | None = None, **options: Any) -> Effects:
+        """Switch the best units of a class on and measure what appears; options as of `ganatomy.dissect.insert`."""
+        effects: Effects = late.functions().insert(self, label=label, **options)
+        return effects
+
+    def scan(self, label: str, **options: Any) -> Scan:
+        """Ablate each unit alone and measure its effect on a class; options as of `ganatomy.dissect.scan`."""
+        scan: Scan = late.functions().scan(self, label=label, **options)
+        return scan
+
+    def power(self, **options: Any) -> pd.DataFrame:
+        """What this many samples can detect; options as of `ganatomy.dissect.power`."""
+        table: pd.DataFrame = late.functions().power(self, **options)
+        return table
+
+    def compare(self, *others: Dissection | str | Path) -> Comparison:
+        """This run beside others; see `ganatomy.dissect.compare`."""
+        comparison: Comparison = late.functions().compare(self, *others)
+        return comparison
+
+    def report(self, *, open: bool = False, single_file: bool = False) -> Path:
+        """Write the report and return its index.html; see `ganatomy.reports.pages.write_report`.
+
+        Args:
+            open: also open it in the browser.
+            single_file: write RUN/report.html instead, which holds everything.
+        """
+        page: Path = late.notebook().report(self, open=open, single_file=single_file)
+        return page
+
+    def plot_classes(self, ax: Axes | None = None) -> Axes:
+        """How many units are labelled with each class.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+        """
+        axes: Axes = late.plots().classes(self, ax)
+        return axes
+
+    def plot_units(self, ax: Axes | None = None, *, count: int = 20) -> Axes:
+        """The IoU of the best units with its interval, beside what position alone would give.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+            count: how many units.
+        """
+        axes: Axes = late.plots().units(self, ax, count)
+        return axes
+
+    def _title(self) -> str:
+        config = self.info["config"]
+        what = f"{len(self.units)} {self.noun}s of {', '.join(self.layers)}"
+        return f"{config['model']}, {what}, on {config['samples']} samples"
+
+    def _headline(self) -> str:
+        labels = self.units.label[self.units.labelled]
+        text = f"{len(labels)} of {len(self.units)} {self.noun}s labelled with {labels.nunique()} classes"
+        if not len(labels):
+            return text
+        best = self.ordered.iloc[0]
+        return f"{text}; clearest: {self.noun} {best.unit}, {self.unit(best.layer, int(best.unit))._headline()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hooks.errors import UsageError
+from ...hooks.names import near
 from ..scoring.scores import iou, iqr
 from .dissection import Dissection
 
@@ -25,10 +25,8 @@ def class_number(name: str, names: Sequence[str], suggestions: Sequence[str]) ->
     """
     if name in names:
         return list(names).index(name)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     raise UsageError(
-        f"There is no class {name!r}."
-        + (f" Did you mean {' or '.join(near)}?" if near else "")
+        " ".join(filter(None, [f"There is no class {name!r}.", near(name, names)]))
         + f" There are {', '.join(suggestions[:24])}{', …' if len(suggestions) > 24 else ''}."
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import SupportsIndex
 
 from ...hooks.errors import UsageError
+from ...hooks.names import near
 
 
 def check_integers(limits: Mapping[str, tuple[SupportsIndex | None, int]]) -> None:
@@ -21,7 +22,7 @@ def check_integers(limits: Mapping[str, tuple[SupportsIndex | None, int]]) -> No
     >>> check_integers({"--samples": (64, 2), "--batch-size": (None, 1)})
     >>> check_integers({"--samples": (1, 2)})
     Traceback (most recent call last):
-    ganatomy.hooks.errors.UsageError: --samples 1: must be an integer of at least 2.
+    ganatomy.hooks.errors.UsageError: samples=1: must be an integer of at least 2.
     """
     for option, (value, least) in limits.items():
         if value is None:
@@ -39,11 +40,14 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
     >>> check_choice("--value", "none", ("zero", "mean"))
     Traceback (most recent call last):
-    ganatomy.hooks.errors.UsageError: --value 'none': must be one of zero, mean.
+    ganatomy.hooks.errors.UsageError: value='none': must be one of zero, mean.
+    >>> check_choice("--value", "meen", ("zero", "mean"))
+    Traceback (most recent call last):
+    ganatomy.hooks.errors.UsageError: value='meen': must be one of zero, mean. Did you mean mean?
     """
     choices = tuple(choices)
     if value not in choices:
-        raise UsageError(f"{option} {value!r}: must be one of {', '.join(choices)}.")
+        raise UsageError(f"{option} {value!r}: must be one of {', '.join(choices)}. {near(value, choices)}".rstrip())
 
 
 def check_strength(strength: float) -> None:

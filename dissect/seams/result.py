@@ -11,15 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..runtime import late
 from ..storage.result import FolderResult, TableFile
+from ..storage.shown import interval, listing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SeamCheck(FolderResult):
     """Whether tiles show at their borders. table and profile: see `measures.Seams`; pictures: see above."""
 
@@ -32,5 +37,20 @@ class SeamCheck(FolderResult):
     profile: pd.DataFrame
     pictures: Mapping[str, NDArray[Any]]
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.info['sentence']}</p>" + self.table.to_html(index=False)
+    def plot(self, ax: Axes | None = None, *, measure: str = "step") -> Axes:
+        """The ratio of a measure by distance from the borders of tiles: tiled images, whole ones, and inputs.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+            measure: one of the table's.
+        """
+        axes: Axes = late.plots().seams(self, ax, measure)
+        return axes
+
+    def _title(self) -> str:
+        return f"borders of tiles of {self.info.get('generator', 'a generator')}"
+
+    def _headline(self) -> str:
+        rows = self.table[(self.table.what == "tiled") & (self.table.lines == "all")]
+        ratios = (f"{row.measure} {interval(row.ratio, row.low, row.high, '.2f', '')}" for row in rows.itertuples())
+        return f"{self.info['verdict']}: at borders over elsewhere, {listing(ratios)}"

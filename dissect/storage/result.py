@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .contract import COLUMNS
 from .files import read_arrays, read_json, read_table, write_arrays, write_csv, write_json
 from .result_folder import holds, written
+from .shown import Shown
 
 Shapes = Mapping[str, tuple[int | None, ...]]
 Tables = Mapping[str, pd.DataFrame]
@@ -31,8 +32,8 @@ class TableFile:
     optional: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Result(Shown):
     """What a command returns, and what it keeps in a folder.
 
     A subclass names its files, and adds one attribute for each table and one for its arrays:
@@ -41,6 +42,8 @@ class Result:
         ARRAYS: the attribute of its arrays, which lie in ARRAYS.npz; empty for none.
         SHAPES: of the arrays that must be there; None stands for any length.
         MAY_LACK_ARRAYS: whether the file may hold no array at all.
+
+    Its dataclass is made with repr=False, so that `Shown` describes it.
     """
 
     DESCRIPTION: ClassVar[str]
@@ -50,6 +53,7 @@ class Result:
     MAY_LACK_ARRAYS: ClassVar[bool] = False
 
     info: dict[str, Any]
+    folder: Path | None = None  # where it is kept
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -69,7 +73,7 @@ class Result:
         if cls.ARRAYS:
             file = folder / f"{cls.ARRAYS}.npz"
             arrays[cls.ARRAYS] = read_arrays(file, cls._shapes(tables), or_none=cls.MAY_LACK_ARRAYS)
-        return cls(info=info, **tables, **arrays, **cls._more(folder, info))
+        return cls(info=info, folder=folder, **tables, **arrays, **cls._more(folder, info))
 
     @classmethod
     def kept(cls, folder: Path, config: dict[str, Any], advice: str = "give another --name") -> Self | None:
@@ -129,12 +133,8 @@ class Result:
         return {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FolderResult(Result):
-    """A result that knows its folder, in which further results or pages may lie."""
+    """A result that always has a folder, in which further results or pages may lie."""
 
-    folder: Path
-
-    @classmethod
-    def _more(cls, folder: Path, info: dict[str, Any]) -> dict[str, Any]:
-        return {"folder": folder}
+    folder: Path = field()  # without the default that it has above

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from ...hooks.errors import DissectError, UsageError
 from ..runtime import distributed
+from ..runtime.calls import command
 from .files import PART, SCHEMA, read_json, safe_name
 
 
@@ -127,8 +127,3 @@ def header() -> dict[str, Any]:
 def now() -> str:
     """The time, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def command() -> str:
-    """The command line of this process."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

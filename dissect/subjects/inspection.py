@@ -23,6 +23,7 @@ from ..generators.latents import parse_latents
 from ..generators.sources import NoiseImages
 from ..generators.zoo import MODELS
 from ..storage.files import safe_name
+from ..storage.shown import Shown, listing
 from .fingerprint import better_latents, fingerprint
 from .first_look import warn_of_clamp
 from .network import first_choice, layer_table, suggested
@@ -31,8 +32,8 @@ from .opening import Model, open_generator, shapes_of, usable_device
 DRAWN = 8  # samples of each candidate
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Inspection(Shown):
     """What `inspect` found.
 
     `layers` has a row for each layer: `number` as --layer counts (missing for style layers, which go by name), `layer`,
@@ -64,6 +65,17 @@ class Inspection:
         """The layer that `run` takes if none is named; None if no layer is suggested."""
         names = list(self.layers.layer[self.layers.suggested])
         return first_choice(names) if names else None
+
+    def _title(self) -> str:
+        height, width = self.image
+        return f"{self.name}, images of {height}×{width}, {self.parameters:,} parameters, {len(self.layers)} layers"
+
+    def _headline(self) -> str:
+        suggested = listing(self.layers["layer"][self.layers.suggested])
+        return f"suggested: {suggested or 'none'}; {self.recognised}"
+
+    def _where(self) -> str:
+        return f"latents {self.latents}; segmenter {self.segmenter or 'none of its own'}"
 
 
 def inspect(

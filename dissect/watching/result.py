@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
+from ..runtime import late
 from ..storage.files import write_csv, write_json
 from ..storage.result import FolderResult, TableFile
+from ..storage.shown import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "spread", "twins")
 MEASURED = ("deviation", *METRICS, "ripple")  # each with _low and _high
@@ -37,7 +42,7 @@ COLUMNS = (
 )  # then SHARE and PRESENCE of every class
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Watched(FolderResult):
     """A folder of `Watch`.
 
@@ -68,5 +73,29 @@ class Watched(FolderResult):
         """Where the pictures of a row are, from the folder."""
         return f"pictures/{number}.webp"
 
-    def _repr_html_(self) -> str:
-        return self.lines.to_html(index=False)
+    def plot(self, ax: Axes | None = None, *, metric: str = "coverage") -> Axes:
+        """A metric over the training with its intervals, and what real images give.
+
+        Args:
+            ax: where to draw; None makes a figure, which is `.figure` of what is returned.
+            metric: one of `METRICS`, or deviation, ripple, labelled, covered.
+
+        Raises:
+            UnknownName: there is no such metric.
+        """
+        axes: Axes = late.plots().watched(self, ax, metric)
+        return axes
+
+    def _title(self) -> str:
+        info = self.info
+        return f"training of {info['generator']}, {len(self.lines)} checkpoints, {info['samples']} samples each"
+
+    def _headline(self) -> str:
+        if not len(self.lines):
+            return "no checkpoint yet"
+        last = self.lines.iloc[-1]
+        text = f"last: {last.checkpoint}, {last.verdict}" if last.verdict else f"last: {last.checkpoint}"
+        if last.coverage == last.coverage:
+            text += f", coverage {interval(last.coverage, last.coverage_low, last.coverage_high, '.2f', '')}"
+        alarms = int((self.lines.alarms.fillna("") != "").sum())
+        return f"{text}; alarms at {alarms} checkpoints"

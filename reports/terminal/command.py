@@ -20,6 +20,7 @@ import cloup
 from ...dissect.generators.spec import ModelSpec, Moved
 from ...dissect.runtime import distributed
 from ...hooks.errors import DissectError, DissectWarning, UsageError, explained
+from ...hooks.names import typed
 from .results import BEGAN, FAILED
 
 MODEL_ARGUMENT = "model_argument"  # the model as an argument, MODEL, instead of --model
@@ -42,6 +43,7 @@ def _command(function: Callable[..., object], *, several_processes: bool) -> Cal
         options = _with_one_model(options)
         _announce(options, quiet or as_json)
         with (
+            typed(),
             _errors_in_one_line(debug),
             _joined_processes(context.command_path, several_processes),
             _errors_in_one_line(debug),  # of this process, before the others are left

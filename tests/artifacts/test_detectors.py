@@ -215,7 +215,7 @@ def test_every_detector_scores_every_unit_and_sample(make: Make) -> None:
 
 def test_what_needs_a_reference_says_so(make: Make) -> None:
     for name in detectors.NEED_REFERENCE:
-        with pytest.raises(UsageError, match="--reference"):
+        with pytest.raises(UsageError, match="reference"):
             detectors.DETECTORS[name](make(30, reference=None, features=None))
 
 
@@ -252,7 +252,7 @@ def test_flags_and_masks_are_read(tmp_path: Path) -> None:
     (tmp_path / "masks" / "13.png").write_bytes(b"no picture")
     with pytest.raises(DissectError, match=r"13\.png cannot be read"):
         read_flags(tmp_path / "masks", 120, (32, 32))
-    with pytest.raises(UsageError, match=r"--flags \S*nothing\.txt"):
+    with pytest.raises(UsageError, match=r"flags=\S*nothing\.txt"):
         read_flags(tmp_path / "nothing.txt", 120, (32, 32))
 
 

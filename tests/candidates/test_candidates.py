@@ -205,9 +205,9 @@ def test_bad_requests_are_refused(real: Path, tmp_path: Path) -> None:
     out = {"out": tmp_path / "it", "quiet": True}
     with pytest.raises(UsageError, match="at least one candidate"):
         fitness([], reference=real, **out)
-    with pytest.raises(UsageError, match=r"--samples 50: .*100"):
+    with pytest.raises(UsageError, match=r"samples=50: .*100"):
         fitness([make()], reference=real, samples=50, **out)
-    with pytest.raises(UsageError, match="--reference FOLDER"):
+    with pytest.raises(UsageError, match="reference=FOLDER"):
         fitness([make()], **out)
     assert not (tmp_path / "it").exists()
 

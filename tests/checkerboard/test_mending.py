@@ -178,7 +178,7 @@ def test_a_notch_takes_out_its_grid_and_little_else() -> None:
 def test_a_box_is_not_trained() -> None:
     """It lies in the only weights that this generator has."""
     student = mended(board(), upsamplings(board()), "box")
-    with pytest.raises(UsageError, match=r"--finetune-minutes.*\bbox\b"):
+    with pytest.raises(UsageError, match=r"finetune_minutes.*\bbox\b"):
         finetune(student, board(), upsamplings(student), method="box", period=(2, 2), minutes=0.02, batch=8)
 
 
@@ -297,10 +297,10 @@ def test_bad_input_is_named_and_leaves_nothing(
 def test_a_clean_generator_has_no_layer_to_repair_unless_one_is_named(tmp_path: Path) -> None:
     real = photographs(tmp_path / "photographs")
     clean = checkup(board(0.0), samples=64, reference=real, out=tmp_path / "it", quiet=True)
-    with pytest.raises(UsageError, match="--layer"):
+    with pytest.raises(UsageError, match="layer"):
         checkerboard.repair(clean, generator=board(0.0), quiet=True)
     bare = checkup(board(), samples=64, out=tmp_path / "bare", quiet=True)
-    with pytest.raises(UsageError, match="--reference FOLDER"):
+    with pytest.raises(UsageError, match="reference=FOLDER"):
         checkerboard.repair(bare, generator=board(), quiet=True)
 
 

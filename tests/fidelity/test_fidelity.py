@@ -171,11 +171,11 @@ def test_a_reference_is_cut_to_shape_and_checked(tmp_path: Path) -> None:
     assert found.features.mean(0).abs().max() < 1e-6
     assert found.features.std(0) == pytest.approx(np.ones(104), rel=1e-6)
     (tmp_path / "3.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=rf"--reference .* {FEWEST - 1} images.*{FEWEST}.*3\.png"):
+    with pytest.raises(UsageError, match=rf"reference .* {FEWEST - 1} images.*{FEWEST}.*3\.png"):
         open_reference(tmp_path, extract, (32, 32), drawn=False)
     with pytest.raises(UsageError, match="does not exist"):
         open_reference(tmp_path / "none", extract, (32, 32), drawn=False)
-    with pytest.raises(UsageError, match="--reference FOLDER"):
+    with pytest.raises(UsageError, match="reference=FOLDER"):
         open_reference(None, extract, (32, 32), drawn=False)
 
 
@@ -213,7 +213,7 @@ def test_inception_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("ganatomy.dissect.fidelity.features.torch.hub.download_url_to_file", _unreachable)
-    with pytest.raises(DissectError, match=r"https://\S*6726825d\.pth.*--inception"):
+    with pytest.raises(DissectError, match=r"https://\S*6726825d\.pth.*inception"):
         InceptionFeatures("download")
     cached = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     cached.parent.mkdir(parents=True, exist_ok=True)

@@ -184,7 +184,7 @@ def test_without_norms_candidates_are_drawn_and_one_is_chosen(tmp_path: Path, mo
     with torch.no_grad():
         network[4].weight.mul_(30)
     torch.save(network.state_dict(), "g.pth")
-    with pytest.raises(UsageError, match=r"plain chain that has no batch norms .*--as latent=normal,act=relu"):
+    with pytest.raises(UsageError, match=r"plain chain that has no batch norms .*assumed=.latent=normal,act=relu"):
         load_generator("g.pth")
     shown = dissect.inspect("g.pth")
     assert "latent=normal,act=leaky_relu:0.2,side=16,output=tanh" in shown.candidates
@@ -211,7 +211,7 @@ def test_images_of_an_unusual_size_are_asked_about(tmp_path: Path) -> None:
         nn.ConvTranspose2d(16, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 1, 3, padding=1), nn.Tanh(),
     )  # fmt: skip
     torch.save(trained(network, gaussian).state_dict(), tmp_path / "g.pth")
-    with pytest.raises(UsageError, match=r"plain chain that .*--as latent=normal,act=relu,side=25"):
+    with pytest.raises(UsageError, match=r"plain chain that .*assumed=.latent=normal,act=relu,side=25"):
         load_generator(str(tmp_path / "g.pth"))
     with pytest.warns(DissectWarning, match="was rebuilt"):
         chosen = load_generator(ModelSpec(str(tmp_path / "g.pth"), assumed="side=25"))
@@ -545,7 +545,7 @@ def test_heads_of_any_name_belong_to_the_network(make: Callable[[], nn.Module], 
 def test_choices_that_contradict_are_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = trained(leaky(), gaussian)
-    with pytest.raises(UsageError, match=r"--latent normal:13: 1, the first layer, takes 12 or 24 numbers"):
+    with pytest.raises(UsageError, match=r"latent=.normal:13.: 1, the first layer, takes 12 or 24 numbers"):
         rebuild(network.state_dict(), None, "normal:13")
     with pytest.raises(UsageError, match="say the same; leave one out"):
         rebuild(network.state_dict(), "latent=uniform", "normal:12")

@@ -91,13 +91,13 @@ def test_the_averaged_copy_comes_first_and_the_others_are_named(network: ProGAN,
     assert "others that fit: generator; choose by --entry" in found.recognised
     chosen = load_generator(ModelSpec(str(tmp_path / "g.pth"), entry="generator"))
     assert torch.equal(chosen.module.layer1.conv.weight, network.layer1.conv.weight)
-    with pytest.raises(UsageError, match=r"--entry ema: .* there are generator_smooth, generator, discriminator"):
+    with pytest.raises(UsageError, match=r"entry='ema': .* there are generator_smooth, generator, discriminator"):
         load_generator(ModelSpec(str(tmp_path / "g.pth"), entry="ema"))
 
 
 def test_two_that_are_as_likely_are_refused_by_name(network: ProGAN, tmp_path: Path) -> None:
     torch.save({"netG_A": network.state_dict(), "netG_B": network.state_dict()}, tmp_path / "g.pth")
-    with pytest.raises(DissectError, match=r"that fit \(netG_A, netG_B\); choose one by --entry netG_A"):
+    with pytest.raises(DissectError, match=r"that fit \(netG_A, netG_B\); choose one by `entry` netG_A"):
         load_generator(str(tmp_path / "g.pth"))
     shown = CliRunner().invoke(main, ["inspect", "--model", str(tmp_path / "g.pth"), "--entry", "netG_B"])
     assert shown.exit_code == 0, shown.output

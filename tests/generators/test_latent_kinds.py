@@ -140,7 +140,7 @@ def make():
 def test_labels_without_an_embedding_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "counted_gan.py").write_text(CODE)
     model = f"{tmp_path / 'counted_gan.py'}:make"
-    with pytest.raises(UsageError, match=r"forward takes noise and labels: say which class to draw, e\.g\. --label 3"):
+    with pytest.raises(UsageError, match=r"forward takes noise and labels: say which class to draw, e\.g\. label=3"):
         load_generator(ModelSpec(model, latent="normal:6x1x1"))
     found = load_generator(ModelSpec(model, latent="normal:6x1x1", label=3, output_range=(0, 1)))
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_labels_without_an_embedding_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_labels_that_do_not_fit_are_said() -> None:
-    with pytest.raises(UsageError, match=r"--label .*0 to 3"):
+    with pytest.raises(UsageError, match=r"label=.*0 to 3"):
         as_generator(Conditional(), label=4)
     with pytest.raises(UsageError, match="takes no labels"):
         as_generator(nn.Sequential(nn.Unflatten(1, (6, 1, 1)), nn.ConvTranspose2d(6, 3, 4)), latent="normal:6", label=1)

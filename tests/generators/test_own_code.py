@@ -65,7 +65,7 @@ def train(on_path: Path) -> Path:
 
 def test_a_class_in_a_file_with_its_arguments(train: Path) -> None:
     path, arguments = list(sys.path), list(sys.argv)
-    with pytest.warns(DissectWarning, match=r"Generator is a class, and no --weights are given: .* random"):
+    with pytest.warns(DissectWarning, match=r"Generator is a class, and no `weights` are given: .* random"):
         found = load_generator(ModelSpec("code/train.py:Generator", args=("nz=20", "ngf=6")))
     assert (sys.path, sys.argv) == (path, arguments)
     assert found.name == "train.Generator"
@@ -115,7 +115,7 @@ def test_arguments_are_literals_or_text() -> None:
     assert parse_arguments(given) == {
         **{"nz": 100, "rate": 0.5, "norm": "batch", "widths": (64, 32), "bias": False, "note": "a=b", "none": None}
     }
-    with pytest.raises(UsageError, match="--arg nz is given twice"):
+    with pytest.raises(UsageError, match="`arguments` nz is given twice"):
         parse_arguments(["nz=1", "nz=2"])
 
 
@@ -146,7 +146,7 @@ def test_latents_are_found_by_trying() -> None:
     assert fitting_latents(nn.ConvTranspose2d(7, 3, 8)).shape == (7, 1, 1)
     assert fitting_latents(nn.ConvTranspose2d(7, 3, 8), "normal:7").shape == (7, 1, 1)
     assert fitting_latents(Flat(nn.Tanh()), "normal:12").shape == (12,)
-    with pytest.raises(UsageError, match="takes images; give them by --inputs"):
+    with pytest.raises(UsageError, match="takes images; give them by inputs=FOLDER"):
         fitting_latents(nn.Conv2d(3, 3, 3))
 
 

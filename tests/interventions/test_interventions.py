@@ -110,7 +110,7 @@ def test_a_level_is_a_quantile_of_the_run(do: Callable[[str], Do], found: Dissec
     effects = do("insert")(units=[GREEN], level=0.01, where="0.06,0.94", random_sets=0)
     nearest = int(np.abs(np.log(found.shares / 0.01)).argmin())
     assert effects.units.value[0] == pytest.approx(found.levels("paint")[GREEN, nearest])
-    with pytest.raises(UsageError, match=r"--level 0\.9: .*0\.001 and 0\.5"):
+    with pytest.raises(UsageError, match=r"level=0\.9: .*0\.001 and 0\.5"):
         do("insert")(units=[GREEN], level=0.9)
 
 
@@ -217,7 +217,7 @@ def test_the_gradient_finds_the_unit(do: Callable[[str], Do], kind: str, label: 
 def test_a_gradient_needs_probabilities(planted: Generator, tmp_path: Path) -> None:
     hard = ColourSegmenter()
     found = dissect.run(planted, layers=[1], segmenter=hard, samples=20, out=tmp_path / "hard", quiet=True)
-    with pytest.raises(UsageError, match=r"--optimize .*colours .*`probabilities"):
+    with pytest.raises(UsageError, match=r"optimize .*colours .*`probabilities"):
         dissect.ablate(found, label="red", top=1, optimize=True, generator=planted, segmenter=hard, quiet=True)
     assert not (tmp_path / "hard" / "interventions").exists()
 
@@ -233,7 +233,7 @@ def test_effects_are_kept_and_returned(do: Callable[[str], Do], found: Dissectio
     pd.testing.assert_frame_equal(again.table, effects.table, rtol=1e-4, check_dtype=False)
     assert again.info == effects.info
     assert again.pictures.keys() == effects.pictures.keys()
-    with pytest.raises(UsageError, match=r"\(curve: there True, requested False\); give another --name"):
+    with pytest.raises(UsageError, match=r"\(curve: there True, requested False\); give another `name`"):
         do("ablate")(label="red", top=1, name="ablate-red-paint-top1")
     do("ablate")(label="red", top=1, name="mine")
     assert [path.name for path in found.interventions] == ["ablate-red-paint-top1", "mine"]

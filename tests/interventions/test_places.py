@@ -40,7 +40,7 @@ def test_where_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["nofile.png", "class:", "Grid", "", "0.2;0.5", "0.2,", "/"])
 def test_where_names_no_file(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--where .*grid, x,y or x,y,w,h.*class:NAME"):
+    with pytest.raises(UsageError, match=r"where.*grid, x,y or x,y,w,h.*class:NAME"):
         Where.parse(text)
 
 
@@ -49,7 +49,7 @@ OUTSIDE = ["0.2", "0,0,1", "0,0,1,1,1", "1.2,0.5", "-0.1,0", "0.5,1.01", "0.9,0,
 
 @pytest.mark.parametrize("text", [*OUTSIDE, "nan,0.5", "0,0,nan,1", "inf,0", "0,0,0,inf"])
 def test_where_lies_outside_the_image(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--where .*x,y,w,h"):
+    with pytest.raises(UsageError, match=r"where.*x,y,w,h"):
         Where.parse(text)
 
 
@@ -68,7 +68,7 @@ def test_every_box_inside_the_image_is_read_and_no_other(x: float, y: float, w: 
         assert cells.sum() >= 1
         assert abs(float(cells.mean()) - w * h) <= 1 / 5 + 1 / 7 + 1 / 35  # each side by a cell at most
     else:
-        with pytest.raises(UsageError, match="--where"):
+        with pytest.raises(UsageError, match="where"):
             Where.parse(text)
 
 

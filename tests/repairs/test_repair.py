@@ -173,11 +173,11 @@ def test_a_result_is_kept_and_never_replaced(mend: Mend, found: Dissection, tmp_
     options = {"units": {"paint": [GREEN]}, "value": "zero", "random_sets": 0}
     first = mend(**options)
     assert mend(**options).info["created"] == first.info["created"]
-    with pytest.raises(UsageError, match=r"strength: .*1\.0.*0\.5.*--name"):
+    with pytest.raises(UsageError, match=r"strength: .*1\.0.*0\.5.*name"):
         mend(**options, strength=0.5, name=first.info["name"])
     (tmp_path / "mine.md").write_text("my own card")
     for out in (tmp_path / "mine.pth", found.folder / "repairs" / "x" / "mine.pth"):
-        with pytest.raises(UsageError, match=r"--out \S*mine\.pth"):
+        with pytest.raises(UsageError, match=r"out=\S*mine\.pth"):
             mend(**options, out=out, name="x")
     assert (tmp_path / "mine.md").read_text() == "my own card"
     assert not (found.folder / "repairs" / "x").exists()

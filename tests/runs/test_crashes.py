@@ -59,7 +59,7 @@ def test_two_at_once_in_a_folder_are_refused_and_the_lock_dies_with_its_process(
 
 def test_a_folder_that_cannot_be_made_is_one_line(painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(DissectError, match=r"file/run cannot be used \(Not a directory\); give another --out"):
+    with pytest.raises(DissectError, match=r"file/run cannot be used \(Not a directory\); give another `out`"):
         run(painter, layers=["paint"], segmenter=colours, samples=20, out=tmp_path / "file" / "run", quiet=True)
 
 
@@ -74,7 +74,7 @@ def test_a_finished_run_opens_where_nothing_can_be_written(
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     assert run(painter, samples=20, **options).units.equals(first.units)
-    with pytest.raises(DissectError, match=r"new cannot be used \(Read-only file system\); give another --out"):
+    with pytest.raises(DissectError, match=r"new cannot be used \(Read-only file system\); give another `out`"):
         run(painter, samples=20, **options | {"out": tmp_path / "new"})
 
 

@@ -88,9 +88,9 @@ def test_what_is_told_on_screen_and_as_json(go: Go, tmp_path: Path) -> None:
 
 def test_what_cannot_be_told(go: Go, tmp_path: Path) -> None:
     found = go(samples=40)
-    with pytest.raises(UsageError, match="--width 2"):
+    with pytest.raises(UsageError, match="width=2"):
         dissect.power(found, width=2)
-    with pytest.raises(UsageError, match="--power 1"):
+    with pytest.raises(UsageError, match="power=1"):
         dissect.power(found, power=1)
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(UsageError, match="not tested"):

@@ -111,7 +111,7 @@ def test_too_few_pixels_make_no_basis(tmp_path: Path) -> None:
         basis = Basis.open(name, 4, {"layer": 10}).directions(maps, 0)
         assert basis is not None
         assert len(basis) == 4
-        with pytest.raises(UsageError, match=rf"--directions 5: 4 pixels of 'layer' do not suffice to fit {name}"):
+        with pytest.raises(UsageError, match=rf"directions=5: 4 pixels of 'layer' do not suffice to fit {name}"):
             Basis.open(name, 5, {"layer": 10}).check({"layer": (10, 2, 2)}, 2)
 
 
@@ -195,7 +195,7 @@ def test_as_many_directions_as_asked_for_or_32_or_all() -> None:
     assert Basis.open("pca", None, {"few": 6, "many": 500}).count == {"few": 6, "many": 32}
     assert Basis.open("nmf", 5, {"few": 6, "many": 500}).count == {"few": 5, "many": 5}
     for number in (0, -1, 7):
-        with pytest.raises(UsageError, match=rf"--directions {number}: layer 'few' has 6 units, so 1 to 6"):
+        with pytest.raises(UsageError, match=rf"directions={number}: layer 'few' has 6 units, so 1 to 6"):
             Basis.open("pca", number, {"few": 6, "many": 500})
 
 
@@ -237,7 +237,7 @@ def test_a_run_on_fitted_directions(go: Go, basis: str, painter: Generator, colo
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
     assert (found[:, 4] == 0).all()  # a unit that is always zero
     for change in (dissect.ablate, dissect.insert, dissect.scan):
-        with pytest.raises(UsageError, match=r"dissects directions.*interventions change units.*without --basis") as no:
+        with pytest.raises(UsageError, match=r"dissects directions.*interventions change units.*without `basis`") as no:
             change(run, label="red", generator=painter, segmenter=colours, quiet=True)
         assert "\n" not in str(no.value)
     assert not (run.folder / "interventions").exists()
@@ -306,9 +306,9 @@ def test_a_kept_spool_is_kept_when_a_control_is_added(go: Go) -> None:
 
 
 def test_controls_that_cannot_be_are_refused(go: Go, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--control 'shuffled': must be one of rotation, untrained"):
+    with pytest.raises(UsageError, match=r"controls='shuffled': must be one of rotation, untrained"):
         go(controls=["rotation", "shuffled"])
-    with pytest.raises(UsageError, match=r"--control rotation mixes units, so it does not go with --basis"):
+    with pytest.raises(UsageError, match=r"`controls` rotation mixes units, so it does not go with `basis`"):
         go(controls=["rotation"], basis="pca", directions=3)
     assert not (tmp_path / "run").exists()
     run = go(controls="untrained", basis="pca", directions=3)

@@ -91,7 +91,7 @@ def test_what_cannot_be_tiled_is_named(options: dict[str, Any], said: str, tiles
 
 
 def test_latents_have_no_tiles_and_critics_no_place(tmp_path: Path, tiles: str) -> None:
-    with pytest.raises(UsageError, match=r"--tiles 2 .*--inputs"):
+    with pytest.raises(UsageError, match=r"tiles=2.*inputs"):
         check_seams("progan_scenes", 2, samples=1, out=tmp_path / "it", quiet=True)
     done = CliRunner().invoke(main, ["checkup", "--model", "x:y", "--tiles", "2", "--reference", tiles])
     assert done.exit_code == 2

@@ -374,16 +374,16 @@ def test_images_are_cropped_to_what_the_network_takes() -> None:
 
 @pytest.mark.parametrize("tiles", [0, 1, 4])
 def test_the_tiles_that_are_possible_are_told(tiles: int) -> None:
-    with pytest.raises(UsageError, match=rf"--tiles {tiles}: .*24×31.*at least 8; give 2 to 3\."):
+    with pytest.raises(UsageError, match=rf"tiles={tiles}: .*24×31.*at least 8; give 2 to 3\."):
         run(Fussy(), noise(1, 1, 24, 31), tiles=tiles)
-    with pytest.raises(UsageError, match=rf"--tiles {tiles}: .*15×31"):
+    with pytest.raises(UsageError, match=rf"tiles={tiles}: .*15×31"):
         run(Fussy(), noise(1, 1, 15, 31), tiles=tiles)
 
 
 def test_what_is_no_generator_of_images_is_told() -> None:
     for shape in ((8,), (8, 1, 1)):
         generator = Generator(module=nn.Identity(), name="net", source=NormalLatents(shape))
-        with pytest.raises(UsageError, match=r"--tiles 2: net .*--inputs"):
+        with pytest.raises(UsageError, match=r"tiles=2: net .*inputs"):
             measure_seams(generator, [0], 2, batch=1)
 
 
@@ -392,5 +392,5 @@ def test_what_fails_on_a_tile_is_told() -> None:
         run(nn.ReflectionPad2d(9), noise(1, 1, 16, 16))
     with pytest.raises(DissectError, match=r"net .*finite on sample 0"):
         run(nn.Identity(), torch.full((1, 1, 16, 16), torch.nan))
-    with pytest.raises(UsageError, match=r"--tiles 4: .*2×2.*4×4"):
+    with pytest.raises(UsageError, match=r"tiles=4: .*2×2.*4×4"):
         run(nn.AvgPool2d(2), noise(1, 1, 16, 16))

@@ -125,14 +125,14 @@ def test_kept_loads_the_result_of_the_same_config_only(tmp_path: Path) -> None:
     result = Ranking.kept(folder, CONFIG)
     assert result is not None
     assert result.info["name"] == "first"
-    with pytest.raises(UsageError, match=r"samples: .*8.* 16.*; use --other"):
+    with pytest.raises(UsageError, match=r"samples: .*8.* 16.*; use `other`"):
         Ranking.kept(folder, CONFIG | {"samples": 16}, "use --other")
     assert Ranking.load(folder).info == result.info  # nothing was replaced
 
 
 def test_kept_refuses_a_folder_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"artifacts\.json; give another --name"):
+    with pytest.raises(UsageError, match=r"artifacts\.json; give another `name`"):
         Ranking.kept(tmp_path, CONFIG)
     with pytest.raises(UsageError, match=r"notes\.txt is a file"):
         Ranking.kept(tmp_path / "notes.txt" / "result", CONFIG)
@@ -144,7 +144,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     ranking().save(tmp_path / "result")
     before = {path.name: path.read_bytes() for path in (tmp_path / "result").iterdir()}
-    with pytest.raises(DissectError, match=r"result failed .*--name or --out"):
+    with pytest.raises(DissectError, match=r"result failed .*`name` or `out`"):
         ranking(info={}).save(tmp_path / "result")
     assert {path.name: path.read_bytes() for path in (tmp_path / "result").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["result"]

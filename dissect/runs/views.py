@@ -1,0 +1,240 @@
+"""One unit, one sample or one class of a run, as one looks at it in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...hooks.errors import UsageError, unknown_name
+from ...hooks.tap import Tap
+from ..capture.plan import Plan
+from ..images import resize
+from ..runtime import late
+from ..storage.shown import Shown, interval
+from ..subjects.opening import Given, usable_device
+
+if TYPE_CHECKING:
+    from .dissection import Dissection
+
+TOP = 12  # samples that a run keeps of each unit
+
+Pixels = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Unit(Shown):
+    """One unit, or direction, of a run: its row of `Dissection.units`, its top samples, and its featuremaps."""
+
+    run: Dissection
+    layer: str
+    unit: int
+
+    @cached_property
+    def row(self) -> pd.Series:
+        """Its row of `Dissection.units`."""
+        units = self.run.units
+        return units[(units.layer == self.layer) & (units.unit == self.unit)].iloc[0]
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """(12,) or fewer: the samples that activate it most, the strongest first."""
+        return self.run.tops(self.layer)[0][self.unit]
+
+    @property
+    def regions(self) -> NDArray[np.bool_]:
+        """(12, grid, grid): where in these samples its activation is above its threshold."""
+        return self.run.tops(self.layer)[1][self.unit]
+
+    def images(self, count: int = TOP) -> list[Image.Image]:
+        """The `count` samples that activate it most, at most 12, as PIL images of at most 256 pixels a side."""
+        return [Image.fromarray(pixels) for pixels in pixels_of(self.run, self.samples[:count])]
+
+    def heatmap(self, sample: int, *, generator: Given = None, device: str | None = None) -> Heat:
+        """(h, w) float32: the unit's activation over the map of one sample, on the grid of the run at most.
+
+        It is read from the spool where the run kept its featuremaps (`keep_spool=True`). Otherwise the generator is
+        opened again and draws this one sample, in float32: any sample number will do then.
+
+        Args:
+            sample: its number.
+            generator: the run's, if it was given as a Python object.
+            device: None chooses.
+
+        Raises:
+            UsageError: there is no such sample, or the generator is needed and has changed.
+        """
+        features = featuremaps(self.run, self.layer, sample, generator, device)
+        directions = self.run.directions(self.layer)
+        if directions is None:
+            return features[self.unit]
+        return np.asarray(np.tensordot(directions[self.unit], features, 1), np.float32)
+
+    def show(self, count: int = TOP) -> None:
+        """Display the unit with its `count` top samples in a notebook; elsewhere print its text."""
+        late.notebook().show(self, count=count)
+
+    def _title(self) -> str:
+        return f"{self.unit} of {self.layer}, {self.run.info['config']['model']}"
+
+    def _headline(self) -> str:
+        row = self.row
+        if row.state != "ok":
+            return str(row.state)
+        state = "labelled" if row.labelled else "not labelled; best class"
+        numbers = interval(row.iou, row.iou_low, row.iou_high, ".2f", "")
+        position = "" if row.position_iou != row.position_iou else f", position alone {row.position_iou:.2f}"
+        return f"{state} {row.label}: IoU {numbers}{position}"
+
+    @property
+    def _folder(self) -> Path:
+        return self.run.folder
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sample(Shown):
+    """One sample of a run: its image, its segmentation, and which units fire in it."""
+
+    run: Dissection
+    sample: int
+
+    @property
+    def image(self) -> Image.Image:
+        """The generated image, of at most 256 pixels a side."""
+        return Image.fromarray(pixels_of(self.run, np.array([self.sample]))[0])
+
+    @property
+    def labels(self) -> NDArray[np.int16]:
+        """(P, grid, grid) class numbers, in the order of `Dissection.classes`; -1 where nothing is known."""
+        return np.asarray(self.run.spool.gather("labels", np.array([self.sample]))[0])
+
+    @property
+    def classes(self) -> pd.Series:
+        """The share of each class that occurs in it, the largest first."""
+        present = self.labels[self.labels >= 0]
+        shares = pd.Series(np.bincount(present, minlength=len(self.run.classes)) / self.labels[0].size)
+        shares.index = pd.Index(self.run.classes["class"], name="class")
+        return shares[shares > 0].sort_values(ascending=False)
+
+    def show(self, units: Sequence[int] = (), *, layer: str | int | None = None, generator: Given = None) -> None:
+        """Display image, segmentation, and the heat maps of these units in a notebook; elsewhere print its text.
+
+        Args:
+            units: their numbers.
+            layer: whose; needed where the run has several.
+            generator: as of `Unit.heatmap`.
+        """
+        views = [self.run.unit(unit) if layer is None else self.run.unit(layer, unit) for unit in units]
+        heat = [(view, view.heatmap(self.sample, generator=generator)) for view in views]
+        late.notebook().show(self, heat=heat)
+
+    def _title(self) -> str:
+        return f"{self.sample} of {self.run.info['config']['model']}"
+
+    def _headline(self) -> str:
+        return ", ".join(f"{name} {share:.0%}" for name, share in self.classes.head(6).items())
+
+    @property
+    def _folder(self) -> Path:
+        return self.run.folder
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ClassUnits(Shown):
+    """One class of a run: its row of `Dissection.classes` and the units that are labelled with it."""
+
+    run: Dissection
+    name: str
+
+    @cached_property
+    def row(self) -> pd.Series:
+        """Its row of `Dissection.classes`."""
+        return self.run.classes.set_index("class").loc[self.name]
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """The rows of the units that are labelled with it, the best first."""
+        units = self.run.ordered
+        return units[units.labelled & (units.label == self.name)]
+
+    def show(self) -> None:
+        """Display its best units in a notebook; elsewhere print its text."""
+        late.notebook().show(self)
+
+    def _title(self) -> str:
+        return f"{self.name} of {self.run.info['config']['model']}"
+
+    def _headline(self) -> str:
+        units = self.units
+        best = (
+            f"; best: {self.run.unit(units.layer.iloc[0], int(units.unit.iloc[0]))._headline()}" if len(units) else ""
+        )
+        return f"{self.row.share:.1%} of the pixels, {len(units)} labelled units{best}"
+
+    @property
+    def _folder(self) -> Path:
+        return self.run.folder
+
+
+def unit_of(run: Dissection, layer: str | int, unit: int | None) -> Unit:
+    """See `Dissection.unit`."""
+    from .lookup import find_layer
+
+    if unit is None:
+        if len(run.layers) > 1:
+            raise UsageError(
+                f"The run in {run.folder} has several layers; name one: "
+                f"run.unit({run.layers[0]!r}, {layer}); it has {', '.join(run.layers)}."
+            )
+        layer, unit = run.layers[0], layer  # type: ignore[assignment]
+    name = find_layer(run, layer)
+    count = int((run.units.layer == name).sum())
+    if isinstance(unit, str) or not 0 <= unit < count:
+        raise UsageError(f"{run.noun} {unit!r}: layer {name!r} has {run.noun}s 0 to {count - 1}.")
+    return Unit(run=run, layer=name, unit=int(unit))
+
+
+def sample_of(run: Dissection, sample: int) -> Sample:
+    """See `Dissection.sample`."""
+    count = run.info["config"]["samples"]
+    if not 0 <= sample < count:
+        raise UsageError(f"sample {sample}: the run in {run.folder} has samples 0 to {count - 1}.")
+    return Sample(run=run, sample=int(sample))
+
+
+def class_of(run: Dissection, name: str) -> ClassUnits:
+    """See `Dissection.__getitem__`."""
+    if name not in run.classes["class"].array:
+        raise unknown_name("class", name, run.classes["class"])
+    return ClassUnits(run=run, name=name)
+
+
+def pixels_of(run: Dissection, samples: NDArray[np.int64]) -> Pixels:
+    """(n, h, w, 3) thumbnails of these samples, in their order."""
+    unique, position = np.unique(samples, return_inverse=True)
+    return np.asarray(run.spool.gather("images", unique), np.uint8)[position]
+
+
+def featuremaps(run: Dissection, layer: str, sample: int, generator: Given, device: str | None) -> Heat:
+    """(U, h, w) of one sample: from the spool if it has them, else from the generator; see `Unit.heatmap`."""
+    from .reopen import reopen_generator
+
+    plan, spool = Plan.of(run.info), run.spool
+    if 0 <= sample < spool.samples and spool.has_features(len(run.layers)):
+        stored = spool.gather(plan.array(layer), np.array([sample]))[0]
+        return np.asarray(stored, np.float32) * np.float32(plan.scales[layer])
+    if sample < 0:
+        raise UsageError(f"sample {sample}: samples count from 0.")
+    opened = reopen_generator(run, generator, usable_device(device), quiet=True)
+    with torch.inference_mode(), Tap(opened.module, [layer], stop=True) as tap:
+        opened.module(opened.latents([sample]))
+    return np.asarray(resize.at_most(tap[layer].float(), plan.grid)[0].cpu().numpy(), np.float32)

@@ -1,0 +1,54 @@
+"""Figures of a dissection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import figures
+from .axes import BLUE, GREY, axes_of, errors, name_rows, rows_height
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ...dissect.runs.dissection import Dissection
+
+
+def classes(run: Dissection, ax: Axes | None) -> Axes:
+    """Labelled units of each class as bars in the classes' colours; see `Dissection.plot_classes`."""
+    rows = run.classes[run.classes.units > 0].sort_values("units", ascending=False, kind="stable")
+    ax = axes_of(ax, height=rows_height(len(rows)))
+    colours = [figures.safe_colour(colour) for colour in rows.colour]
+    ax.barh(range(len(rows)), rows.units, color=colours, edgecolor="#00000066", linewidth=0.5, height=0.72)
+    name_rows(ax, list(rows["class"]))
+    ax.set_xlabel(f"labelled {run.noun}s, of {len(run.units)}")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def units(run: Dissection, ax: Axes | None, count: int) -> Axes:
+    """IoU of the best units with interval, and the IoU of position alone; see `Dissection.plot_units`."""
+    rows = run.ordered[run.ordered.labelled].head(count)
+    ax = axes_of(ax, height=rows_height(len(rows)))
+    position = np.arange(len(rows))
+    ax.barh(position, rows.iou, color=BLUE, height=0.66, label="beyond position")
+    ax.barh(
+        position, np.minimum(rows.position_iou, rows.iou).fillna(0), color=GREY, height=0.66, label="position alone"
+    )
+    ax.errorbar(
+        rows.iou,
+        position,
+        xerr=errors(rows.iou, rows.iou_low, rows.iou_high),
+        fmt="none",
+        color="black",
+        linewidth=1,
+        capsize=2,
+    )
+    several = len(run.layers) > 1
+    name_rows(ax, [f"{f'{row.layer} ' if several else ''}{row.unit} {row.label}" for row in rows.itertuples()])
+    ax.set_xlabel("IoU with the label's class, 95 % interval")
+    ax.set_xlim(left=0)
+    if len(rows):
+        ax.legend(frameon=False, loc="lower right")
+    return ax
