@@ -37,7 +37,7 @@ from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
 from ..runtime import late
 from ..scoring.scores import Counts, chance_iou, curve, iou_of
-from ..scoring.unit_table import highlights, tiers
+from ..scoring.unit_table import highlights, ranked, tiers
 from ..storage.contract import COLUMNS, unreadable
 from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, read_table, safe_name
 from ..storage.shown import Shown
@@ -318,15 +318,12 @@ class Dissection(Shown):
 
     @property
     def ordered(self) -> pd.DataFrame:
-        """The units, the best first: labelled ones before others, and those whose IoU is farther above position."""
-        size = "content_iou" if self.info["config"]["significance"] != "off" else "iou"
-        return self.units.sort_values(["labelled", size], ascending=False, kind="stable")
+        """The units, the best first: by tier, and by how far their IoU is above what position gives."""
+        return ranked(self.units)
 
     def highlights(self, count: int = 8) -> pd.DataFrame:
         """The best units, balanced over classes: the best of each class first, then the second best, …"""
-        labelled = self.ordered[self.ordered.labelled]
-        turn = labelled.groupby("label", sort=False).cumcount()
-        return labelled.loc[turn.sort_values(kind="stable").index].head(count)
+        return highlights(self.units, count)
 
     def unit(self, layer: str | int, unit: int | None = None) -> Unit:
         """One unit: `run.unit("layer7", 26)`, or `run.unit(26)` where the run has one layer.
@@ -412,8 +409,9 @@ class Dissection(Shown):
         return f"{config['model']}, {what}, on {config['samples']} samples"
 
     def _headline(self) -> str:
-        labels = self.units.label[self.units.labelled]
+        labels, strong = self.units.label[self.units.labelled], int((self.units.tier == "strong").sum())
         text = f"{len(labels)} of {len(self.units)} {self.noun}s labelled with {labels.nunique()} classes"
+        text += f", {strong} of them strongly" if strong else ""
         if not len(labels):
             return text
         best = self.ordered.iloc[0]

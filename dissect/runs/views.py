@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -48,12 +48,13 @@ class Unit(Shown):
     @property
     def samples(self) -> NDArray[np.int64]:
         """(12,) or fewer: the samples that activate it most, the strongest first."""
-        return self.run.tops(self.layer)[0][self.unit]
+        return self.run._tops[f"{self.layer}/sample"][self.unit].astype(np.int64)
 
     @property
     def regions(self) -> NDArray[np.bool_]:
         """(12, grid, grid): where in these samples its activation is above its threshold."""
-        return self.run.tops(self.layer)[1][self.unit]
+        bits: Any = self.run._tops[f"{self.layer}/mask"][self.unit]  # those of all units may be many
+        return np.unpackbits(bits, axis=-1, count=self.run.info["grid"]).astype(bool)
 
     def images(self, count: int = TOP) -> list[Image.Image]:
         """The `count` samples that activate it most, at most 12, as PIL images of at most 256 pixels a side."""
@@ -90,10 +91,10 @@ class Unit(Shown):
         row = self.row
         if row.state != "ok":
             return str(row.state)
-        state = "labelled" if row.labelled else "not labelled; best class"
+        state = f"{row.label} ({row.tier})" if row.tier else f"not labelled; best class {row.label}"
         numbers = interval(row.iou, row.iou_low, row.iou_high, ".2f", "")
         position = "" if row.position_iou != row.position_iou else f", position alone {row.position_iou:.2f}"
-        return f"{state} {row.label}: IoU {numbers}{position}"
+        return f"{state}: IoU {numbers}{position}"
 
     @property
     def _folder(self) -> Path:

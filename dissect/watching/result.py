@@ -87,8 +87,8 @@ class Watched(FolderResult):
         return axes
 
     def _title(self) -> str:
-        info = self.info
-        return f"training of {info['generator']}, {len(self.lines)} checkpoints, {info['samples']} samples each"
+        generator = self.info.get("generator", "a generator")
+        return f"training of {generator}, {len(self.lines)} checkpoints, {self.info['samples']} samples each"
 
     def _headline(self) -> str:
         if not len(self.lines):

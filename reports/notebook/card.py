@@ -162,7 +162,7 @@ def _cell(value: object, form: str) -> str:
         return value
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else ""
-    return format_number(value, form)  # type: ignore[arg-type]
+    return format_number(value, form).replace("-", "−")  # type: ignore[arg-type]
 
 
 def page_address(page: Path) -> str:

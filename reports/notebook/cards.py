@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 HIGHLIGHTS = 8  # units on the card of a run
 SHOWN = 4  # top samples of each
 ROWS = 8  # of a chart or table
+NAMED = 5  # units that have their number in the chart of a scan
 MAGNIFIED = 6  # how many times a crop of a checkerboard is enlarged
 CROP = 24  # its side in pixels
 
@@ -224,7 +225,7 @@ def scan_card(scan: Scan) -> Card:
             x=100 * row["iou"] / most,
             y=100 * (row["change_pp"] - low) / span,
             text=f"unit {row['unit']}: IoU {row['iou']:.2f}, {row['change_pp']:+.3f} points".replace("-", "−"),
-            strong=index < 5 and row["changed"],
+            strong=index < NAMED,
         )
         for index, row in enumerate(rows.to_dict("records"))
     ]

@@ -56,7 +56,7 @@ def scan(scan: Scan, ax: Axes | None, named: int) -> Axes:
     changed = rows.changed.astype(bool)
     for group, colour, label in ((rows[~changed], GREY, "no significant change"), (rows[changed], BLUE, "q ≤ 0.05")):
         ax.scatter(group.iou, group.change_pp, s=12, color=colour, linewidths=0, label=label)
-    strongest = rows[changed].head(named)
+    strongest = rows.head(named)
     ax.errorbar(
         strongest.iou,
         strongest.change_pp,
