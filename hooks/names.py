@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 # Options whose argument has another name.
-ARGUMENTS = {"class": "label", "control": "controls", "as": "assumed", "arg": "arguments"}
+ARGUMENTS = {"class": "label", "control": "controls", "as": "assumed", "arg": "args"}
 
 _OPTION = re.compile(
     r"""(?<![^\s(])--(?P<name>[a-z][a-z0-9-]*)       # an option, and its value if what follows can only be one:
     (?:[ ](?P<value>'[^']*'|"[^"]*"                  # quoted
         |[-+]?\d[\w.,]*(?<![.,])                     # a number
+        |\[[^\]]*\]                                  # a list
         |[A-Z][A-Z,:…]+(?![a-z])                     # a placeholder, such as FOLDER
+        |[^\s'"`:]+(?=:\s)                           # before a colon
         |[^\s'";()]*[:=/.][^\s'";()]*(?<![.,:])      # normal:128, file.py:Name
     ))?(?=[\s.,;:)`]|$)""",
     re.VERBOSE,
@@ -49,6 +51,8 @@ def in_callers_words(message: str) -> str:
     "threshold='foo': must be one of iqr, quantile."
     >>> in_callers_words("Take fewer --samples, or name the latents, e.g. --latent normal:128x1x1.")
     "Take fewer `samples`, or name the latents, e.g. latent='normal:128x1x1'."
+    >>> in_callers_words("--where grid: the layer has too many cells.")
+    "where='grid': the layer has too many cells."
     >>> in_callers_words("See dissect inspect --model x.pth; give --batch-size 8.")
     'See dissect inspect --model x.pth; give batch_size=8.'
     """
@@ -66,7 +70,7 @@ def _as_argument(option: re.Match[str]) -> str:
     argument = ARGUMENTS.get(name, name.replace("-", "_"))
     if value is None:
         return f"`{argument}`"
-    is_plain = value[0] in "'\"" or value[0].isupper() or re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value)
+    is_plain = value[0] in "'\"[" or value[0].isupper() or re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|nan|-?inf", value)
     return f"{argument}={value if is_plain else repr(value)}"
 
 
@@ -77,7 +81,7 @@ def near(name: object, names: Iterable[object]) -> str:
     ('Did you mean tree?', '')
     """
     close = difflib.get_close_matches(str(name), list(dict.fromkeys(map(str, names))), n=5, cutoff=0.5)
-    return f"Did you mean {', '.join(close)}?" if close else ""
+    return f"Did you mean {' or '.join(filter(None, [', '.join(close[:-1]), close[-1]]))}?" if close else ""
 
 
 def suggestion(name: object, names: Iterable[object], most: int = 12) -> str:

@@ -43,7 +43,6 @@ def _command(function: Callable[..., object], *, several_processes: bool) -> Cal
         options = _with_one_model(options)
         _announce(options, quiet or as_json)
         with (
-            typed(),
             _errors_in_one_line(debug),
             _joined_processes(context.command_path, several_processes),
             _errors_in_one_line(debug),  # of this process, before the others are left
@@ -170,6 +169,11 @@ class Group(cloup.Group):
         for stream in (sys.stdout, sys.stderr):  # file names that are not UTF-8 are printed as the bytes they are
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="surrogateescape")
+        with typed():
+            return self._main(*args, **options)
+
+    def _main(self, *args: Any, **options: Any) -> Any:
+        """Run the command; click's complaints become one line."""
         try:
             return super().main(*args, **(options | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:

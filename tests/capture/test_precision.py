@@ -54,7 +54,7 @@ def test_the_networks_do_compute_in_it(colours: ColourSegmenter, tmp_path: Path)
 
 def test_what_it_would_spoil_is_refused(colours: ColourSegmenter, tmp_path: Path) -> None:
     model = Generator(module=Wobbly(), name="wobbly", source=NormalLatents((6,)), layers=("maps",))
-    with pytest.raises(UsageError, match=r"precision.* bfloat16: .*precision.* float32"):
+    with pytest.raises(UsageError, match=r"precision=.bfloat16.: .*`precision` float32"):
         run(model, layers=["maps"], segmenter=colours, samples=20, precision="bfloat16", out=tmp_path / "r", quiet=True)
     assert not (tmp_path / "r").exists()
     with pytest.raises(UsageError, match="precision='float8': must be one of float32, bfloat16"):

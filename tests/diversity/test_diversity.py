@@ -134,10 +134,10 @@ def test_the_command_tells_and_shows(real: Path, tmp_path: Path, page: Any) -> N
 
 def test_what_cannot_be_is_said_in_one_line(look: Audit, painter: Generator, tmp_path: Path) -> None:
     for options, said in (
-        ({"reference": None}, "--reference FOLDER"),
-        ({"samples": 10}, "--samples 10"),
+        ({"reference": None}, "reference=FOLDER"),
+        ({"samples": 10}, "samples=10"),
         ({"reference": tmp_path / "none"}, "does not exist"),
-        ({"seed": -1}, "--seed -1"),
+        ({"seed": -1}, "seed=-1"),
     ):
         with pytest.raises(UsageError, match=said):
             look(painter, **options)

@@ -240,7 +240,7 @@ def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (b"<!DOCTYPE html><html>", "g.pth", "a web page.*download the file itself"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "g.pth", "pointer of Git LFS.*git lfs pull"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "g.pth", r"an image \(PNG\).*--inputs FOLDER"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "g.pth", r"an image \(PNG\).*inputs=FOLDER"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "g.h5", "an HDF5 file, as Keras"),
         (b"\x08\x07\x12\x07pytorch" + bytes(50), "g.onnx", "an ONNX graph"),
         (b"\x1f\x8b\x08" + bytes(50), "g.pth.gz", r"an archive \(gzip\).*unpack it"),

@@ -150,15 +150,15 @@ def test_what_nobody_knows_is_told_family_by_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "options", "said"),
     [
-        ("biggan", {"label": 3}, "--label 3: .* 0 to 2"),
-        ("biggan", {"noise": "fixed"}, "--noise goes with StyleGANs"),
-        ("biggan_deep", {"truncation": 1.5}, "--truncation 1.5: .*above 0"),
-        ("progan", {"truncation": 0.5}, "--truncation goes with StyleGANs and BigGANs"),
-        ("CycleGAN/pix2pix ResNet", {"inputs": None}, "takes images: give them by --inputs"),
-        ("CycleGAN/pix2pix ResNet", {"inputs": "nowhere"}, "--inputs .*nowhere does not exist"),
-        ("own", {"label": 1}, "takes no labels|--label"),
-        ("own", {"latent": "normal:3"}, "--latent and --inputs exclude each other"),
-        ("own", {"inputs": None}, "takes images; give them by --inputs"),
+        ("biggan", {"label": 3}, "label=3: .* 0 to 2"),
+        ("biggan", {"noise": "fixed"}, "noise.* goes with StyleGANs"),
+        ("biggan_deep", {"truncation": 1.5}, "truncation=1.5: .*above 0"),
+        ("progan", {"truncation": 0.5}, "truncation.* goes with StyleGANs and BigGANs"),
+        ("CycleGAN/pix2pix ResNet", {"inputs": None}, "takes images: give them by inputs"),
+        ("CycleGAN/pix2pix ResNet", {"inputs": "nowhere"}, "inputs=.*nowhere.? does not exist"),
+        ("own", {"label": 1}, "takes no labels|label"),
+        ("own", {"latent": "normal:3"}, "latent.* and .inputs.* exclude each other"),
+        ("own", {"inputs": None}, "takes images; give them by inputs"),
     ],
 )
 def test_options_that_do_not_go_with_a_family(family: str, options: dict, said: str, tmp_path: Path) -> None:

@@ -85,18 +85,18 @@ def test_functions_and_finished_networks(train: Path, name: str, recwarn: pytest
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (ModelSpec("code/train.py:Generator"), "missing a required argument: 'nz'; give its arguments as --arg"),
+        (ModelSpec("code/train.py:Generator"), "missing a required argument: 'nz'; give its arguments as args"),
         (ModelSpec("code/train.py:Generator", args=("nz=4", "ndf=3")), "unexpected keyword argument 'ndf'"),
         (ModelSpec("code/train.py:Generatr", args=("nz=4",)), "Did you mean Generator?"),
         (ModelSpec("code/train.py:zzz"), "there are Generator, make"),
         (ModelSpec("code/nothing.py:Generator"), "There is no file .*nothing.py"),
-        (ModelSpec("code/train.py:ready", args=("nz=4",)), "train.py:ready .*--arg"),
+        (ModelSpec("code/train.py:ready", args=("nz=4",)), "train.py:ready .*args"),
         (ModelSpec("code/train.py:make", args=("16",)), "write NAME=VALUE"),
         (
             ModelSpec("code/train.py:make", latent="normal:16", input_range=(0, 1)),
-            "--latent and --input-range exclude each other",
+            "latent.* and .input_range.* exclude each other",
         ),
-        (ModelSpec("code/train.py:make", latent="normal:9"), r"normal:9 does not fit \(N×9: .*N×9×1×1: "),
+        (ModelSpec("code/train.py:make", latent="normal:9"), r"normal:9. does not fit \(N×9: .*N×9×1×1: "),
     ],
 )
 def test_what_does_not_fit_is_said(train: Path, spec: ModelSpec, said: str) -> None:
@@ -115,7 +115,7 @@ def test_arguments_are_literals_or_text() -> None:
     assert parse_arguments(given) == {
         **{"nz": 100, "rate": 0.5, "norm": "batch", "widths": (64, 32), "bias": False, "note": "a=b", "none": None}
     }
-    with pytest.raises(UsageError, match="`arguments` nz is given twice"):
+    with pytest.raises(UsageError, match="`args` nz is given twice"):
         parse_arguments(["nz=1", "nz=2"])
 
 
@@ -209,7 +209,7 @@ def test_a_wrong_range_is_warned_of_and_noted(tmp_path: Path) -> None:
         DissectWarning, match=r"goes from 0\.\d+ to \S+ in 4 samples: it uses 5\d% of the range from -1 to 1"
     ):
         found = run(washed, tmp_path / "run")
-    assert any("--output-range" in note for note in found.info["notes"])
+    assert any("output_range" in note for note in found.info["notes"])
     from ganatomy.reports.pages import write_report
 
     assert "uses 5" in write_report(found).read_text()

@@ -198,7 +198,7 @@ def test_a_thumbnail_among_photographs_is_asked_about(tmp_path: Path) -> None:
     with pytest.warns(DissectWarning, match=r"cut to 64×64 pixels because of .*0\.png \(5\.9% of all pixels "):
         assert FolderImages(str(tmp_path / "p")).size == (64, 64)
     Image.fromarray(two_colours(16, 16)).save(tmp_path / "p" / "thumb.png")
-    with pytest.raises(UsageError, match=r"cut to 16×16 pixels because of .*thumb\.png, .* 9\d% .*crop .*resize"):
+    with pytest.raises(UsageError, match=r"cut to 16×16 pixels because of .*thumb\.png, .* 9\d% .*`crop` .*resize"):
         _ = FolderImages(str(tmp_path / "p")).size
     with pytest.warns(DissectWarning, match="cut to 16×16"):
         assert FolderImages(str(tmp_path / "p"), crop=True)([0]).shape == (1, 3, 16, 16)

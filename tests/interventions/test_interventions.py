@@ -135,7 +135,7 @@ def test_insertion_where_a_class_is(do: Callable[[str], Do]) -> None:
     effects = do("insert")(units=[GREEN], label="green", value=1.0, where="class:red", random_sets=0)
     assert effects["yellow"].change_pp == pytest.approx(100 * 4 / 64)
     assert effects["green"].change_pp == 0
-    with pytest.raises(UsageError, match="class:blue: none of 24 samples"):
+    with pytest.raises(UsageError, match=r"class:blue.: none of 24 samples"):
         do("insert")(units=[GREEN], label="green", value=1.0, where="class:blue", random_sets=0)
 
 
@@ -217,7 +217,7 @@ def test_the_gradient_finds_the_unit(do: Callable[[str], Do], kind: str, label: 
 def test_a_gradient_needs_probabilities(planted: Generator, tmp_path: Path) -> None:
     hard = ColourSegmenter()
     found = dissect.run(planted, layers=[1], segmenter=hard, samples=20, out=tmp_path / "hard", quiet=True)
-    with pytest.raises(UsageError, match=r"optimize .*colours .*`probabilities"):
+    with pytest.raises(UsageError, match=r"optimize.*colours .*`probabilities"):
         dissect.ablate(found, label="red", top=1, optimize=True, generator=planted, segmenter=hard, quiet=True)
     assert not (tmp_path / "hard" / "interventions").exists()
 

@@ -154,8 +154,8 @@ GOOD = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, -2.0]])
 NONE = torch.tensor([[1.0], [0.0]])
 NEEDED = r"must hold a real tensor \(directions, 3\) named 'paint'; it has "
 MISFITS: list[tuple[Callable[[Path], str], type[DissectError], str]] = [
-    (lambda _: "ica", UsageError, r"--basis 'ica': must be units, pca, nmf, or a \.safetensors file"),
-    (lambda _: "pca", UsageError, r"--directions 4: layer 'paint' has 3 units, so 1 to 3"),
+    (lambda _: "ica", UsageError, r"basis='ica': must be units, pca, nmf, or a \.safetensors file"),
+    (lambda _: "pca", UsageError, r"directions=4: layer 'paint' has 3 units, so 1 to 3"),
     (lambda p: stored(p, other=GOOD, more=GOOD + 1), UsageError, NEEDED + "only more, other"),
     (lambda p: stored(p, paint=GOOD.T), UsageError, NEEDED + r"torch\.float32 \(3, 2\)"),
     (lambda p: stored(p, paint=GOOD[0]), UsageError, NEEDED + r"torch\.float32 \(3,\)"),

@@ -77,8 +77,8 @@ def test_a_pointwise_network_leaves_no_seams(tiles: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"tiles": 1}, "--tiles 1: .* at least 2"),
-        ({"tiles": 40}, "--tiles 40"),
+        ({"tiles": 1}, "tiles=1: .* at least 2"),
+        ({"tiles": 40}, "tiles=40"),
         ({"tiles": 2, "samples": 9}, "6 images.*sample 6"),
     ],
 )
