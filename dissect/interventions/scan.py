@@ -90,7 +90,8 @@ class Scan(Shown):
     def _headline(self) -> str:
         info, top = self.info, self.table.iloc[0]
         effect = with_interval(top.change_pp, top.low, top.high, "+.2f", " points")
-        rho = with_interval(*(info[f"rank_correlation{end}"] for end in ("", "_low", "_high")), "+.2f", "")
+        value, low, high = (info[f"rank_correlation{end}"] for end in ("", "_low", "_high"))
+        rho = with_interval(value, low, high, "+.2f", "")
         return (
             f"strongest: unit {top.unit}, {effect} of {info['class']}; {info['changed']} of {len(self.table)} units "
             f"change it; rank correlation of IoU and effect {rho}"

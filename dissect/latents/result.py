@@ -54,5 +54,5 @@ def _moved(row: Mapping[Any, Any]) -> str:
     """The class that a direction changes most."""
     if "class" not in row or row["change_pp"] != row["change_pp"]:
         return "not measured"
-    ends = (row[f"change_pp{end}"] for end in ("", "_low", "_high"))
-    return f"{row['class']} {interval(*ends, '+.1f', ' points')}"
+    value, low, high = (row[f"change_pp{end}"] for end in ("", "_low", "_high"))
+    return f"{row['class']} {interval(value, low, high, '+.1f', ' points')}"

@@ -196,12 +196,13 @@ def unit_of(run: Dissection, layer: str | int, unit: int | None) -> Unit:
                 f"The run in {run.folder} has several layers; name one: "
                 f"run.unit({run.layers[0]!r}, {layer}); it has {', '.join(run.layers)}."
             )
-        layer, unit = run.layers[0], layer  # type: ignore[assignment]
-    name = find_layer(run, layer)
+        name, number = run.layers[0], layer
+    else:
+        name, number = find_layer(run, layer), unit
     count = int((run.units.layer == name).sum())
-    if isinstance(unit, str) or not 0 <= unit < count:
-        raise UsageError(f"{run.noun} {unit!r}: layer {name!r} has {run.noun}s 0 to {count - 1}.")
-    return Unit(run=run, layer=name, unit=int(unit))
+    if isinstance(number, str) or not 0 <= number < count:
+        raise UsageError(f"{run.noun} {number!r}: layer {name!r} has {run.noun}s 0 to {count - 1}.")
+    return Unit(run=run, layer=name, unit=int(number))
 
 
 def sample_of(run: Dissection, sample: int) -> Sample:

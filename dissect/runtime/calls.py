@@ -41,7 +41,7 @@ def _outermost(frame: FrameType | None) -> str | None:
 
 def _shown(function: Callable[..., object], frame: FrameType) -> str:
     """A call with the values that its arguments have now, where these differ from the defaults."""
-    arguments = []
+    arguments: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
         value = frame.f_locals.get(name)
         if parameter.kind is parameter.VAR_POSITIONAL:

@@ -68,6 +68,6 @@ def listing(names: Iterable[object], most: int = 4) -> str:
     >>> listing(["tree", "sky"]), listing("abcdef", 2)
     ('tree, sky', 'a, b and 4 more')
     """
-    names = [str(name) for name in names]
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    texts = [str(name) for name in names]
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")

@@ -29,13 +29,13 @@ def spectrum(checkup: Checkup, ax: Axes | None) -> Axes:
     shown = np.asarray(checkup.arrays["images"], np.float64) - (0 if reference is None else np.asarray(reference))
     height, width = shown.shape
     if reference is None:
-        limits = {"cmap": "magma"}
+        colours, low, high = "magma", None, None
     else:
         most = float(np.nanquantile(np.abs(shown), 0.995))
-        limits = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
+        colours, low, high = "RdBu_r", -most, most
     half = (0.5 / width, 0.5 / height)  # of a frequency's cell; zero lies in the middle of one
     extent = (-0.5 - half[0], 0.5 - half[0], 0.5 - half[1], -0.5 - half[1])
-    image = ax.imshow(shown, extent=extent, interpolation="nearest", **limits)
+    image = ax.imshow(shown, extent=extent, interpolation="nearest", cmap=colours, vmin=low, vmax=high)
     ax.figure.colorbar(image, ax=ax, label="dB" if reference is None else "dB above real images", shrink=0.85)
     peaks = checkup.peaks[(checkup.peaks.set == "images") & checkup.peaks.peak]
     for sign in (1, -1):  # the spectrum is symmetric, and its highest frequency lies at −0.5

@@ -29,9 +29,11 @@ def axes_of(ax: Axes | None, width: float = 5.2, height: float = 3.4) -> Axes:
     except ImportError as error:
         raise DissectError("Figures need matplotlib, which is not installed: pip install matplotlib") from error
     # Both act when the caller saves the figure, so they cannot be set for the drawing alone; a choice of theirs stays.
-    for name, value in {"pdf.fonttype": 42, "svg.fonttype": "none"}.items():
-        if matplotlib.rcParams[name] == matplotlib.rcParamsDefault[name]:
-            matplotlib.rcParams[name] = value
+    settings, usual = matplotlib.rcParams, matplotlib.rcParamsDefault
+    if settings["pdf.fonttype"] == usual["pdf.fonttype"]:
+        settings["pdf.fonttype"] = 42
+    if settings["svg.fonttype"] == usual["svg.fonttype"]:
+        settings["svg.fonttype"] = "none"
     if ax is None:
         _, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
     ax.spines[["top", "right"]].set_visible(False)

@@ -23,7 +23,7 @@ def classes(run: Dissection, ax: Axes | None) -> Axes:
     ax.barh(range(len(rows)), rows.units, color=colours, edgecolor="#00000066", linewidth=0.5, height=0.72)
     name_rows(ax, list(rows["class"]))
     ax.set_xlabel(f"labelled {run.noun}s, of {len(run.units)}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     return ax
 
 
