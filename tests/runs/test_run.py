@@ -300,12 +300,6 @@ def test_a_shard_is_whole_or_absent(tmp_path: Path) -> None:
     assert spool.missing() == [0, 1]
 
 
-def test_a_notebook_shows_tables(go: Go) -> None:
-    html = go(samples=40)._repr_html_()
-    assert "<table" in html
-    assert "red" in html
-
-
 def test_threads_are_as_before(go: Go) -> None:
     before = torch.get_num_threads()
     go(samples=20)
