@@ -35,7 +35,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert all(name.startswith("ganatomy/") for name in names)
-    assert [name for name in names if re.fullmatch(r"ganatomy/[^/]+", name)] == ["ganatomy/cli.py"]
+    assert [name for name in names if re.fullmatch(r"ganatomy/[^/]+", name)] == [
+        "ganatomy/__init__.py",
+        "ganatomy/cli.py",
+    ]
     folders = {name.split("/")[1] for name in names if name.count("/") > 1}
     assert folders == {"dissect", "hooks", "reports", "segmenters"}
     for needed in (
@@ -51,7 +54,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     ):
         assert f"ganatomy/{needed}" in names
     modules = {str(path.relative_to(ROOT)) for part in folders for path in (ROOT / part).rglob("*.py")}
-    assert {name.removeprefix("ganatomy/") for name in names if name.endswith(".py")} == modules | {"cli.py"}
+    expected = modules | {"__init__.py", "cli.py"}
+    assert {name.removeprefix("ganatomy/") for name in names if name.endswith(".py")} == expected
 
 
 def test_embedded_weights_are_small(wheel: zipfile.ZipFile) -> None:
