@@ -234,4 +234,4 @@ def test_the_command_compares_checkpoints(real: Path, tmp_path: Path) -> None:
     assert Fitness.load(tmp_path / "it").info["sentence"] == told["sentence"]
     refused = CliRunner().invoke(main, ["fitness", str(tmp_path / "no.pth"), "--reference", str(real)])
     assert refused.exit_code == 2
-    assert len(refused.stderr.strip().splitlines()) == 1
+    assert len(refused.stderr.strip().splitlines()) == 2  # what is loaded, and the error
