@@ -11,6 +11,7 @@ RUN/scores.npz    LAYER/level (U, K); LAYER/HALF/intersection (U, C, K), LAYER/H
                   LAYER/directions (K, U) if not units;
                   HALF/class_area (C,), HALF/pixels; shares (K,); HALF is choose or score
 RUN/tops.npz      LAYER/sample, LAYER/peak (U, T), LAYER/mask (U, T, g, ⌈g / 8⌉) bits packed along x
+RUN/shown.npz     featuremaps of a few samples, see runs/kept_maps.py; runs made by earlier versions have none
 RUN/spool/        see capture/spool.py
 RUN/controls/NAME/              a run of its own: rotation or untrained
 RUN/interventions/NAME/         see interventions/result.py
@@ -41,6 +42,7 @@ from ..scoring.unit_table import highlights, ranked, tiers
 from ..storage.contract import COLUMNS, unreadable
 from ..storage.files import COMPLETE, SCHEMA, TABLES, finished, read_arrays, read_table, safe_name
 from ..storage.shown import Shown
+from .kept_maps import KeptMaps, read_kept
 from .views import ClassUnits, Sample, Unit, class_of, sample_of, unit_of
 
 if TYPE_CHECKING:
@@ -251,6 +253,11 @@ class Dissection(Shown):
         """(U, s, s) share of the scored images in which a unit's region covers a cell; None if labels are untested."""
         shares = self._scores.get(f"{layer}/fires")
         return None if shares is None else np.asarray(shares, np.float32)
+
+    @cached_property
+    def shown(self) -> dict[str, KeptMaps] | None:
+        """The featuremaps that stay when the spool's are deleted, by layer; None in a run of an earlier version."""
+        return read_kept(self.folder, {layer: self.histogram(layer)[1] for layer in self.layers})
 
     def signature(self, layer: str) -> NDArray[np.float32]:
         """(U, n, cells): see `maps.signature`."""

@@ -27,6 +27,7 @@ from ..storage.files import COMPLETE, write_arrays, write_csv, write_json
 from ..storage.result_folder import now
 from ..subjects.first_look import label_trouble
 from .dissection import Dissection
+from .kept_maps import FILE, kept_maps
 
 ALREADY: dict[str, Any] = {"seconds": {"capture": 0.0}, "captured_now": 0}  # in run.json where nothing was captured
 
@@ -74,6 +75,7 @@ def finish(
     for scored in layers:
         scores |= _score_arrays(scored)
         tops |= _top_arrays(scored)
+    shown = None if config["control"] else kept_maps(layers)
     units = scoring.table(layers)
     classes = class_table(names, *_class_shares(spool, layers[0].tally, len(names)), units)
     trouble = distributed.on_first(lambda: label_trouble(config["segmenter"], names.names, classes.share.tolist()))
@@ -88,6 +90,8 @@ def finish(
     def write() -> None:
         write_arrays(folder / "scores.npz", scores)
         write_arrays(folder / "tops.npz", tops)
+        if shown:
+            write_arrays(folder / FILE, shown)
         write_csv(folder / "units.csv", units)
         write_csv(folder / "classes.csv", classes)
         write_json(folder / "run.json", complete)  # last: from then on the run counts as complete

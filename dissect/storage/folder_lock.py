@@ -14,7 +14,7 @@ from ...hooks.errors import DissectError
 from ..runtime import distributed
 
 LOCK = ".lock"
-FILES = ("run.json", "units.csv", "classes.csv", "scores.npz", "tops.npz")
+FILES = ("run.json", "units.csv", "classes.csv", "scores.npz", "tops.npz", "shown.npz")
 HALF_WRITTEN = re.compile(rf"({'|'.join(map(re.escape, FILES))}|shard-\d{{5}})\.\d+\.part")  # by a process
 
 
