@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -138,16 +139,42 @@ def put_samples(
         return dict(zip(map(str, samples.tolist()), pool.map(put, range(len(samples))), strict=True))
 
 
+def _typographic(text: str) -> str:
+    """A number as it is printed: with a minus sign, and a narrow space before a percent sign.
+
+    >>> _typographic("-55%")
+    '−55\u202f%'
+    """
+    return text.replace("-", "−").replace("%", "\u202f%")
+
+
+def _date(text: str) -> str:
+    """A time of an ISO timestamp as a date, or the text itself.
+
+    >>> _date("2026-11-27T10:15:32+00:00")
+    '27 November 2026'
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment.day} {moment:%B %Y}"
+
+
 FORMATS: dict[str, Callable[..., str]] = {
     "address": lambda text: quote(str(text), safe="", errors="surrogateescape"),
-    "percent": lambda share: f"{share:.1%}",
-    "percent0": partial(format_number, form=".0%"),
-    "percent2": lambda share: f"{share:.2%}",
-    "signed_percent": partial(format_number, form="+.0%"),
-    "points": partial(format_number, form="+.2f"),
-    "points4": partial(format_number, form="+.4f"),
-    "tenths": partial(format_number, form=".1f"),
-    "digits": partial(format_number, form="+.2g"),
+    "percent": lambda share: _typographic(f"{share:.1%}"),
+    "percent0": lambda share: _typographic(format_number(share, ".0%")),
+    "percent2": lambda share: _typographic(f"{share:.2%}"),
+    "signed_percent": lambda share: _typographic(format_number(share, "+.0%")),
+    "points": lambda value: _typographic(format_number(value, "+.2f")),
+    "points4": lambda value: _typographic(format_number(value, "+.4f")),
+    "tenths": lambda value: _typographic(format_number(value, ".1f")),
+    "digits": lambda value: _typographic(format_number(value, "+.2g")),
     "score": lambda value: "" if value is None or pd.isna(value) else f"{value:.3f}",
+    "signed_score": lambda value: _typographic(format_number(value, "+.3f")),
+    "date": _date,
+    "block_width": lambda units: round(8 * np.log2(max(2, units))),
+    "block_height": lambda side: round(8 * np.log2(max(2, side or 1))) + 12,
     "shade": lambda value, scale: f"{100 * min(1.0, abs(value) / scale) ** 0.5:.0f}",
 }

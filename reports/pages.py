@@ -16,12 +16,15 @@ from . import figures
 from .interventions import effect_pages, scan_pages, scan_results
 from .page import _template, page_errors, put_samples, render, replaced_folder
 from .repairs import repair_pages, suspect_pages
-from .run_data import classes_data, plain, units_data
+from .run_data import class_shares, classes_data, plain, units_data
+from .sample_data import maps_data, mean_image, sample_areas
 from .shelf import Shelf
+from .terms import TERMS
 
 SAMPLES_SHOWN = 32
 FILES = ("units.csv", "classes.csv", "run.json")  # that can be downloaded from the page
-SCRIPTS = ("common.js", "browse.js", "unit.js", "pictures.js")
+SCRIPTS = ("common.js", "samples.js", "browse.js", "unit.js", "terms.js", "pictures.js")
+HIGHLIGHTS = 12  # units
 IOU_BINS = 25
 CATEGORIES = ("#3b6fb6", "#c8762b", "#4f8f4a", "#8a5fb0", "#b0475e", "#6d6d6d")  # of categories, in turn
 
@@ -48,7 +51,8 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     first = np.arange(min(SAMPLES_SHOWN, config["samples"]))
     shown_samples = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
     scans = scan_results(run)
-    classes = classes_data(run, scans, shown_samples.append)
+    shares = class_shares(run)
+    classes = classes_data(run, scans, shares, shown_samples.append)
     effects = effect_pages(run, shelf)
     searches, repairs = suspect_pages(run, shown_samples.append, shelf), repair_pages(run, shelf)
     samples = np.unique(np.concatenate(shown_samples))
@@ -72,6 +76,14 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
         "classes": classes,
         "units": units,
         "samples": pictures,
+        "areas": sample_areas(shares, samples),
+        "maps": maps_data(run),
+        "mean": mean_image(run, shelf),
+        "highlights": _rows(run, run.highlights(HIGHLIGHTS)),
+        "folder": str(run.folder),
+        "scale": _iou_scale(run.units),
+        "title": f"{config['model']} · {', '.join(run.layers)}",
+        "terms": TERMS,
         "interventions": [
             {
                 "name": effect["name"],
@@ -92,6 +104,11 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     return render("report.html", SCRIPTS, data, context)
 
 
+def _rows(run: Dissection, units: pd.DataFrame) -> list[int]:
+    """The positions of some rows in the table of units."""
+    return [int(row) for row in run.units.index.get_indexer(units.index)]
+
+
 def _category_colours(run: Dissection) -> dict[str, str]:
     """A colour for each category of classes, in turn."""
     return {name: CATEGORIES[k % len(CATEGORIES)] for k, name in enumerate(dict.fromkeys(run.classes.category))}
@@ -103,6 +120,14 @@ def _overview(run: Dissection) -> dict[str, object]:
     counts = units[units.labelled].groupby(["layer", "label"]).size()
     by_category = units[units.labelled].groupby(["layer", "category"]).size()
     categories = _category_colours(run)
+    by_layer = [
+        {
+            "layer": layer,
+            "classes": {name: int(counts.get((layer, name), 0)) for name in run.classes["class"]},
+            "categories": {name: int(by_category.get((layer, name), 0)) for name in categories},
+        }
+        for layer in run.layers
+    ]
     return {
         "info": run.info,
         "config": config,
@@ -115,14 +140,11 @@ def _overview(run: Dissection) -> dict[str, object]:
         "categories": categories,
         "covered": int((run.classes.units > 0).sum()),
         "most": max(1, int(run.classes.units.max())),
-        "by_layer": [
-            {
-                "layer": layer,
-                "classes": {name: int(counts.get((layer, name), 0)) for name in run.classes["class"]},
-                "categories": {name: int(by_category.get((layer, name), 0)) for name in categories},
-            }
-            for layer in run.layers
-        ],
+        "labelling": _labelling_classes(run),
+        "scale": _iou_scale(units),
+        "by_layer": by_layer,
+        "network": _network(run, by_layer),
+        "strong": int((units.tier == "strong").sum()),
         "distribution": _iou_distribution(units),
         "odd": [
             {"layer": layer, "state": state, "units": list(group)}
@@ -131,6 +153,52 @@ def _overview(run: Dissection) -> dict[str, object]:
         "provenance": {key: value for key, value in run.info["provenance"].items() if value},
         "versions": ", ".join(f"{name} {version}" for name, version in run.info["versions"].items()),
     }
+
+
+def _labelling_classes(run: Dissection) -> list[dict[str, Any]]:
+    """The classes that label units, most units first: how many by tier, and the best of them."""
+    labelled = run.highlights(len(run.units))  # the best unit of a class comes first
+    rows = []
+    for name, units in labelled.groupby("label", sort=False):
+        best = units.iloc[0]
+        rows.append(
+            {
+                "class": name,
+                "units": len(units),
+                "tiers": {tier: int((units.tier == tier).sum()) for tier in units.tier.unique()},
+                "iou": best.iou,
+                "base": best.chance_iou if pd.isna(best.position_iou) else best.position_iou,
+            }
+        )
+    return sorted(rows, key=lambda row: -row["units"])
+
+
+def _iou_scale(units: pd.DataFrame) -> float:
+    """Where the bars of IoU end: the same in the whole report, so that they can be compared."""
+    top = units.iou[units.reaches_limits].max()
+    return 1.0 if pd.isna(top) else max(0.1, float(np.ceil(top * 10) / 10))
+
+
+def _network(run: Dissection, by_layer: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All layers of the generator with their shapes, and what was labelled of the dissected ones.
+
+    Runs of earlier versions know only the layers that were dissected.
+    """
+    dissected = {row["layer"]: row for row in by_layer}
+    summaries = {row["layer"]: row for row in run.summary().to_dict("records")}
+    known = run.info.get("network") or [
+        {"layer": name, "kind": "", **{key: layer[key] for key in ("units", "height", "width")}}
+        for name, layer in run.info["layers"].items()
+    ]
+    return [
+        layer
+        | {
+            "labelled": summaries[layer["layer"]]["labelled"] if layer["layer"] in dissected else None,
+            "of": summaries[layer["layer"]]["units"] if layer["layer"] in dissected else None,
+            "classes": dissected[layer["layer"]]["classes"] if layer["layer"] in dissected else {},
+        }
+        for layer in known
+    ]
 
 
 def _iou_distribution(units: pd.DataFrame) -> dict[str, Any]:

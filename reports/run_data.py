@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..dissect.runs.dissection import Dissection
 from . import figures
 from .interventions import Scans
+from .sample_data import layer_maps, similar_units
 
 EXAMPLES = 8  # images that are shown of a class
 TRACED = 2**21  # pixels that are outlined together
@@ -30,7 +31,9 @@ def units_data(run: Dissection, scans: Scans, advance: Callable[[int], None]) ->
     - curve: IoU and chance IoU at every level, in 1/10,000; -1 is none
     - histogram, span: counts of the activations, and the ends of their range
     - fires, fires_max: (s, s) bytes in base64, and the share of samples that 255 stands for
-    - rivals: the best classes with IoU, its interval, chance and place
+    - rivals: the best classes with IoU, its interval, chance and position IoU
+    - similar: [row, correlation] of the most similar units
+    - step, map: see `sample_data.layer_maps`
     """
     units = run.units
     columns: dict[str, list[Any]] = {
@@ -38,12 +41,14 @@ def units_data(run: Dissection, scans: Scans, advance: Callable[[int], None]) ->
         "unit": units.unit.tolist(),
         "label": units.label.map(_class_indices(run)).fillna(-1).astype(int).tolist(),
         "labelled": units.labelled.astype(int).tolist(),
+        "tier": units.tier.fillna("").tolist(),
         "reaches": units.reaches_limits.astype(int).tolist(),
         "state": units.state.tolist(),
         "runner_up": units.runner_up.map(_class_indices(run)).fillna(-1).astype(int).tolist(),
         "label_set": units.label_set.tolist(),
         **{name: plain(units[name]) for name in NUMBERS},
         "effect": plain(_own_effects(run, scans)),
+        "similar": similar_units(run),
     }
     by_layer = [_layer_data(run, layer, advance) for layer in run.layers]
     return columns | {name: [entry for data in by_layer for entry in data[name]] for name in by_layer[0]}
@@ -77,12 +82,17 @@ def _layer_data(run: Dissection, layer: str, advance: Callable[[int], None]) -> 
         "fires": [] if scaled is None else [_base64(shares) for shares in np.rint(scaled)],
         "fires_max": plain(peaks),
         "rivals": best,
+        **layer_maps(run, layer),
     }
 
 
-def classes_data(run: Dissection, scans: Scans, show: Callable[[NDArray[np.int64]], None]) -> list[dict[str, Any]]:
-    """One entry for each class, `examples` as [sample, outline] pairs. `show` is called with the samples to show."""
-    shares = class_shares(run)
+def classes_data(
+    run: Dissection, scans: Scans, shares: NDArray[np.float64], show: Callable[[NDArray[np.int64]], None]
+) -> list[dict[str, Any]]:
+    """One entry for each class, `examples` as [sample, outline] pairs. `show` is called with the samples to show.
+
+    `shares` are the `class_shares` of the run.
+    """
     examples = [_examples(share) for share in shares.T]
     wanted = np.unique(np.concatenate(examples)).astype(np.int64)
     show(wanted)

@@ -1,7 +1,8 @@
 """The terms that pages explain where they stand, in the words of the glossary of the documentation."""
 
 TERMS = {
-    "IoU": "Intersection over union of a unit's region and a class: 1 if both are the same pixels, 0 if they share none.",
+    "IoU": "Intersection over union of a unit's region and a class: 1 if both are the same pixels, 0 if they have none "
+    "in common.",
     "region": "Where a unit's activation exceeds its threshold.",
     "threshold": "The level above which a unit counts as active.",
     "position IoU": "The IoU to expect if the label maps were dealt out among the images at random: what the position "
@@ -14,9 +15,9 @@ TERMS = {
     "q-value": "Benjamini–Hochberg: the share of false labels to expect among all that are as significant as this one.",
     "p-value": "How often exchanged images overlap as much as the right ones, under the hypothesis that the unit knows "
     "only positions.",
-    "tier": "How much of a labelled unit is beyond position: strong, weak, or position only.",
-    "label": "The class that a unit matches best. A unit is labelled if the match passes the limits of the rule and the "
-    "test.",
+    "tier": "How much a unit knows of its class beyond position: strong, weak, position only, untested, or none.",
+    "label": "The class that a unit matches best. A unit is labelled if the match passes the limits of the rule and "
+    "the test.",
     "label set": "The classes that come first in a noticeable part of the bootstraps: a unit with several of them has "
     "no single label.",
     "split-half IoU": "The IoU with the halves of the samples exchanged: class and threshold from the odd samples, "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..capture.maps import Maps, whole
+from ..capture.maps import UNITS_AT_ONCE, pieces, whole
 from ..capture.spool import SHARD
 from ..images import resize as gr
 from ..runtime import distributed
@@ -28,8 +29,8 @@ from ..storage.files import read_arrays
 
 FILE = "shown.npz"
 FIRST = 32  # samples of which the maps of all units are kept, at most
-BYTES = 3_000_000  # for the first samples of all layers together, and as much again for the most-activating ones
-FINEST = 32  # cells along a side of a kept map, at most
+FINEST = {"first": 32, "top": 16}  # cells along a side of a kept map, at most
+BYTES = {"first": 4_000_000, "top": 2_000_000}  # for all layers together, at most
 ENOUGH = 8  # samples; maps become coarser before fewer are kept
 STEPS = 255
 
@@ -53,48 +54,51 @@ class Extent:
     """How much is kept of every layer of a run."""
 
     side: int  # cells along a side of a map, at most
-    first: int  # samples
-    top: int
+    samples: int
 
     @classmethod
-    def of(cls, shapes: Sequence[tuple[int, int, int]], samples: int, tops: int) -> Extent:
-        """As much as `BYTES` allow. Coarser maps come before fewer samples than `ENOUGH`.
+    def of(cls, kind: str, shapes: Sequence[tuple[int, int, int]], most: int) -> Extent:
+        """As much as `BYTES` allow. Maps become coarser before fewer samples than `ENOUGH` are kept.
 
         Args:
+            kind: `first` or `top`.
             shapes: units, height and width of each layer.
-            samples: of the run.
-            tops: most-activating samples of a unit.
+            most: samples, at most.
 
-        >>> Extent.of([(256, 16, 16)], 1000, 12)
-        Extent(side=32, first=32, top=12)
-        >>> Extent.of([(4096, 64, 64)], 1000, 12)
-        Extent(side=8, first=11, top=11)
+        >>> Extent.of("first", [(256, 16, 16)], 32)
+        Extent(side=32, samples=32)
+        >>> Extent.of("first", [(4096, 64, 64)], 32)
+        Extent(side=8, samples=15)
         """
-        side = FINEST
-        while (fit := BYTES // sum(u * min(h, side) * min(w, side) for u, h, w in shapes)) < ENOUGH and side > 1:
+        side = FINEST[kind]
+        while (fit := BYTES[kind] // sum(u * min(h, side) * min(w, side) for u, h, w in shapes)) < ENOUGH and side > 1:
             side //= 2
-        return cls(side=side, first=min(FIRST, samples, fit, SHARD), top=min(tops, fit))
+        return cls(side=side, samples=min(most, fit))
 
 
 def kept_maps(layers: Sequence[LayerScores]) -> dict[str, NDArray[np.uint8]]:
     """The arrays of shown.npz, while the featuremaps are still in the spool."""
     shapes = [(len(scored.maps), *scored.maps.plan.shapes[scored.maps.layer][1:]) for scored in layers]
-    extent = Extent.of(shapes, layers[0].maps.spool.samples, layers[0].tally.top.shape[1])
+    samples, tops = layers[0].maps.spool.samples, layers[0].tally.top.shape[1]
+    first, top = Extent.of("first", shapes, min(FIRST, samples)), Extent.of("top", shapes, tops)
     arrays = {}
     for scored in layers:
-        arrays[f"{scored.maps.layer}/first"] = distributed.on_first(lambda scored=scored: _first(scored, extent))
-        arrays[f"{scored.maps.layer}/top"] = _top(scored, extent)
+        arrays[f"{scored.maps.layer}/first"] = distributed.on_first(partial(_first, scored, first))
+        arrays[f"{scored.maps.layer}/top"] = _top(scored, top)
     return arrays
 
 
 def _first(scored: LayerScores, extent: Extent) -> NDArray[np.uint8]:
     maps, span = scored.maps, scored.tally.span
-    features = whole(maps.read(0, slice(0, len(maps)))[: extent.first])
-    return _as_steps(gr.at_most(features, extent.side) * maps.scale, span[None])
+    blocks = []
+    for block in pieces(len(maps), UNITS_AT_ONCE):
+        features = whole(maps.read(0, block)[: extent.samples])
+        blocks.append(_as_steps(gr.at_most(features, extent.side) * maps.scale, span[None, block]))
+    return np.concatenate(blocks, axis=1)
 
 
 def _top(scored: LayerScores, extent: Extent) -> NDArray[np.uint8]:
-    maps, span, top = scored.maps, scored.tally.span, scored.tally.top[:, : extent.top]
+    maps, span, top = scored.maps, scored.tally.span, scored.tally.top[:, : extent.samples]
     height, width = (min(size, extent.side) for size in maps.plan.shapes[maps.layer][1:])
     steps = np.zeros((*top.shape, height, width), np.uint8)
     for shard in maps.spool.own:

@@ -6,6 +6,8 @@ const form = $("filters");
 const searchText = Array.from({ length: count }, (_, i) =>
   `${labelText(i)}\n${data.layers[units.layer[i]]}`.toLowerCase(),
 );
+const TIERS = ["strong", "weak", "position only", "untested", ""]; // in this order
+const rank = units.tier.map((tier) => TIERS.indexOf(tier));
 let state = { view: "overview" };
 let matches = []; // indices of the units that pass the filters, in order
 
@@ -36,6 +38,7 @@ function sorted(indices, filters) {
   const names = data.classes.map((entry) => entry.name);
   const descending = (values) => (i) => (values[i] === null ? null : -values[i]);
   const keys = {
+    "": descending(data.tested ? units.content_iou : units.iou),
     iou: descending(units.iou),
     content: descending(units.content_iou),
     q: (i) => units.q_value[i],
@@ -43,11 +46,11 @@ function sorted(indices, filters) {
     class: (i) => (units.label[i] < 0 ? null : names[units.label[i]]),
     effect: (i) => (own || units.effect)[i], // most removed first
   };
-  const key = keys[filters.sort] || keys.iou;
+  const key = keys[filters.sort] || keys[""];
   const sign = filters.reverse ? -1 : 1;
   const keyed = indices.map((i) => [key(i), i]);
   keyed.sort(([a, i], [b, j]) => {
-    if (!filters.sort && units.labelled[i] !== units.labelled[j]) return units.labelled[j] - units.labelled[i];
+    if (!filters.sort && rank[i] !== rank[j]) return sign * (rank[i] - rank[j]);
     if (a === null || b === null) return (a === null) - (b === null) || i - j; // missing numbers come last
     return a < b ? -sign : a > b ? sign : i - j;
   });
@@ -56,34 +59,27 @@ function sorted(indices, filters) {
 
 function card(i, filters) {
   const label = labelOf(i);
-  const title = `${data.noun} ${units.unit[i]}`;
   const head = el(
     "span",
     { class: "head" },
     el("b", { class: units.labelled[i] ? "" : "pale" }, label ? chip(label.colour) : "", labelText(i)),
-    el("span", { class: "muted" }, data.layers.length > 1 ? `${data.layers[units.layer[i]]} · ` : "", title),
+    el("span", { class: "muted" }, data.layers.length > 1 ? `${data.layers[units.layer[i]]} · ` : "", `${data.noun} ${units.unit[i]}`),
   );
   const facts = el("span", { class: "facts" });
-  if (label) {
-    facts.append(
-      el("span", {}, "IoU ", el("b", {}, score(units.iou[i])), " ", el("small", {}, interval(units.iou_low[i], units.iou_high[i]))),
-      el("span", { class: "muted" }, data.tested ? `place ${score(units.position_iou[i])}` : `chance ${score(units.chance_iou[i])}`),
-    );
-    if (data.tested) facts.append(el("span", { class: "muted" }, `q ${units.q_value[i] === null ? "–" : units.q_value[i].toPrecision(2)}`));
-    if (filters.sort === "effect") {
-      const own = filters.class && data.classes[classNumber.get(filters.class)].effects;
-      facts.append(el("span", {}, `effect ${signed((own || units.effect)[i], 2)}`));
-    }
+  if (label) facts.append(splitBar(i), tierChip(i));
+  if (label && filters.sort === "effect") {
+    const own = filters.class && data.classes[classNumber.get(filters.class)].effects;
+    facts.append(el("span", {}, `effect ${signed((own || units.effect)[i], 2)}`));
   }
-  const tops = units.top[i].slice(0, TOPS).map(([sample, outline]) => picture(sample, outline, `Sample ${sample}`));
-  const href = address({ ...filters, view: "units", open: i });
-  const link = el("a", { class: units.labelled[i] ? "card" : "card unlabelled", href }, head, facts, el("span", { class: "tops" }, tops));
+  const link = el("a", { class: "open", href: address({ ...filters, view: "units", missing: undefined, open: i }) }, head, facts);
   link.dataset.unit = i;
-  return link;
+  const tops = units.top[i].slice(0, TOPS).map(([sample, outline]) => samplePicture(sample, outline, `Sample ${sample}`, i, { tabindex: "-1" }));
+  return el("article", { class: units.labelled[i] ? "card" : "card unlabelled" }, link, el("span", { class: "tops" }, tops));
 }
 
 function drawGrid() {
   matches = select(state);
+  if (state.open !== undefined && !state.page) state.page = pageOf(state.open);
   const pages = Math.max(1, Math.ceil(matches.length / SHOWN));
   const page = Math.min(Math.max(1, Number(state.page) || 1), pages);
   $("cards").replaceChildren(...matches.slice((page - 1) * SHOWN, page * SHOWN).map((i) => card(i, state)));
@@ -96,6 +92,12 @@ function drawGrid() {
   drawClass();
 }
 
+// The page of the list on which a unit is, as the address has it; undefined for the first.
+function pageOf(i) {
+  const at = matches.indexOf(i);
+  return at < SHOWN ? undefined : String(1 + Math.floor(at / SHOWN));
+}
+
 function drawClass() {
   const entry = data.classes[classNumber.get(state.class)];
   $("class").hidden = !entry;
@@ -104,7 +106,7 @@ function drawClass() {
   const parts = [
     el("h2", {}, chip(entry.colour), entry.name, " ", el("small", {}, entry.category)),
     el("p", {}, `It covers ${percent(entry.share, 1)} of all pixels, and occurs in ${percent(entry.images)} of the images. It is the best class of ${candidates} ${data.noun}s; ${entry.units} of them are labelled with it.`),
-    el("div", { class: "tops examples" }, entry.examples.map(([sample, outline]) => picture(sample, outline, `Sample ${sample}, ${entry.name} outlined`))),
+    el("div", { class: "tops examples" }, entry.examples.map(([sample, outline]) => samplePicture(sample, outline, `Sample ${sample}, ${entry.name} outlined`))),
   ];
   if (!entry.examples.length) parts.push(el("p", { class: "muted" }, "It does not occur in any image."));
   const interventions = [
@@ -126,7 +128,7 @@ function interventionLink(done) {
 
 // Filters are kept in the address; each keystroke replaces the address before it in the history.
 function go(changes, replace = false) {
-  state = { ...state, ...changes };
+  state = { ...state, missing: undefined, ...changes };
   const to = address(state);
   if (replace) history.replaceState(null, "", to);
   else if (location.hash === to) return;
@@ -161,7 +163,8 @@ function show() {
   for (const view of document.querySelectorAll(".view")) {
     view.hidden = state.view in NAMED ? view.dataset[state.view] !== state.name : view.id !== `view-${state.view}`;
   }
-  if (![...document.querySelectorAll(".view")].some((view) => !view.hidden)) $("view-overview").hidden = false;
+  $("missing").hidden = !state.missing;
+  $("missing").textContent = state.missing || "";
   for (const link of document.querySelectorAll("nav a")) {
     const current = link.hash === `#${state.view}` || link.hash === `#${NAMED[state.view]}`;
     if (current) link.setAttribute("aria-current", "page");
@@ -171,8 +174,19 @@ function show() {
     fillForm();
     drawGrid();
   }
+  if (state.view === "sample") drawSample(state.name, state.region);
+  document.title = [heading(), data.title, "ganatomy"].filter(Boolean).join(" · ");
   for (const box of document.querySelectorAll(".view:not([hidden]) [data-suspects]:empty")) drawSuspects(box);
   showUnit();
+}
+
+// What the shown view is called in tabs, bookmarks and the history.
+function heading() {
+  if (state.view === "sample") return `sample ${state.name}`;
+  if (state.view in NAMED) return `${state.view} ${state.name}`;
+  if (state.view !== "units") return state.view === "overview" ? "" : state.view;
+  if (state.open !== undefined) return `${data.noun} ${units.unit[state.open]}: ${labelText(state.open)}`;
+  return state.class || `${data.noun}s`;
 }
 
 // Cards of suspect units, each with its score.
@@ -188,10 +202,19 @@ function follow() {
   const before = state;
   state = parseAddress(location.hash);
   show();
-  if (before.view !== state.view || before.name !== state.name || before.page !== state.page) scrollTo(0, 0);
+  if (state.view !== "units" || before.view !== "units" || before.name !== state.name || before.page !== state.page) scrollTo(0, 0);
 }
 
 window.addEventListener("hashchange", follow);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  if (state.view !== "units") go({ view: "units", open: undefined });
+  setTimeout(() => (document.querySelector("#cards a") || form.elements.find).focus());
+});
+form.querySelector(".more").addEventListener("click", (event) => {
+  const open = form.classList.toggle("open"); // on a phone the filters are folded away
+  event.target.setAttribute("aria-expanded", open);
+});
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.closest("input, select, dialog")) return;
   event.preventDefault();
