@@ -262,7 +262,7 @@ def test_the_command_finds_repairs_and_shows(on_path: Path, reference: Path, pag
     page.get_by_role("link", name="realism", exact=True).click()
     until(page, "document.querySelectorAll('.view:not([hidden]) [data-suspects] .card').length === 24")
     expect(page.locator("[data-suspects] .card:visible").first).to_contain_text(f"unit {GREEN}")
-    page.locator("[data-suspects] .card:visible").first.click()
+    page.locator("[data-suspects] .open:visible").first.click()
     expect(page.locator("dialog[open]")).to_have_count(1)
 
     lost = CliRunner().invoke(main, ["artifacts"])

@@ -96,9 +96,19 @@ def test_the_address_holds_the_view(page: Any, painter: Generator, colours: Colo
     page.locator("dialog").wait_for(state="hidden")
     page.locator("select[name=class]").select_option("red")
     until(page, "location.hash === '#class=red&sort=iou'")
-    page.goto(index + "#nothing/unit=99")  # a stale link shows the units
-    expect(page.locator("#cards")).to_be_visible()
-    expect(page.locator("dialog")).to_be_hidden()
+    for stale, said in (
+        ("#nothing/unit=99", "no layer nothing"),
+        ("#paint/unit=99", "no unit 99 in paint"),
+        ("#paint/unit=x", "no unit x in paint"),
+        ("#class=nothing", "no class nothing"),
+        ("#intervention=nothing", "no intervention nothing"),
+        ("#sample=999", "no sample 999"),
+    ):
+        page.goto(index + stale)
+        expect(page.locator("#missing")).to_contain_text(said)
+        expect(page.locator("dialog")).to_be_hidden()
+    page.goto(index + "#units")
+    expect(page.locator("#missing")).to_be_hidden()
 
 
 def test_the_keyboard_reaches_everything(
@@ -107,7 +117,7 @@ def test_the_keyboard_reaches_everything(
     page.goto(make(painter, colours, tmp_path / "run").as_uri() + "#sort=unit")
     page.keyboard.press("/")
     until(page, "document.activeElement.name === 'find'")
-    page.locator("#cards .card").nth(1).focus()
+    page.locator("#cards .open").nth(1).focus()
     page.keyboard.press("Enter")
 
     def titled(unit: int) -> None:
@@ -122,7 +132,7 @@ def test_the_keyboard_reaches_everything(
     titled(0)
     page.keyboard.press("ArrowLeft")  # there is none before the first
     titled(0)
-    images = page.locator("dialog .large")
+    images = page.locator("dialog .looks > .large")
     expect(images.locator(".region").first).to_be_visible()
     page.keyboard.press("o")
     page.keyboard.press("s")
@@ -152,10 +162,11 @@ def test_the_panel_tells_what_the_run_knows(
     assert np.allclose(tall, 180 * np.log1p(counts[2]) / np.log1p(counts[2].max()), atol=0.06)
     told = page.locator(".rivals li").all_inner_texts()
     rivals = run.rivals("paint").query("unit == 2 and iou.notna()")
+    rivals = rivals.iloc[np.argsort(rivals.position_iou - rivals.iou, kind="stable")]
     assert [text.split()[0] for text in told] == rivals["class"].tolist()
     assert f"{rivals.iou.iloc[0]:.3f}" in told[0]
-    expect(page.locator("dialog canvas")).to_have_count(1)
-    expect(page.locator("dialog .large figure")).to_have_count(len(run.tops("paint")[0][2]))
+    expect(page.locator("dialog .mean canvas")).to_have_count(1)
+    expect(page.locator("dialog .looks > .large figure")).to_have_count(len(run.tops("paint")[0][2]))
     page.goto(index + "#paint/unit=4")
     expect(page.locator("dialog")).to_contain_text("no label, because it is constant")
     expect(page.locator("dialog polyline")).to_have_count(0)
@@ -277,10 +288,10 @@ def test_controls_and_directions_are_named_so(
 def test_a_run_without_a_test_says_so(page: Any, painter: Generator, colours: ColourSegmenter, tmp_path: Path) -> None:
     page.goto(make(painter, colours, tmp_path / "run", significance="off").as_uri())
     page.get_by_text("Exact definitions").click()
-    expect(page.locator(".notes")).to_contain_text("were not tested against place and chance")
+    expect(page.locator(".notes")).to_contain_text("were not tested against position and chance")
     page.get_by_role("link", name="Units", exact=True).click()
     expect(page.get_by_label("Sort by").locator("option[value=q]")).to_have_count(0)
-    page.locator("#cards .card").first.click()
+    page.locator("#cards .open").first.click()
     expect(page.locator("dialog")).to_contain_text("were not tested")
 
 

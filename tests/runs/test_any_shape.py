@@ -148,5 +148,5 @@ def test_pages_of_extreme_runs_open(page: Any, tmp_path: Path, shape: Shape) -> 
     page.goto(index.as_uri())
     page.get_by_role("link", name="Units", exact=True).click()
     expect(page.locator("#shown")).to_contain_text(f"{len(run.units)} of {len(run.units)} unit")
-    page.locator("#cards .card").first.click()
+    page.locator("#cards .open").first.click()
     expect(page.locator("dialog[open]")).to_have_count(1)
