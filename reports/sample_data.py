@@ -41,6 +41,7 @@ def maps_data(run: Dissection) -> dict[str, Any] | None:
         return None
     kept = list(run.shown.values())
     count = len(kept[0].first)
+    first = [_merged(maps.first, MERGED["first"], _threshold_steps(run, layer)) for layer, maps in run.shown.items()]
     labels = run.spool.read(0, "labels")[:count, 0]
     return {
         "shapes": [list(maps.first.shape[1:]) for maps in kept],
@@ -50,9 +51,7 @@ def maps_data(run: Dissection) -> dict[str, Any] | None:
             for maps, layer in zip(kept, run.info["layers"].values(), strict=True)
         ],
         "first": [
-            _packed(
-                labels[sample].astype("<i2").tobytes() + b"".join(_merged("first", maps.first[sample]) for maps in kept)
-            )
+            _packed(labels[sample].astype("<i2").tobytes() + b"".join(maps[sample].tobytes() for maps in first))
             for sample in range(count)
         ],
     }
@@ -60,15 +59,20 @@ def maps_data(run: Dissection) -> dict[str, Any] | None:
 
 def layer_maps(run: Dissection, layer: str) -> dict[str, list[Any]]:
     """Of each unit of a layer its threshold as a step, and the maps of its most-activating samples, packed."""
-    units = run.units[run.units.layer == layer]
     if not run.shown:
         return {"step": [], "map": []}
-    kept = run.shown[layer]
-    steps = kept.steps(units.threshold.to_numpy())
+    steps = _threshold_steps(run, layer)
+    top = np.moveaxis(_merged(np.moveaxis(run.shown[layer].top, 1, 0), MERGED["top"], steps), 0, 1)
     return {
         "step": [round(step, 2) if np.isfinite(step) else None for step in steps.tolist()],
-        "map": [_packed(_merged("top", maps)) for maps in kept.top],
+        "map": [_packed(maps.tobytes()) for maps in top],
     }
+
+
+def _threshold_steps(run: Dissection, layer: str) -> NDArray[np.float64]:
+    """(U,) the thresholds of a layer's units as steps of their kept maps."""
+    assert run.shown is not None
+    return run.shown[layer].steps(run.units.threshold[run.units.layer == layer].to_numpy())
 
 
 def similar_units(run: Dissection, count: int = 6) -> list[list[list[float]]]:
@@ -109,9 +113,16 @@ def mean_image(run: Dissection, shelf: Shelf) -> str:
     return shelf.put("images/mean.webp", figures.photo(images.mean(0, dtype=np.float64).round().astype(np.uint8)))
 
 
-def _merged(kind: str, steps: NDArray[np.uint8]) -> bytes:
-    width = MERGED[kind]
-    return bytes((steps // width * width + width // 2).tobytes())
+def _merged(steps: NDArray[np.uint8], width: int, thresholds: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Steps (…, U, h, w) in groups of `width`, each as its middle. A step stays what it is where its group's middle
+    lies on the other side of the unit's threshold, in steps (U,): else the zeros of a ReLU would exceed one of 0.
+
+    >>> _merged(np.array([[[0, 9]]], np.uint8), 4, np.array([0.0])).tolist()
+    [[[0, 10]]]
+    """
+    middle = steps // width * width + width // 2
+    limit = thresholds[:, None, None]
+    return np.where((steps > limit) == (middle > limit), middle, steps).astype(np.uint8)
 
 
 def _packed(content: bytes) -> str:

@@ -16,7 +16,7 @@ function el(name, attributes, ...children) {
 }
 
 function score(value, digits = 3) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
+  return value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 }
 
 function signed(value, digits = 3) {
