@@ -2,6 +2,7 @@
 const panel = $("unit");
 const WIDTH = 460;
 const HEIGHT = 180;
+const MARGIN = { left: 58, right: 36 }; // of a chart, for its labels
 const ORDINARY = 6; // samples beside the most-activating ones
 const look = { region: true, heat: false, labels: false }; // stays the same from unit to unit
 
@@ -194,7 +195,7 @@ function chart(title, note, ...children) {
 }
 
 function svg(alt, ...children) {
-  const box = `-44 -10 ${WIDTH + 68} ${HEIGHT + 52}`;
+  const box = `-${MARGIN.left} -10 ${WIDTH + MARGIN.left + MARGIN.right} ${HEIGHT + 56}`;
   return el("svg:svg", { class: "curve", viewBox: box, role: "img", "aria-label": alt }, ...children);
 }
 
@@ -203,7 +204,7 @@ function withReadout(drawing, words) {
   const output = el("p", { class: "readout-line" }, "Point at the chart to read values.");
   const read = (event) => {
     const area = drawing.getBoundingClientRect();
-    const across = ((event.clientX - area.left) / area.width) * (WIDTH + 68) - 44;
+    const across = ((event.clientX - area.left) / area.width) * (WIDTH + MARGIN.left + MARGIN.right) - MARGIN.left;
     output.textContent = words(Math.min(1, Math.max(0, across / WIDTH)));
   };
   drawing.addEventListener("pointermove", read);
@@ -295,7 +296,7 @@ function histogram(i) {
     const y = HEIGHT * (1 - Math.log1p(power) / top);
     drawn.unshift(line(0, y, WIDTH, y, "grid"), text(-8, y + 4, power >= 1e4 ? `1e${Math.round(Math.log10(power))}` : power, "end"));
   }
-  for (const fraction of [0, 0.5, 1]) drawn.push(text(WIDTH * fraction, HEIGHT + 18, (low + (high - low) * fraction).toPrecision(3)));
+  for (const fraction of [0, 0.5, 1]) drawn.push(text(WIDTH * fraction, HEIGHT + 18, (low + (high - low) * fraction).toPrecision(3).replace("-", "−")));
   drawn.push(text(WIDTH / 2, HEIGHT + 38, "activation"));
   if (high > low) {
     const x = ((units.threshold[i] - low) / (high - low)) * WIDTH;
@@ -303,7 +304,7 @@ function histogram(i) {
   }
   return chart("Activations", `Number of pixels of the map by activation, on a logarithmic axis. Dashed line: the threshold, ${score(units.threshold[i])}.`, ...withReadout(svg(`Histogram of activations from ${score(low)} to ${score(high)}`, ...drawn), (at) => {
     const k = Math.min(counts.length - 1, Math.floor(at * counts.length));
-    const edge = (n) => (low + ((high - low) * n) / counts.length).toPrecision(3);
+    const edge = (n) => (low + ((high - low) * n) / counts.length).toPrecision(3).replace("-", "−");
     return `activation ${edge(k)} to ${edge(k + 1)}: ${counts[k].toLocaleString("en")} pixels`;
   }));
 }
