@@ -126,10 +126,10 @@ def tiers(units: pd.DataFrame, tested: bool, rule: str) -> list[str]:
     """
     limit = MIN_IOU if rule == "iqr" else MIN_IOU_QUANTILE
     if not tested:
-        return list(np.where(units.reaches_limits, UNTESTED, NONE))
+        return [str(tier) for tier in np.where(units.reaches_limits, UNTESTED, NONE)]
     labelled = np.where(units.content_iou >= limit, STRONG, WEAK)
     others = np.where(units.reaches_limits, POSITION_ONLY, NONE)
-    return list(np.where(units.labelled, labelled, others))
+    return [str(tier) for tier in np.where(units.labelled, labelled, others)]
 
 
 def ranked(units: pd.DataFrame) -> pd.DataFrame:

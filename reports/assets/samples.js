@@ -197,26 +197,36 @@ function drawSample(sample, chosen) {
     ),
   );
   const draw = () => drawActive(sample, list, frame, chosen);
-  const move = (to) => {
+  pointable(frame, (to) => {
     point = to && to.map((value) => Math.min(GRID - 1, Math.max(0, value)));
     cross.hidden = !point;
     if (point) [cross.style.left, cross.style.top] = point.map((value) => `${(100 * (value + 0.5)) / GRID}%`);
     draw();
-  };
+  });
+  draw();
+  showFlags();
+}
+
+// Moves the point of the large picture by mouse, finger and keys; null means the whole picture.
+function pointable(frame, move) {
+  const look = frame.querySelector(".look");
   const under = (event) => {
     const area = frame.getBoundingClientRect();
     return [Math.floor((GRID * (event.clientX - area.left)) / area.width), Math.floor((GRID * (event.clientY - area.top)) / area.height)];
   };
-  look.addEventListener("pointermove", (event) => !pinned && event.pointerType === "mouse" && move(under(event)));
-  look.addEventListener("pointerleave", (event) => !pinned && event.pointerType === "mouse" && move(null));
+  const follows = (event) => !pinned && event.pointerType === "mouse";
+  look.addEventListener("pointermove", (event) => follows(event) && move(under(event)));
+  look.addEventListener("pointerleave", (event) => follows(event) && move(null));
   look.addEventListener("click", (event) => {
-    if (event.detail === 0) return move(point || [GRID >> 1, GRID >> 1]); // by Enter or the space bar
     pinned = true;
-    move(under(event));
+    move(event.detail === 0 ? point || [GRID >> 1, GRID >> 1] : under(event)); // 0: by Enter or the space bar
   });
   look.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      pinned = false;
+      move(null);
+    }
     const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (event.key === "Escape") [pinned] = [false, move(null)];
     if (!by) return;
     event.preventDefault();
     pinned = true;
@@ -224,8 +234,6 @@ function drawSample(sample, chosen) {
     const [x, y] = point || [GRID >> 1, GRID >> 1];
     move([x + stride * by[0], y + stride * by[1]]);
   });
-  draw();
-  showFlags();
 }
 
 function areaBars(sample) {
