@@ -151,7 +151,7 @@ def test_pages_open_in_a_browser(cli: Cli, page: Any) -> None:
     links.nth(0).click()
     row = page.locator("tr.target:visible td").all_inner_texts()
     assert row[0] == "red"
-    assert "-100%" in row
+    assert "−100\u202f%" in row
     stage = page.locator(".pair .stage:visible").first
     slider, after = stage.locator("input"), stage.locator("img.images.after")
     slider.focus()

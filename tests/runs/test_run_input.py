@@ -85,7 +85,7 @@ def test_outputs_that_are_no_images_or_labels(go: Go, painter: Generator) -> Non
         go(model=Generator(module=Vector(), name="v", source=NormalLatents((6,))), layers=["linear"])
 
 
-@pytest.mark.parametrize("name", ["units.csv", "scores.npz", "tops.npz", "run.json"])
+@pytest.mark.parametrize("name", ["units.csv", "scores.npz", "tops.npz", "shown.npz", "run.json"])
 def test_a_damaged_run_folder_is_named(go: Go, tmp_path: Path, name: str) -> None:
     go(samples=20)
     (tmp_path / "run" / name).write_bytes(b"\x00\x01")
@@ -94,6 +94,7 @@ def test_a_damaged_run_folder_is_named(go: Go, tmp_path: Path, name: str) -> Non
         found = dissect.Dissection.load(tmp_path / "run")
         found.counts("paint", "score")
         found.tops("paint")
+        assert found.shown
 
     with pytest.raises(DissectError, match=name):
         read_all()
