@@ -296,10 +296,6 @@ class Dissection(Shown):
         masks = np.unpackbits(bits, axis=-1, count=self.info["grid"]).astype(bool)
         return self._tops[f"{layer}/sample"].astype(np.int64), masks
 
-    def highlights(self, count: int = 8) -> pd.DataFrame:
-        """At most `count` rows of `units`, balanced over classes: see `unit_table.highlights`."""
-        return highlights(self.units, count)
-
     def summary(self) -> pd.DataFrame:
         """One row a layer: units, those whose scores reach the limits, labelled units, their classes and mean IoU."""
         rows = []
