@@ -49,7 +49,7 @@ def _page(checkup: Checkup, shelf: Shelf) -> bytes:
         },
         "files": {file: shelf.put(file, (checkup.folder / file).read_bytes()) for file in files},
     }
-    return render("checkup.html", ("pictures.js",), {}, context)
+    return render("checkup.html", ("tables.js", "pictures.js"), {}, context)
 
 
 def _layer(row: dict[str, Any], index: int, checkup: Checkup, shelf: Shelf) -> dict[str, Any]:

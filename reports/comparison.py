@@ -82,7 +82,7 @@ def _page(comparison: Comparison, shelf: Shelf, progress: Progress) -> bytes:
         "tested": all(side.run.info["config"]["significance"] != "off" for side in sides),
         "grid": {side.letter: 2 * side.run.info["grid"] for side in sides},
     }
-    return render("compare.html", ("pictures.js",), {}, context)
+    return render("compare.html", ("tables.js", "pictures.js"), {}, context)
 
 
 def _together(sides: tuple[Side, ...]) -> list[Side]:

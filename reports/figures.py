@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
+DIFFERENCE = 3  # how many times brighter pages show the difference of two pictures
 SMALL = 128  # pixels: smaller images are stored at a higher quality, since the page enlarges them
 
 
@@ -66,8 +67,8 @@ def paint_labels(labels: NDArray[np.integer], colours: list[str]) -> Pixels:
 
 
 def difference(before: Pixels, after: Pixels) -> Pixels:
-    """|after − before|, three times brighter."""
-    return np.minimum(np.abs(after.astype(np.int16) - before) * 3, 255).astype(np.uint8)
+    """|after − before|, `DIFFERENCE` times brighter."""
+    return np.minimum(np.abs(after.astype(np.int16) - before) * DIFFERENCE, 255).astype(np.uint8)
 
 
 def outline(mask: NDArray[np.bool_]) -> str:

@@ -11,14 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..dissect.interventions.result import Effects
+from ..dissect.interventions.verdict import verdict
 from ..dissect.runs.dissection import Dissection
 from ..dissect.storage.contract import COLUMNS, KEYS
 from ..dissect.storage.files import read_json, read_table
 from . import figures
+from .run_data import plain
 from .shelf import Shelf
 
 Scans = list[tuple[dict[str, Any], pd.DataFrame]]  # the description and the table of each
 
+MEANINGS = {  # of the groups of pictures
+    "most changed": "in which the edit did most",
+    "typical": "nearest to the median effect",
+    "failing": "in which the edit did least",
+}
 SHOWN = 0.005  # percentage points: the scan's table leaves out classes that no unit changes by so much
 
 
@@ -64,6 +71,8 @@ def _effect(run: Dissection, folder: Path, shelf: Shelf) -> dict[str, Any]:
     return {
         "name": name,
         "title": f"{title}, {info['label']}" if target else title,
+        "verdict": verdict(effects),
+        "style": "clean" if target and target["changed"] and target.get("beyond_random", True) else "mild",
         "info": info,
         "rows": rows,
         "scale": scale,
@@ -75,10 +84,52 @@ def _effect(run: Dissection, folder: Path, shelf: Shelf) -> dict[str, Any]:
         "curve": curve,
         "context": None if effects.context is None else effects.context.to_dict("records"),
         "pictures": pairs(list(run.classes.colour), effects.pictures, f"interventions/{name}", shelf),
+        "steps": _dial(effects),
+        "cells": _cells(effects, f"interventions/{name}", shelf),
         "files": {
             file: shelf.put(f"interventions/{name}/{file}", (folder / file).read_bytes())
             for file in Effects.files(folder)
         },
+    }
+
+
+def _dial(effects: Effects) -> dict[str, Any] | None:
+    """The dial over the numbers of units at which pictures were made; None where there is only the one number."""
+    if "steps" not in effects.pictures or effects.curve is None:
+        return None
+    label, counts = effects.info["label"], effects.pictures["step_units"].tolist()
+    rows = effects.curve.set_index("units")
+    texts = [f"0 units: all of {label} remains"]
+    for count in counts:
+        row = rows.loc[count]
+        texts.append(
+            f"{count} unit{'' if count == 1 else 's'}: {row.remaining:.0%} of {label} remains "
+            f"[{row.low:.0%}, {row.high:.0%}]"
+            + (f"; random units: {row.random_min:.0%} to {row.random_max:.0%}" if "random_min" in rows else "")
+        )
+    return {"name": "Ablated units", "texts": texts, "chosen": 1 + counts.index(len(effects.info["units"]))}
+
+
+def _cells(effects: Effects, where: str, shelf: Shelf) -> dict[str, Any] | None:
+    """The maps of what editing each cell alone does, for the page's script; None where no grid of cells was edited.
+
+    `values` are rows of cells, in percentage points of the image.
+    """
+    if "gain" not in effects.pictures:
+        return None
+    gain = effects.pictures["gain"]
+    largest = float(np.abs(gain).max(initial=0)) or 1.0
+    return {
+        "label": effects.info["label"],
+        "largest": plain([largest])[0],
+        "maps": [
+            {
+                "sample": int(effects.pictures["sample"][index]),
+                "picture": shelf.put(f"{where}/{index}-before.webp", figures.photo(effects.pictures["before"][index])),
+                "values": [plain(row) for row in gain[index]],
+            }
+            for index in range(len(gain))
+        ],
     }
 
 
@@ -122,6 +173,8 @@ def pairs(
 ) -> list[dict[str, Any]]:
     """Samples before and after an edit, by role: image, segmentation if there is one, difference, and edited place.
 
+    Where there are pictures at several strengths, `steps` has the addresses of each kind from no edit to the strongest.
+
     Args:
         colours: of the classes.
         shots: arrays by name, one entry a sample.
@@ -136,42 +189,71 @@ def pairs(
     roles: dict[str, list[dict[str, Any]]] = {}
     for index, role in enumerate(shots.get("role", ())):
         before, after, place = (shots[key][index] for key in ("before", "after", "place"))
-        roles.setdefault(str(role), []).append(
-            {
-                "sample": int(shots["sample"][index]),
-                "size": (2 * place.shape[1], 2 * place.shape[0]),
-                "place": figures.outline(place.astype(bool)),
-                "before": put(index, "before", photo(before)),
-                "after": put(index, "after", photo(after)),
-                "difference": put(index, "difference", photo(figures.difference(before, after))),
-                **{
-                    key: put(index, key, figures.label_map(shots[key][index], colours))
-                    for key in ("labels_before", "labels_after")
-                    if key in shots
-                },
+        sample = {
+            "sample": int(shots["sample"][index]),
+            "size": (2 * place.shape[1], 2 * place.shape[0]),
+            "place": figures.outline(place.astype(bool)),
+            "before": put(index, "before", photo(before)),
+            "after": put(index, "after", photo(after)),
+            "difference": put(index, "difference", photo(figures.difference(before, after))),
+            **{
+                key: put(index, key, figures.label_map(shots[key][index], colours))
+                for key in ("labels_before", "labels_after")
+                if key in shots
+            },
+        }
+        if "steps" in shots:
+            labels = [sample["labels_before"]]
+            labels += [
+                put(index, f"labels-{k}", figures.label_map(one, colours))
+                for k, one in enumerate(shots["labels_steps"][index])
+            ]
+            steps = [before, *shots["steps"][index]]
+            sample["steps"] = {
+                "images": [put(index, f"step-{k}", photo(step)) for k, step in enumerate(steps)],
+                "labels": labels,
+                "difference": [
+                    put(index, f"difference-{k}", photo(figures.difference(before, step)))
+                    for k, step in enumerate(steps)
+                ],
             }
-        )
-    return [{"role": role, "samples": samples} for role, samples in roles.items()]
+        roles.setdefault(str(role), []).append(sample)
+    return [{"role": role, "meaning": MEANINGS.get(role, ""), "samples": samples} for role, samples in roles.items()]
 
 
 def scan_pages(scans: Scans) -> list[dict[str, Any]]:
-    """The content of a page for each scan."""
+    """The content of a page for each scan. `data` is what its script draws: columns over units.
+
+    Units whose IoU is equal have no IoU rank, and those whose effect is equal have no causal rank.
+    """
     pages = []
     for info, table in scans:
-        classes = [
-            column.removeprefix("pp:")
-            for column in table
-            if column.startswith("pp:") and table[column].abs().max() >= SHOWN  # the others hardly change
-        ]
-        scale = float(np.abs(table[[f"pp:{name}" for name in classes]].to_numpy()).max(initial=0)) or 1.0
+        own = f"pp:{info['class']}"  # has a column of its own
+        pp = table[[column for column in table if column.startswith("pp:") and column != own]]
+        pp = pp.loc[:, pp.abs().max() >= SHOWN]  # the others hardly change
+        pp = pp[pp.abs().max().sort_values(ascending=False, kind="stable").index]
+        ranks = {
+            "iou_rank": table.iou_rank.where(~table.iou.duplicated(keep=False)),
+            "causal_rank": table.causal_rank.where(~table.change_pp.duplicated(keep=False)),
+        }
         pages.append(
             {
                 "name": str(info["name"]),
                 "title": f"Each unit of {info['layer']} ablated by itself: its effect on {info['class']}",
                 "info": info,
-                "rows": table.to_dict("records"),
-                "classes": classes,
-                "scale": scale,
+                "count": len(table),
+                "data": {
+                    "layer": info["layer"],
+                    "class": info["class"],
+                    "label": table.label.tolist(),
+                    "labelled": table.labelled.astype(bool).tolist(),
+                    "changed": table.changed.astype(bool).tolist(),
+                    **{name: plain(table[name]) for name in ("unit", "iou", "change_pp", "low", "high")},
+                    **{name: plain(rank) for name, rank in ranks.items()},
+                    "classes": [name.removeprefix("pp:") for name in pp],
+                    "effects": [plain(pp[name]) for name in pp],
+                    "largest": plain([float(pp.abs().to_numpy().max(initial=0)) or 1.0])[0],
+                },
             }
         )
     return pages

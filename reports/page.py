@@ -30,6 +30,7 @@ from .shelf import Shelf
 HERE = Path(__file__).parent
 
 
+STYLES = ("report.css", "results.css")
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
 
 
@@ -99,7 +100,7 @@ def render(template: str, scripts: tuple[str, ...], data: dict[str, Any], contex
     script = "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = context | {
-        "style": (HERE / "assets" / "report.css").read_text(encoding="utf-8"),
+        "style": "\n".join((HERE / "assets" / name).read_text(encoding="utf-8") for name in STYLES),
         "script": script,
         "policy": POLICY.format(digest),
         "data": data,
@@ -117,6 +118,7 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= FORMATS
+    environment.globals["factor"] = figures.DIFFERENCE
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment.get_template(name)
 

@@ -23,7 +23,16 @@ from .terms import TERMS
 
 SAMPLES_SHOWN = 32
 FILES = ("units.csv", "classes.csv", "run.json")  # that can be downloaded from the page
-SCRIPTS = ("common.js", "samples.js", "browse.js", "unit.js", "terms.js", "pictures.js")
+SCRIPTS = (
+    "common.js",
+    "samples.js",
+    "browse.js",
+    "unit.js",
+    "terms.js",
+    "tables.js",
+    "pictures.js",
+    "scan.js",
+)
 HIGHLIGHTS = 12  # units
 IOU_BINS = 25
 CATEGORIES = ("#3b6fb6", "#c8762b", "#4f8f4a", "#8a5fb0", "#b0475e", "#6d6d6d")  # of categories, in turn

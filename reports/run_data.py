@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..dissect.runs.dissection import Dissection
 from . import figures
-from .interventions import Scans
 from .sample_data import layer_maps, similar_units
+
+if TYPE_CHECKING:
+    from .interventions import Scans
 
 EXAMPLES = 8  # images that are shown of a class
 TRACED = 2**21  # pixels that are outlined together

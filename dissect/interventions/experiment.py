@@ -87,6 +87,11 @@ class Experiment:
 
         outcomes = layout.outcomes(areas)
         remaining = steps.outcomes(areas, len(variants) - len(steps.sets))
+        strengths = {
+            len(unit_set.units): row
+            for row, unit_set in enumerate(steps.sets, len(variants) - len(steps.sets))
+            if unit_set.kind == "chosen"
+        }
         picks = pictures.choose(*pictures.successes(areas, layout.shown, self.target, task.kind))
         table = sets_table(areas.before, outcomes, self.target)
         return Effects(
@@ -94,7 +99,8 @@ class Experiment:
             table=effects_table(areas.before, outcomes, subject.segmenter.vocabulary.names),
             sets=table,
             units=self._units_table(choice, value),
-            pictures=pictures.draw(subject, samples, variants, picks, self.target),
+            pictures=pictures.draw(subject, samples, variants, picks, self.target, strengths)
+            | self._gains(areas, layout, picks),
             curve=curve_table(areas.before, remaining, self.target) if remaining and self.target is not None else None,
             context=self._context(areas, layout) if isinstance(layout, CellByCell) else None,
         )
@@ -107,6 +113,16 @@ class Experiment:
         random = layout.of_kind("random")
         names = self.subject.segmenter.vocabulary.names
         return context_table(change[: layout.shown], None if random is None else change[random], areas.cells, names)
+
+    def _gains(
+        self, areas: Areas, layout: CellByCell | SetBySet, picks: Sequence[tuple[str, int, int]]
+    ) -> dict[str, NDArray[Any]]:
+        """The pictures' map of effects by cell, on a grid of cells; empty where no class is meant."""
+        if self.target is None or not isinstance(layout, CellByCell) or not picks:
+            return {}
+        height, width = self.subject.shape[1:]
+        change = areas.difference[: layout.shown, :, self.target]
+        return {"gain": pictures.gains(change, picks, (height, width))}
 
     @property
     def _grid(self) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..images import resize as gr
@@ -84,11 +85,16 @@ def draw(
     variants: Variants,
     picks: Sequence[tuple[str, int, int]],
     target: int | None,
+    strengths: Mapping[int, int] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Draw the picked pairs before and after the edit; for the arrays see `result`.
 
     `place` is where the edit was made; for an edit made everywhere, where the class was before.
+
+    Args:
+        strengths: by how many units are changed, the variant that changes so many; each is drawn too.
     """
+    strengths = strengths or {}
     arrays: dict[str, list[NDArray[Any]]] = {}
 
     def add(name: str, value: Any) -> None:
@@ -97,10 +103,13 @@ def draw(
     for role, v, i in picks:
         x, latents = subject.featuremaps([samples[i]]), subject.generator.latents([samples[i]])
         donated = subject.featuremaps([variants.donors[i]]) if variants.value is None else None
-        with torch.inference_mode():
-            changed = variants.apply(x, donated, slice(v, v + 1), slice(i, i + 1))
+
+        def edited(variant: int, i: int = i, x: Tensor = x, donated: Tensor | None = donated) -> Tensor:
+            with torch.inference_mode():
+                return variants.apply(x, donated, slice(variant, variant + 1), slice(i, i + 1))
+
         before, labels_before = subject.see(x, latents)
-        after, labels_after = subject.see(changed, latents)
+        after, labels_after = subject.see(edited(v), latents)
         add("sample", samples[i])
         add("role", role)
         for name, images in (("before", before), ("after", after)):
@@ -108,8 +117,11 @@ def draw(
         size = arrays["before"][0].shape[:2]
         plane = 0 if target is None else int((labels_before == target).any(2).any(2)[0].int().argmax())
         for name, labels in (("labels_before", labels_before), ("labels_after", labels_after)):
-            small = F.interpolate(labels[:, plane].float()[:, None], size, mode="nearest-exact")
-            add(name, small[0, 0].to(torch.int16).cpu())
+            add(name, _small_labels(labels[:, plane], size))
+        if strengths:
+            steps = [subject.see(edited(variant), latents) for variant in strengths.values()]
+            add("steps", torch.cat([gr.thumbnails(images, SIDE) for images, _ in steps]).cpu())
+            add("labels_steps", torch.stack([_small_labels(labels[:, plane], size) for _, labels in steps]))
         if variants.place is not None:
             place = variants.place[v % len(variants.place)][None]
             place = place if place.shape[1] == 1 else place[:, i : i + 1]
@@ -118,4 +130,20 @@ def draw(
             add("place", arrays["labels_before"][-1] == target)
         else:
             add("place", np.zeros(size, bool))
-    return {name: np.stack(values) for name, values in arrays.items()}
+    drawn = {name: np.stack(values) for name, values in arrays.items()}
+    return drawn | {"step_units": np.array(list(strengths))} if strengths and drawn else drawn
+
+
+def _small_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (1, H, W) of one image as (h, w) int16, as large as its thumbnail."""
+    return F.interpolate(labels.float()[:, None], size, mode="nearest-exact")[0, 0].to(torch.int16).cpu()
+
+
+def gains(change: Floats, picks: Sequence[tuple[str, int, int]], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(K, h, w): what changing each cell alone does to the class in each picked image, in percentage points.
+
+    Args:
+        change: (h·w, N) change of the class's share of the image's pixels, for each cell and image.
+        size: h and w of the layer.
+    """
+    return (100 * change[:, [i for _, _, i in picks]].T).reshape(-1, *size).astype(np.float32)

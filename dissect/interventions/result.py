@@ -6,7 +6,10 @@ RUN/interventions/NAME/effect.json    what was done to which units, on which sam
                        chosen.csv     the chosen units, in order, with the values they were given
                        curve.csv, context.csv    where asked for
                        pictures.npz   sample (K,), role (K,), before, after (K, h, w, 3) uint8, place (K, h, w) bool,
-                                      labels_before, labels_after (K, h, w) int16
+                                      labels_before, labels_after (K, h, w) int16; with a curve also step_units (L,),
+                                      steps (K, L, h, w, 3), labels_steps (K, L, h, w); on a grid of cells also gain
+                                      (K, cells down, cells across): change of the class if that cell alone is edited,
+                                      in percentage points
 """
 
 from __future__ import annotations
