@@ -51,9 +51,8 @@ def sentence(explored: Explored) -> str:
         return f"{text[:1].upper()}{text[1:]}."
     if kind == "mix":
         rows, columns = (", ".join(map(str, info[name])) for name in ("rows", "columns"))
-        return (
-            f"Samples {rows} with the styles of samples {columns} from layer {info['crossover']} of {info['layers']} on."
-        )
+        later = f"from layer {info['crossover']} of {info['layers']} on"
+        return f"Samples {rows} with the styles of samples {columns} {later}."
     if kind == "truncation":
         samples = ", ".join(map(str, info["samples"]))
         return f"Samples {samples} with a truncation of {min(info['psi']):g} to {max(info['psi']):g}."
