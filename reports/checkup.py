@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from .rows import rows_with_blanks, verdict_q
 from .shelf import Shelf
 
 PEAKS = 12  # that are shown
+CROP, ENLARGED = 32, 6  # pixels of the side of the crop that is shown first, and how many times it is enlarged
+BRIGHT = 96  # levels of 255 to which the strongest ripple of the crop is amplified
+HEADLINES = {
+    "visible": "The images show a checkerboard",
+    "mild": "The images show a faint checkerboard",
+    "clean": "The images show no checkerboard",
+}
 SPECTRA = {"images": "generated", "untrained": "untrained control", "reference": "reference"}
 
 
@@ -38,6 +46,9 @@ def _page(checkup: Checkup, shelf: Shelf) -> bytes:
     files = Checkup.files(checkup.folder)
     context: dict[str, Any] = {
         "info": info,
+        "headline": _headline(info),
+        "closeup": _closeup(checkup, shelf),
+        "repair": shlex.join(["dissect", "repair", str(checkup.folder), "--checkerboard"]),
         "layers": [_layer(row, index, checkup, shelf) for index, row in enumerate(rows_with_blanks(checkup.layers))],
         "peaks": peaks.head(PEAKS).to_dict("records"),
         "spectra": _spectra(checkup, shelf),
@@ -50,6 +61,46 @@ def _page(checkup: Checkup, shelf: Shelf) -> bytes:
         "files": {file: shelf.put(file, (checkup.folder / file).read_bytes()) for file in files},
     }
     return render("checkup.html", ("tables.js", "pictures.js"), {}, context)
+
+
+def _headline(info: dict[str, Any]) -> str:
+    """Whether there is a checkerboard, and which layer draws it, in one sentence."""
+    cause = f"; the main cause is the layer {info['blame']}" if info["blame"] else ""
+    return f"{HEADLINES[info['verdict']]}{cause}."
+
+
+def _closeup(checkup: Checkup, shelf: Shelf) -> dict[str, Any] | None:
+    """A small crop of the image in which the main cause's ripple is strongest: as generated, without it, and the ripple.
+
+    None where the checkup kept no samples.
+    """
+    names = list(checkup.layers.layer)
+    blamed = checkup.info["blame"]
+    if blamed not in names or not len(checkup.arrays[f"samples_{names.index(blamed)}"]):
+        return None
+    before, after = checkup.arrays[f"samples_{names.index(blamed)}"][0].astype(np.int16)
+    change = before - after
+    side = min(CROP, *change.shape[:2])
+    energy = np.pad((change.astype(float) ** 2).sum(2).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = energy[side:, side:] - energy[:-side, side:] - energy[side:, :-side] + energy[:-side, :-side]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    crop = np.s_[top : top + side, left : left + side]
+    times = max(1, round(BRIGHT / max(1, int(np.abs(change[crop]).max()))))
+    ripple = np.clip(128 + change[crop] * times, 0, 255)
+    pictures = {
+        "as generated": before[crop],
+        f"without the ripple of {blamed}": after[crop],
+        "the ripple alone" + (f", {times} times stronger" if times > 1 else ""): ripple,
+    }
+    return {
+        "sample": checkup.info["strongest"][blamed][0]["sample"],
+        "times": ENLARGED,
+        "size": ENLARGED * side,
+        "pictures": [
+            (title, shelf.put(f"closeup/{index}.webp", figures.exact(picture.astype(np.uint8))))
+            for index, (title, picture) in enumerate(pictures.items())
+        ],
+    }
 
 
 def _layer(row: dict[str, Any], index: int, checkup: Checkup, shelf: Shelf) -> dict[str, Any]:

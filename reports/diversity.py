@@ -41,7 +41,7 @@ def _page(diversity: Diversity, shelf: Shelf) -> bytes:
         "missing": _missing(diversity, shelf),
         "files": {file: shelf.put(file, (diversity.folder / file).read_bytes()) for file in FILES},
     }
-    return render("diversity.html", (), {}, context)
+    return render("diversity.html", ("tables.js",), {}, context)
 
 
 def _missing(diversity: Diversity, shelf: Shelf) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def _page(fitness: Fitness, shelf: Shelf) -> bytes:
         "sharp": all(max(images.shape[1:3]) <= figures.SMALL for images in fitness.pictures.values()),
         "files": {file: shelf.put(file, (fitness.folder / file).read_bytes()) for file in FILES},
     }
-    return render("fitness.html", ("charts.js",), data, context)
+    return render("fitness.html", ("charts.js", "tables.js"), data, context)
 
 
 def _chart(table: pd.DataFrame, across: str, up: str, zero: dict[str, Any] | None) -> dict[str, Any]:

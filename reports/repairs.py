@@ -17,6 +17,16 @@ from .interventions import class_rows, pairs
 from .rows import by_change
 from .shelf import Shelf
 
+REPAIRED = "repaired"  # the name of the set in fidelity.csv
+DECISIVE = ("frechet", "kernel", "coverage")  # metrics on which the verdict rests
+MEANINGS = {  # of a detector's score of a sample
+    "flagged": "the units that are active in your flagged samples are active in it too",
+    "rare": "many units are active in it that rarely are",
+    "local": "its units depend strongly on the exact latent",
+    "metric": "its image is far from the reference",
+    "greedy": "its image is far from the reference",
+    "realism": "it is less realistic",
+}
 UNITS, SAMPLES = 24, 32  # that are shown of each layer
 METRICS = {  # name on the page, and whether less is better
     "frechet": ("Fréchet distance", True),
@@ -54,7 +64,8 @@ def suspect_pages(run: Dissection, show: Callable[[NDArray[np.int64]], None], sh
             file: shelf.put(f"artifacts/{folder.name}/{file}", (folder / file).read_bytes())
             for file in ("suspects.csv", "samples.csv")
         }
-        pages.append({"name": folder.name, "info": info, "layers": layers, "files": files})
+        meaning = MEANINGS.get(info["detector"], "it is more suspect")
+        pages.append({"name": folder.name, "info": info, "layers": layers, "files": files, "meaning": meaning})
     return pages
 
 
@@ -91,9 +102,45 @@ def repair_content(repair: Repair, folder: Path, shelf: Shelf) -> dict[str, Any]
         "rows": rows,
         "scale": scale,
         "baselines": "random_pp" in repair.effects,
+        "headline": _headline(repair),
+        "summary": _summary(repair.fidelity),
         "checkpoint": str(repair.checkpoint),
         "files": {file: shelf.put(f"repairs/{folder.name}/{file}", (folder / file).read_bytes()) for file in files},
     }
+
+
+def _headline(repair: Repair) -> str:
+    """Whether the repair was worth it, in one plain sentence."""
+    verdict = repair.info["verdict"]
+    distance = repair.fidelity[(repair.fidelity.set == REPAIRED) & (repair.fidelity.metric == "frechet")].iloc[0]
+    share = distance.change / (distance.value - distance.change)
+    if distance.change_high < 0:
+        effect = f"are closer to the reference: the Fréchet distance falls by {abs(share):.0%}"
+    elif distance.change_low > 0:
+        effect = f"are farther from the reference: the Fréchet distance rises by {share:.0%}"
+    else:
+        effect = "are about as far from the reference as before"
+    return f"{verdict.capitalize()}. The repaired images {effect}."
+
+
+def _summary(fidelity: pd.DataFrame) -> list[dict[str, Any]]:
+    """The few numbers that decide: each metric before and after, with its change."""
+    rows = []
+    for metric in DECISIVE:
+        after = fidelity[(fidelity.set == REPAIRED) & (fidelity.metric == metric)].iloc[0]
+        name, less = METRICS[metric]
+        better = after.change_high < 0 if less else after.change_low > 0
+        worse = after.change_low > 0 if less else after.change_high < 0
+        rows.append(
+            {
+                "name": name,
+                "before": after.value - after.change,
+                "after": after.value,
+                "change": [after.change, after.change_low, after.change_high],
+                "effect": "better" if better else "worse" if worse else "no significant difference",
+            }
+        )
+    return rows
 
 
 def _metric(fidelity: pd.DataFrame, metric: str) -> dict[str, Any]:

@@ -42,4 +42,4 @@ def _page(check: SeamCheck, shelf: Shelf) -> bytes:
         "profile": shelf.put("pictures/profile.svg", figures.seam_profile(check.profile)),
         "files": {file: shelf.put(file, (check.folder / file).read_bytes()) for file in FILES},
     }
-    return render("seams.html", (), {}, context)
+    return render("seams.html", ("tables.js",), {}, context)

@@ -101,7 +101,7 @@ def _page(watched: Watched, live: bool) -> bytes:
         "first": NEWEST,
         "size": _size(watched),
     }
-    return render("watch.html", ("charts.js",), data, context)
+    return render("watch.html", ("charts.js", "tables.js"), data, context)
 
 
 def _rows(watched: Watched) -> list[dict[str, Any]]:
