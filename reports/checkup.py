@@ -70,7 +70,7 @@ def _headline(info: dict[str, Any]) -> str:
 
 
 def _closeup(checkup: Checkup, shelf: Shelf) -> dict[str, Any] | None:
-    """A small crop of the image in which the main cause's ripple is strongest: as generated, without it, and the ripple.
+    """A crop where the ripple of the main cause is strongest: as generated, without the ripple, and the ripple alone.
 
     None where the checkup kept no samples.
     """
