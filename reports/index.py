@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -18,7 +19,6 @@ from ..dissect.checkerboard.result import Checkup
 from ..dissect.diversity import Diversity
 from ..dissect.latents.result import Explored
 from ..dissect.runs.dissection import Dissection
-from ..dissect.scoring.unit_table import highlights
 from ..dissect.seams.result import SeamCheck
 from ..dissect.storage.files import PART, read_json, write_atomic
 from ..dissect.watching.result import Watched
@@ -73,7 +73,9 @@ def write_index(folder: str | Path) -> Path:
 
 
 def _page(folder: Path) -> bytes:
-    shelf, rows, unreadable = Shelf(None), [], []
+    shelf = Shelf(None)
+    rows: list[dict[str, Any]] = []
+    unreadable: list[dict[str, str]] = []
     for path, mark, describe in _results(folder):
         try:
             entry = describe(path)
@@ -119,8 +121,9 @@ def _results(folder: Path) -> Iterator[tuple[Path, str, Callable[[Path], Entry]]
 
 def _run(folder: Path) -> Entry:
     run = Dissection.load(folder)
-    best = highlights(run.units, 1)
-    labelled, count = int(run.units.labelled.sum()), len(run.units)
+    labelled_units = run.units[run.units.labelled]
+    best = labelled_units.sort_values(["tier", "content_iou", "iou"], ascending=[True, False, False]).head(1)
+    labelled, count = len(labelled_units), len(run.units)
     verdict, picture = f"{labelled} of {count} {run.noun}s are labelled", None
     for row in best.itertuples():
         verdict += (
