@@ -66,7 +66,7 @@ def write_index(folder: str | Path) -> Path:
         raise UsageError(f"{folder} is itself a result; give the folder above it.")
     if target.exists() and SIGN not in target.read_bytes():
         raise UsageError(f"{target} was not written by ganatomy, and is not replaced; move it, or give another folder.")
-    with page_errors(None, target, f"dissect index {shlex.quote(str(folder))}"):
+    with page_errors(None, target, f"dissect report {shlex.quote(str(folder))}"):
         page = _page(folder)
         write_atomic(target, lambda file: file.write(page))
     return target

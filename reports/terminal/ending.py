@@ -38,8 +38,8 @@ def link(page: Path, **address: str) -> str:
 
 
 def open_page(page: Path | str | None) -> None:
-    """Open a page in the browser if --open is given."""
-    if page is not None and click.get_current_context().meta.get(OPEN):
+    """Open a page in the browser if --open is given; of several pages, the first one."""
+    if page is not None and click.get_current_context().meta.pop(OPEN, False):
         click.launch(_url(page))
 
 

@@ -104,6 +104,7 @@ _EXAMPLES = {
     "report": """
   dissect report runs/progan_scenes-layer5
   dissect report runs/progan_scenes-layer5 --single-file
+  dissect report runs
 """,
     "models": """
   dissect models

@@ -110,7 +110,7 @@ def _show_candidates(inspection: Inspection) -> None:
 
 
 def show_explored(result: Explored) -> None:
-    """Print the tables of a move through latents on stderr, and its files on stdout."""
+    """Print the tables of a move through latents, and where its pictures are."""
     info = result.info
     if result.tables:
         steps = f"{info['strength']:g} σ, {info['measured']} samples"
@@ -137,4 +137,4 @@ def show_explored(result: Explored) -> None:
         screen.print(f"{info['similarity']}, {info['path']} in {info['space']}, ε = {info['epsilon']:g}.")
         screen.print(f"[dim]Comparable {escape(info['comparable'])}.[/]")
     paths = [result.folder / name for name in info["pictures"]] or [result.folder / "latents.json"]
-    Console(soft_wrap=True, highlight=False).print("\n".join(map(str, paths)))
+    screen.print(escape("\n".join(map(str, paths))), soft_wrap=True, highlight=False, style="dim")

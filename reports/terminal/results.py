@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...dissect.runtime import distributed
+from ...hooks.errors import UsageError
 from ..rows import records
 from . import diversity_tables, model_tables, next_command, repair_tables, run_tables, sentences, training_tables
 from .ending import end, link, open_page
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # pages, and what draws them, are imported when one is writte
 
 Json = dict[str, object]
 FAILED = "ganatomy.failed"  # in click's context: why there is no page
+RESULTS = "runs"  # the folder that gets an index of its results
 BEGAN = "ganatomy.began"  # in click's context: when the command began
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -70,12 +72,31 @@ def link_to_report(run: Dissection | Path, quiet: bool, **address: str) -> str |
     return None if page is None else link(page, **address)
 
 
-def _end(quiet: bool, sentence: str | None, page: Path | str | None, info: Json | None = None, **more: Any) -> None:
-    """Print how a command ends, see `ending.end`; and that its result, which `info` describes, was only loaded."""
+def _end(
+    quiet: bool,
+    sentence: str | None,
+    page: Path | str | None,
+    folder: Path | None,
+    info: Json | None = None,
+    **more: Any,
+) -> None:
+    """Print how a command ends, see `ending.end`; and that its result, which `info` describes, was only loaded.
+
+    The index of the folder of results in which the result's `folder` lies is written again.
+    """
+    if folder is not None and folder.resolve().parent.name == RESULTS:
+        _write_index(folder.parent)
     age = sentences.of_age(info, _began()) if info else ""
     if age and not quiet:
         screen.print(age, style="yellow", highlight=False)
     end(quiet, sentence, page, **more)
+
+
+def _write_index(folder: Path) -> None:
+    from ..index import write_index
+
+    with suppress(UsageError):  # an index.html of the user's own stays
+        written(lambda: write_index(folder))
 
 
 def _began() -> datetime:
@@ -102,13 +123,25 @@ def run(run: Dissection, quiet: bool, no_report: bool) -> Json:
     if not quiet:
         run_tables.show_run(run, summary)
     tables = [] if page else [run.folder / "units.csv"]
-    _end(quiet, sentences.of_run(run), page, run.info, next_command=next_command.after_run(run), files=tables)
+    _end(
+        quiet, sentences.of_run(run), page, run.folder, run.info, next_command=next_command.after_run(run), files=tables
+    )
     controls = {name: records(control.summary()) for name, control in run.controls.items()}
     return {"folder": run.folder, "report": page, "layers": records(summary), "controls": controls}
 
 
+def index(folder: Path, single_file: bool, quiet: bool) -> Json:
+    from ..index import write_index
+
+    if single_file:
+        raise UsageError(f"--single-file goes with a run; {folder} is none, and its index is always one file.")
+    page = write_index(folder)
+    end(quiet, None, page)
+    return {"report": page}
+
+
 def report(run: Dissection, page: Path, quiet: bool) -> Json:
-    end(quiet, sentences.of_run(run), page, next_command.after_run(run))
+    _end(quiet, sentences.of_run(run), page, run.folder, next_command=next_command.after_run(run))
     return {"report": page}
 
 
@@ -121,7 +154,7 @@ def effects(effects: Effects, folder: Path, quiet: bool) -> Json:
     if not quiet:
         run_tables.show_effects(effects)
     following = next_command.after_effects(effects, opened)
-    _end(quiet, sentences.of_effects(effects), page, effects.info, next_command=following)
+    _end(quiet, sentences.of_effects(effects), page, folder, effects.info, next_command=following)
     return {
         "folder": folder / "interventions" / name,
         "report": page,
@@ -141,7 +174,7 @@ def scans(scans: Sequence[Any], run: Dissection, quiet: bool) -> list[Json]:
         if not quiet:
             run_tables.show_scan(scan.table, scan.info)
         following = next_command.after_scan(scan.info, run) if scan is scans[-1] else []
-        _end(quiet, sentences.of_scan(scan.table, scan.info), page, next_command=following)
+        _end(quiet, sentences.of_scan(scan.table, scan.info), page, run.folder, next_command=following)
     return [
         scan.info | {"report": page, "units": records(scan.table.head(20))}
         for scan, page in zip(scans, pages, strict=True)
@@ -155,7 +188,7 @@ def suspects(suspects: Suspects, run: Dissection, quiet: bool) -> Json:
     if not quiet:
         repair_tables.show_suspects(suspects)
     following = next_command.after_suspects(suspects, run)
-    _end(quiet, sentences.of_suspects(suspects), page, suspects.info, next_command=following)
+    _end(quiet, sentences.of_suspects(suspects), page, run.folder, suspects.info, next_command=following)
     tables = {name: records(table.groupby("layer").head(20)) for name, table in suspects.tables.items()}
     return {"folder": run.folder / "artifacts" / name, "report": page, **tables}
 
@@ -165,7 +198,7 @@ def repair(repair: Repair, folder: Path, quiet: bool) -> Json:
     page = link_to_report(folder, quiet, repair=repair.info["name"])
     if not quiet:
         repair_tables.show_repair(repair)
-    _end_repair(repair, page, quiet)
+    _end_repair(repair, page, folder, quiet)
     return repair_tables.repair_records(repair, page)
 
 
@@ -177,15 +210,15 @@ def grid_repair(repair: Repair, checkup: Checkup, quiet: bool) -> Json:
     page = None if report is None else f"{report.resolve().as_uri()}#repair-{repair.info['name']}"
     if not quiet:
         repair_tables.show_grid_repair(repair)
-    _end_repair(repair, page, quiet)
+    _end_repair(repair, page, checkup.folder, quiet)
     return repair_tables.repair_records(repair, page)
 
 
-def _end_repair(repair: Repair, page: str | None, quiet: bool) -> None:
+def _end_repair(repair: Repair, page: str | None, folder: Path, quiet: bool) -> None:
     following = next_command.after_repair(repair)
     style = repair_tables.colour_of(repair.info["verdict"])
     sentence = repair.info["sentence"]
-    _end(quiet, sentence, page, repair.info, next_command=following, files=[repair.checkpoint], style=style)
+    _end(quiet, sentence, page, folder, repair.info, next_command=following, files=[repair.checkpoint], style=style)
 
 
 @_on_first
@@ -202,7 +235,7 @@ def checkup(checkup: Checkup, quiet: bool) -> Json:
     diversity_sentence = f"\n{checkup.diversity.info['sentence']}" if checkup.diversity else ""
     style = repair_tables.colour_of(checkup.info["verdict"])
     sentence, following = checkup.info["sentence"] + diversity_sentence, next_command.after_checkup(checkup)
-    _end(quiet, sentence, page, checkup.info, next_command=following, style=style)
+    _end(quiet, sentence, page, checkup.folder, checkup.info, next_command=following, style=style)
     facts = _picked(checkup.info, "verdict", "sentence", "blame", "broadband")
     tables = {name: records(getattr(checkup, name)) for name in ("layers", "peaks", "gradient")}
     return {"folder": checkup.folder, "report": page, **facts, **tables, **diversity_json}
@@ -217,7 +250,7 @@ def diversity(diversity: Diversity, quiet: bool) -> Json:
         diversity_tables.show_diversity(diversity)
     info, style = diversity.info, diversity_tables.COLOURS[diversity.info["verdict"]]
     sentence, following = f"{info['verdict']}: {info['sentence']}", next_command.after_diversity(diversity)
-    _end(quiet, sentence.capitalize(), page, info, next_command=following, style=style)
+    _end(quiet, sentence.capitalize(), page, diversity.folder, info, next_command=following, style=style)
     facts = _picked(diversity.info, "verdict", "sentence", "segmentation_distance", "support", "layer")
     tables = {name: records(getattr(diversity, name)) for name in ("classes", "pairs", "whole", "layers")}
     return {"folder": diversity.folder, "report": page, **facts, **tables}
@@ -229,7 +262,8 @@ def fitness(fitness: Fitness, quiet: bool) -> Json:
     page = written(lambda: write_fitness(fitness))
     if not quiet:
         training_tables.show_fitness(fitness)
-    _end(quiet, fitness.info["sentence"], page, fitness.info, next_command=next_command.after_fitness(fitness))
+    following = next_command.after_fitness(fitness)
+    _end(quiet, fitness.info["sentence"], page, fitness.folder, fitness.info, next_command=following)
     facts = _picked(fitness.info, "sentence", "zero")
     return {"folder": fitness.folder, "report": page, **facts, "candidates": records(fitness.table)}
 
@@ -254,8 +288,7 @@ def watched(rows: Iterator[dict[str, Any]], watch: Watch, place: str, quiet: boo
     page = written(lambda: write_watch(result))
     alarms = int((result.lines.alarms.fillna("") != "").sum())
     sentence = f"{sentences.count(len(result.lines), 'checkpoint')}, {alarms} of them with alarms."
-    if not quiet:
-        end(quiet, sentence, page)
+    _end(quiet, sentence, page, watch.folder)
     checkpoints = records(result.lines)
     return {"folder": watch.folder, "report": page, "checkpoints": checkpoints, "skipped": result.info["skipped"]}
 
@@ -266,7 +299,7 @@ def seams(check: SeamCheck, quiet: bool) -> Json:
     page = written(lambda: write_seams(check))
     if not quiet:
         repair_tables.show_seams(check)
-    _end(quiet, check.info["sentence"], page, check.info)
+    _end(quiet, check.info["sentence"], page, check.folder, check.info)
     facts = _picked(check.info, "verdict", "sentence")
     return {"folder": check.folder, "report": page, **facts, "seams": records(check.table)}
 
@@ -277,7 +310,7 @@ def comparison(comparison: Comparison, out: Path | None, quiet: bool) -> Json:
     page = written(lambda: write_comparison(comparison, out, quiet=quiet))
     if not quiet:
         run_tables.show_comparison(comparison)
-    _end(quiet, sentences.of_comparison(comparison), page)
+    _end(quiet, sentences.of_comparison(comparison), page, None)
     sides, classes = records(comparison.summary()), records(comparison.classes)
     return {"report": page, "sides": sides, "classes": classes, "differences": comparison.differences}
 
@@ -289,8 +322,13 @@ def inspection(inspection: Inspection, spec: ModelSpec, quiet: bool) -> Json:
 
 
 def explored(result: Explored, quiet: bool) -> Json:
+    from ..latents import sentence, write_latents
+
+    page = written(lambda: write_latents(result))
     if not quiet:
         model_tables.show_explored(result)
+    _end(quiet, sentence(result), page, result.folder, result.info)
     hidden = ("schema", "created", "command", "tables")
     facts = {name: value for name, value in result.info.items() if name not in hidden}
-    return {"folder": result.folder, **facts, **{name: records(table) for name, table in result.tables.items()}}
+    tables = {name: records(table) for name, table in result.tables.items()}
+    return {"folder": result.folder, "report": page, **facts, **tables}

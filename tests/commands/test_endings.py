@@ -196,3 +196,25 @@ def test_the_shell_completes_choices_and_models() -> None:
     assert completed("dissect run progan_sc", 2) == ["progan_scenes", "progan_sc"]  # the last stands for files
     assert completed("dissect run x --significance f", 4) == ["fast", "full"]
     assert completed("dissect latents tru", 2) == ["truncation"]
+
+
+def test_results_in_runs_have_an_index(cli: Callable[..., Result]) -> None:
+    assert cli("run", *MINE, "--samples", 40, "--out", "runs/a", "--quiet").exit_code == 0
+    assert "runs/a" in Path("runs/index.html").read_text()
+    done = cli("latents", "interpolate", "mine:net", "--latent", "normal:6", "--samples", "0..1", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    page = Path(done.stdout.strip())
+    assert page == Path("runs/mine.net-latents-interpolate/report/index.html")
+    assert page.is_file()
+    assert "mine.net-latents-interpolate" in Path("runs/index.html").read_text()
+    Path("runs/index.html").unlink()
+    assert cli("report", "runs").stdout.strip() == "runs/index.html"
+    assert Path("runs/index.html").is_file()
+    assert cli("report", "runs", "--single-file").exit_code == 2
+
+
+def test_an_index_of_the_users_own_stays(cli: Callable[..., Result]) -> None:
+    Path("runs").mkdir()
+    Path("runs/index.html").write_text("mine")
+    assert cli("run", *MINE, "--samples", 40, "--out", "runs/a", "--quiet").exit_code == 0
+    assert Path("runs/index.html").read_text() == "mine"

@@ -366,10 +366,10 @@ def test_latents_on_the_command_line(tmp_path: Path) -> None:
     arguments += ["--directions", "2", "--measured", "4", "--out", str(tmp_path / "it")]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
-    assert [Path(line).name for line in shown.stdout.split()] == [
-        "sheet-1.png", "sheet-2.png", "film-1.webp", "film-2.webp",
-    ]  # fmt: skip
-    assert all(Path(line).is_file() for line in shown.stdout.split())
+    assert Path(shown.stdout.strip()) == tmp_path / "it" / "report" / "index.html"
+    for name in ("sheet-1.png", "sheet-2.png", "film-1.webp", "film-2.webp"):
+        assert (tmp_path / "it" / name).is_file()
+        assert name in shown.stderr
     told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert len(told["directions"]) == 2
     assert len(told["effects"]) == 2 * 2 * 5
