@@ -136,42 +136,6 @@ function cellMap(box) {
 }
 document.querySelectorAll(".cells").forEach(cellMap);
 
-// Samples that the reader ticks, the same in all views of the page, to be downloaded as the file that --flags takes.
-const tickedSamples = new Set();
-function flagging(root) {
-  const figures = [...root.querySelectorAll("[data-sample]")];
-  const bar = node("p", { class: "flag-bar" });
-  const output = node("output", {});
-  const link = node("a", { download: "flags.txt", href: "data:text/plain," }, "download flags.txt");
-  const clear = node("button", { type: "button" }, "clear");
-  bar.append(output, link, clear, node("small", {}, "for dissect artifacts RUN --detector flagged --flags flags.txt"));
-  const update = () => {
-    const ticked = [...tickedSamples].sort((a, b) => a - b);
-    output.textContent = `${ticked.length} sample${ticked.length === 1 ? "" : "s"} ticked`;
-    link.href = `data:text/plain;charset=utf-8,${encodeURIComponent(`${ticked.join("\n")}\n`)}`;
-    link.hidden = clear.hidden = !ticked.length;
-    for (const figure of figures) figure.querySelector(".tick input").checked = tickedSamples.has(Number(figure.dataset.sample));
-  };
-  for (const figure of figures) {
-    const sample = Number(figure.dataset.sample);
-    const box = node("input", { type: "checkbox", "aria-label": `Tick sample ${sample}` });
-    box.addEventListener("change", () => {
-      if (box.checked) tickedSamples.add(sample);
-      else tickedSamples.delete(sample);
-      document.dispatchEvent(new Event("flags"));
-    });
-    figure.append(node("label", { class: "tick" }, box, " bad"));
-  }
-  clear.addEventListener("click", () => {
-    tickedSamples.clear();
-    document.dispatchEvent(new Event("flags"));
-  });
-  document.addEventListener("flags", update);
-  root.prepend(bar);
-  update();
-}
-document.querySelectorAll(".flagging").forEach(flagging);
-
 // A button beside each command that copies it.
 for (const command of document.querySelectorAll("code.command")) {
   const button = node("button", { type: "button", class: "copy" }, "copy");
