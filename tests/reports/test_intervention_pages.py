@@ -11,6 +11,7 @@ import pytest
 
 from ganatomy import dissect
 from ganatomy.dissect import Generator
+from ganatomy.dissect.artifacts.flags import read_flags
 from ganatomy.dissect.interventions.result import Effects
 from ganatomy.dissect.interventions.verdict import verdict
 from ganatomy.reports.pages import write_report
@@ -144,6 +145,27 @@ def test_points_and_rows_of_a_scan_lead_to_units(page: Any, run: dissect.Dissect
     tied = units.change_pp.duplicated(keep=False)
     assert {int(unit) for unit, rank in ranks.items() if rank == "–"} == set(units.unit[tied])
     assert shown(page, ".tall thead th").first.evaluate("(cell) => getComputedStyle(cell).position") == "sticky"
+
+
+@pytest.mark.slow
+def test_ticked_samples_become_a_file_of_flags(
+    page: Any, run: dissect.Dissection, models: dict[str, Any], tmp_path: Path
+) -> None:
+    suspects = dissect.artifacts.find(run, detector="rare", **models)
+    page.goto(write_report(run).resolve().as_uri() + f"#artifacts={suspects.info['name']}")
+    boxes = shown(page, ".tick input")
+    boxes.first.focus()
+    page.keyboard.press("Space")
+    boxes.nth(2).check()
+    expect(shown(page, ".flag-bar output")).to_have_text("2 samples ticked")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="download flags.txt").locator("visible=true").click()
+    file = tmp_path / "flags.txt"
+    download.value.save_as(file)
+    worst = suspects.samples["sample"].iloc[[0, 2]]
+    assert sorted(np.flatnonzero(read_flags(file, 60, (16, 16)).marked)) == sorted(worst)
+    page.get_by_role("button", name="clear").locator("visible=true").click()
+    expect(boxes.first).not_to_be_checked()
 
 
 def effects_of(**row: Any) -> Effects:
