@@ -11,7 +11,6 @@ import pytest
 
 from ganatomy import dissect
 from ganatomy.dissect import Generator
-from ganatomy.dissect.artifacts.flags import read_flags
 from ganatomy.dissect.interventions.result import Effects
 from ganatomy.dissect.interventions.verdict import verdict
 from ganatomy.reports.pages import write_report
@@ -148,26 +147,6 @@ def test_points_and_rows_of_a_scan_lead_to_units(page: Any, run: dissect.Dissect
 
 
 @pytest.mark.slow
-def test_ticked_samples_become_a_file_of_flags(
-    page: Any, run: dissect.Dissection, models: dict[str, Any], tmp_path: Path
-) -> None:
-    suspects = dissect.artifacts.find(run, detector="rare", **models)
-    page.goto(write_report(run).resolve().as_uri() + f"#artifacts={suspects.info['name']}")
-    boxes = shown(page, ".tick input")
-    boxes.first.focus()
-    page.keyboard.press("Space")
-    boxes.nth(2).check()
-    expect(shown(page, ".flag-bar output")).to_have_text("2 samples ticked")
-    with page.expect_download() as download:
-        page.get_by_role("link", name="download flags.txt").locator("visible=true").click()
-    file = tmp_path / "flags.txt"
-    download.value.save_as(file)
-    worst = suspects.samples["sample"].iloc[[0, 2]]
-    assert sorted(np.flatnonzero(read_flags(file, 60, (16, 16)).marked)) == sorted(worst)
-    page.get_by_role("button", name="clear").locator("visible=true").click()
-    expect(boxes.first).not_to_be_checked()
-
-
 def effects_of(**row: Any) -> Effects:
     whole = {"class": "tree", "before": 0.1, "after": 0.05, "change_pp": -5.0, "changed": True, "beyond_random": True}
     whole |= {"change_pp_low": -6.0, "change_pp_high": -4.0, "relative": -0.47, "relative_low": -0.55}
