@@ -89,7 +89,10 @@ def power(*, run: Path, quiet: bool, **settings: Any) -> object:
 @options.report_options
 @one_process
 def report(*, run: Path, single_file: bool, quiet: bool) -> object:
-    """Write the pages of a finished run again, or the index of a folder of results."""
+    """Write the pages of a run again, or an index of a folder.
+
+    A folder of results, such as runs, gets an index.html that shows all of them.
+    """
     if run.is_dir() and not (run / "run.json").exists():
         return results.index(run, single_file, quiet)
     from .dissect.runs.dissection import Dissection

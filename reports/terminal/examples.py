@@ -4,16 +4,16 @@ from __future__ import annotations
 
 _EXAMPLES = {
     "dissect": """
-  dissect run progan_scenes --layer 5
-  dissect ablate runs/progan_scenes-layer5 --class tree
+  dissect run progan_scenes
+  dissect ablate runs/progan_scenes-layer5 --class tree --samples 64
   dissect checkup dcgan_scenes
-  dissect repair --checkerboard --model dcgan_scenes
+  dissect latents interpolate progan_scenes
   dissect fitness progan_scenes dcgan_scenes
   dissect inspect stylegan2-ffhq.pkl
-  dissect latents directions progan_scenes
 """,
     "run": """
-  dissect run progan_scenes --layer 5
+  dissect run progan_scenes
+  dissect run progan_scenes --samples 2000
   dissect run progan_scenes --layer 5 --layer 7 --samples 2000 \\
     --out runs/both
   dissect run progan_scenes --layer 5 --control rotation \\
@@ -34,15 +34,17 @@ _EXAMPLES = {
   dissect merge shards/1 shards/2 shards/3 --out runs/merged
 """,
     "ablate": """
-  dissect ablate runs/progan_scenes-layer5 --class tree --top 20
+  dissect ablate runs/progan_scenes-layer5 --class tree --samples 64
   dissect ablate runs/progan_scenes-layer5 --class tree --by scan --curve
   dissect ablate runs/progan_scenes-layer5 --units layer5:12,57 --class tree \\
     --value mean
   dissect ablate runs/progan_scenes-layer5 --class tree --optimize
 """,
     "insert": """
-  dissect insert runs/progan_scenes-layer5 --class door --top 20
-  dissect insert runs/progan_scenes-layer5 --class door --where class:building
+  dissect insert runs/progan_scenes-layer5 --class cloud \\
+    --where 0.55,0.1,0.35,0.25 --samples 32
+  dissect insert runs/progan_scenes-layer5 --class cloud --where class:sky
+  dissect insert runs/progan_scenes-layer5 --class tree --samples 16
   dissect insert runs/progan_scenes-layer5 --class tree \\
     --where 0.1,0.5,0.2,0.3 --level 0.005
   dissect insert runs/progan_scenes-layer5 --class tree --where mask.png@128

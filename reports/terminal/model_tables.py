@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from ..rows import rows_with_blanks
 from .screen import format_interval, new_table, screen
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ...dissect.generators.spec import ModelSpec
     from ...dissect.latents.result import Explored
     from ...dissect.subjects.inspection import Inspection
@@ -51,6 +54,24 @@ def show_layers(layers: dict[str, tuple[int, ...] | None]) -> None:
         Console().print(table)
 
 
+def network_strip(layers: pd.DataFrame) -> str:
+    """The layers with featuremaps in a line: neighbours that output the same shape stand together.
+
+    >>> import pandas as pd
+    >>> names, units, side = ["a", "b", "c"], [64, 64, 32], [4, 4, 8]
+    >>> table = {"layer": names, "units": units, "height": side, "width": side, "kind": "featuremap"}
+    >>> network_strip(pd.DataFrame(table))
+    'a to b 4×4, 64 units → c 8×8, 32 units'
+    """
+    maps = layers[(layers.kind == "featuremap") & layers.units.notna()]
+    stages = []
+    for (units, height, width), rows in groupby(maps.itertuples(), lambda row: (row.units, row.height, row.width)):
+        names = [row.layer for row in rows]
+        name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        stages.append(f"{name} {width:g}×{height:g}, {units:g} units")
+    return " → ".join(stages)
+
+
 def show_inspection(inspection: Inspection, spec: ModelSpec) -> None:
     """Print what a model is, its layers, and a command to continue with, on stdout."""
     console = Console(highlight=False)
@@ -65,6 +86,7 @@ def show_inspection(inspection: Inspection, spec: ModelSpec) -> None:
             "{:g} to {:g}; {:.3g} to {:.3g} here".format(*inspection.output, *inspection.values),
         ),
         ("Parameters", f"{inspection.parameters:,}"),
+        ("Network", network_strip(inspection.layers)),
         ("Batch norms", inspection.fingerprint),
         ("Better", f"with --latent {inspection.better}, which reproduces them" if inspection.better else ""),
         ("Cite", inspection.citation or "–"),
