@@ -3,13 +3,13 @@
 function cellValue(row, column, kind) {
   const text = row.cells[column].textContent.trim().replace("−", "-");
   if (kind === "text") return text.toLowerCase();
-  return text === "" ? NaN : parseFloat(text);
+  const value = parseFloat(text);
+  return value === value ? value : null; // what is not a number, such as a dash
 }
 
 // The order of two values; missing numbers come last in both directions.
 function inOrder(a, b, sign) {
-  const missing = (value) => value === null || Number.isNaN(value);
-  if (missing(a) || missing(b)) return missing(a) - missing(b);
+  if (a === null || b === null) return (a === null) - (b === null);
   return a < b ? -sign : a > b ? sign : 0;
 }
 
