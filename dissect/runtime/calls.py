@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ def command() -> str:
     stack is named, with the arguments that differ from its defaults: `dissect.run('progan_scenes', 'layer7', seed=1)`.
     """
     call = None if is_typed() else _outermost(inspect.currentframe())
-    return call or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return call or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _outermost(frame: FrameType | None) -> str | None:

@@ -147,6 +147,7 @@ def report(run: Dissection, page: Path, quiet: bool) -> Json:
 
 @_on_first
 def effects(effects: Effects, folder: Path, quiet: bool) -> Json:
+    from ...dissect.interventions.verdict import verdict
     from ...dissect.runs.dissection import Dissection
 
     name, opened = effects.info["name"], Dissection.load(folder)
@@ -154,7 +155,7 @@ def effects(effects: Effects, folder: Path, quiet: bool) -> Json:
     if not quiet:
         run_tables.show_effects(effects)
     following = next_command.after_effects(effects, opened)
-    _end(quiet, sentences.of_effects(effects), page, folder, effects.info, next_command=following)
+    _end(quiet, verdict(effects), page, folder, effects.info, next_command=following)
     return {
         "folder": folder / "interventions" / name,
         "report": page,

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ..rows import format_number
-from .screen import interval_text
-
 if TYPE_CHECKING:
     import pandas as pd
 
     from ...dissect.artifacts.result import Suspects
-    from ...dissect.interventions.result import Effects
     from ...dissect.runs.compare import Comparison
     from ...dissect.runs.dissection import Dissection
 
@@ -57,29 +53,6 @@ def of_run(run: Dissection) -> str:
     where = f" of {row['layer']}" if len(summary) > 1 else ""
     clearest = f"{noun} {row['unit']}{where} = {row['label']} (IoU {row['iou']:.2f}, {beside})"
     return f"{counts} {match}{strongly}; clearest: {clearest}."
-
-
-def of_effects(effects: Effects) -> str:
-    """What an intervention did to the class that was meant, or else to the class that changed most."""
-    info, row = effects.info, effects.ordered.iloc[0].to_dict()
-    verb = "Ablating" if info["kind"] == "ablate" else "Inserting"
-    units = f"{verb} {count(len(info['units']), 'unit')} of {info['layer']}"
-    if not row["changed"]:
-        return f"{units} has no significant effect on {row['class']}."
-    if row["relative"] == row["relative"]:  # not NaN
-        change = f"{row['relative']:+.0%} {interval_text(row['relative_low'], row['relative_high'], '+.0%')}"
-    else:
-        change = f"{row['change_pp']:+.2f} points {interval_text(row['change_pp_low'], row['change_pp_high'], '+.2f')}"
-    return f"{units} changes {row['class']} by {change}{_random_sets(row)}."
-
-
-def _random_sets(row: dict[str, Any]) -> str:
-    if "random_relative_min" not in row or row["random_relative_min"] != row["random_relative_min"]:
-        return ""
-    low = min(row["random_relative_min"], row["matched_relative_min"])
-    high = max(row["random_relative_max"], row["matched_relative_max"])
-    beyond = "" if row["beyond_random"] else ", which is not more"
-    return f"; random sets of as many units: {format_number(low, '+.0%')} to {format_number(high, '+.0%')}{beyond}"
 
 
 def of_scan(units: pd.DataFrame, info: dict[str, Any]) -> str:
