@@ -81,7 +81,7 @@ class Experiment:
         weight = torch.cat([layout.weights(), steps.weights()]) if steps.sets else layout.weights()
         donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
         variants = Variants(weight=weight, value=value, place=place, donors=donors)
-        fewer = Fewer("samples", len(samples), 1)
+        fewer = Fewer("samples", len(samples), 16)
         with progress.task("draw and segment", len(variants) * len(samples), spread=True, fewer=fewer) as advance:
             areas = measure(subject, samples, variants, target=self.target, advance=advance)
 

@@ -178,7 +178,7 @@ def scan_layer(
     count = samples or scan_samples(run, subject.layer)
     if count != _samples_on_disk(run, subject.layer):
         alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
-        fewer = Fewer("samples", count, 1)
+        fewer = Fewer("samples", count, 16)
         with progress.task(f"scan {subject.layer}", units * count, spread=True, fewer=fewer) as advance:
             areas = measure(subject, range(count), alone, advance=advance)
         distributed.on_first(lambda: _save_areas(areas, path, subject.layer))

@@ -171,7 +171,7 @@ def test_a_reference_is_cut_to_shape_and_checked(tmp_path: Path) -> None:
     assert found.features.mean(0).abs().max() < 1e-6
     assert found.features.std(0) == pytest.approx(np.ones(104), rel=1e-6)
     (tmp_path / "3.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=rf"reference .* {FEWEST - 1} images.*{FEWEST}.*3\.png"):
+    with pytest.raises(UsageError, match=rf"reference.* {FEWEST - 1} images.*{FEWEST}.*3\.png"):
         open_reference(tmp_path, extract, (32, 32), drawn=False)
     with pytest.raises(UsageError, match="does not exist"):
         open_reference(tmp_path / "none", extract, (32, 32), drawn=False)

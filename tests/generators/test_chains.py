@@ -307,7 +307,7 @@ def test_the_python_that_is_written_is_the_network(tmp_path: Path) -> None:
         ("act=swish", "'act=swish' is not understood; there are act= "),
         ("relu", "'relu' is not understood"),
         ("side=big", "'side=big' is not understood"),
-        ("{", r"assumed=.* is no plan; there are act="),
+        ("{", r"assumed.* is no plan; there are act="),
     ],
 )
 def test_choices_that_cannot_be_read(chosen: str, said: str) -> None:

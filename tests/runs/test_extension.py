@@ -102,5 +102,5 @@ def test_only_a_run_is_overwritten(go: Go, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a run"):
         go(overwrite=True)
     assert (tmp_path / "run" / "thesis.tex").read_text() == "mine"
-    with pytest.raises(UsageError, match=r"--overwrite .*--shard"):
+    with pytest.raises(UsageError, match=r"overwrite.*shard"):
         go(overwrite=True, shard="1/2", out=tmp_path / "shard")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import warnings
@@ -36,8 +37,9 @@ def piped(code: str) -> list[str]:
 
 def test_a_pipe_gets_plain_lines() -> None:
     lines = piped(WORK)
-    assert lines[:3] == ["stage 1 of 2, first: 10 images", "first: 10 in 1 s", "stage 2 of 2, second: 40 images"]
-    assert lines[-1].startswith("second: 40 in 2 s")
+    assert [lines[0], lines[2]] == ["stage 1 of 2, first: 10 images", "stage 2 of 2, second: 40 images"]
+    assert re.fullmatch(r"first: 10 in \d s", lines[1])
+    assert lines[-1].startswith("second: 40 in ")
     reports = [line for line in lines if line.startswith("second: ") and " of 40, " in line]
     assert len(reports) >= 3
     counts = [int(line.split()[1]) for line in reports]
@@ -48,7 +50,7 @@ def test_a_pipe_gets_plain_lines() -> None:
 
 def test_an_estimate_is_said_once() -> None:
     (said,) = [line for line in piped(WORK) if "about" in line]
-    assert said.startswith("40 images, about 2 s")
+    assert re.fullmatch(r"40 images, about \d s.*", said)
 
 
 def test_a_terminal_gets_bars() -> None:
@@ -71,7 +73,7 @@ def test_a_terminal_gets_bars() -> None:
     assert "40/40" in text
     assert "2 of 2" in text
     assert "\x1b[" in text
-    assert "about 2 s" in text
+    assert re.search(r"about \d s", text)
     assert "second: 40 in" not in text
 
 

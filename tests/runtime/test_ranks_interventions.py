@@ -128,6 +128,9 @@ def check_same(one: object, other: object, name: str) -> None:
             np.testing.assert_allclose(one, other, rtol=1e-6, err_msg=name)
         else:
             assert (one == other).all(), name
+    elif isinstance(one, Path):  # each count of processes has a folder of its own
+        assert isinstance(other, Path), name
+        assert one.name == other.name, name
     else:
         assert one == other, name
 
