@@ -53,7 +53,10 @@ def check_target(folder: Path) -> None:
 
 def _page(comparison: Comparison, shelf: Shelf, progress: Progress) -> bytes:
     sides = comparison.sides
-    pairs = comparison.units[comparison.units.corresponds].groupby("other").head(PAIRS)
+    same = [side.letter for side in sides[1:] if comparison.is_same_network(side.letter)]
+    pairs = comparison.units[comparison.units.corresponds]
+    relabelled = pairs.other.isin(same) & ~pairs.same_label  # first: a unit always correlates with itself
+    pairs = pairs.loc[(~relabelled).sort_values(kind="stable").index].groupby("other").head(PAIRS)
     together = _together(sides)
     count = min(SAMPLES, *(side.run.info["config"]["samples"] for side in sides))
     wanted: dict[str, set[int]] = {side.letter: set(range(count)) if side in together else set() for side in sides}
@@ -77,6 +80,7 @@ def _page(comparison: Comparison, shelf: Shelf, progress: Progress) -> bytes:
         "colours": dict(zip(first.classes["class"], map(figures.safe_colour, first.classes.colour), strict=True)),
         "pairs": shown_pairs,
         "pictures": pictures,
+        "same_network": same,
         "together": [side.letter for side in together],
         "samples": list(range(count)),
         "tested": all(side.run.info["config"]["significance"] != "off" for side in sides),

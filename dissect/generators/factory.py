@@ -323,7 +323,7 @@ def warn_of_range(generator: Generator, low: float, high: float, samples: int) -
     warnings.warn(
         f"The output of {generator.name} goes from {low:.3g} to {high:.3g} in {samples} samples: it {verb} the "
         f"range from {black:g} to {white:g} that is taken for black to white. If another is meant, say "
-        "--output-range BLACK,WHITE (in Python output_range=(black, white)).",
+        "--output-range BLACK,WHITE.",
         DissectWarning,
         stacklevel=2,
     )

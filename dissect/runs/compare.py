@@ -73,6 +73,15 @@ class Comparison(Shown):
         """The settings that decide on labels and differ; if there are any, counts of labels are not comparable."""
         return [key for key in self.differences if key in RULES]
 
+    def is_same_network(self, letter: str) -> bool:
+        """Whether a side has A's layers of A's network, on the same latents: then its units are those of A."""
+        first, side = self.sides[0], self.sides[LETTERS.index(letter)]
+        if first.layers != side.layers or not same_latents(first, side):
+            return False
+        first_config, config = first.run.info["config"], side.run.info["config"]
+        keys = ("weights_sha256", "control", "basis", "directions")
+        return all(first_config[key] == config[key] for key in keys)
+
     def summary(self) -> pd.DataFrame:
         """One row a side: units, labelled units, classes, mean IoU; gained, lost and corresponding beside A."""
         rows = []

@@ -29,6 +29,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+const tablesOf = new Map(); // how many tables each heading has: regions of a page need different names
 for (const table of document.querySelectorAll("section table:not(.pattern)")) {
   if (table.closest(".scroller")) continue;
   const frame = document.createElement("div");
@@ -36,7 +37,9 @@ for (const table of document.querySelectorAll("section table:not(.pattern)")) {
   table.before(frame);
   frame.append(table);
   const title = table.closest("section").querySelector("h2, h3");
-  const label = title ? `Table: ${title.textContent.trim()}` : "Table";
+  const heading = title ? title.textContent.trim() : "";
+  tablesOf.set(heading, (tablesOf.get(heading) ?? 0) + 1);
+  const label = `Table ${tablesOf.get(heading)}${heading && `: ${heading}`}`;
   const fit = () => {
     const wide = frame.scrollWidth > frame.clientWidth;
     for (const [name, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", label]]) {

@@ -128,3 +128,21 @@ def test_the_page(page: Any, two: tuple[Any, Any], tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is not a comparison"):
             write_comparison(found, tmp_path / taken)
     assert dissect.Dissection.load(tmp_path / "first").units.equals(two[0].units)
+
+
+def test_two_rules_on_one_network_show_labels_that_differ(page: Any, go: Go, tmp_path: Path) -> None:
+    runs = [go(samples=60, threshold=rule, quantile=0.2, out=tmp_path / rule) for rule in ("iqr", "quantile")]
+    comparison = dissect.compare(*runs)
+    assert comparison.is_same_network("B")
+    pairs = comparison.units
+    assert (pairs.unit_A == pairs.unit_B).all()
+    differ = int((pairs.corresponds & ~pairs.same_label).sum())
+    page.goto(write_comparison(comparison, tmp_path / "rules").as_uri())
+    expect(page.locator("section", has_text="same units of the same network")).to_contain_text(
+        f"{differ} of {len(pairs)} have another label"
+    )
+    labels = page.locator(".matches .card .head").all_inner_texts()
+    changed = [text.split()[1] != text.split()[-2] for text in labels]
+    assert changed == sorted(changed, reverse=True)
+    other = dissect.compare(runs[0], go(samples=60, seed=1, out=tmp_path / "seed"))
+    assert not other.is_same_network("B"), "other latents: its signatures are of other images"
