@@ -16,7 +16,7 @@ from ..conftest import Go
 
 
 def same_results(one: Path, other: Path) -> None:
-    for name in ("units.csv", "classes.csv", "scores.npz", "tops.npz"):
+    for name in ("units.csv", "classes.csv", "scores.npz", "tops.npz", "shown.npz"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     spools = [Dissection.load(folder).spool for folder in (one, other)]
     for shard in spools[0].shards:
