@@ -172,6 +172,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "points": lambda value: _typographic(format_number(value, "+.2f")),
     "points4": lambda value: _typographic(format_number(value, "+.4f")),
     "tenths": lambda value: _typographic(format_number(value, ".1f")),
+    "tenths_signed": lambda value: _typographic(format_number(value, "+.1f")),
     "digits": lambda value: _typographic(format_number(value, "+.2g")),
     "score": lambda value: "" if value is None or pd.isna(value) else f"{value:.3f}",
     "signed_score": lambda value: _typographic(format_number(value, "+.3f")),

@@ -123,7 +123,7 @@ def judged(classes: pd.DataFrame, table: pd.DataFrame) -> tuple[str, str]:
     named = [f"{name} ({verdict})" for name, verdict in zip(different["class"], different.verdict, strict=True)]
     sentences = []
     if named:
-        more = " …" if len(named) > NAMED else ""
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         sentences.append(f"Classes that differ from the real images': {', '.join(named[:NAMED])}{more}.")
     if alarms:
         worse = "Generated images score worse than one half of the real images does against the other"
