@@ -37,6 +37,10 @@ class UsageError(DissectError):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: one line, since the fault lies in the call and not in the code that it led to."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UnknownName(UsageError, KeyError):
     """A name that was looked up in a result does not exist there."""

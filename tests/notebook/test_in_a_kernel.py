@@ -52,6 +52,7 @@ def test_cells_show_pictures(executed: list[Any], found: Dissection) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(figure.data["image/png"]))).width > 300
     assert outputs[6][0].text.count("\n") == 3
     assert "Did you mean red" in outputs[7][-1].evalue
+    assert len("".join(outputs[7][-1].traceback).splitlines()) == 1
 
 
 def test_no_cell_warns(executed: list[Any], tmp_path: Path) -> None:
