@@ -22,7 +22,7 @@ from ..runtime.progress import say
 from ..runtime.requests import check_choice, check_integers
 from ..scoring.label_tests import THOROUGHNESS
 from ..scoring.layer_basis import FITTED, ROTATION, UNITS, Basis
-from ..storage.files import COMPLETE
+from ..storage.files import COMPLETE, PART
 from ..storage.folder_lock import locked
 from ..storage.result_folder import replace_folder, writing
 from ..subjects.first_look import first_look, noting
@@ -179,7 +179,7 @@ def _replace(job: Job, folder: Path, controls: Sequence[str], *, keep_spool: boo
         raise UsageError(
             f"{folder} exists and is not a run, so that --overwrite does not replace it; give another --out."
         )
-    new = folder.with_name(f"{folder.name}.new")
+    new = folder.with_name(f"{folder.name}.new{PART}")  # a name that no result of a user has
     distributed.on_first(lambda: None if begun_run(new, job.config) else shutil.rmtree(new, ignore_errors=True))
     _make(job, new, controls, keep_spool=keep_spool)
     with locked(folder), writing(folder, f"the new run is complete in {new}"):  # nobody else is at work there

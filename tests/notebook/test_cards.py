@@ -162,9 +162,9 @@ def test_a_scan_shows_a_point_for_each_unit(found: Dissection, planted: Generato
 
 
 def test_a_checkup_shows_the_crop_with_the_checkerboard(tmp_path: Path) -> None:
-    made = checkup(tmp_path)
-    assert "6.0 dB [5.0, 7.0]" in lines(made)[1]
-    page = card(made)
+    audit = checkup(tmp_path)
+    assert "6.0 dB [5.0, 7.0]" in lines(audit)[1]
+    page = card(audit)
     assert "checkerboard" in page.text
     drawn, flat, spectrum = page.images
     assert drawn.size == flat.size == (144, 144)  # 24 pixels, six times
@@ -175,9 +175,9 @@ def test_a_checkup_shows_the_crop_with_the_checkerboard(tmp_path: Path) -> None:
 
 
 def test_an_audit_of_diversity_shows_what_is_lacking(tmp_path: Path) -> None:
-    made = diversity(tmp_path)
-    assert "coverage 0.40 [0.30, 0.50], real images 0.90" in lines(made)[1]
-    page = card(made)
+    audit = diversity(tmp_path)
+    assert "coverage 0.40 [0.30, 0.50], real images 0.90" in lines(audit)[1]
+    page = card(audit)
     assert "Never drawn: person" in page.text
     assert "0%, real 90%: missing" in page.text
     assert len(page.images) == 3 + 2
@@ -185,9 +185,9 @@ def test_an_audit_of_diversity_shows_what_is_lacking(tmp_path: Path) -> None:
 
 
 def test_repair_seams_and_suspects(tmp_path: Path, found: Dissection) -> None:
-    made = repair(tmp_path)
-    assert "improved; Fréchet distance −5.0 [−6.0, −4.0]" in lines(made)[1]
-    assert len(card(made).images) == 8
+    audit = repair(tmp_path)
+    assert "improved; Fréchet distance −5.0 [−6.0, −4.0]" in lines(audit)[1]
+    assert len(card(audit).images) == 8
     assert "step 2.00 [1.90, 2.10]" in lines(seams(tmp_path))[1]
     assert len(card(seams(tmp_path)).images) == 3
     of_run = suspects(found.folder / "artifacts" / "bad")
@@ -219,8 +219,8 @@ def test_a_comparison_and_an_inspection(go: Go, painter: Generator) -> None:
 
 def test_names_are_text_and_never_markup(tmp_path: Path, found: Dissection) -> None:
     evil = "<script>alert(1)</script>"
-    made = diversity(tmp_path, ("sky", evil, '"><img src=x>'))
-    assert evil in card(made).text  # shown as text
+    audit = diversity(tmp_path, ("sky", evil, '"><img src=x>'))
+    assert evil in card(audit).text  # shown as text
     renamed = replace(found, units=found.units.assign(label=found.units.label.replace("red", evil)))
     assert "<script" not in notebook.html(renamed)
     assert evil in card(renamed).text

@@ -59,8 +59,8 @@ def test_effects_and_scan_have_their_points(found: Dissection, do: Do, planted: 
 
 
 def test_audits_have_their_numbers(tmp_path: Path) -> None:
-    made = diversity(tmp_path)
-    axes = made.plot()
+    audit = diversity(tmp_path)
+    axes = audit.plot()
     assert names(axes)[0] == "person, missing"
     assert list(axes.containers[0].lines[0].get_xdata()) == pytest.approx([0.0, 45.0, 90.0])
     axes = repair(tmp_path).plot()

@@ -81,6 +81,7 @@ def test_overwrite_replaces_a_run_when_the_new_one_is_finished(
 ) -> None:
     before = go(samples=60)
     (before.folder / "interventions").mkdir()
+    mine = go(samples=20, out=tmp_path / "run.new")  # a run of the user's, beside it
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -90,13 +91,14 @@ def test_overwrite_replaces_a_run_when_the_new_one_is_finished(
         with pytest.raises(DissectError, match="No space left"):
             go(samples=40, overwrite=True)
     assert Dissection.load(before.folder).units.equals(before.units)
-    captured = json.loads((tmp_path / "run.new" / "run.json").read_text())["created"]
+    captured = json.loads((tmp_path / "run.new.part" / "run.json").read_text())["created"]
     after = go(samples=40, overwrite=True)
     assert after.info["created"] == captured, "it went on from what was captured"
     same_results(after.folder, go(samples=40, out=tmp_path / "at_once").folder)
     assert after.folder == before.folder
     assert not (after.folder / "interventions").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["at_once", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at_once", "run", "run.new"]
+    assert Dissection.load(mine.folder).units.equals(mine.units)
 
 
 def test_only_a_run_is_overwritten(go: Go, tmp_path: Path) -> None:
