@@ -28,16 +28,19 @@ class Tap:
         module: any network.
         layers: names from `named_modules()`.
         stop: end the forward pass, and with it the `with` block, as soon as all layers were seen.
+        gradient: keep the very tensors that the layers above see, so that `torch.autograd.grad(score, tap[layer])` gives
+            their gradient. The first tapped layer is cut off from what lies below it.
 
     Raises:
         UsageError: on entering, for a layer that does not exist; no hook stays behind.
         DissectError: in the forward pass, for a layer whose output is not a single tensor.
     """
 
-    def __init__(self, module: nn.Module, layers: Sequence[str], *, stop: bool = False) -> None:
+    def __init__(self, module: nn.Module, layers: Sequence[str], *, stop: bool = False, gradient: bool = False) -> None:
         self.module = module
         self.layers = tuple(layers)
         self.stop = stop
+        self.gradient = gradient
         self._outputs: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
@@ -68,10 +71,15 @@ class Tap:
             )
         return self._outputs[layer]
 
-    def _keep(self, name: str, _layer: nn.Module, _inputs: object, output: object) -> None:
-        self._outputs[name] = single_tensor(name, output).clone()  # a later layer may work in place
+    def _keep(self, name: str, _layer: nn.Module, _inputs: object, output: object) -> Tensor | None:
+        x = single_tensor(name, output)
+        if self.gradient and not x.requires_grad:
+            x = x.detach().requires_grad_()
+        copy = x.clone()  # a later layer may work in place
+        self._outputs[name] = x if self.gradient else copy
         if self.stop and len(self._outputs) == len(set(self.layers)):
             raise _Enough
+        return copy if self.gradient else None
 
 
 def single_tensor(layer: str, output: object) -> Tensor:

@@ -12,6 +12,7 @@ RUN/scores.npz    LAYER/level (U, K); LAYER/HALF/intersection (U, C, K), LAYER/H
                   HALF/class_area (C,), HALF/pixels; shares (K,); HALF is choose or score
 RUN/tops.npz      LAYER/sample, LAYER/peak (U, T), LAYER/mask (U, T, g, ⌈g / 8⌉) bits packed along x
 RUN/shown.npz     featuremaps of a few samples, see runs/kept_maps.py; runs made by earlier versions have none
+RUN/causes.npz    first-order effects of the units on the classes, see causes/table.py; not in every run
 RUN/spool/        see capture/spool.py
 RUN/controls/NAME/              a run of its own: rotation or untrained
 RUN/interventions/NAME/         see interventions/result.py
@@ -36,6 +37,7 @@ from numpy.typing import NDArray
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
+from ..causes.table import Causes, read_causes
 from ..runtime import late
 from ..scoring.scores import Counts, chance_iou, curve, iou_of
 from ..scoring.unit_table import highlights, ranked, tiers
@@ -258,6 +260,11 @@ class Dissection(Shown):
     def shown(self) -> dict[str, KeptMaps] | None:
         """The featuremaps that stay when the spool's are deleted, by layer; None in a run of an earlier version."""
         return read_kept(self.folder, {layer: self.histogram(layer)[1] for layer in self.layers})
+
+    @cached_property
+    def causes(self) -> dict[str, Causes] | None:
+        """What ablating each unit does to each class, to first order, by layer; None where it was not estimated."""
+        return read_causes(self.folder, {layer: int((self.units.layer == layer).sum()) for layer in self.layers})
 
     def signature(self, layer: str) -> NDArray[np.float32]:
         """(U, n, cells): see `maps.signature`."""

@@ -1,0 +1,150 @@
+"""First-order effects: what changing each unit of a layer does to the area of a class, by one backward pass.
+
+Let a be the featuremaps of a layer in a sample, and s_c(a) the area of class c: the mean over the image's pixels of the
+probability that the segmenter gives to c. Setting unit u to v everywhere changes s_c by about
+
+    A_{u,c} = Σ_p (v_u − a_u(p)) ∂s_c / ∂a_u(p),
+
+the sum over the positions p of the map. This is attribution patching (Nanda 2022; Kramár et al. 2024, AtP*). It is
+exact where s_c is linear in a. It misleads where a unit acts only beyond a threshold (its gradient is zero below it),
+where units stand in for each other, and where the segmenter jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...hooks.errors import UsageError
+from ...hooks.tap import Tap
+from ...segmenters.base import Differentiable, Segmenter
+from ..generators.base import Generator
+from ..runtime import distributed
+from ..runtime.resources import at_work, usual_batch
+from ..subjects.subject import failing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """How the units of a layer are changed, each by itself.
+
+    Args:
+        value: (U,) what each outputs instead; None is 0. With directions (K,).
+        directions: (K, U) changed in the place of the units: the layer's output moves along a direction until its
+            product with the direction is the value. None is the units.
+        place: (h, w), or (P, h, w) for P rows, in [0, 1]: where on the map. None is everywhere.
+    """
+
+    value: Tensor | None = None
+    directions: Tensor | None = None
+    place: Tensor | None = None
+
+    def effects(self, x: Tensor, gradient: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The first-order effect of each unit by itself.
+
+        Args:
+            x: (n, U, h, w) featuremaps.
+            gradient: (n, U, h, w) of a number with respect to them.
+            rows: which of the P rows of `place` these are.
+
+        Returns:
+            (n, U) or (n, K): to first order, what is added to the number.
+
+        >>> x, gradient = torch.tensor([[[[2.0, 3.0]]]]), torch.tensor([[[[1.0, 10.0]]]])
+        >>> Change().effects(x, gradient), Change(value=torch.tensor([5.0])).effects(x, gradient)
+        (tensor([[-32.]]), tensor([[23.]]))
+        """
+        if self.directions is not None:
+            directions = self.directions.to(x)
+            x = torch.einsum("ku,nuhw->nkhw", directions, x)
+            steps = directions / directions.square().sum(1, keepdim=True)  # a step of 1 along the direction's product
+            gradient = torch.einsum("ku,nuhw->nkhw", steps, gradient)
+        value = 0.0 if self.value is None else self.value.to(x)[:, None, None]
+        step = value - x
+        if self.place is not None:
+            step = step * (self.place if self.place.ndim == 2 else self.place[rows, None]).to(x)
+        return (step * gradient).sum((2, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """P pairs of a sample and a class: the effect on the class is estimated in the sample."""
+
+    samples: Sequence[int]
+    classes: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """First-order effects of the units of some layers, all by the same backward passes."""
+
+    generator: Generator
+    segmenter: Segmenter
+    layers: Mapping[str, Change] = field(default_factory=dict)
+    batch: int | None = None  # samples of a forward pass; None is half of what a run takes, since gradients need memory
+
+    def __call__(self, pairs: Pairs, advance: Callable[[int], None] = lambda _: None) -> dict[str, Tensor]:
+        """By layer, (P, U) float32 on the CPU: what changing a unit adds to the area of the pair's class, in [-1, 1].
+
+        Each pair costs a forward and a backward pass of what lies above the lowest layer. Every process has the result.
+
+        Args:
+            pairs: samples and classes.
+            advance: `advance(n)` is called after every n pairs.
+
+        Raises:
+            UsageError: no gradient passes through the networks.
+            DissectError: a network failed, or drew pixels that are not finite.
+        """
+        batches = []
+        with at_work():
+            for batch in self._batches(pairs):
+                batches.append(batch)
+                advance(len(next(iter(batch.values()))))
+        batches = distributed.in_order(batches)
+        return {layer: torch.cat([batch[layer] for batch in batches]) for layer in self.layers}
+
+    def has_gradient(self) -> bool:
+        """Whether the segmenter returns probabilities, and a gradient passes from them to the layers (sample 0)."""
+        if not isinstance(self.segmenter, Differentiable):
+            return False
+        with failing("sample 0"):
+            _, area = self._areas([0])
+        return area.requires_grad
+
+    def _batches(self, pairs: Pairs) -> Iterator[dict[str, Tensor]]:
+        """The effects (n, U) by layer of each batch of pairs that is this process's."""
+        size = self.batch or max(1, usual_batch(self.generator.device) // 2)
+        for start in distributed.mine(range(0, len(pairs), size)):
+            rows = slice(start, min(start + size, len(pairs)))
+            samples, classes = pairs.samples[rows], torch.as_tensor(pairs.classes[rows])
+            with failing(f"samples {samples[0]} …"):
+                taps, area = self._areas(samples)
+                if not area.requires_grad:
+                    raise UsageError(
+                        f"--by gradient needs a gradient, and the probabilities of {self.segmenter.name} or the images "
+                        f"of {self.generator.name} have none; do not detach them, or take --by iou or --by scan."
+                    )
+                wanted = area.gather(1, classes.to(area.device)[:, None]).sum()
+                gradients = torch.autograd.grad(wanted, list(taps.values()))
+            yield {
+                layer: self.layers[layer].effects(x.detach(), gradient, rows).float().cpu()
+                for (layer, x), gradient in zip(taps.items(), gradients, strict=True)
+            }
+
+    def _areas(self, samples: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+        """The featuremaps of the layers (n, U, h, w), and the areas of all classes (n, C), which depend on them."""
+        segmenter = self.segmenter
+        assert isinstance(segmenter, Differentiable)
+        # latents made in inference mode could not be saved for the backward pass
+        with torch.enable_grad(), Tap(self.generator.module, list(self.layers), gradient=True) as tap:
+            images = self.generator(self.generator.latents(samples))
+            self.generator.check_finite(images, samples)
+            area = segmenter.probabilities(images).mean((2, 3))
+        return {layer: tap[layer] for layer in self.layers}, area
