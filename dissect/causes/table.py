@@ -51,8 +51,9 @@ def draw_by_area(area: Floats, count: int) -> Draw:
         area: (N,) of the class in each sample, not all zero.
         count: K, how many draws.
 
-    >>> draw_by_area(np.array([0.0, 1.0, 3.0, 0.0]), 2)
-    Draw(samples=array([1, 2]), weight=array([1.        , 0.33333333]))
+    >>> draw = draw_by_area(np.array([0.0, 2.0, 6.0, 0.0]), 4)
+    >>> draw.samples.tolist(), draw.weight.round(2).tolist()
+    ([1, 2, 2, 2], [1.0, 0.33, 0.33, 0.33])
     """
     points = (np.arange(count) + 0.5) / count * area.sum()
     drawn = np.searchsorted(area.cumsum(), points, side="right").clip(max=np.flatnonzero(area)[-1])
@@ -62,7 +63,7 @@ def draw_by_area(area: Floats, count: int) -> Draw:
 def mean_and_interval(values: Floats) -> tuple[Floats, Floats, Floats]:
     """(K, …) independent values -> their mean (…) and the ends of its 95 % interval (Student 1908).
 
-    Student's t and not the bootstrap: of a handful of values the bootstrap's intervals are too narrow. NaN for one value.
+    Student's t and not the bootstrap, whose intervals are too narrow for a handful of values. NaN for one value.
 
     >>> [round(float(x), 3) for x in mean_and_interval(np.array([1.0, 2.0, 3.0]))]
     [2.0, -0.484, 4.484]
