@@ -28,8 +28,8 @@ class Tap:
         module: any network.
         layers: names from `named_modules()`.
         stop: end the forward pass, and with it the `with` block, as soon as all layers were seen.
-        gradient: keep the tensors that the layers above see, so that `torch.autograd.grad(score, tap[layer])` gives their
-            gradient. The first tapped layer is cut off from what lies below it.
+        gradient: keep the tensors that the layers above see, so that `torch.autograd.grad(score, tap[layer])` gives
+            their gradient. The first tapped layer is cut off from what lies below it.
 
     Raises:
         UsageError: on entering, for a layer that does not exist; no hook stays behind.
