@@ -16,7 +16,7 @@ from . import figures
 from .interventions import effect_pages, scan_pages, scan_results
 from .page import _template, page_errors, put_samples, render, replaced_folder
 from .repairs import repair_pages, suspect_pages
-from .run_data import class_shares, classes_data, plain, units_data
+from .run_data import classes_data, plain, units_data
 from .sample_data import maps_data, mean_image, sample_areas
 from .shelf import Shelf
 from .terms import TERMS
@@ -60,7 +60,7 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     first = np.arange(min(SAMPLES_SHOWN, config["samples"]))
     shown_samples = [first, *(run.tops(layer)[0].ravel() for layer in run.layers)]
     scans = scan_results(run)
-    shares = class_shares(run)
+    shares = run.class_areas()
     classes = classes_data(run, scans, shares, shown_samples.append)
     effects = effect_pages(run, shelf)
     searches, repairs = suspect_pages(run, shown_samples.append, shelf), repair_pages(run, shelf)

@@ -93,7 +93,7 @@ def classes_data(
 ) -> list[dict[str, Any]]:
     """One entry for each class, `examples` as [sample, outline] pairs. `show` is called with the samples to show.
 
-    `shares` are the `class_shares` of the run.
+    `shares` are the `class_areas` of the run.
     """
     examples = [_examples(share) for share in shares.T]
     wanted = np.unique(np.concatenate(examples)).astype(np.int64)
@@ -118,19 +118,6 @@ def classes_data(
         }
         for row, chosen in zip(run.classes.to_dict("records"), examples, strict=True)
     ]
-
-
-def class_shares(run: Dissection) -> NDArray[np.float64]:
-    """(N, C) each class's share of the pixels of each sample."""
-    spool, classes = run.spool, len(run.classes)
-    shares = []
-    for shard in range(len(spool)):
-        labels = np.asarray(spool.read(shard, "labels"))  # (n, P, g, g)
-        offsets = np.arange(len(labels))[:, None] * (classes + 1)  # one bin for each class of each sample
-        codes = offsets + np.where(labels < 0, classes, labels).reshape(len(labels), -1)
-        counted = np.bincount(codes.ravel(), minlength=len(labels) * (classes + 1)).reshape(len(labels), -1)
-        shares.append(counted[:, :classes] / labels[0, 0].size)
-    return np.concatenate(shares)
 
 
 def _examples(share: NDArray[np.float64]) -> NDArray[np.int64]:

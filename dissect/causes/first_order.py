@@ -12,15 +12,18 @@ where units stand in for each other, and where the segmenter jumps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ...hooks.errors import UsageError
+from ...hooks.errors import DissectError, UsageError
 from ...hooks.tap import Tap
 from ...segmenters.base import Differentiable, Segmenter
+from ..capture import replicas
+from ..capture.replicas import Pair, side_by_side
 from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.resources import at_work, usual_batch
@@ -86,7 +89,7 @@ class Estimator:
 
     generator: Generator
     segmenter: Segmenter
-    layers: Mapping[str, Change] = field(default_factory=dict)
+    layers: Mapping[str, Change]
     batch: int | None = None  # samples of a forward pass; None is half of what a run takes, since gradients need memory
 
     def __call__(self, pairs: Pairs, advance: Callable[[int], None] = lambda _: None) -> dict[str, Tensor]:
@@ -95,56 +98,76 @@ class Estimator:
         Each pair costs a forward and a backward pass of what lies above the lowest layer. Every process has the result.
 
         Args:
-            pairs: samples and classes.
+            pairs: samples and classes, at least one.
             advance: `advance(n)` is called after every n pairs.
 
         Raises:
             UsageError: no gradient passes through the networks.
             DissectError: a network failed, or drew pixels that are not finite.
         """
-        batches = []
-        with at_work():
-            for batch in self._batches(pairs):
-                batches.append(batch)
-                advance(len(next(iter(batch.values()))))
-        batches = distributed.in_order(batches)
-        return {layer: torch.cat([batch[layer] for batch in batches]) for layer in self.layers}
-
-    def has_gradient(self) -> bool:
-        """Whether the segmenter returns probabilities, and a gradient passes from them to the layers (sample 0)."""
-        if not isinstance(self.segmenter, Differentiable):
-            return False
-        with failing("sample 0"):
-            _, area = self._areas([0])
-        return area.requires_grad
-
-    def _batches(self, pairs: Pairs) -> Iterator[dict[str, Tensor]]:
-        """The effects (n, U) by layer of each batch of pairs that is this process's."""
         size = self.batch or max(1, usual_batch(self.generator.device) // 2)
-        for start in distributed.mine(range(0, len(pairs), size)):
-            rows = slice(start, min(start + size, len(pairs)))
-            samples, classes = pairs.samples[rows], torch.as_tensor(pairs.classes[rows])
-            with failing(f"samples {samples[0]} …"):
-                taps, area = self._areas(samples)
-                if not area.requires_grad:
-                    raise UsageError(
-                        f"--by gradient needs a gradient, and the probabilities of {self.segmenter.name} or the images "
-                        f"of {self.generator.name} have none; do not detach them, or take --by iou or --by scan."
-                    )
-                wanted = area.gather(1, classes.to(area.device)[:, None]).sum()
-                gradients = torch.autograd.grad(wanted, list(taps.values()))
-            yield {
-                layer: self.layers[layer].effects(x.detach(), gradient, rows).float().cpu()
-                for (layer, x), gradient in zip(taps.items(), gradients, strict=True)
-            }
+        starts = distributed.mine(range(0, len(pairs), size))
+        batches = [slice(start, min(start + size, len(pairs))) for start in starts]
+        effects = []
+        with at_work():
+            work = partial(_effects, self.layers, pairs)
+            for rows, by_layer in side_by_side(work, self._networks(pairs.samples[0]), batches):
+                effects.append(by_layer)
+                advance(rows.stop - rows.start)
+        effects = distributed.in_order(effects)
+        return {layer: torch.cat([by_layer[layer] for by_layer in effects]) for layer in self.layers}
 
-    def _areas(self, samples: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
-        """The featuremaps of the layers (n, U, h, w), and the areas of all classes (n, C), which depend on them."""
-        segmenter = self.segmenter
-        assert isinstance(segmenter, Differentiable)
-        # latents made in inference mode could not be saved for the backward pass
-        with torch.enable_grad(), Tap(self.generator.module, list(self.layers), gradient=True) as tap:
-            images = self.generator(self.generator.latents(samples))
-            self.generator.check_finite(images, samples)
-            area = segmenter.probabilities(images).mean((2, 3))
-        return {layer: tap[layer] for layer in self.layers}, area
+    def obstacle(self) -> str:
+        """Why no effects can be estimated, in a few words; empty where they can: tried on sample 0."""
+        if not isinstance(self.segmenter, Differentiable):
+            return f"{self.segmenter.name} returns labels without probabilities"
+        try:
+            _effects(self.layers, Pairs(samples=[0], classes=[0]), self.generator, self.segmenter, slice(0, 1))
+        except NoGradient:
+            return f"no gradient passes through {self.generator.name} and {self.segmenter.name}"
+        except DissectError as error:
+            return str(error).removesuffix(".")
+        return ""
+
+    def _networks(self, sample: int) -> list[Pair]:
+        """The networks, as often as they run side by side."""
+        with torch.no_grad(), failing(f"sample {sample}"):
+            height, width = self.generator(self.generator.latents([sample])).shape[2:]
+        return replicas.pairs(self.generator, self.segmenter, height * width)
+
+
+class NoGradient(UsageError):
+    """What a segmenter returns does not depend on the featuremaps, as far as autograd knows."""
+
+
+def _effects(
+    layers: Mapping[str, Change], pairs: Pairs, generator: Generator, segmenter: Segmenter, rows: slice
+) -> dict[str, Tensor]:
+    """By layer, the effects (n, U) in some of the pairs.
+
+    Raises:
+        NoGradient: no gradient passes through the networks.
+        DissectError: a network failed, or drew pixels that are not finite.
+    """
+    samples = pairs.samples[rows]
+    assert isinstance(segmenter, Differentiable)
+    with (
+        torch.enable_grad(),
+        failing(f"samples {samples[0]} …"),
+        Tap(generator.module, list(layers), gradient=True) as tap,
+    ):
+        images = generator(generator.latents(samples))
+        generator.check_finite(images, samples)
+        area = segmenter.probabilities(images).mean((2, 3))  # (n, C)
+        taps = [tap[layer] for layer in layers]
+        if not area.requires_grad:
+            raise NoGradient(
+                f"--by gradient needs a gradient, and the probabilities of {segmenter.name} or the images of "
+                f"{generator.name} have none; do not detach them, or take --by iou or --by scan."
+            )
+        wanted = area.gather(1, torch.as_tensor(pairs.classes[rows], device=area.device)[:, None]).sum()
+        gradients = torch.autograd.grad(wanted, taps)
+    return {
+        layer: change.effects(x.detach(), gradient, rows).float().cpu()
+        for (layer, change), x, gradient in zip(layers.items(), taps, gradients, strict=True)
+    }

@@ -6,12 +6,13 @@ RUN/causes.npz   classes (C',) numbers of the classes that were estimated; sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -104,7 +105,7 @@ class Causes:
 def estimate(
     estimator: Estimator, draws: Mapping[int, Draw], advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of causes.npz.
+    """The arrays of causes.npz, for the classes of `draws`, at least one, all in equally many draws.
 
     Raises:
         DissectError: a network failed.
@@ -120,6 +121,40 @@ def estimate(
         for name, array in (("effect", effect), ("low", low), ("high", high)):
             arrays[f"{layer}/{name}"] = array.astype(np.float32)
     return arrays
+
+
+def with_effects(units: pd.DataFrame, names: Sequence[str], causes: Mapping[str, Causes]) -> pd.DataFrame:
+    """units.csv with what ablating each unit does, in percentage points of the image.
+
+    Args:
+        units: a row for each unit.
+        names: of the classes.
+        causes: of the layers; where one is missing, the columns stay empty.
+
+    Returns:
+        The rows with `effect`, `effect_low`, `effect_high` on the unit's own class, NaN where it has none or that was
+        not estimated; `strongest_class` and `strongest_effect`, of the class that changes most.
+    """
+    own = np.full((3, len(units)), np.nan)
+    strongest_class, strongest_effect = np.full(len(units), "", object), np.full(len(units), np.nan)
+    for layer, known in causes.items():
+        rows = np.flatnonzero(units.layer == layer)
+        unit = units.unit.to_numpy()[rows]
+        rank = {names[number]: row for row, number in enumerate(known.classes)}
+        of_label = units.label.iloc[rows].map(rank)
+        has = of_label.notna().to_numpy()
+        for column, values in zip(own, (known.effect, known.low, known.high), strict=True):
+            column[rows[has]] = values[of_label[has].astype(int), unit[has]]
+        most = np.abs(known.effect).argmax(0)[unit]
+        strongest_class[rows] = np.array(names, object)[known.classes[most]]
+        strongest_effect[rows] = known.effect[most, unit]
+    return units.assign(
+        effect=own[0],
+        effect_low=own[1],
+        effect_high=own[2],
+        strongest_class=strongest_class,
+        strongest_effect=strongest_effect,
+    )
 
 
 def read_causes(folder: Path, widths: Mapping[str, int]) -> dict[str, Causes] | None:

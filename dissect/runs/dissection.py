@@ -33,11 +33,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from ...hooks.errors import DissectError, UsageError, one_line
 from ..capture.spool import Spool
-from ..causes.table import Causes, read_causes
+from ..causes.table import Causes, read_causes, with_effects
+from ..images.class_areas import shares
 from ..runtime import late
 from ..scoring.scores import Counts, chance_iou, curve, iou_of
 from ..scoring.unit_table import highlights, ranked, tiers
@@ -120,6 +122,8 @@ class Dissection(Shown):
             tested = info["config"]["significance"] != "off"
             tier = tiers(units, tested, info["config"]["threshold"])
             units.insert(units.columns.get_loc("labelled") + 1, "tier", tier)
+        if "effect" not in units:
+            units = with_effects(units, classes["class"], {})
         run = cls(folder=folder, info=info, units=units, classes=classes)
         run._check_tables()
         return run
@@ -261,9 +265,17 @@ class Dissection(Shown):
         """The featuremaps that stay when the spool's are deleted, by layer; None in a run of an earlier version."""
         return read_kept(self.folder, {layer: self.histogram(layer)[1] for layer in self.layers})
 
+    def class_areas(self) -> NDArray[np.float64]:
+        """(N, C) the share of each sample's pixels that each class has, on the grid."""
+        spool, classes = self.spool, len(self.classes)
+        areas = [shares(torch.from_numpy(np.array(spool.read(k, "labels"))), classes) for k in range(len(spool))]
+        return torch.cat(areas)[:, :classes].numpy()
+
     @cached_property
     def causes(self) -> dict[str, Causes] | None:
         """What ablating each unit does to each class, to first order, by layer; None where it was not estimated."""
+        if not self.info.get("causes", {}).get("draws"):  # a file may stay behind from a shorter run
+            return None
         return read_causes(self.folder, {layer: int((self.units.layer == layer).sum()) for layer in self.layers})
 
     def signature(self, layer: str) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from ...segmenters.base import Vocabulary
 from ..capture.maps import Maps, signature
 from ..capture.plan import Plan
 from ..capture.spool import Spool
+from ..causes.table import with_effects
 from ..images import resize as gr
 from ..runtime import distributed
 from ..runtime.progress import Progress
@@ -76,7 +77,7 @@ def finish(
         scores |= _score_arrays(scored)
         tops |= _top_arrays(scored)
     shown = None if config["control"] else kept_maps(layers)
-    units = scoring.table(layers)
+    units = with_effects(scoring.table(layers), names.names, {})
     classes = class_table(names, *_class_shares(spool, layers[0].tally, len(names)), units)
     trouble = distributed.on_first(lambda: label_trouble(config["segmenter"], names.names, classes.share.tolist()))
     seconds = {"score": round(labelled - started, 3), "test": round(tested - labelled, 3)}

@@ -16,6 +16,7 @@ from ...segmenters.base import Segmenter
 from ..capture.capture import capture
 from ..capture.plan import Plan
 from ..capture.spool import SHARD, Spool
+from ..causes.table import OFF
 from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.progress import Fewer, Progress
@@ -26,6 +27,7 @@ from ..storage.result_folder import command, now, writing
 from ..subjects.identity import identity, segmenter_fingerprint
 from ..subjects.network import network_record
 from ..subjects.opening import dissectable
+from .add_causes import add_causes, lacks_causes
 from .dissection import Dissection
 from .finish import ALREADY, finish
 from .run_folder import kept_run, new_run, shorter_run
@@ -47,6 +49,7 @@ class Job:
     part: dict[str, Any]  # of a shard: which shard, and the controls; also in the config
     source: dict[str, Any]  # how to load the models again; None for objects
     deviation: dict[str, float] | None  # of a lower precision, see `capture.deviation`
+    causes: str  # whether effects are estimated by gradient: off, fast, full
     notes: list[str]  # what the user was warned of
     batch_size: int | None
     device: str
@@ -120,14 +123,21 @@ class Job:
                 grow = self._extend_spool if shorter else self._capture
                 captured = info | {"keep_spool": keep_spool} | grow(own, info, progress)
                 run = finish(folder, captured, own, self.basis, progress, self._scored_on())
+            if lacks_causes(run.info, self._causes):
+                run = add_causes(run, self.generator, self.segmenter, self._causes, self.batch_size, progress)
             if self.control and not keep_spool:  # nothing else will need its featuremaps
                 distributed.on_first(own.drop_features)
         return run
 
     @property
+    def _causes(self) -> str:
+        """The effort for the causal table; a control has none."""
+        return OFF if self.control else self.causes
+
+    @property
     def _stages(self) -> int:
-        """How many tasks a run has: capture, score, and test unless that is off."""
-        return 2 if self.settings["significance"] == "off" else 3
+        """How many tasks a run has: capture, score, test unless that is off, estimate effects unless that is off."""
+        return 2 + (self.settings["significance"] != "off") + (self._causes != OFF)
 
     def _scored_on(self) -> torch.device:
         """Where to score: the same kind of device in every process, so that their blocks have the same size."""
@@ -169,7 +179,7 @@ class Job:
     def _extended(self, shorter: dict[str, Any]) -> dict[str, Any]:
         """The run.json of a run that a shorter one becomes; it is written when all is done, so that nothing is lost."""
         before = {"samples": shorter["config"]["samples"], "finished": shorter["finished"]}
-        kept = {key: value for key, value in shorter.items() if key != "shared_spool"}
+        kept = {key: value for key, value in shorter.items() if key not in ("shared_spool", "causes")}
         changed = {"status": INCOMPLETE, "config": self.config, "command": command(), "notes": self.notes}
         return kept | changed | {"extended": [*shorter.get("extended", []), before]}
 

@@ -15,6 +15,7 @@ from ...hooks.user_code import from_anywhere
 from ...segmenters.base import Segmenter
 from ..capture.capture import deviation, probe
 from ..capture.plan import FLOAT32, PRECISIONS, Plan
+from ..causes.table import EFFORTS, FAST
 from ..generators.base import Generator
 from ..generators.factory import as_generator
 from ..runtime import distributed
@@ -29,6 +30,7 @@ from ..subjects.first_look import first_look, noting
 from ..subjects.network import AUTO, requested_layers
 from ..subjects.opening import Model, dissectable, open_models, usable_device
 from ..subjects.untrained import untrained
+from .add_causes import lacks_causes
 from .controls import CONTROLS, UNTRAINED
 from .dissection import Dissection, run_name
 from .job import Job
@@ -50,6 +52,7 @@ def run(
     threshold: str = "iqr",
     quantile: float = 0.01,
     significance: str = "fast",
+    causes: str = FAST,
     controls: Sequence[str] | str = (),
     basis: str = UNITS,
     directions: int | None = None,
@@ -81,6 +84,9 @@ def run(
         quantile: the share of pixels above the threshold under the rule `quantile`.
         significance: `fast` (9,999 permutations), `full` (99,999, and every pixel for the label sets), or `off`: labels
             are then given by the rule's limits alone.
+        causes: what ablating each unit does to each class is estimated by gradient (see `causes.first_order`): `fast`
+            for classes of at least 0.1 % of the pixels, in so many samples that it takes a quarter of the run's time at
+            most; `full` for every class, in 64 samples; or `off`. A finished run without it gets it.
         controls: any of `rotation` and `untrained`, each a run of its own in the folder `controls`.
         basis: `units`, or directions in each layer: `pca`, `nmf`, or a safetensors file (see `scoring.layer_basis`).
         directions: how many, for `pca` and `nmf`; None is 32, or as many as there are units.
@@ -108,6 +114,7 @@ def run(
     _check(samples, threshold, quantile, grid, seed, batch_size)
     _check_statistics(significance, controls, basis, directions)
     check_choice("--precision", precision, PRECISIONS)
+    check_choice("--causes", causes, EFFORTS)
     part = None if shard is None else _part(shard, basis)
     device = usable_device(device)
     with noting() as notes:
@@ -135,6 +142,7 @@ def run(
         part={"shard": shard, "controls": list(controls)} if part else {},
         source=_source(generator, segmenter, namer),
         deviation=None if precision == FLOAT32 else deviation(generator, namer, precision, samples),
+        causes=causes,
         notes=notes,
         batch_size=batch_size,
         device=device,
@@ -155,7 +163,7 @@ def _make(
 ) -> Dissection:
     """The run in a folder, and its controls: made, resumed, extended, or loaded."""
     info = job.check(folder, part)
-    if info and not keep_spool and distributed.on_first(lambda: _is_settled(folder, info, controls)):
+    if info and not keep_spool and distributed.on_first(lambda: _is_settled(folder, info, controls, job.causes)):
         return Dissection.load(folder)
     shorter = distributed.on_first(lambda: job.extends(folder))
     if shorter:  # its controls must not stay behind it
@@ -239,9 +247,13 @@ def _source(generator: Generator, spec: str | Segmenter | None, segmenter: Segme
     return {**model, "segmenter": from_anywhere(spec) if isinstance(spec, str) else None}
 
 
-def _is_settled(folder: Path, info: dict[str, Any], controls: Sequence[str]) -> bool:
+def _is_settled(folder: Path, info: dict[str, Any], controls: Sequence[str], causes: str) -> bool:
     """Whether nothing is left to be done in a folder; then it need not even be writable."""
-    if info["status"] != COMPLETE or not set(controls) <= set(Dissection.load(folder).controls):
+    if (
+        info["status"] != COMPLETE
+        or lacks_causes(info, causes)
+        or not set(controls) <= set(Dissection.load(folder).controls)
+    ):
         return False
     return bool(info["keep_spool"]) or not any(folder.rglob("features-*.npy"))
 

@@ -71,8 +71,22 @@ KEYS: Mapping[str, tuple[str, ...]] = {name: tuple(text.split()) for name, text 
 # Columns that are read as text even where every value looks like a number: a class may be called NA or 1. A name means
 # the same in every table, in those beyond this contract too, so that one list serves them all.
 TEXTS = (
-    *("layer", "label", "tier", "category", "runner_up", "label_set", "state", "class", "colour", "set", "members"),
-    *("sign", "verdict", "one", "other", "metric", "untrained_layer", "reason", "method", "what", "lines", "measure"),
+    *("layer", "label", "tier", "category", "runner_up", "label_set", "strongest_class", "state", "class", "colour"),
+    *(
+        "set",
+        "members",
+        "sign",
+        "verdict",
+        "one",
+        "other",
+        "metric",
+        "untrained_layer",
+        "reason",
+        "method",
+        "what",
+        "lines",
+        "measure",
+    ),
     *("kind", "how", "maps", "stride", "padding", "output_padding", "dilation", "period", "taps"),
     *("checkpoint", "created", "sha256", "alarms", "grid", "candidate"),
 )

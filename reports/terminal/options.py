@@ -95,6 +95,7 @@ FILE = click.Path(path_type=Path)
 MODEL = ModelName()
 RULES = ("iqr", "quantile")
 SIGNIFICANCE = ("off", "fast", "full")
+CAUSES = ("off", "fast", "full")
 CONTROLS = ("rotation", "untrained")
 PRECISIONS = ("float32", "bfloat16")
 BY = ("iou", "scan")
@@ -215,6 +216,9 @@ run_options = _options(
         _option("--threshold", type=OneOf(RULES), default="iqr", help="Labelling rule, of 2019 or of 2020."),
         _option("--quantile", default=0.01, help="For the quantile rule: share of pixels above the threshold."),
         _option("--significance", type=OneOf(SIGNIFICANCE), default="fast", help="Test of the labels."),
+        _option(
+            "--causes", type=OneOf(CAUSES), default="fast", help="Estimate by gradient what ablating each unit does."
+        ),
         _option(
             "--control", "controls", type=OneOf(CONTROLS), multiple=True, help="Dissect a control, too; repeatable."
         ),
