@@ -13,24 +13,30 @@ from ...hooks.errors import UsageError
 from ...segmenters.base import Segmenter
 from ..generators.base import Generator
 from ..runs import lookup
+from ..runs.dissection import Dissection
 from ..runs.reopen import reopen
 from ..runtime import distributed
-from ..runtime.progress import Progress
+from ..runtime.progress import Progress, say
 from ..runtime.requests import check_choice
 from ..runtime.resources import at_work
 from ..storage.result_folder import check_writable, header
 from ..subjects.opening import Given, open_models, usable_device
 from ..subjects.subject import Subject
+from . import gradient_choice
 from .experiment import Experiment
 from .gradient_search import differentiable
 from .places import Where
 from .result import Effects
-from .scan import scan_samples
+from .scan import is_scanned, scan_samples
 from .task import (
+    GRADIENT,
+    IOU,
+    SCAN,
     VALUES,
     Task,
     What,
     check_task,
+    check_with_run,
     file_name,
     finite_number,
     finite_numbers,
@@ -49,7 +55,7 @@ def ablate(
     top: int = 20,
     units: str | Sequence[int] | None = None,
     layer: str | int | None = None,
-    by: str = "iou",
+    by: str | None = None,
     value: str = "zero",
     samples: int | None = None,
     random_sets: int = 5,
@@ -72,7 +78,9 @@ def ablate(
         top: how many of the class's best units.
         units: these units instead: numbers, or `layer4:12,57`.
         layer: which layer; needed where the run has several.
-        by: what makes a unit good for the class: `iou`, or `scan`, the effect of ablating it alone (see `scan`).
+        by: what makes a unit good for the class: `gradient`, the first-order effect of changing it alone (see
+            `causes.first_order`), `scan`, the measured effect of ablating it alone (see `scan`), or `iou`. None takes
+            the gradient where the segmenter has probabilities, else a scan that the run has, else IoU.
         value: what the units output instead: `zero`, their `mean` over samples and positions, or `resample`, what
             they output in another sample.
         samples: on how many unseen samples effects are measured; None is 256.
@@ -116,7 +124,7 @@ def insert(
     top: int = 20,
     units: str | Sequence[int] | None = None,
     layer: str | int | None = None,
-    by: str = "iou",
+    by: str | None = None,
     value: float | Sequence[float] | None = None,
     level: float | None = None,
     where: str = "grid",
@@ -185,7 +193,20 @@ def _intervene(
     run = None if isinstance(what, Generator) else opened_run(what)
     where = None if task.where is None else Where.parse(task.where)
     check_task(task, batch_size)
-    order = None if run is None else unit_order(task, run, where)
+    if name is not None:
+        file_name(name)
+    if run is not None:
+        check_with_run(task, run, where)
+        if task.by == IOU:
+            unit_order(task, run)  # raises before any network is opened
+    device = usable_device(device)
+    if isinstance(what, Generator):
+        generator, segmenter = open_models(what, segmenter, device=device)
+    else:
+        generator, segmenter = reopen(opened_run(what), generator, segmenter, device, quiet)
+    subject = Subject.open(generator, segmenter, task.layer, batch_size)
+    task, reason = _with_criterion(task, subject, run)
+    order = None if run is None else unit_order(task, run)
     config = asdict(task) | ({"mask_sha256": where.digest()} if where and where.kind == "mask" else {})
     config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
     if run is not None and task.by_scan:
@@ -193,15 +214,10 @@ def _intervene(
     if name is None:
         name = task_name(task) if run is None else own_name(task_name(task), run.folder / "interventions", config)
     name = file_name(name)
-    device = usable_device(device)
-    if isinstance(what, Generator):
-        generator, segmenter = open_models(what, segmenter, device=device)
-    else:
-        generator, segmenter = reopen(opened_run(what), generator, segmenter, device, quiet)
     folder = None if run is None else run.folder / "interventions" / name
     if folder is not None and (kept := Effects.kept(folder, config)) is not None:
         return kept
-    subject = Subject.open(generator, segmenter, task.layer, batch_size)
+    say(reason, quiet or not reason)
     if run is None:  # else it was checked with the run's tables
         lookup.check_units(task.units or (), task.layer, subject.shape[0])
     if task.optimize:
@@ -215,7 +231,28 @@ def _intervene(
         distributed.on_first(lambda: check_writable(folder.parent))
     with Progress(quiet) as progress, at_work():
         effects = experiment.perform(progress)
-    effects = replace(effects, folder=folder, info=header() | {"name": name, "config": config} | effects.info)
+    described = header() | {"name": name, "config": config} | ({"chosen_because": reason} if reason else {})
+    effects = replace(effects, folder=folder, info=described | effects.info)
     if folder is not None:
         distributed.on_first(lambda: effects.save(folder))
     return effects
+
+
+def _with_criterion(task: Task, subject: Subject, run: Dissection | None) -> tuple[Task, str]:
+    """The task with the criterion that chooses its units, and, where it was left open, why that one.
+
+    Raises:
+        UsageError: the gradient is asked for, and there is none.
+    """
+    if run is None or task.units is not None or task.optimize:
+        return replace(task, by=IOU), ""
+    if task.by not in (None, GRADIENT):
+        return task, ""
+    obstacle = gradient_choice.obstacle(subject)
+    if not obstacle:
+        return replace(task, by=GRADIENT), ""
+    if task.by == GRADIENT:
+        raise UsageError(f"--by gradient: {obstacle}; take --by scan or --by iou.")
+    by = SCAN if is_scanned(run, task.layer) else IOU
+    means = f"the scan of {task.layer}" if by == SCAN else "IoU"
+    return replace(task, by=by), f"Units are chosen by {means} (--by {by}), not by gradient: {obstacle}."

@@ -21,8 +21,9 @@ from ..runtime import distributed
 from ..runtime.progress import Fewer, Progress
 from ..stats.class_changes import effects_table
 from ..subjects.subject import Subject
-from . import pictures
+from . import gradient_choice, pictures
 from .areas import Areas, Variants, measure
+from .gradient_choice import FirstOrder
 from .gradient_search import IMAGES, STEPS, optimise
 from .layout import CellByCell, Outcome, SetBySet, UnitSet
 from .places import Where, box_place, class_places, grid_places, mask_place
@@ -42,13 +43,14 @@ Floats = NDArray[np.float64]
 class Choice:
     """The units that a task changes.
 
-    order: units, best first. size: how many of them are changed. alpha: (U,) weight of each unit of the layer, where a
-    gradient chose them.
+    order: units, best first. size: how many of them are changed. alpha: (U,) weight of each unit of the layer, where an
+    optimisation chose them. estimate: where their first-order effects chose them.
     """
 
     order: Integers
     size: int
     alpha: Floats | None = None
+    estimate: FirstOrder | None = None
 
     @property
     def units(self) -> Integers:
@@ -72,9 +74,9 @@ class Experiment:
         progress.stages = self._stages()
         mean, strength = self._statistics(progress)
         value = self._value(mean, progress)
-        choice = self._choose(value, progress)
-        sets = distributed.on_first(lambda: self._sets(choice, strength))
         samples, place = self._samples_and_place()
+        choice = self._choose(value, mean, place, progress)
+        sets = distributed.on_first(lambda: self._sets(choice, strength))
         width = subject.shape[0]
         layout = CellByCell(sets, width, self._cells, len(samples)) if self._grid else SetBySet(sets, width)
         steps = SetBySet(self._curve_steps(choice) if task.curve else [], width)
@@ -154,13 +156,14 @@ class Experiment:
         """How many tasks `perform` has."""
         task = self.task
         typical = task.value == "typical" and task.level is None
-        by_gradient = task.optimize * (2 if task.kind == "ablate" or task.value == "resample" else 1)
+        optimised = task.optimize * (2 if task.kind == "ablate" or task.value == "resample" else 1)
         by_scan = task.by_scan and self.run is not None and not is_scanned(self.run, self.subject.layer)
-        return self._needs_statistics + typical + by_gradient + by_scan + 1
+        return self._needs_statistics + typical + optimised + by_scan + task.by_gradient + 1
 
     @property
     def _needs_statistics(self) -> bool:
-        return self.task.random_sets > 0 or self.task.value == "mean"
+        task = self.task
+        return task.random_sets > 0 or task.value == "mean" or (task.value == "resample" and task.by_gradient)
 
     def _statistics(self, progress: Progress) -> tuple[Tensor, Floats]:
         """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
@@ -196,11 +199,11 @@ class Experiment:
         with progress.task("measure values", len(self._measured_on), spread=True) as advance:
             return typical_high(self.subject, self.run, self.target, self._measured_on, advance)
 
-    def _choose(self, value: Tensor | None, progress: Progress) -> Choice:
+    def _choose(self, value: Tensor | None, mean: Tensor, place: Tensor | None, progress: Progress) -> Choice:
         """The units to change.
 
         Raises:
-            DissectError: the gradient chose no unit.
+            DissectError: the optimisation chose no unit, or the class occurs nowhere.
         """
         task = self.task
         if task.units is not None or self.run is None:
@@ -208,14 +211,31 @@ class Experiment:
             return Choice(units, len(units))
         assert self.target is not None
         if task.optimize:
-            return self._choose_by_gradient(value, progress)
+            return self._optimised(value, progress)
+        if task.by_gradient:
+            return self._by_effect(mean if value is None else value, place, progress)
         if task.by_scan:
             _, change = scan_layer(self.subject, self.run, progress=progress)
             return Choice(np.argsort(change[:, :, self.target].mean(1), kind="stable"), task.top)
         assert self.order is not None
         return Choice(self.order, task.top)
 
-    def _choose_by_gradient(self, value: Tensor | None, progress: Progress) -> Choice:
+    def _by_effect(self, value: Tensor, place: Tensor | None, progress: Progress) -> Choice:
+        """By what setting each unit alone to its value does, to first order. What is resampled has its mean."""
+        assert self.run is not None
+        assert self.target is not None
+        sign = 1 if self.where is None else -1  # ablation: what removes most comes first; insertion: what adds most
+        draws = min(gradient_choice.DRAWS, self._run_samples)
+        with progress.task("estimate effects", draws, spread=True) as advance:
+            if self.where is None:
+                estimate = gradient_choice.ablation_effects(self.subject, self.run, self.target, value, advance)
+            else:
+                estimate = gradient_choice.insertion_effects(
+                    self.subject, self.run, self.target, value, self.where, place, advance
+                )
+        return Choice(np.argsort(sign * estimate.effect, kind="stable"), self.task.top, estimate=estimate)
+
+    def _optimised(self, value: Tensor | None, progress: Progress) -> Choice:
         assert self.target is not None
         task = self.task
         constant = self._typical(progress) if task.kind == "ablate" or value is None else value
@@ -295,6 +315,10 @@ class Experiment:
         table["value"] = np.nan if value is None else value.numpy()[units]
         if choice.alpha is not None:
             table["alpha"] = choice.alpha[units]
+        if choice.estimate is not None:
+            estimate = choice.estimate
+            columns = {"estimate": estimate.effect, "estimate_low": estimate.low, "estimate_high": estimate.high}
+            table = table.assign(**{name: values[units] for name, values in columns.items()})
         return table
 
     def _info(self, samples: Sequence[int], chosen: Outcome, sets: pd.DataFrame) -> dict[str, Any]:

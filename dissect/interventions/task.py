@@ -21,7 +21,7 @@ from .places import Where
 from .unit_choice import level_value
 
 VALUES = ("zero", "mean", "resample")
-BY = ("iou", "scan")
+BY = (GRADIENT, SCAN, IOU) = ("gradient", "scan", "iou")
 What = Dissection | Generator | str | Path
 
 
@@ -34,7 +34,7 @@ class Task:
     label: str | None
     units: tuple[int, ...] | None  # None: the best for the class
     top: int
-    by: str
+    by: str | None  # None: by gradient where one passes
     value: str | float | tuple[float, ...]  # zero, mean, resample; typical; or numbers
     level: float | None = None
     where: str | None = None
@@ -55,7 +55,12 @@ class Task:
     @property
     def by_scan(self) -> bool:
         """Whether a scan chooses the units."""
-        return self.by == "scan" and self.units is None and not self.optimize
+        return self.by == SCAN and self.units is None and not self.optimize
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether first-order effects choose the units."""
+        return self.by == GRADIENT and self.units is None and not self.optimize
 
 
 def layer_and_units(
@@ -104,7 +109,8 @@ def opened_run(what: Dissection | str | Path) -> Dissection:
 
 def check_task(task: Task, batch_size: int | None) -> None:
     """Raise UsageError where the parts of a task do not go together, or lie outside their limits."""
-    check_choice("--by", task.by, BY)
+    if task.by is not None:
+        check_choice("--by", task.by, BY)
     check_integers({"--batch-size": (batch_size, 1)})
     if task.units is not None and task.optimize:
         raise UsageError("--optimize chooses the units itself; leave --units out.")
@@ -121,24 +127,29 @@ def check_task(task: Task, batch_size: int | None) -> None:
             )
 
 
-def unit_order(task: Task, run: Dissection, where: Where | None) -> Integers | None:
-    """The units of the run, best first, as far as its tables tell; None where a scan is asked for.
-
-    Raises:
-        UsageError: a class, a unit or a number of units that the run does not have.
-    """
+def check_with_run(task: Task, run: Dissection, where: Where | None) -> None:
+    """Raise UsageError for a class, a unit or a number of units that the run does not have."""
     width = int(run.info["layers"][task.layer]["units"])
     for name in (task.label, where.name if where else None):
         if name:
             lookup.run_class(run, name)
     if task.units is not None:
         lookup.check_units(task.units, task.layer, width)
-        return np.array(task.units)
-    if task.top > width:
+    elif task.top > width:
         raise UsageError(f"--top {task.top}: {task.layer} has {width} units.")
-    if task.level is not None:
+    elif task.level is not None:
         level_value(run, task.layer, task.level)
-    if task.by_scan:
+
+
+def unit_order(task: Task, run: Dissection) -> Integers | None:
+    """The units of the run, best first, as far as its tables tell; None where effects choose them.
+
+    Raises:
+        UsageError: no unit is labelled with the class.
+    """
+    if task.units is not None:
+        return np.array(task.units)
+    if task.by_scan or task.by_gradient:
         return None
     return lookup.rank_by_iou(run, task.layer, str(task.label), labelled_needed=not task.optimize)
 
@@ -147,7 +158,7 @@ def task_name(task: Task) -> str:
     """How the folder of a task is called when no name is given."""
     parts = [task.kind, task.label or "units", task.layer]
     parts += [f"top{task.top}"] if task.units is None else ["+".join(map(str, task.units))]
-    parts += ["optimized"] if task.optimize else [f"by-{task.by}"] if task.by != "iou" else []
+    parts += ["optimized"] if task.optimize else [f"by-{task.by}"] if task.units is None and task.by != GRADIENT else []
     parts += [str(task.value)] if task.value not in ("zero", "typical") else []
     parts += [f"level{task.level:g}"] if task.level is not None else []
     parts += [task.where] if task.where not in (None, "grid") else []

@@ -120,6 +120,6 @@ def rank_by_iou(run: Dissection, layer: str, name: str, *, labelled_needed: bool
         known = units[units.labelled].label.value_counts().index
         raise UsageError(
             f"No unit of {layer} is labelled {name!r}; labelled there: {', '.join(known) or 'none'}. Choose one of "
-            "these, another run, units by --units, or find the class's units by their effect: --by scan or --optimize."
+            "these, another run, units by --units, or choose the class's units by their effect: --by gradient or scan."
         )
     return np.lexsort((-class_iou(run, layer, run_class(run, name)), ~labelled))

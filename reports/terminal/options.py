@@ -98,7 +98,7 @@ SIGNIFICANCE = ("off", "fast", "full")
 CAUSES = ("off", "fast", "full")
 CONTROLS = ("rotation", "untrained")
 PRECISIONS = ("float32", "bfloat16")
-BY = ("iou", "scan")
+BY = ("gradient", "scan", "iou")
 VALUES = ("zero", "mean", "resample")
 REPAIR_VALUES = ("best", "zero", "mean")
 DETECTORS = ("flagged", "rare", "local", "metric", "greedy", "realism")
@@ -269,7 +269,12 @@ def effects_options(*own: Decorator) -> Decorator:
             "Which units",
             _option("--class", "label", metavar="CLASS", help="The class to act on; its best units are taken."),
             _option("--top", default=20, help="How many of the class's best units."),
-            _option("--by", type=OneOf(BY), default="iou", help="Best by IoU, or by a scan (each unit ablated alone)."),
+            _option(
+                "--by",
+                type=OneOf(BY),
+                help="Best by effect: estimated by gradient, or measured by a scan; or by IoU.  [default: gradient, "
+                "where the segmenter has probabilities]",
+            ),
             _option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
             _option("--layer", help="Layer of the run; required if the run has several."),
             _option("--optimize", is_flag=True, help="Find units by gradient (ACE), beside the best by IoU."),
