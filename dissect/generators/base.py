@@ -115,6 +115,8 @@ class Generator:
         low, high = self.output_range
         scaled = (out.float() - low) / (high - low)
         images = scaled.clamp(0, 1) + 0 * scaled  # 0 · ∞ is NaN: what is infinite must not pass for white
+        if images.requires_grad:  # clamp has no gradient at its bounds, yet what is just black or white can change
+            images = torch.where((scaled >= 0) & (scaled <= 1), scaled, images)
         return images.expand(-1, 3, -1, -1)
 
     def check_finite(self, images: Tensor, samples: Sequence[int], when: str = "") -> None:
