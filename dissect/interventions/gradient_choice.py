@@ -44,19 +44,11 @@ def ablation_effects(
     Args:
         subject: the networks and the layer.
         run: the run, from whose samples are drawn.
-        target: the number of the class.
+        target: the number of the class, which occurs in the run.
         value: (U,)
         advance: `advance(n)` is called after every n samples.
-
-    Raises:
-        DissectError: the class occurs in none of the run's samples.
     """
     area = run.class_areas()[:, target]
-    if not area.any():
-        raise DissectError(
-            f"The class {run.classes['class'][target]!r} occurs in none of the run's samples, so no units can be "
-            "chosen for it; dissect more samples, or name the units by --units."
-        )
     draw = draw_by_area(area, min(DRAWS, int((area > 0).sum())))
     return _estimate(subject, target, Change(value=value, directions=_directions(subject, run)), draw, advance)
 

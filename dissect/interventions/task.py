@@ -130,9 +130,16 @@ def check_task(task: Task, batch_size: int | None) -> None:
 def check_with_run(task: Task, run: Dissection, where: Where | None) -> None:
     """Raise UsageError for a class, a unit or a number of units that the run does not have."""
     width = int(run.info["layers"][task.layer]["units"])
-    for name in (task.label, where.name if where else None):
-        if name:
-            lookup.run_class(run, name)
+    if where and where.name:
+        lookup.run_class(run, where.name)
+    if task.label:
+        occurs = run.classes.share[lookup.run_class(run, task.label)] > 0
+        if task.kind == "ablate" and task.units is None and not occurs:
+            present = run.classes["class"][run.classes.share > 0]
+            raise UsageError(
+                f"The class {task.label!r} occurs in none of the run's samples, so that nothing can leave; there are "
+                f"{', '.join(present)}."
+            )
     if task.units is not None:
         lookup.check_units(task.units, task.layer, width)
     elif task.top > width:

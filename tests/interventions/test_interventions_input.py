@@ -24,7 +24,8 @@ from ..conftest import Do, Soft
     ("kind", "options", "message"),
     [
         ("ablate", {"label": "gren"}, r"no class 'gren'. Did you mean green or red\?.* There are .*red"),
-        ("ablate", {"label": "blue"}, "No unit of paint is labelled 'blue'; labelled there: red, green"),
+        ("ablate", {"label": "blue"}, "'blue' occurs in none .* there are red, green"),
+        ("insert", {"label": "blue", "by": "iou"}, "No unit of paint is labelled 'blue'; labelled there: red, green"),
         ("ablate", {"label": "red", "top": 41}, "top=41: .*40"),
         ("ablate", {"label": "red", "top": 0}, "top=0"),
         ("ablate", {"units": "paint:3,40"}, "has units 0 to 39; asked for 40"),
@@ -32,7 +33,7 @@ from ..conftest import Do, Soft
         ("ablate", {"units": "colour:1"}, "has no layer 'colour'"),
         ("ablate", {}, "label.*units"),
         ("ablate", {"label": "red", "value": "one"}, "value='one': must be one of zero, mean, resample"),
-        ("ablate", {"label": "red", "by": "luck"}, "by='luck': must be one of iou, scan"),
+        ("ablate", {"label": "red", "by": "luck"}, "by='luck': must be one of gradient, scan, iou"),
         ("ablate", {"units": [3], "curve": True}, "curve.* .*label"),
         ("insert", {"units": [3]}, "label.*, or give .level"),
         ("insert", {"label": "red", "where": "2,2"}, "where='2,2': .*x,y"),
@@ -180,8 +181,9 @@ def test_probabilities_without_gradient_are_said(planted: Generator, tmp_path: P
 
 def test_the_gradient_names_only_units_that_it_found(do: Callable[[str], Do]) -> None:
     effects = do("ablate")(label="red", top=6, optimize=True, random_sets=1)
-    assert effects.info["units"] == [3]
-    assert effects.sets["size"].tolist() == [1, 1, 1, 1]
+    assert effects.info["units"] == [3, 7]  # where red is inserted over green, less green is more red
+    assert (effects.units.alpha > 0).all()
+    assert effects.sets["size"].tolist() == [2, 2, 2, 2]
 
 
 def test_what_the_scan_saw_is_recorded(do: Callable[[str], Do], planted: Generator, found: Dissection) -> None:
