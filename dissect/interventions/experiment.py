@@ -30,11 +30,17 @@ from .places import Where, box_place, class_places, grid_places, mask_place
 from .result import Effects
 from .scan import is_scanned, scan_layer, scan_samples
 from .tables import context_table, curve_table, sets_table
-from .task import Task
+from .task import GRADIENT, IOU, SCAN, Task
 from .unit_choice import MEASURED, level_value, matched_sets, random_orders, typical_high, unit_statistics
 
 SAMPLES = 256
 GRID_IMAGES, GRID_SAMPLES = 4096, 16  # on a grid of places: images drawn for the chosen set, about; samples at least
+
+CRITERIA = {
+    GRADIENT: "first-order effect, by gradient",
+    SCAN: "effect when ablated alone, by scan",
+    IOU: "IoU",
+}
 
 Floats = NDArray[np.float64]
 
@@ -345,6 +351,7 @@ class Experiment:
                 "skipped": self._count - len(samples),
             },
             "chosen_on": None if chosen_on is None else {"first": 0, "last": chosen_on - 1},
+            "criterion": None if chosen_on is None else "ACE" if task.optimize else CRITERIA[str(task.by)],
         }
         if self.target is not None:
             row = sets.iloc[0]

@@ -135,9 +135,12 @@ def show_effects(effects: Effects) -> None:
     """The classes that changed most, beside random sets of units, and whatever else was measured."""
     info, samples = effects.info, effects.info["samples"]
     unseen = "" if info["chosen_on"] is None else ", which were not used to choose the units"
+    chosen = f", chosen by {info['criterion']}" if info.get("criterion") else ""
     done = "ablated" if info["kind"] == "ablate" else f"inserted ({info['where']})"
     value, units = escape(str(info["value"])), _list(info["units"])
-    screen.print(f"[bold]{_units(info['units'])} of {escape(info['layer'])} {escape(done)}[/], value {value}: {units}")
+    screen.print(
+        f"[bold]{_units(info['units'])} of {escape(info['layer'])} {escape(done)}[/]{chosen}; value {value}: {units}"
+    )
     screen.print(
         f"[dim]{samples['number']} samples from {samples['first']} to {samples['last']}{unseen}; each is compared with "
         "itself unchanged" + (f"; {samples['skipped']} more had no such position" if samples["skipped"] else "") + "."
