@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -67,6 +69,29 @@ def alone(*arguments: object) -> None:
 
 def same(one: str, other: str) -> bool:
     return all((Path(one) / name).read_bytes() == (Path(other) / name).read_bytes() for name in TABLES)
+
+
+SOFT = (
+    *("--model", "ganatomy.tests.support.killed:painter", "--segmenter", "ganatomy.tests.conftest:Soft"),
+    *("--layer", "paint", "--no-report"),
+)
+
+
+def test_two_processes_estimate_the_same_effects(namer: Path) -> None:
+    asked = ("run", *SOFT, "--samples", 300, "--causes", "full")
+    done = launch(2, *asked, "--out", "two")
+    assert done.returncode == 0, done.stderr
+    alone(*asked, "--out", "one", "--quiet")
+    ours, theirs = (np.load(Path(folder) / "causes.npz") for folder in ("one", "two"))
+    assert ours["paint/effect"].any()
+    for name in ours.files:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+    done = launch(2, "ablate", "two", "--class", "red", "--top", 1, "--samples", 20, "--random-sets", 1)
+    assert done.returncode == 0, done.stderr
+    alone("ablate", "one", "--class", "red", "--top", 1, "--samples", 20, "--random-sets", 1, "--quiet")
+    chosen = [pd.read_csv(Path(folder) / "interventions/ablate-red-paint-top1/chosen.csv") for folder in ("one", "two")]
+    pd.testing.assert_frame_equal(*chosen, rtol=1e-5)
+    assert chosen[0].estimate[0] < -1
 
 
 def test_two_processes_are_one(namer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
