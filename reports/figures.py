@@ -187,10 +187,10 @@ def seam_profile(profile: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:
+def remaining_area(curve: pd.DataFrame, label: str, colour: str, noun: str) -> bytes:
     """The class's remaining area by number of ablated units, with its interval and the random sets' band, as SVG.
 
-    The form of figure 4 of Bau et al. 2019.
+    The form of figure 4 of Bau et al. 2019. noun: what was ablated, unit or direction.
     """
     file = io.BytesIO()
     with _svg((6.4, 3.6), file) as figure:
@@ -201,14 +201,14 @@ def remaining_area(curve: pd.DataFrame, label: str, colour: str) -> bytes:
                 curve.units, curve.random, color="#777777", linestyle="--", label="random sets, smallest to largest"
             )
         axes.fill_between(curve.units, curve.low, curve.high, color=colour, alpha=0.3, linewidth=0)
-        axes.plot(curve.units, curve.remaining, color=colour, marker="o", label="chosen units, 95 % interval")
+        axes.plot(curve.units, curve.remaining, color=colour, marker="o", label=f"chosen {noun}s, 95 % interval")
         axes.axhline(1, color="#00000033", linewidth=0.8)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(curve.units), list(map(str, curve.units)))
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         _in_percent(axes.yaxis)
-        axes.set_xlabel("ablated units")
+        axes.set_xlabel(f"ablated {noun}s")
         axes.set_ylabel(f"area of {label} that remains")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

@@ -62,10 +62,11 @@ def _effect(run: Dissection, folder: Path, shelf: Shelf) -> dict[str, Any]:
     if effects.curve is not None:
         colour = figures.safe_colour(colours.get(info["label"], ""))
         curve = shelf.put(
-            f"interventions/{name}/curve.svg", figures.remaining_area(effects.curve, info["label"], colour)
+            f"interventions/{name}/curve.svg",
+            figures.remaining_area(effects.curve, info["label"], colour, effects.noun),
         )
     count = len(info["units"])
-    title = f"{count} unit{'' if count == 1 else 's'} of {info['layer']} {_DONE[info['kind']]}"
+    title = f"{count} {effects.noun}{'' if count == 1 else 's'} of {info['layer']} {_DONE[info['kind']]}"
     target = next((row for row in rows if row["class"] == info["label"]), None)
     sets = effects.sets
     return {
@@ -74,6 +75,7 @@ def _effect(run: Dissection, folder: Path, shelf: Shelf) -> dict[str, Any]:
         "verdict": verdict(effects),
         "style": "clean" if target and target["changed"] and target.get("beyond_random", True) else "mild",
         "info": info,
+        "noun": effects.noun,
         "rows": rows,
         "scale": scale,
         "target": target,
@@ -99,15 +101,16 @@ def _dial(effects: Effects) -> dict[str, Any] | None:
         return None
     label, counts = effects.info["label"], effects.pictures["step_units"].tolist()
     rows = effects.curve.set_index("units")
-    texts = [f"0 units: all of {label} remains"]
+    noun = effects.noun
+    texts = [f"0 {noun}s: all of {label} remains"]
     for count in counts:
         row = rows.loc[count]
         texts.append(
-            f"{count} unit{'' if count == 1 else 's'}: {row.remaining:.0%} of {label} remains "
+            f"{count} {noun}{'' if count == 1 else 's'}: {row.remaining:.0%} of {label} remains "
             f"[{row.low:.0%}, {row.high:.0%}]"
-            + (f"; random units: {row.random_min:.0%} to {row.random_max:.0%}" if "random_min" in rows else "")
+            + (f"; random {noun}s: {row.random_min:.0%} to {row.random_max:.0%}" if "random_min" in rows else "")
         )
-    return {"name": "Ablated units", "texts": texts, "chosen": 1 + counts.index(len(effects.info["units"]))}
+    return {"name": f"Ablated {noun}s", "texts": texts, "chosen": 1 + counts.index(len(effects.info["units"]))}
 
 
 def _cells(effects: Effects, where: str, shelf: Shelf) -> dict[str, Any] | None:

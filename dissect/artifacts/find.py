@@ -173,8 +173,8 @@ def find(
         DissectError: something failed. Nothing is written.
     """
     opened = run if isinstance(run, Dissection) else Dissection.load(run)
-    # pick_layer refuses a run of directions and a control, which have no units to suspect
-    first = lookup.pick_layer(opened, opened.layers[0] if layer is None else layer)
+    # it refuses a run of directions and a control, which have no units to suspect
+    first = lookup.pick_layer_of_units(opened, opened.layers[0] if layer is None else layer)
     layers = opened.layers if layer is None else [first]
     check_integers({"--batch-size": (batch_size, 1)})
     check_detector(detector, flags)

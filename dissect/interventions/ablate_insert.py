@@ -192,7 +192,8 @@ def _intervene(
     """Check what needs no network; load the result if its folder holds it, else measure and keep it."""
     run = None if isinstance(what, Generator) else opened_run(what)
     where = None if task.where is None else Where.parse(task.where)
-    check_task(task, batch_size)
+    noun = "unit" if run is None else run.noun
+    check_task(task, batch_size, noun)
     if name is not None:
         file_name(name)
     if run is not None:
@@ -204,7 +205,8 @@ def _intervene(
         generator, segmenter = open_models(what, segmenter, device=device)
     else:
         generator, segmenter = reopen(opened_run(what), generator, segmenter, device, quiet)
-    subject = Subject.open(generator, segmenter, task.layer, batch_size)
+    directions = None if run is None else lookup.directions_of(run, task.layer)
+    subject = Subject.open(generator, segmenter, task.layer, batch_size, directions)
     task, reason = _with_criterion(task, subject, run)
     order = None if run is None else unit_order(task, run)
     config = asdict(task) | ({"mask_sha256": where.digest()} if where and where.kind == "mask" else {})
@@ -212,7 +214,11 @@ def _intervene(
     if run is not None and task.by_scan:
         config["scan_samples"] = scan_samples(run, task.layer)
     if name is None:
-        name = task_name(task) if run is None else own_name(task_name(task), run.folder / "interventions", config)
+        name = (
+            task_name(task, noun)
+            if run is None
+            else own_name(task_name(task, noun), run.folder / "interventions", config)
+        )
     name = file_name(name)
     folder = None if run is None else run.folder / "interventions" / name
     if folder is not None and (kept := Effects.kept(folder, config)) is not None:
@@ -255,4 +261,6 @@ def _with_criterion(task: Task, subject: Subject, run: Dissection | None) -> tup
         raise UsageError(f"--by gradient: {obstacle}; take --by scan or --by iou.")
     by = SCAN if is_scanned(run, task.layer) else IOU
     means = f"the scan of {task.layer}" if by == SCAN else "IoU"
-    return replace(task, by=by), f"Units are chosen by {means} (--by {by}), not by gradient: {obstacle}."
+    return replace(
+        task, by=by
+    ), f"{subject.noun.capitalize()}s are chosen by {means} (--by {by}), not by gradient: {obstacle}."

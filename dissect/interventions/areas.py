@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...hooks.directions import readings, set_readings
 from ...hooks.edit import replace_softly
 from ...segmenters import check_range, check_shape
 from ..generators.base import finite
@@ -34,12 +35,15 @@ class Variants:
         value: (U,), or None for the units' featuremaps in other samples, see `donors`.
         place: (W, 1 or N, h, w) in [0, 1], where on the map; variant v has place v modulo W. None is everywhere.
         donors: N samples, whose featuremaps are the values where `value` is None.
+        directions: (K, U) changed in the place of the units; `weight` and `value` are of them then, K for U. The
+            directions of a variant are changed together, see `hooks.directions`.
     """
 
     weight: Tensor
     value: Tensor | None
     place: Tensor | None = None
     donors: Sequence[int] = ()
+    directions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -56,12 +60,17 @@ class Variants:
         Returns:
             (k·n, U, h, w), all samples of a variant together, in the memory format of x.
         """
-        pull = _select(self.weight, variants, rows)[..., None, None].to(x)  # (k, n or 1, U, 1, 1)
-        if self.place is not None:
-            pull = pull * _select(self.place, variants, rows)[:, :, None].to(x)  # (k, n or 1, U, h, w)
+        weight = _select(self.weight, variants, rows)  # (k, n or 1, U)
+        place = None if self.place is None else _select(self.place, variants, rows)[:, :, None].to(x)
         value = donated if self.value is None else self.value.to(x)[:, None, None]
         assert value is not None
-        changed = replace_softly(x, value, pull).expand(len(pull), *x.shape).flatten(0, 1)
+        if self.directions is None:
+            pull = weight[..., None, None].to(x)
+            changed = replace_softly(x, value, pull if place is None else pull * place)
+        else:
+            value = readings(value, self.directions) if self.value is None else value
+            changed = set_readings(x, value, weight, place, self.directions)
+        changed = changed.expand(len(weight), *x.shape).flatten(0, 1)
         if x.is_contiguous(memory_format=torch.channels_last):
             return changed.contiguous(memory_format=torch.channels_last)
         return changed

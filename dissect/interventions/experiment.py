@@ -83,12 +83,12 @@ class Experiment:
         samples, place = self._samples_and_place()
         choice = self._choose(value, mean, place, progress)
         sets = distributed.on_first(lambda: self._sets(choice, strength))
-        width = subject.shape[0]
+        width = subject.width
         layout = CellByCell(sets, width, self._cells, len(samples)) if self._grid else SetBySet(sets, width)
         steps = SetBySet(self._curve_steps(choice) if task.curve else [], width)
         weight = torch.cat([layout.weights(), steps.weights()]) if steps.sets else layout.weights()
         donors = range(samples[-1] + 1, samples[-1] + 1 + len(samples)) if value is None else ()
-        variants = Variants(weight=weight, value=value, place=place, donors=donors)
+        variants = Variants(weight=weight, value=value, place=place, donors=donors, directions=subject.directions)
         fewer = Fewer("samples", len(samples), 16)
         with progress.task("draw and segment", len(variants) * len(samples), spread=True, fewer=fewer) as advance:
             areas = measure(subject, samples, variants, target=self.target, advance=advance)
@@ -174,14 +174,14 @@ class Experiment:
     def _statistics(self, progress: Progress) -> tuple[Tensor, Floats]:
         """(U,) the mean activation of each unit and (U,) its root mean square, where they are needed."""
         if not self._needs_statistics:
-            return torch.zeros(self.subject.shape[0]), np.ones(self.subject.shape[0])
+            return torch.zeros(self.subject.width), np.ones(self.subject.width)
         with progress.task("measure activations", len(self._measured_on), spread=True) as advance:
             mean, rms = unit_statistics(self.subject, self._measured_on, advance)
         return mean, rms.double().numpy()
 
     def _value(self, mean: Tensor, progress: Progress) -> Tensor | None:
         """(U,) what units are set to; None for what they output in another sample."""
-        task, width = self.task, self.subject.shape[0]
+        task, width = self.task, self.subject.width
         if task.value == "resample":
             return None
         if task.value in ("zero", "mean"):
@@ -245,7 +245,7 @@ class Experiment:
         assert self.target is not None
         task = self.task
         constant = self._typical(progress) if task.kind == "ablate" or value is None else value
-        with progress.task("optimise units", STEPS * IMAGES) as advance:
+        with progress.task(f"optimise {self.subject.noun}s", STEPS * IMAGES) as advance:
             alpha = distributed.on_first(
                 partial(
                     optimise, self.subject, self.target, constant, self._run_samples, seed=task.seed, advance=advance
@@ -253,12 +253,14 @@ class Experiment:
             )
         order = np.argsort(-alpha, kind="stable")[: int((alpha > 0).sum())]
         if not len(order):
-            raise DissectError(f"The gradient found no unit of {task.layer} for {task.label}; try --by scan.")
+            raise DissectError(
+                f"The gradient found no {self.subject.noun} of {task.layer} for {task.label}; try --by scan."
+            )
         return Choice(order, min(task.top, len(order)), alpha)
 
     def _sets(self, choice: Choice, strength: Floats) -> list[UnitSet]:
         """Every set that is measured; the chosen one first, then all of a kind together."""
-        task, width = self.task, self.subject.shape[0]
+        task, width = self.task, self.subject.width
         random = random_orders(width, choice.units, task.random_sets, task.seed)
         matched = matched_sets(strength, choice.units, task.random_sets, task.seed)
         sets = [UnitSet("chosen", 0, choice.units)]
@@ -273,7 +275,7 @@ class Experiment:
 
         The random sets grow out of those of the table; beyond the other units, they draw the chosen ones too.
         """
-        width = self.subject.shape[0]
+        width = self.subject.width
         sizes = {2**k for k in range(width.bit_length()) if 2**k <= len(choice.order)} | {choice.size}
         random = random_orders(width, choice.units, self.task.random_sets, self.task.seed)
         steps = []
@@ -301,7 +303,7 @@ class Experiment:
         assert self.where is not None
         names = self.subject.segmenter.vocabulary.names
         label = lookup.class_number(self.where.name, names, names)
-        width = self.subject.shape[0]
+        width = self.subject.width
         nothing = Variants(weight=torch.zeros(0, 1, width), value=torch.zeros(width))
         cells = class_places(measure(self.subject, samples, nothing).cells, label)  # (1, N, h, w)
         has_class = cells[0].flatten(1).any(1)
@@ -341,6 +343,7 @@ class Experiment:
             "segmenter": self.subject.segmenter.name,
             "layer": self.subject.layer,
             "label": task.label,
+            "noun": self.subject.noun,
             "units": list(chosen.units),
             "value": list(value) if isinstance(value, tuple) else value,
             "where": task.where or "everywhere",

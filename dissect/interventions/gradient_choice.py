@@ -50,7 +50,7 @@ def ablation_effects(
     """
     area = run.class_areas()[:, target]
     draw = draw_by_area(area, min(DRAWS, int((area > 0).sum())))
-    return _estimate(subject, target, Change(value=value, directions=_directions(subject, run)), draw, advance)
+    return _estimate(subject, target, Change(value=value, directions=subject.directions), draw, advance)
 
 
 def insertion_effects(
@@ -84,13 +84,8 @@ def insertion_effects(
         labels = torch.from_numpy(np.array(run.spool.gather("labels", samples)))
         cells = (at_centres(labels, subject.shape[1:]) == number).any(1).float()  # (n, h, w)
     draw = Draw(samples=samples, weight=np.ones(len(samples)))
-    change = Change(value=value, directions=_directions(subject, run), place=cells)
+    change = Change(value=value, directions=subject.directions, place=cells)
     return _estimate(subject, target, change, draw, advance)
-
-
-def _directions(subject: Subject, run: Dissection) -> Tensor | None:
-    directions = run.directions(subject.layer)
-    return None if directions is None else torch.from_numpy(directions)
 
 
 def _estimator(subject: Subject, change: Change) -> Estimator:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...hooks.directions import steps
 from ...hooks.errors import DissectError, UsageError
 from ...segmenters.base import Differentiable, Segmenter
 from ..subjects.subject import Subject, failing
@@ -31,15 +32,16 @@ def optimise(
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
-    """α (U,) float64 in [0, 1]: the weight of each unit in an intervention on a class.
+    """α (U,) float64 in [0, 1]: the weight of each unit, or (K,) of each direction, in an intervention on a class.
 
     Adam, with α clipped to [0, 1], maximises, over samples 0 … `samples` − 1 and random places P of a quarter of the
     map each,
 
         E[s(x_i)] − E[s(x_a)] − λ |α|²,   x_i = (1 − α m_P) x + α m_P k,   x_a = (1 − α) x
 
-    where s is the segmenter's mean probability of the class: in P for the inserted image, and weighted with the
-    probability in the unchanged image for the ablated one. Unlike the paper, ablation is made everywhere.
+    or the same of directions, see `hooks.directions.steps`. Here s is the segmenter's mean probability of the class: in
+    P for the inserted image, and weighted with the probability in the unchanged image for the ablated one. Unlike the
+    paper, ablation is made everywhere.
 
     Args:
         subject: the networks and the layer.
@@ -55,7 +57,7 @@ def optimise(
     """
     segmenter = differentiable(subject.segmenter)
     device = subject.generator.device
-    alpha = torch.full((subject.shape[0],), START, device=device, requires_grad=True)
+    alpha = torch.full((subject.width,), START, device=device, requires_grad=True)
     constant = value.to(device)[:, None, None]
     adam = torch.optim.Adam([alpha], lr=RATE)
     dice = np.random.default_rng([seed, 3])
@@ -111,7 +113,11 @@ def _loss(
     x = subject.featuremaps(batch).clone()  # a tensor that autograd takes
     latents = subject.generator.latents(batch)
     weight = alpha[:, None, None]
-    changed = torch.cat([torch.lerp(x, constant.expand_as(x), weight * place), (1 - weight) * x])
+    if subject.directions is None:
+        changed = torch.cat([torch.lerp(x, constant.expand_as(x), weight * place), (1 - weight) * x])
+    else:
+        inserted_maps = x + steps(x, constant, weight * place, subject.directions)
+        changed = torch.cat([inserted_maps, x + steps(x, 0.0, weight, subject.directions)])
     with torch.no_grad():
         before = segmenter.probabilities(subject.draw(x, latents))[:, target]  # (n, H, W)
     drawn = subject.draw(changed, torch.cat([latents, latents]))

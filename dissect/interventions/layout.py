@@ -38,7 +38,7 @@ class Outcome(AreaChange):
 
 @dataclass(frozen=True)
 class SetBySet:
-    """Each set is one variant, in their order. width: units of the layer."""
+    """Each set is one variant, in their order. width: units of the layer, or directions."""
 
     sets: Sequence[UnitSet]
     width: int

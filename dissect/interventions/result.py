@@ -40,7 +40,7 @@ PICTURES: Shapes = {
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Effects(Result):
-    """What changing units of a layer did to every class, on samples that did not serve to choose them.
+    """What changing units, or directions, of a layer did to every class, on samples that did not serve to choose them.
 
     info: what was done (units, value, samples, …) and `on_target`, the share of all change that concerns the class.
     table: one row a class: shares before and after, change in percentage points (`change_pp`) and relative to before,
@@ -79,6 +79,11 @@ class Effects(Result):
         return self.table.set_index("class").loc[name]
 
     @property
+    def noun(self) -> str:
+        """The word for what was changed: unit, or direction, a linear combination of units."""
+        return str(self.info.get("noun", "unit"))
+
+    @property
     def ordered(self) -> pd.DataFrame:
         """The table, the class that was meant first, then by the size of the change."""
         meant = self.table["class"] != self.info["label"]
@@ -99,9 +104,9 @@ class Effects(Result):
         info = self.info
         done = "ablated" if info["kind"] == "ablate" else f"inserted at {info['where']}"
         aim = f" for {info['label']}" if info["label"] else ""
-        units = info["units"]
+        count = len(info["units"])
         return (
-            f"{len(units)} unit{'' if len(units) == 1 else 's'} of {info['layer']} {done}{aim}, "
+            f"{count} {self.noun}{'' if count == 1 else 's'} of {info['layer']} {done}{aim}, "
             f"on {info['samples']['number']} samples"
         )
 

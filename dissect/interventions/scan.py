@@ -135,7 +135,7 @@ def scan(
         most = run.info["config"]["samples"]
         raise UsageError(f"--samples {samples}: must be between 1 and {most}, the number of the run's samples.")
     generator, segmenter = reopen(run, generator, segmenter, usable_device(device), quiet)
-    subject = Subject.open(generator, segmenter, name, batch_size)
+    subject = Subject.open(generator, segmenter, name, batch_size, lookup.directions_of(run, name))
     with Progress(quiet) as progress, at_work():
         before, change = scan_layer(subject, run, samples, progress=progress)
     result = tabulate(run, name, target, before, change)
@@ -174,10 +174,10 @@ def scan_layer(
     Raises:
         DissectError: a network failed, or the scan cannot be written.
     """
-    path, units = folder(run, subject.layer), subject.shape[0]
+    path, units = folder(run, subject.layer), subject.width
     count = samples or scan_samples(run, subject.layer)
     if count != _samples_on_disk(run, subject.layer):
-        alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units))
+        alone = Variants(weight=torch.eye(units)[:, None], value=torch.zeros(units), directions=subject.directions)
         fewer = Fewer("samples", count, 16)
         with progress.task(f"scan {subject.layer}", units * count, spread=True, fewer=fewer) as advance:
             areas = measure(subject, range(count), alone, advance=advance)

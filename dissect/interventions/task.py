@@ -107,29 +107,34 @@ def opened_run(what: Dissection | str | Path) -> Dissection:
     return what if isinstance(what, Dissection) else Dissection.load(what)
 
 
-def check_task(task: Task, batch_size: int | None) -> None:
-    """Raise UsageError where the parts of a task do not go together, or lie outside their limits."""
+def check_task(task: Task, batch_size: int | None, noun: str) -> None:
+    """Raise UsageError where the parts of a task do not go together, or lie outside their limits.
+
+    Args:
+        noun: what is changed, unit or direction.
+    """
     if task.by is not None:
         check_choice("--by", task.by, BY)
     check_integers({"--batch-size": (batch_size, 1)})
     if task.units is not None and task.optimize:
-        raise UsageError("--optimize chooses the units itself; leave --units out.")
+        raise UsageError(f"--optimize chooses the {noun}s itself; leave --units out.")
     if task.label is None:
         if task.units is None:
             raise UsageError(
-                "Name a class by --class, to take its best units, or the units by --units LAYER:UNIT,UNIT,…."
+                f"Name a class by --class, to take its best {noun}s, or the {noun}s by --units "
+                f"LAYER:{noun.upper()},{noun.upper()},…."
             )
         if task.curve:
             raise UsageError("--curve shows how much of a class remains; name the class by --class.")
         if task.value == "typical" and task.level is None:
             raise UsageError(
-                "The value of the units is measured where a class is: name the class by --class, or give --level."
+                f"The value of the {noun}s is measured where a class is: name the class by --class, or give --level."
             )
 
 
 def check_with_run(task: Task, run: Dissection, where: Where | None) -> None:
     """Raise UsageError for a class, a unit or a number of units that the run does not have."""
-    width = int(run.info["layers"][task.layer]["units"])
+    width = lookup.width_of(run, task.layer)
     if where and where.name:
         lookup.run_class(run, where.name)
     if task.label:
@@ -141,9 +146,9 @@ def check_with_run(task: Task, run: Dissection, where: Where | None) -> None:
                 f"{', '.join(present)}."
             )
     if task.units is not None:
-        lookup.check_units(task.units, task.layer, width)
+        lookup.check_units(task.units, task.layer, width, run.noun)
     elif task.top > width:
-        raise UsageError(f"--top {task.top}: {task.layer} has {width} units.")
+        raise UsageError(f"--top {task.top}: {task.layer} has {width} {run.noun}s.")
     elif task.level is not None:
         level_value(run, task.layer, task.level)
 
@@ -161,9 +166,9 @@ def unit_order(task: Task, run: Dissection) -> Integers | None:
     return lookup.rank_by_iou(run, task.layer, str(task.label), labelled_needed=not task.optimize)
 
 
-def task_name(task: Task) -> str:
-    """How the folder of a task is called when no name is given."""
-    parts = [task.kind, task.label or "units", task.layer]
+def task_name(task: Task, noun: str) -> str:
+    """How the folder of a task is called when no name is given. noun: what is changed, unit or direction."""
+    parts = [task.kind, task.label or f"{noun}s", task.layer]
     parts += [f"top{task.top}"] if task.units is None else ["+".join(map(str, task.units))]
     parts += ["optimized"] if task.optimize else [f"by-{task.by}"] if task.units is None and task.by != GRADIENT else []
     parts += [str(task.value)] if task.value not in ("zero", "typical") else []

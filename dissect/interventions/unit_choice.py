@@ -61,10 +61,13 @@ def matched_sets(strength: Floats, chosen: Integers, sets: int, seed: int) -> In
 def unit_statistics(
     subject: Subject, samples: Sequence[int], advance: Callable[[int], None] = lambda _: None
 ) -> tuple[Tensor, Tensor]:
-    """(U,) mean activation of each unit over samples and positions, and (U,) its root mean square."""
-    total, square = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
+    """(U,) mean activation of each unit over samples and positions, and (U,) its root mean square.
+
+    Of directions, (K,) mean and root mean square of the readings.
+    """
+    total, square = (torch.zeros(subject.width, dtype=torch.float64) for _ in range(2))
     for _, batch in subject.batches(samples):
-        x = subject.featuremaps(batch).float().nan_to_num(0, 0, 0)
+        x = subject.readings(subject.featuremaps(batch).float().nan_to_num(0, 0, 0))
         total += x.mean((2, 3)).cpu().double().sum(0)
         square += x.square().mean((2, 3)).cpu().double().sum(0)
         advance(len(batch))
@@ -81,6 +84,8 @@ def typical_high(
 ) -> Tensor:
     """(U,) float32: the typical high activation of each unit where it draws a class, to which insertion sets it.
 
+    Of directions (K,): the typical high reading of each.
+
     It is the mean of the unit's activation over the pixels of the class, on the grid and in these samples of the run,
     where the activation is above the threshold for that class. A unit that is nowhere above it gets the threshold.
 
@@ -89,13 +94,13 @@ def typical_high(
     """
     level = class_level(run, subject.layer, number)
     threshold = torch.from_numpy(run.levels(subject.layer)[np.arange(len(level)), level]).double()
-    total, count = (torch.zeros(subject.shape[0], dtype=torch.float64) for _ in range(2))
+    total, count = (torch.zeros(subject.width, dtype=torch.float64) for _ in range(2))
     class_pixels = 0
     for _, batch in subject.batches(samples):
         labels = torch.from_numpy(np.array(run.spool.gather("labels", np.array(batch))))
         of_class = (labels == number).any(1, keepdim=True)  # (n, 1, g, g)
         class_pixels += int(of_class.sum())
-        x = gr.at_most(subject.featuremaps(batch).float(), run.info["grid"])
+        x = gr.at_most(subject.readings(subject.featuremaps(batch).float()), run.info["grid"])
         x = gr.upsample(x, run.info["grid"]).cpu().nan_to_num(0, 0, 0)
         high = of_class & (x > threshold[:, None, None].float())
         total += torch.where(high, x, 0.0).double().sum((0, 2, 3))

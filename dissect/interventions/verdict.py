@@ -26,15 +26,15 @@ def verdict(effects: Effects) -> str:
             f"{signed(most.change_pp, 2)} percentage points of the image."
         )
     if effects.context is not None and len(effects.context):
-        return f"{doing} {units} in a single cell {_by_class(effects.context, info['label'])}."
-    return f"{doing} {units} {_on_class(target.iloc[0], info['label'], table)}."
+        return f"{doing} {units} in a single cell {_by_class(effects.context, info['label'], effects.noun)}."
+    return f"{doing} {units} {_on_class(target.iloc[0], info['label'], table, effects.noun)}."
 
 
-def _by_class(context: pd.DataFrame, label: str) -> str:
+def _by_class(context: pd.DataFrame, label: str, noun: str) -> str:
     """Where editing one cell adds most of a class, by the class that was there before."""
     gains = context[(context.q_value <= LIMIT) & (context.change_pp > 0)]
     best = (gains if len(gains) else context).iloc[0]
-    random = f"; random sets of units there: {signed(best.random_pp, 3)}" if "random_pp" in best else ""
+    random = f"; random sets of {noun}s there: {signed(best.random_pp, 3)}" if "random_pp" in best else ""
     effect = (
         f"where {best['class']} was: {signed(best.change_pp, 3)} percentage points of the image "
         f"[{signed(best.low, 3)}, {signed(best.high, 3)}]{random}"
@@ -42,7 +42,7 @@ def _by_class(context: pd.DataFrame, label: str) -> str:
     return f"adds most {label} {effect}" if len(gains) else f"adds no {label} measurably; it adds most {effect}"
 
 
-def _on_class(row: pd.Series, label: str, table: pd.DataFrame) -> str:
+def _on_class(row: pd.Series, label: str, table: pd.DataFrame, noun: str) -> str:
     """What was done to the area of a class, beside random sets of units."""
     known = bool(np.isfinite(row.relative))  # unless the class was nowhere before
     measure, text = ("relative", _percent) if known else ("pp", _points)
@@ -61,14 +61,14 @@ def _on_class(row: pd.Series, label: str, table: pd.DataFrame) -> str:
         return effect
     least = text(min(row[f"{kind}_{measure}_min"] for kind in kinds))
     most = text(max(row[f"{kind}_{measure}_max"] for kind in kinds))
-    beyond = "" if row.beyond_random or not row.changed else ", so these units do no more than other units do"
-    return f"{effect}; random sets of units: {least} to {most}{beyond}"
+    beyond = "" if row.beyond_random or not row.changed else f", so these {noun}s do no more than other {noun}s do"
+    return f"{effect}; random sets of {noun}s: {least} to {most}{beyond}"
 
 
 def _units(effects: Effects) -> str:
     """`20 tree units` where they were chosen for a class, else `3 units of layer4`."""
     info, count = effects.info, len(effects.info["units"])
-    noun = "unit" if count == 1 else "units"
+    noun = effects.noun if count == 1 else f"{effects.noun}s"
     chosen = info["label"] and info["chosen_on"]
     return f"{count} {info['label']} {noun}" if chosen else f"{count} {noun} of {info['layer']}"
 

@@ -30,7 +30,7 @@ def named_units(units: str | Path | Mapping[str, Sequence[int]], run: Dissection
         raise UsageError(f"--units {str(units)[:80]} is neither a file nor LAYER:UNIT,UNIT,…, e.g. layer4:12,57,300.")
     of_layer: dict[str, list[int]] = {}
     for layer, unit in pairs:
-        of_layer.setdefault(lookup.pick_layer(run, layer), []).append(int(unit))
+        of_layer.setdefault(lookup.pick_layer_of_units(run, layer), []).append(int(unit))
     if not of_layer:
         raise UsageError(f"--units {units} names no unit; write lines such as layer4:12,57.")
     by_layer = {layer: tuple(dict.fromkeys(of_layer[layer])) for layer in run.layers if layer in of_layer}

@@ -112,7 +112,7 @@ def repair(
         detector=detector,
         top=top,
         layer=layer,
-        layers=run.layers if layer is None else [lookup.pick_layer(run, layer)],
+        layers=run.layers if layer is None else [lookup.pick_layer_of_units(run, layer)],
         value=value,
         strength=float(strength),
         one_by_one=one_by_one,
@@ -196,7 +196,7 @@ class RepairRequest:
         check_integers({**limits, "--seed": (self.seed, 0)})
         if self.detector is not None:
             check_detector(self.detector, self.inputs.flags)
-            lookup.pick_layer(run, self.layers[0])  # refuses a control, and a run of directions
+            lookup.pick_layer_of_units(run, self.layers[0])  # refuses a control, and a run of directions
             check_units({layer: tuple(range(self.top)) for layer in self.layers}, run)
 
     @property

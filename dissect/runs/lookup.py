@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...hooks.errors import UsageError
 from ...hooks.names import near
@@ -41,20 +43,29 @@ def pick_layer(run: Dissection, layer: str | int | None) -> str:
     """The run's layer of that name, or of the number that `dissect run` knows it by, or its only one.
 
     Raises:
-        UsageError: the run has no such layer, or several and none was named; or it dissects directions.
+        UsageError: the run has no such layer, or several and none was named; or it is a control.
     """
     if run.info["config"]["control"]:
         raise UsageError(f"{run.folder} is a control; interventions work on the run that it belongs to.")
-    if run.noun != "unit":
-        raise UsageError(
-            f"The run in {run.folder} dissects directions ({run.info['config']['basis']}), and interventions change "
-            "units; make a run without --basis."
-        )
     if layer is None and len(run.layers) == 1:
         return run.layers[0]
     if layer is None:
         raise UsageError(f"The run in {run.folder} has several layers; name one by --layer: {', '.join(run.layers)}.")
     return find_layer(run, layer)
+
+
+def pick_layer_of_units(run: Dissection, layer: str | int | None) -> str:
+    """The same, for what works on units alone.
+
+    Raises:
+        UsageError: also if the run dissects directions.
+    """
+    if run.noun != "unit":
+        raise UsageError(
+            f"The run in {run.folder} dissects directions ({run.info['config']['basis']}), and suspects and repairs "
+            "are units; make a run without --basis."
+        )
+    return pick_layer(run, layer)
 
 
 def find_layer(run: Dissection, layer: str | int) -> str:
@@ -71,6 +82,17 @@ def find_layer(run: Dissection, layer: str | int) -> str:
     return matches[0]
 
 
+def directions_of(run: Dissection, layer: str) -> Tensor | None:
+    """(K, U) float32, what each direction of a layer is made of; None if the run dissects units."""
+    directions = run.directions(layer)
+    return None if directions is None else torch.from_numpy(directions)
+
+
+def width_of(run: Dissection, layer: str) -> int:
+    """How many units, or directions, of a layer the run has dissected."""
+    return int((run.units.layer == layer).sum())
+
+
 def parse_units(text: str) -> tuple[str | None, tuple[int, ...]]:
     """`layer4:12,57,300` -> ("layer4", (12, 57, 300)); `12,57`, of a run with one layer, -> (None, (12, 57)).
 
@@ -83,12 +105,12 @@ def parse_units(text: str) -> tuple[str | None, tuple[int, ...]]:
     return layer or None, tuple(dict.fromkeys(int(number) for number in numbers.split(",")))
 
 
-def check_units(units: Sequence[int], layer: str, width: int) -> None:
-    """Raise UsageError for a unit that the layer does not have, or for none at all."""
+def check_units(units: Sequence[int], layer: str, width: int, noun: str = "unit") -> None:
+    """Raise UsageError for a unit, or direction, that the layer does not have, or for none at all."""
     wrong = [unit for unit in units if not 0 <= unit < width]
     if wrong or not units:
         given = ", ".join(map(str, wrong[:8])) + (", …" if len(wrong) > 8 else "") if wrong else "none"
-        raise UsageError(f"Layer {layer!r} has units 0 to {width - 1}; asked for {given}.")
+        raise UsageError(f"Layer {layer!r} has {noun}s 0 to {width - 1}; asked for {given}.")
 
 
 def class_level(run: Dissection, layer: str, number: int) -> Integers:
@@ -119,7 +141,8 @@ def rank_by_iou(run: Dissection, layer: str, name: str, *, labelled_needed: bool
     if labelled_needed and not labelled.any():
         known = units[units.labelled].label.value_counts().index
         raise UsageError(
-            f"No unit of {layer} is labelled {name!r}; labelled there: {', '.join(known) or 'none'}. Choose one of "
-            "these, another run, units by --units, or choose the class's units by their effect: --by gradient or scan."
+            f"No {run.noun} of {layer} is labelled {name!r}; labelled there: {', '.join(known) or 'none'}. Choose one "
+            f"of these, another run, {run.noun}s by --units, or choose the class's {run.noun}s by their effect: "
+            "--by gradient or scan."
         )
     return np.lexsort((-class_iou(run, layer, run_class(run, name)), ~labelled))

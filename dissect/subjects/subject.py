@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...hooks.above import Above
+from ...hooks.directions import readings
 from ...hooks.errors import DissectError, NetworkError, UsageError, out_of_memory, running
 from ...hooks.tap import Tap
 from ...segmenters import check_labels, segment
@@ -22,7 +23,7 @@ from .first_look import SAME, check_repeatable, check_single
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A generator, a segmenter and the layer that is changed."""
+    """A generator, a segmenter and the layer that is changed: its units, or directions of it, rows (K, U)."""
 
     generator: Generator
     segmenter: Segmenter
@@ -31,9 +32,17 @@ class Subject:
     above: Above
     batch: int  # rows of a forward pass
     threads: Threads = field(default_factory=Threads)
+    directions: Tensor | None = None
 
     @classmethod
-    def open(cls, generator: Generator, segmenter: Segmenter, layer: str, batch: int | None = None) -> Subject:
+    def open(
+        cls,
+        generator: Generator,
+        segmenter: Segmenter,
+        layer: str,
+        batch: int | None = None,
+        directions: Tensor | None = None,
+    ) -> Subject:
         """Look at two samples.
 
         Raises:
@@ -56,6 +65,7 @@ class Subject:
                 shape=(maps.shape[1], maps.shape[2], maps.shape[3]),
                 above=Above(generator.module, layer, latents),
                 batch=batch or usual_batch(generator.device, images.shape[2:]),
+                directions=directions,
             )
             check_repeatable(generator, images, generator(latents))
             check_single(generator, [layer])
@@ -65,6 +75,16 @@ class Subject:
                     "something beside this layer's output decides what it draws. Name another layer."
                 )
         return subject
+
+    @property
+    def width(self) -> int:
+        """How many units, or directions, can be changed."""
+        return self.shape[0] if self.directions is None else len(self.directions)
+
+    @property
+    def noun(self) -> str:
+        """The word for what is changed."""
+        return "unit" if self.directions is None else "direction"
 
     def batches(self, samples: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
         """The samples by batches, those of this process: their rows, and their numbers."""
@@ -80,6 +100,10 @@ class Subject:
         """
         with failing(f"samples {samples[0]} …"):
             return self.maps_of(self.generator.latents(samples))
+
+    def readings(self, featuremaps: Tensor) -> Tensor:
+        """featuremaps (n, U, h, w) -> themselves, or the readings (n, K, h, w) of the directions."""
+        return featuremaps if self.directions is None else readings(featuremaps, self.directions)
 
     @torch.inference_mode()
     def maps_of(self, latents: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ function beside(i) {
     el("p", { class: "muted" }, "By the correlation r of the activations on the first samples, in 4×4 cells."),
     el("p", {}, links.length ? links : "none"),
   ];
-  if (data.noun === "unit") parts.push(el("h3", {}, "Ablate it"), copyable(`dissect ablate ${quoted(data.folder)} --units ${quoted(`${data.layers[units.layer[i]]}:${units.unit[i]}`)}`));
+  parts.push(el("h3", {}, "Ablate it"), copyable(`dissect ablate ${quoted(data.folder)} --units ${quoted(`${data.layers[units.layer[i]]}:${units.unit[i]}`)}`));
   const entries = interventionsOf(i);
   if (entries.length) parts.push(el("h3", {}, "Interventions"), el("ul", {}, entries.map((entry) => el("li", {}, entry))));
   return el("section", {}, parts);

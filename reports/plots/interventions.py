@@ -40,7 +40,7 @@ def effects(effects: Effects, ax: Axes | None, count: int) -> Axes:
         color=BLUE,
         linewidth=1.2,
         capsize=2,
-        label="chosen units, 95 % interval",
+        label=f"chosen {effects.noun}s, 95 % interval",
     )
     ax.axvline(0, color="black", linewidth=0.6)
     name_rows(ax, list(rows["class"]))

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from ...dissect.runs.dissection import Dissection
 
 MIDDLE = "0.25,0.25,0.5,0.5"  # a box as --where takes it
+FEW = ["--top", "3"]  # directions: of the usual twenty, a basis would have too few others for random sets
 
 
 def after_run(run: Dissection) -> list[str]:
     """Ablate the class of the clearest unit."""
     best = run.highlights(1).to_dict("records")
-    if not best or run.noun != "unit" or not _reopens(run.info):
+    if not best or not _reopens(run.info):
         return []
     return _about_class("ablate", run, run.folder, best[0]["label"], best[0]["layer"])
 
@@ -87,7 +88,9 @@ def after_fitness(fitness: Fitness) -> list[str]:
 
 
 def _about_class(command: str, run: Dissection, folder: Path, label: str, layer: str) -> list[str]:
-    return ["dissect", command, str(folder), "--class", label, *(["--layer", layer] if len(run.layers) > 1 else [])]
+    options = ["--layer", layer] if len(run.layers) > 1 else []
+    options += FEW if run.noun == "direction" and command != "scan" else []
+    return ["dissect", command, str(folder), "--class", label, *options]
 
 
 def _run(info: Mapping[str, Any]) -> list[str]:

@@ -266,7 +266,7 @@ def effects_options(*own: Decorator) -> Decorator:
     return _options(
         a_run,
         option_group(
-            "Which units",
+            "Which units, or directions",
             _option("--class", "label", metavar="CLASS", help="The class to act on; its best units are taken."),
             _option("--top", default=20, help="How many of the class's best units."),
             _option(
@@ -275,7 +275,7 @@ def effects_options(*own: Decorator) -> Decorator:
                 help="Best by effect: estimated by gradient, or measured by a scan; or by IoU.  [default: gradient, "
                 "where the segmenter has probabilities]",
             ),
-            _option("--units", metavar="LAYER:UNIT,…", help="These units instead, e.g. layer4:12,57,300."),
+            _option("--units", metavar="LAYER:UNIT,…", help="These units or directions, e.g. layer4:12,57."),
             _option("--layer", help="Layer of the run; required if the run has several."),
             _option("--optimize", is_flag=True, help="Find units by gradient (ACE), beside the best by IoU."),
         ),

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from ..rows import format_number
 from .screen import ROWS, area_cells, changed_cell, format_interval, new_table, screen
+from .sentences import count
 
 if TYPE_CHECKING:  # pandas and numpy are imported when a command has something to show
     import pandas as pd
@@ -134,13 +135,12 @@ def show_power(power: pd.DataFrame) -> None:
 def show_effects(effects: Effects) -> None:
     """The classes that changed most, beside random sets of units, and whatever else was measured."""
     info, samples = effects.info, effects.info["samples"]
-    unseen = "" if info["chosen_on"] is None else ", which were not used to choose the units"
+    unseen = "" if info["chosen_on"] is None else f", which were not used to choose the {effects.noun}s"
     chosen = f", chosen by {info['criterion']}" if info.get("criterion") else ""
     done = "ablated" if info["kind"] == "ablate" else f"inserted ({info['where']})"
-    value, units = escape(str(info["value"])), _list(info["units"])
-    screen.print(
-        f"[bold]{_units(info['units'])} of {escape(info['layer'])} {escape(done)}[/]{chosen}; value {value}: {units}"
-    )
+    value, units = escape(str(info["value"])), count(len(info["units"]), effects.noun)
+    members = _list(info["units"])
+    screen.print(f"[bold]{units} of {escape(info['layer'])} {escape(done)}[/]{chosen}; value {value}: {members}")
     screen.print(
         f"[dim]{samples['number']} samples from {samples['first']} to {samples['last']}{unseen}; each is compared with "
         "itself unchanged" + (f"; {samples['skipped']} more had no such position" if samples["skipped"] else "") + "."
@@ -176,13 +176,16 @@ def show_effects(effects: Effects) -> None:
     notes += "changed: at a false discovery rate of 5 %"
     if random:
         sets = int((effects.sets.set == "random").sum())
-        notes += f". random: smallest to largest change by {sets} random sets of as many units, and {sets} of units as "
-        notes += "active. beyond: the change is outside all of these"
+        alike = f"{effects.noun}s"
+        notes += (
+            f". random: smallest to largest change by {sets} random sets of as many {alike}, and {sets} of {alike} "
+        )
+        notes += "as active. beyond: the change is outside all of these"
     screen.print(f"[dim]{notes}.")
     if info.get("on_target", {}).get("on_target") is not None:
         _show_on_target(effects)
     if effects.curve is not None:
-        _show_curve(effects.curve, info["label"])
+        _show_curve(effects.curve, info["label"], effects.noun)
     if effects.context is not None:
         _show_context(effects.context, info["label"])
 
@@ -199,13 +202,15 @@ def _show_on_target(effects: Effects) -> None:
     for row in sets[sets.set == "by_iou"].to_dict("records"):
         between = format_interval(row["change_pp_low"], row["change_pp_high"], "+.2f")
         screen.print(
-            f"As many units, the best by IoU: change {row['change_pp']:+.2f} {between}, "
+            f"As many {effects.noun}s, the best by IoU: change {row['change_pp']:+.2f} {between}, "
             f"{format_number(row['on_target'], '.0%')} on target"
         )
 
 
-def _show_curve(curve: pd.DataFrame, label: str) -> None:
-    table = new_table(f"Area of {escape(label)} that remains", "units", "remaining", "95 % interval*", "random sets*")
+def _show_curve(curve: pd.DataFrame, label: str, noun: str) -> None:
+    table = new_table(
+        f"Area of {escape(label)} that remains", f"{noun}s", "remaining", "95 % interval*", "random sets*"
+    )
     for row in curve.to_dict("records"):
         random = format_interval(row["random_min"], row["random_max"], ".0%") if "random" in row else "–"
         table.add_row(
@@ -262,15 +267,6 @@ def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
         f"{info['strongest']:+.2f}. Rank correlation of IoU and effect: "
         f"{format_number(info['rank_correlation'], '.2f')} {between}."
     )
-
-
-def _units(units: Sequence[int]) -> str:
-    """The number of units in words.
-
-    >>> _units([7]), _units([1, 2])
-    ('1 unit', '2 units')
-    """
-    return "1 unit" if len(units) == 1 else f"{len(units)} units"
 
 
 def _list(units: Sequence[int]) -> str:

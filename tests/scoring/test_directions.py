@@ -236,11 +236,14 @@ def test_a_run_on_fitted_directions(go: Go, basis: str, painter: Generator, colo
     assert found.shape == (3, 6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
     assert (found[:, 4] == 0).all()  # a unit that is always zero
-    for change in (dissect.ablate, dissect.insert, dissect.scan):
-        with pytest.raises(UsageError, match=r"dissects directions.*interventions change units.*without `basis`") as no:
-            change(run, label="red", generator=painter, segmenter=colours, quiet=True)
+    for refusing in (
+        lambda: dissect.repair(run, units="paint:1", generator=painter, segmenter=colours, quiet=True),
+        lambda: dissect.artifacts.find(run, detector="rare", generator=painter, segmenter=colours, quiet=True),
+    ):
+        with pytest.raises(UsageError, match=r"dissects directions \(.*are units; .*without `basis`") as no:
+            refusing()
         assert "\n" not in str(no.value)
-    assert not (run.folder / "interventions").exists()
+    assert not any((run.folder / name).exists() for name in ("interventions", "artifacts", "repairs"))
     with pytest.raises(UsageError, match="holds another run"):
         go(basis=basis, directions=4)
 
