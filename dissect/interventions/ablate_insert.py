@@ -71,6 +71,9 @@ def ablate(
 ) -> Effects:
     """Switch units off and measure what leaves.
 
+    In a run of directions (`basis`), directions take the place of units: ablation removes the projection on them, see
+    `hooks.directions`.
+
     Args:
         what: a finished run or its folder; its `interventions/NAME/` keeps the result. Or a Generator of your own,
             with a `segmenter` and `units`; nothing is kept then.
