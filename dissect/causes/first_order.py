@@ -12,15 +12,17 @@ where units stand in for each other, and where the segmenter jumps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...hooks.errors import DissectError, UsageError
-from ...hooks.tap import Tap
+from ...hooks.layers import find_layer
+from ...hooks.tap import Tap, single_tensor
 from ...segmenters.base import Differentiable, Segmenter
 from ..capture import replicas
 from ..capture.replicas import Pair, side_by_side
@@ -39,11 +41,14 @@ class Change:
         directions: (K, U) changed in the place of the units: the layer's output moves along a direction until its
             product with the direction is the value. None is the units.
         place: (h, w), or (P, h, w) for P rows, in [0, 1]: where on the map. None is everywhere.
+        start: featuremaps (n, U, h, w) and their rows -> those from which the change starts, at which the gradient is
+            taken: where other units have been changed already, say. None is the layer's own.
     """
 
     value: Tensor | None = None
     directions: Tensor | None = None
     place: Tensor | None = None
+    start: Callable[[Tensor, slice], Tensor] | None = None
 
     def effects(self, x: Tensor, gradient: Tensor, rows: slice = slice(None)) -> Tensor:
         """The first-order effect of each unit by itself.
@@ -154,6 +159,7 @@ def _effects(
     with (
         torch.enable_grad(),
         failing(f"samples {samples[0]} …"),
+        _started(generator.module, layers, rows),
         Tap(generator.module, list(layers), gradient=True) as tap,
     ):
         images = generator(generator.latents(samples))
@@ -171,3 +177,21 @@ def _effects(
         layer: change.effects(x.detach(), gradient, rows).float().cpu()
         for (layer, change), x, gradient in zip(layers.items(), taps, gradients, strict=True)
     }
+
+
+@contextmanager
+def _started(module: nn.Module, layers: Mapping[str, Change], rows: slice) -> Iterator[None]:
+    """While open, each layer outputs the featuremaps from which its change starts."""
+    handles = []
+    try:
+        for layer, change in layers.items():
+            if change.start:
+                handles.append(
+                    find_layer(module, layer).register_forward_hook(
+                        lambda _m, _i, out, layer=layer, start=change.start: start(single_tensor(layer, out), rows)
+                    )
+                )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

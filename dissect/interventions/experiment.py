@@ -230,16 +230,13 @@ class Experiment:
         """By what setting each unit alone to its value does, to first order. What is resampled has its mean."""
         assert self.run is not None
         assert self.target is not None
-        sign = 1 if self.where is None else -1  # ablation: what removes most comes first; insertion: what adds most
-        draws = min(gradient_choice.DRAWS, self._run_samples)
-        with progress.task("estimate effects", draws, spread=True) as advance:
-            if self.where is None:
-                estimate = gradient_choice.ablation_effects(self.subject, self.run, self.target, value, advance)
-            else:
-                estimate = gradient_choice.insertion_effects(
-                    self.subject, self.run, self.target, value, self.where, place, advance
-                )
-        return Choice(np.argsort(sign * estimate.effect, kind="stable"), self.task.top, estimate=estimate)
+        if self.where is None:
+            trial = gradient_choice.ablation(self.subject, self.run, self.target, value)
+        else:
+            trial = gradient_choice.insertion(self.subject, self.run, self.target, value, self.where, place)
+        with progress.task("estimate effects", len(trial.draw.samples), spread=True) as advance:
+            estimate = trial.choose(self.task.top, advance)
+        return Choice(estimate.order, self.task.top, estimate=estimate)
 
     def _optimised(self, value: Tensor | None, progress: Progress) -> Choice:
         assert self.target is not None

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from ganatomy import dissect
-from ganatomy.dissect import Dissection, Generator
+from ganatomy.dissect import Dissection, Generator, NormalLatents
 from ganatomy.dissect.causes.first_order import Change
+from ganatomy.dissect.causes.table import Draw
+from ganatomy.dissect.interventions.gradient_choice import Trial
+from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks.errors import UsageError
 
-from ..conftest import GREEN, RED, UNITS, ColourSegmenter, Do
+from ..conftest import GREEN, RED, UNITS, ColourSegmenter, Do, Soft
 
 
 def test_the_gradient_is_the_default_and_chooses_the_unit(do: Callable[[str], Do]) -> None:
@@ -92,3 +96,38 @@ def test_a_value_is_reached_from_where_a_unit_is() -> None:
     change = Change(value=torch.full((UNITS,), 2.0)).effects(maps, gradient)
     expected = np.einsum("nuhw,nuhw->nu", 2 - maps.numpy(), gradient.numpy())
     np.testing.assert_allclose(change.numpy(), expected, rtol=1e-5)
+
+
+class StandIn(nn.Module):
+    """Red is the greater of units 0 and 1, and a tenth of unit 2: unit 1 does nothing until unit 0 is off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paint = nn.Identity()
+        self.colour = nn.Identity()
+
+    def forward(self, latents: Tensor) -> Tensor:
+        level = torch.tensor([0.8, 0.6, 0.5, 0.0]) + 0.01 * latents[:, :1].sigmoid()
+        maps = self.paint(level[:, :, None, None].expand(-1, -1, 4, 4).clone())
+        red = torch.maximum(maps[:, :1], maps[:, 1:2]) + 0.1 * maps[:, 2:3]
+        return self.colour(torch.cat([red, maps[:, 3:], maps[:, 3:]], 1))
+
+
+@pytest.mark.parametrize(("stepwise", "units"), [(True, [0, 1]), (False, [0, 2])])
+def test_units_that_stand_in_for_others_are_chosen_in_the_second_step(stepwise: bool, units: list[int]) -> None:
+    generator = Generator(module=StandIn(), name="two", source=NormalLatents((2,)), output_range=(0, 1))
+    subject = Subject.open(generator, Soft(), "paint")
+    draw = Draw(samples=np.arange(6), weight=np.ones(6))
+    trial = Trial(
+        subject=subject,
+        target=0,
+        change=Change(value=torch.zeros(4)),
+        draw=draw,
+        sign=1,
+        stepwise=stepwise,
+    )
+    chosen = trial.choose(2, lambda _: None)
+    assert chosen.order[:2].tolist() == units
+    assert sorted(chosen.order.tolist()) == [0, 1, 2, 3]
+    if stepwise:
+        assert chosen.effect[1] == pytest.approx(-60, abs=2)  # once unit 0 is off, unit 1 is all that is left
