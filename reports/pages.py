@@ -13,6 +13,7 @@ from ..dissect.runs.dissection import Dissection
 from ..dissect.runtime.progress import Progress
 from ..dissect.storage.files import write_atomic
 from . import figures
+from .cause_data import causes_data
 from .interventions import effect_pages, scan_pages, scan_results
 from .page import _template, page_errors, put_samples, render, replaced_folder
 from .repairs import repair_pages, suspect_pages
@@ -26,6 +27,7 @@ FILES = ("units.csv", "classes.csv", "run.json")  # that can be downloaded from 
 SCRIPTS = (
     "common.js",
     "samples.js",
+    "causes.js",
     "browse.js",
     "unit.js",
     "terms.js",
@@ -87,6 +89,7 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
         "samples": pictures,
         "areas": sample_areas(shares, samples),
         "maps": maps_data(run),
+        "causes": causes_data(run),
         "mean": mean_image(run, shelf),
         "highlights": _rows(run, run.highlights(HIGHLIGHTS)),
         "folder": str(run.folder),
@@ -110,6 +113,11 @@ def _page(run: Dissection, shelf: Shelf, progress: Progress) -> bytes:
     files = {name: shelf.put(name, (run.folder / name).read_bytes()) for name in FILES}
     context = overview | {"effects": effects, "scans": scanned, "files": files, "first": first.tolist()}
     context |= {"searches": searches, "repairs": repairs}
+    context["causal"] = [
+        entry["name"]
+        for index, entry in enumerate(classes)
+        if entry["effects"] or index in (data["causes"] or {}).get("classes", ())
+    ]
     return render("report.html", SCRIPTS, data, context)
 
 
@@ -151,6 +159,7 @@ def _overview(run: Dissection) -> dict[str, object]:
         "most": max(1, int(run.classes.units.max())),
         "labelling": _labelling_classes(run),
         "scale": _iou_scale(units),
+        "drawn_by": _drawn_by(run),
         "by_layer": by_layer,
         "network": _network(run, by_layer),
         "strong": int((units.tier == "strong").sum()),
@@ -162,6 +171,18 @@ def _overview(run: Dissection) -> dict[str, object]:
         "provenance": {key: value for key, value in run.info["provenance"].items() if value},
         "versions": ", ".join(f"{name} {version}" for name, version in run.info["versions"].items()),
     }
+
+
+def _drawn_by(run: Dissection) -> dict[str, dict[str, Any]]:
+    """For each class whose causes were estimated, the unit whose ablation removes most of it."""
+    strongest: dict[str, dict[str, Any]] = {}
+    for layer, causes in (run.causes or {}).items():
+        for number, effects in zip(causes.classes, causes.effect, strict=True):
+            name, unit = str(run.classes["class"].iloc[number]), int(np.nan_to_num(effects).argmin())
+            best = strongest.get(name)
+            if effects[unit] < (best["effect"] if best else 0):
+                strongest[name] = {"layer": layer, "unit": unit, "effect": float(effects[unit])}
+    return strongest
 
 
 def _labelling_classes(run: Dissection) -> list[dict[str, Any]]:

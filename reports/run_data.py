@@ -104,7 +104,7 @@ def classes_data(
         places = [np.searchsorted(wanted, chosen) for chosen in examples]
         regions = [(labels[rows] == index).any(1) for index, rows in enumerate(places)]
         paths = (path for masks in regions for path in figures.outlines(masks))
-    effects = {name: plain(values) for name, values in _scanned(run, scans).items()}
+    effects = _scanned(run, scans)
     return [
         {
             "name": row["class"],
@@ -128,24 +128,29 @@ def _examples(share: NDArray[np.float64]) -> NDArray[np.int64]:
     return order[np.unique(np.linspace(0, (len(order) - 1) / 2, EXAMPLES).astype(int))]
 
 
-def _scanned(run: Dissection, scans: Scans) -> dict[str, NDArray[np.float64]]:
-    """For each scanned class: its change in percentage points when a unit is ablated by itself; NaN where unknown."""
+def _scanned(run: Dissection, scans: Scans) -> dict[str, dict[str, list[float | None]]]:
+    """For each scanned class: `value`, `low` and `high` of its change in percentage points when a unit is ablated by
+    itself; None where a unit was not measured."""
     changes: dict[str, NDArray[np.float64]] = {}
     for info, table in scans:
         rows = (run.units.layer == info["layer"]).to_numpy()
-        values = changes.setdefault(info["class"], np.full(len(run.units), np.nan))
-        values[rows] = table.set_index("unit").change_pp.reindex(run.units.unit[rows])
-    return changes
+        values = changes.setdefault(info["class"], np.full((3, len(run.units)), np.nan))
+        columns = table.set_index("unit")[["change_pp", "low", "high"]]
+        values[:, rows] = columns.reindex(run.units.unit[rows]).to_numpy().T
+    return {
+        name: dict(zip(("value", "low", "high"), map(plain, values), strict=True)) for name, values in changes.items()
+    }
 
 
 def _own_effects(run: Dissection, scans: Scans) -> NDArray[np.float64]:
-    """(all units,) change of a unit's own class when it is ablated by itself; NaN where its layer was not scanned."""
+    """(all units,) change of a unit's own class when it is ablated by itself; NaN where it was not measured."""
     changes = np.full(len(run.units), np.nan)
     for info, table in scans:
         rows = np.flatnonzero((run.units.layer == info["layer"]) & (run.units.label != ""))
         by_unit = table.set_index("unit")
         for row in rows:
-            changes[row] = by_unit.at[run.units.unit[row], f"pp:{run.units.label[row]}"]
+            change = by_unit.at[run.units.unit[row], f"pp:{run.units.label[row]}"]
+            changes[row] = changes[row] if np.isnan(change) else change
     return changes
 
 

@@ -51,7 +51,7 @@ def maps_data(run: Dissection) -> dict[str, Any] | None:
             for maps, layer in zip(kept, run.info["layers"].values(), strict=True)
         ],
         "first": [
-            _packed(labels[sample].astype("<i2").tobytes() + b"".join(maps[sample].tobytes() for maps in first))
+            packed(labels[sample].astype("<i2").tobytes() + b"".join(maps[sample].tobytes() for maps in first))
             for sample in range(count)
         ],
     }
@@ -65,7 +65,7 @@ def layer_maps(run: Dissection, layer: str) -> dict[str, list[Any]]:
     top = np.moveaxis(_merged(np.moveaxis(run.shown[layer].top, 1, 0), MERGED["top"], steps), 0, 1)
     return {
         "step": [round(step, 2) if np.isfinite(step) else None for step in steps.tolist()],
-        "map": [_packed(maps.tobytes()) for maps in top],
+        "map": [packed(maps.tobytes()) for maps in top],
     }
 
 
@@ -125,5 +125,5 @@ def _merged(steps: NDArray[np.uint8], width: int, thresholds: NDArray[np.float64
     return np.where((steps > limit) == (middle > limit), middle, steps).astype(np.uint8)
 
 
-def _packed(content: bytes) -> str:
+def packed(content: bytes) -> str:
     return base64.b64encode(zlib.compress(content, 6)).decode()

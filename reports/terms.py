@@ -22,5 +22,7 @@ TERMS = {
     "no single label.",
     "split-half IoU": "The IoU with the halves of the samples exchanged: class and threshold from the odd samples, "
     "score from the even ones.",
+    "effect": "What ablating a unit by itself adds to a class, in percentage points of the image; below 0 the class "
+    "leaves. With ≈ it is a first-order estimate: what the gradient says, not a measurement.",
     "interval": "95 %, over images unless stated otherwise.",
 }

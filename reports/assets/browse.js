@@ -20,6 +20,7 @@ function select(filters) {
   const low = filters.min ? Number(filters.min) : -Infinity;
   const high = filters.max ? Number(filters.max) : Infinity;
   const bounded = filters.min || filters.max;
+  const least = filters.effect ? Number(filters.effect) : 0;
   const passing = [];
   for (let i = 0; i < count; i++) {
     if (layer !== null && units.layer[i] !== layer) continue;
@@ -28,13 +29,18 @@ function select(filters) {
     if (number !== null ? units.unit[i] !== number : words && !searchText[i].includes(words)) continue;
     if (filters.category && (units.label[i] < 0 || data.classes[units.label[i]].category !== filters.category)) continue;
     if (bounded && (units.iou[i] === null || units.iou[i] < low || units.iou[i] > high)) continue;
+    if (least && !(Math.abs(shownEffect(i, filters)?.value) >= least)) continue;
     passing.push(i);
   }
   return sorted(passing, filters);
 }
 
+// The effect on the class that the filters name, or else on the unit's own class.
+function shownEffect(i, filters) {
+  return effectOn(i, filters.on ? classNumber.get(filters.on) : units.label[i]);
+}
+
 function sorted(indices, filters) {
-  const own = filters.class && classNumber.has(filters.class) && data.classes[classNumber.get(filters.class)].effects;
   const names = data.classes.map((entry) => entry.name);
   const descending = (values) => (i) => (values[i] === null ? null : -values[i]);
   const keys = {
@@ -44,7 +50,7 @@ function sorted(indices, filters) {
     q: (i) => units.q_value[i],
     unit: (i) => units.unit[i],
     class: (i) => (units.label[i] < 0 ? null : names[units.label[i]]),
-    effect: (i) => (own || units.effect)[i], // most removed first
+    effect: (i) => shownEffect(i, filters)?.value ?? null, // most removed first
   };
   const key = keys[filters.sort] || keys[""];
   const sign = filters.reverse ? -1 : 1;
@@ -67,10 +73,8 @@ function card(i, filters) {
   );
   const facts = el("span", { class: "facts" });
   if (label) facts.append(splitBar(i), tierChip(i));
-  if (label && filters.sort === "effect") {
-    const own = filters.class && data.classes[classNumber.get(filters.class)].effects;
-    facts.append(el("span", {}, `effect ${signed((own || units.effect)[i], 2)}`));
-  }
+  const effect = filters.sort === "effect" || filters.on || filters.effect ? shownEffect(i, filters) : null;
+  if (effect) facts.append(el("span", { title: effectWords(effect) }, `${filters.on || "effect"} ${effectText(effect)}`));
   const link = el("a", { class: "open", href: address({ ...filters, view: "units", missing: undefined, open: i }) }, head, facts);
   link.dataset.unit = i;
   const tops = units.top[i].slice(0, TOPS).map(([sample, outline]) => samplePicture(sample, outline, `Sample ${sample}`, i, { tabindex: "-1" }));
@@ -116,6 +120,7 @@ function drawClass() {
   if (interventions.length) {
     parts.push(el("h3", {}, "Interventions"), el("ul", {}, interventions.map((done) => el("li", {}, interventionLink(done)))));
   }
+  parts.push(...unitsOfClass(classNumber.get(state.class)));
   $("class").replaceChildren(...parts);
 }
 

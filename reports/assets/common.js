@@ -46,8 +46,11 @@ function iouText(i) {
 
 // One bar for an IoU in two parts: what position alone gives, and what is beyond. All bars of the page have one scale.
 function splitBar(i) {
-  const bar = el("span", { class: "split", role: "img", "aria-label": iouText(i), title: iouText(i) });
-  const [iou, base] = [units.iou[i] || 0, baseIou(i) || 0];
+  return iouBar(units.iou[i] || 0, baseIou(i) || 0, { role: "img", "aria-label": iouText(i), title: iouText(i) });
+}
+
+function iouBar(iou, base, attributes) {
+  const bar = el("span", { class: "split", ...attributes });
   for (const [kind, value] of [["base", Math.min(iou, base)], ["beyond", Math.max(0, iou - base)]]) {
     const part = el("i", { class: kind });
     part.style.width = `${(100 * Math.min(1, value / data.scale)).toFixed(1)}%`;
@@ -108,7 +111,7 @@ function outlined(border, area) {
 // a filter. `missing` is what the address names and the run does not have.
 const PAGES = ["overview", "units", "classes", "interventions", "repairs"];
 const NAMED = { intervention: "interventions", artifacts: "repairs", repair: "repairs" }; // #KIND=NAME, and its list
-const KEYS = ["unit", "find", "layer", "class", "category", "min", "max", "labelled", "sort", "reverse", "page"];
+const KEYS = ["unit", "find", "layer", "class", "category", "min", "max", "on", "effect", "labelled", "sort", "reverse", "page"];
 
 function parseAddress(hash) {
   let text = hash.replace(/^#/, "");
@@ -132,7 +135,8 @@ function parseAddress(hash) {
     if (state.open === undefined) state.missing = `There is no ${data.noun} ${state.unit} in ${data.layers[layer]}.`;
   } else if (layerName) state.layer = layerName;
   delete state.unit;
-  if (state.class && !classNumber.has(state.class)) state.missing = `There is no class ${state.class} in this run.`;
+  const unknown = [state.class, state.on].find((name) => name && !classNumber.has(name));
+  if (unknown) state.missing = `There is no class ${unknown} in this run.`;
   else if (state.layer && !data.layers.includes(state.layer)) state.missing = `There is no layer ${state.layer} in this run.`;
   return state;
 }

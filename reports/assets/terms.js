@@ -51,4 +51,5 @@ document.addEventListener(
 
 $("best").append(...data.highlights.map((i) => card(i, {})));
 showFlags();
-follow();
+if (data.causes) unpackCauses().then(follow);
+else follow();

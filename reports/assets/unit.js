@@ -76,7 +76,9 @@ function drawUnit(i) {
   if (label) parts.push(headline(i));
   parts.push(topImages(i));
   const charts = el("div", { class: "columns" });
-  if (label) charts.append(rivals(i), curve(i));
+  if (label) charts.append(rivals(i));
+  charts.append(effectsChart(i) ?? "");
+  if (label) charts.append(curve(i));
   charts.append(histogram(i));
   if (units.fires[i]) charts.append(fires(i));
   parts.push(charts, beside(i), numbers(i));
@@ -99,6 +101,8 @@ function headline(i) {
       figure(units.q_value[i] === null ? "–" : units.q_value[i].toPrecision(2), "", term("q-value"), `, from p = ${units.p_value[i]}`),
     );
   } else figures.push(figure(score(units.chance_iou[i]), "", term("chance IoU")));
+  const effect = effectOn(i, units.label[i]);
+  if (effect) figures.push(figure(effectText(effect), effectInterval(effect), term("effect", `effect on ${labelOf(i).name}`), `, points, ${effect.measured ? "measured" : "estimated"}`));
   return el("div", { class: "figures" }, figures);
 }
 
@@ -346,8 +350,8 @@ function numbers(i) {
 function interventionsOf(i) {
   const layer = data.layers[units.layer[i]];
   const links = data.interventions.filter((done) => done.layer === layer && done.units.includes(units.unit[i])).map(interventionLink);
-  const scanned = data.classes.filter((entry) => entry.effects && entry.effects[i] !== null);
-  const effects = scanned.map((entry) => `Ablated by itself: ${signed(entry.effects[i], 3)} percentage points of ${entry.name}`);
+  const scanned = data.classes.filter((entry) => entry.effects && entry.effects.value[i] !== null);
+  const effects = scanned.map((entry) => `Ablated by itself: ${signed(entry.effects.value[i], 3)} percentage points of ${entry.name}`);
   return [...links, ...effects];
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,8 @@ def _unit_card(row: dict[str, Any], unit: Unit, top: float, several: bool) -> Un
     iou, position = row["iou"], row["position_iou"]
     known = position == position
     ends = f" [{row['iou_low']:.2f}, {row['iou_high']:.2f}], position {position:.2f}" if known else ""
+    if not pd.isna(row["effect"]):
+        ends += f"; ablated ≈ {row['effect']:+.2g} points of {row['label']}".replace("-", "−")
     below = min(position, iou) if known else 0.0
     return UnitCard(
         title=f"{row['label']}" + (f" ({tier})" if isinstance(tier, str) and tier else ""),
@@ -131,12 +133,36 @@ def unit_card(unit: Unit, count: int = 12) -> Card:
         )
         for row in rivals.to_dict("records")
     ]
+    charts = [Bars(title="IoU with its best classes", bars=bars)]
+    effects = unit.effects.head(ROWS)
+    if len(effects):
+        charts.append(_effect_bars("What ablating it does (first-order estimate)", effects, effects["class"]))
     strip = Strip(title="Samples that activate it most", pictures=_tops(unit, count, captions=True), width=104)
-    return _card(unit, strips=[strip], charts=[Bars(title="IoU with its best classes", bars=bars)])
+    return _card(unit, strips=[strip], charts=charts)
 
 
-def _of_position(iou: float) -> str:
-    return "" if pd.isna(iou) else f", position {iou:.3f}"
+def _effect_bars(title: str, rows: pd.DataFrame, labels: Iterable[str]) -> Bars:
+    """Effects in percentage points as bars to both sides of zero, each with its interval as far as there is room."""
+    longest = float(rows.effect.abs().max()) or 1.0
+    low = max(-2 * longest, min(0.0, float(rows[["effect", "low"]].min().min())))
+    high = min(2 * longest, max(0.0, float(rows[["effect", "high"]].max().max())))
+
+    def at(points: float) -> float:
+        return 100 * (min(high, max(low, points)) - low) / (high - low or 1.0)
+
+    zero = at(0)
+    bars = [
+        Bar(
+            label=label,
+            text=f"{row.effect:+.2g} points".replace("-", "−"),
+            start=min(zero, at(row.effect)),
+            width=abs(at(row.effect) - zero),
+            low=None if pd.isna(row.low) else at(row.low),
+            high=None if pd.isna(row.low) else at(row.high),
+        )
+        for label, row in zip(labels, rows.itertuples(), strict=True)
+    ]
+    return Bars(title=title, bars=bars, zero=zero)
 
 
 def sample_card(sample: Sample, heat: Sequence[tuple[Unit, NDArray[np.float32]]] = ()) -> Card:
@@ -155,7 +181,7 @@ _heat = heat  # also the name of an option above
 
 
 def class_card(shown: ClassUnits) -> Card:
-    """The best units of the class."""
+    """The best units of the class, and those that draw it."""
     units = shown.units.head(HIGHLIGHTS)
     top = float(units.iou.max()) if len(units) else 1.0
     several = len(shown.run.layers) > 1
@@ -163,7 +189,16 @@ def class_card(shown: ClassUnits) -> Card:
         _unit_card(row, shown.run.unit(row["layer"], int(row["unit"])), top, several)
         for row in units.to_dict("records")
     ]
-    return _card(shown, units=cards)
+    rows = shown.drawn_by.head(ROWS)
+    rows = rows[rows.effect < 0]
+    if not len(rows):
+        return _card(shown, units=cards)
+    labels = [f"{f'{row.layer} ' if several else ''}{row.unit} {row.label or 'no label'}" for row in rows.itertuples()]
+    both = int((rows.labelled & (rows.label == shown.name)).sum())
+    title = (
+        f"{shown.run.noun.capitalize()}s that draw it (first-order estimate); {both} of {len(rows)} labelled with it"
+    )
+    return _card(shown, units=cards, charts=[_effect_bars(title, rows, labels)])
 
 
 def effects_card(effects: Effects) -> Card:

@@ -3,9 +3,10 @@ apart, and text that stays text in PDF and SVG. The methods `plot…` of the res
 
 from .audits import diversity, fitness, repair, seams, spectrum, watched
 from .interventions import effects, scan
-from .runs import classes, units
+from .runs import class_effects, classes, unit_effects, units
 
 __all__ = [
+    "class_effects",
     "classes",
     "diversity",
     "effects",
@@ -14,6 +15,7 @@ __all__ = [
     "scan",
     "seams",
     "spectrum",
+    "unit_effects",
     "units",
     "watched",
 ]

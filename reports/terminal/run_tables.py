@@ -60,6 +60,8 @@ def _show_best(run: Dissection, tested: bool) -> None:
     if not len(best):
         return
     columns = ["tier*", "IoU", "95 % interval*", "position", "q"] if tested else ["IoU", "chance"]
+    estimated = bool(run.units.effect.notna().any())
+    columns += ["effect"] if estimated else []
     title = f"Best {run.noun}s, each class in turn" + (", by IoU above position" if tested else "")
     table = new_table(title, *(["layer~"] if several else []), run.noun, "label~", *columns)
     for row in best.to_dict("records"):
@@ -67,6 +69,8 @@ def _show_best(run: Dissection, tested: bool) -> None:
         if tested:
             between = format_interval(row["iou_low"], row["iou_high"], ".3f")
             cells = [row["tier"], f"{row['iou']:.3f}", between, f"{row['position_iou']:.3f}", f"{row['q_value']:.2g}"]
+        if estimated:
+            cells.append(format_number(row["effect"], "+.2g"))
         name = [escape(row["layer"])] if several else []
         table.add_row(*name, str(row["unit"]), escape(row["label"]), *cells)
     screen.print(table)
@@ -77,6 +81,13 @@ def _show_best(run: Dissection, tested: bool) -> None:
         else "chance: the IoU of an unrelated mask of the same size"
     )
     screen.print(f"[dim]IoU: overlap with the label's class. {meaning}.")
+    if estimated:
+        screen.print(
+            f"[dim]effect: percentage points of the image that ablating the {run.noun} adds to the label's class, "
+            "a first-order estimate; dissect ablate and dissect scan measure it."
+        )
+    elif obstacle := run.info.get("causes", {}).get("obstacle"):
+        screen.print(f"[dim]What ablating the {run.noun}s does was not estimated: {escape(obstacle)}.")
 
 
 def _layer_cells(row: dict[str, Any], name: str, tested: bool) -> list[str]:

@@ -16,6 +16,7 @@ from ganatomy.reports.latents import write_latents
 from ganatomy.reports.pages import write_report
 
 from ..conftest import ColourSegmenter
+from ..support.effects import plant
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,12 @@ def test_views_of_a_run(page: Any, run: dissect.Dissection, painter: Generator, 
     report = write_report(run).resolve().as_uri()
     names = [f"intervention={result.info['name']}" for result in (ablation, insertion, scan)]
     for view in (*VIEWS, *names):
+        check(page, f"{report}#{view}")
+
+
+def test_views_with_effects(page: Any, run: dissect.Dissection) -> None:
+    report = write_report(plant(run)[0]).resolve().as_uri()
+    for view in ("overview", "classes", "class=red", "on=red&sort=effect", "paint/unit=0"):
         check(page, f"{report}#{view}")
 
 
