@@ -158,7 +158,7 @@ function unitsOfClass(k) {
     {},
     el("h3", {}, `${plural()} that draw it `, el("small", {}, "by their ", term("effect"))),
     el("p", { class: "muted" }, drawing.length ? `Ablating the ${data.noun} takes away so many percentage points of the image. ` : `No ${data.noun} takes it away. `, drawing.length ? el("strong", {}, `${labelled} of these ${drawing.length} ${labelled === 1 ? "is" : "are"} also labelled with it.`) : ""),
-    drawing.length ? head("points", "IoU rank") : "",
+    drawing.length ? head("points", "by IoU") : "",
     el("ol", { class: "bars-list causal units-of" }, drawing.map(([i, effect]) => row(i, effectTrack(effect, ...range), effectText(effect), byIou.get(i), `${effectWords(effect)}; ${byIou.has(i) ? `${byIou.get(i)}. by IoU` : "not among its best classes by IoU"}`))),
     el("p", { class: "legend" }, effectKeys()),
     el("p", { class: "muted" }, "≈: first-order estimate. ", all),
@@ -168,7 +168,7 @@ function unitsOfClass(k) {
     {},
     el("h3", {}, `${plural()} that coincide with it `, el("small", {}, "by ", term("IoU"))),
     el("p", { class: "muted" }, `The ${data.noun}'s region covers it, which does not say that it draws it. `, drawing.length && coinciding.length ? el("strong", {}, `${both} of these ${coinciding.length} ${both === 1 ? "is" : "are"} in both lists.`) : ""),
-    coinciding.length ? head("IoU", "effect rank") : "",
+    coinciding.length ? head("IoU", "by effect") : "",
     el("ol", { class: "bars-list causal units-of" }, coinciding.map(([i, iou, base]) => row(i, iouBar(iou, base), score(iou, 2), byEffect.get(i), `IoU ${score(iou)}, ${BASE} ${score(base)}; ${byEffect.has(i) ? `${byEffect.get(i)}. by effect` : "ablating it does not take the class away"}`))),
     el("p", { class: "legend" }, el("span", {}, el("i", { class: "chip both" }), "in both lists")),
   );
