@@ -7,7 +7,8 @@ async function unpackCauses() {
   estimates = await Promise.all(data.causes.layers.map(async ({ largest, packed }) => {
     const bytes = await inflated(packed);
     const size = bytes.length / 3;
-    const steps = Int16Array.from({ length: size }, (_, k) => bytes[k] | (bytes[size + k] << 8));
+    const steps = new Int16Array(size);
+    for (let k = 0; k < size; k++) steps[k] = bytes[k] | (bytes[size + k] << 8);
     return { largest, steps, widths: bytes.subarray(2 * size), count: size / largest.length };
   }));
 }

@@ -146,6 +146,17 @@ def test_what_a_scan_measured_comes_before_the_estimate(
     assert page.locator("dialog .causal .measured").count() >= 1
 
 
+def test_directions_are_called_so(page: Any, go: Go) -> None:
+    run, effect, _ = plant(go(samples=60, basis="pca", causes="off"), classes=ESTIMATED)
+    page.goto(f"{write_report(run).as_uri()}#class=red")
+    section = page.locator(".columns.causes")
+    expect(section).to_contain_text("Directions that draw it")
+    assert "unit" not in section.inner_text().lower()
+    drawn = [direction for direction in np.argsort(effect[0], kind="stable").tolist() if effect[0, direction] < 0]
+    assert numbers(page, ".units-of >> nth=0 >> li") == drawn[:10]
+    expect(page.get_by_label("Effect on").locator("option")).to_have_text(["its own class", "green", "red", "yellow"])
+
+
 def test_a_run_without_effects_says_nothing_of_them(page: Any, go: Go) -> None:
     run = go(samples=60, causes="off")
     page.goto(f"{write_report(run).as_uri()}#class=red")
