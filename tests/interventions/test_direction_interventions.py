@@ -97,6 +97,13 @@ def test_ablating_the_direction_that_draws_a_class_removes_it(
     assert effects.pictures["before"].shape == effects.pictures["after"].shape
 
 
+def test_directions_are_chosen_in_two_steps(change: Callable[[str], Do]) -> None:
+    effects = change("ablate")(label="green", top=3, by="gradient", random_sets=0)
+    assert effects.info["units"][0] == GREEN
+    assert effects.units.estimate[0] < 0
+    assert effects["green"].after == 0
+
+
 def test_no_unit_draws_the_class(turned: Generator, tmp_path: Path) -> None:
     units = dissect.ablate(
         turned, units="paint:3,7,20", label="red", segmenter=Soft(), samples=16, random_sets=0, quiet=True
