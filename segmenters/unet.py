@@ -55,10 +55,12 @@ class UNetSegmenter:
         size = images.shape[2:]
         with torch.inference_mode():
             scores = self._scores(images)
-            best, labels = scores.max(1, keepdim=True)  # (N, 1, S, S)
-            unsure = best - scores.logsumexp(1, keepdim=True) < torch.tensor(CONFIDENCE).log()
-            labels = labels.masked_fill(unsure, UNLABELLED)
-            if size != (SIDE, SIDE):
+            if size.numel() < SIDE**2:  # fewer pixels to name
+                scores = F.interpolate(scores, size, mode="nearest-exact")
+            best, labels = scores.max(1, keepdim=True)  # (N, 1, …)
+            total = (scores - best).exp_().sum(1, keepdim=True).log_() + best  # logsumexp, whose maximum is known
+            labels = labels.masked_fill(best - total < torch.tensor(CONFIDENCE).log(), UNLABELLED)
+            if labels.shape[2:] != size:
                 labels = F.interpolate(labels.float(), size, mode="nearest-exact").long()
         return labels
 

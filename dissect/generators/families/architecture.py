@@ -77,6 +77,15 @@ class BatchStatistics(nn.Module):
         return statistics
 
 
+def draw_weight(weight: Tensor, mean: float = 0.0, deviation: float = 1.0) -> None:
+    """Fill a new weight with normal numbers; on the meta device, where it has none, do nothing.
+
+    There torch would import its compiler to draw nothing, which takes seconds.
+    """
+    if not weight.is_meta:
+        nn.init.normal_(weight, mean, deviation)
+
+
 ITERATIONS = 15  # of the power method, where weights are new
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....hooks.errors import DissectError
-from .architecture import Architecture, filled, shape
+from .architecture import Architecture, draw_weight, filled, shape
 
 STRIDE = 2
 
@@ -105,9 +105,9 @@ class DCGAN(Architecture):
         self.main = nn.Sequential(*parts, nn.Tanh())
         for part in self.main.modules():
             if isinstance(part, (nn.ConvTranspose2d, nn.Conv2d)):
-                nn.init.normal_(part.weight, 0, 0.02)
+                draw_weight(part.weight, 0, 0.02)
             elif isinstance(part, nn.BatchNorm2d):
-                nn.init.normal_(part.weight, 1, 0.02)
+                draw_weight(part.weight, 1, 0.02)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ....hooks.errors import DissectError
 from . import genforce
-from .architecture import Architecture, check_keys, shape
+from .architecture import Architecture, check_keys, draw_weight, shape
 
 SLOPE = 0.2  # of the leaky ReLU
 MOST_RGB_SIZE = 1 << 14  # pixels; a larger size in a key is a mistake
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.upsample = upsample
         self.conv = nn.Conv2d(fan_in, fan_out, kernel, padding=padding, bias=False)
         self.wscale = WScale(fan_out, math.sqrt(2) / (kernel * math.sqrt(fan_in)))
-        nn.init.normal_(self.conv.weight)
+        draw_weight(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = pixel_norm(x)
@@ -64,7 +64,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(fan_in, 3, 1, bias=False)
         self.wscale = WScale(3, 1 / math.sqrt(fan_in))
-        nn.init.normal_(self.conv.weight)
+        draw_weight(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.wscale(self.conv(pixel_norm(x)))
