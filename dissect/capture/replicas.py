@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ MOST = 8  # at once: each needs memory for a batch
 SMALL = 128**2  # pixels, of images that are drawn so
 
 Pair = tuple[Generator, Segmenter]
+Networks = TypeVarTuple("Networks")
 Batch = TypeVar("Batch")
 Owner = TypeVar("Owner")
 Result = TypeVar("Result")
@@ -39,23 +40,34 @@ def pairs(generator: Generator, segmenter: Segmenter, pixels: int) -> list[Pair]
 
     There are no copies on a GPU, for large images, or of networks that ganatomy does not define.
     """
-    gains = generator.device.type == "cpu" and pixels <= SMALL and _is_ours(generator, segmenter)
-    count = min(MOST, torch.get_num_threads()) if gains else 1
+    count = _at_once(generator.device, pixels) if _is_ours(generator) and _is_ours(segmenter) else 1
     copies = [(replace(generator, module=twin(generator.module)), twin(segmenter)) for _ in range(1, count)]
     return [(generator, segmenter), *copies]
 
 
-def _is_ours(generator: Generator, segmenter: Segmenter) -> bool:
+def namers(segmenter: Segmenter, device: torch.device, pixels: int) -> list[tuple[Segmenter]]:
+    """The segmenter, and copies of it to run side by side; see `pairs`."""
+    count = _at_once(device, pixels) if _is_ours(segmenter) else 1
+    return [(segmenter,), *((twin(segmenter),) for _ in range(1, count))]
+
+
+def _at_once(device: torch.device, pixels: int) -> int:
+    """How many batches of images of so many pixels run side by side."""
+    return min(MOST, torch.get_num_threads()) if device.type == "cpu" and pixels <= SMALL else 1
+
+
+def _is_ours(network: Generator | Segmenter) -> bool:
     """Whether only code of ganatomy runs, whose copies share no state.
 
     Other code may share state, in closures, hooks, or torch's global random numbers: its copies could silently generate
     other images.
     """
+    if not isinstance(network, Generator):
+        return type(network).__module__.startswith(segmenters.__name__)
     return (
-        isinstance(generator.module, Architecture)
-        and isinstance(generator.source, (DrawnLatents, ClassLatents))
-        and type(segmenter).__module__.startswith(segmenters.__name__)
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in generator.module.modules())
+        isinstance(network.module, Architecture)
+        and isinstance(network.source, (DrawnLatents, ClassLatents))
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in network.module.modules())
     )
 
 
@@ -67,28 +79,33 @@ def twin(owner: Owner) -> Owner:
 
 
 def side_by_side(
-    work: Callable[[Generator, Segmenter, Batch], Result], networks: list[Pair], batches: Iterable[Batch]
+    work: Callable[[*Networks, Batch], Result], networks: list[tuple[*Networks]], batches: Iterable[Batch]
 ) -> Iterator[tuple[Batch, Result]]:
-    """Each batch and the result of `work` on it, in order; as many run at once as there are pairs of networks."""
+    """Each batch and the result of `work` on it, in order; as many run at once as there are tuples of networks.
+
+    Meanwhile this thread has its share of torch's threads, since the next batches may take computing, too.
+    """
     if len(networks) == 1:
         for batch in batches:
             yield batch, work(*networks[0], batch)
         return
-    threads = max(1, torch.get_num_threads() // len(networks))
-    free: SimpleQueue[Pair] = SimpleQueue()
-    for pair in networks:
-        free.put(pair)
+    usual = torch.get_num_threads()
+    threads = max(1, usual // len(networks))
+    free: SimpleQueue[tuple[*Networks]] = SimpleQueue()
+    for copies in networks:
+        free.put(copies)
 
     def work_on(batch: Batch) -> Result:
         torch.set_num_threads(threads)
-        pair = free.get()
+        copies = free.get()
         try:
-            return work(*pair, batch)
+            return work(*copies, batch)
         finally:
-            free.put(pair)
+            free.put(copies)
 
     pool = ThreadPoolExecutor(max_workers=len(networks))
     waiting: deque[tuple[Batch, Future[Result]]] = deque()
+    torch.set_num_threads(threads)
     try:
         for batch in batches:
             waiting.append((batch, pool.submit(work_on, batch)))
@@ -99,3 +116,4 @@ def side_by_side(
             yield first, result.result()
     finally:
         pool.shutdown(cancel_futures=True)  # waits for running batches, so that their hooks are removed
+        torch.set_num_threads(usual)

@@ -22,7 +22,7 @@ from ..images.resize import SIDE
 from ..runtime import distributed
 from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_integers
-from ..runtime.resources import at_work, usual_batch
+from ..runtime.resources import at_work, faster_threads, usual_batch
 from ..storage.files import safe_name
 from ..storage.result_folder import header
 from ..subjects.identity import fingerprint, identity, source_record
@@ -93,10 +93,14 @@ def checkup(
     advice = "give another --out, or name the folder itself"
     if (kept := Checkup.kept(folder, config, advice)) is not None:
         return kept
-    with Progress(quiet) as progress, at_work():
-        measured = _measure(
-            generator, judge, reference, range(samples), batch_size or usual_batch(generator.device), seed, progress
-        )
+    batch = batch_size or usual_batch(generator.device)
+
+    def draw_batch() -> None:
+        with torch.inference_mode():
+            generator(generator.latents(range(min(batch, samples))))
+
+    with Progress(quiet) as progress, at_work(), faster_threads(draw_batch):
+        measured = _measure(generator, judge, reference, range(samples), batch, seed, progress)
     peaks_found = measured.peaks_of(measured.drawn)
     layers = pd.DataFrame(measured.rows(peaks_found))
     peaks_untrained = measured.peaks_of(measured.untrained)

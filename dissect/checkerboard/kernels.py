@@ -239,7 +239,7 @@ class InputMoments:
         geometry = self.geometry
         extents = zip(geometry.dilation, self.kernel, geometry.padding, strict=True)
         reach = max(dilation * taps + abs(edge) for dilation, taps, edge in extents)
-        padded = F.pad(inputs.double().cpu(), (reach,) * 4)
+        padded = F.pad(inputs.double().cpu().transpose(0, 1), (reach,) * 4)
         for phase in product(range(geometry.stride[0]), range(geometry.stride[1])):
             offsets = [  # o = s·i + d·t − p: how many inputs before the output's own lies the one that a tap meets
                 (geometry.dilation[axis] * taps - geometry.padding[axis] - phase[axis]) // geometry.stride[axis]
@@ -250,8 +250,9 @@ class InputMoments:
                 for y, x in zip(*offsets, strict=True)
             ]
             if shifted:
-                values = torch.stack(shifted, 2).permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)  # (in · n, positions)
-                self.sums[phase] = self.sums.get(phase, 0) + values @ values.T
+                values = torch.stack(shifted, 1).flatten(2).flatten(0, 1).numpy()  # (in · n, positions)
+                # numpy sees that the product is symmetric and computes half of it
+                self.sums[phase] = self.sums.get(phase, 0) + torch.from_numpy(values @ values.T)
         self.positions += inputs.shape[0] * height * width
 
     def together(self) -> None:

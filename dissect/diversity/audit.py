@@ -17,7 +17,7 @@ from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.progress import Fewer, Progress
 from ..runtime.requests import check_integers
-from ..runtime.resources import at_work, usual_batch
+from ..runtime.resources import at_work, faster_threads, usual_batch
 from ..stats.intervals import rounds
 from ..storage.files import digest, safe_name
 from ..storage.result_folder import header
@@ -100,9 +100,10 @@ def audit(
         standard = standard_of(extract, real)
         generated, real = generated.standard(standard), real.standard(standard)
         comparisons = 2 * (rounds(real.features.shape[1]) + 1)
-        with progress.task("compare whole images", comparisons, spread=True, noun="comparisons") as advance:
-            weighed = weigh(generated, real, names, seed=seed, advance=advance)
-        layers, control = _layers(generator, samples, batch, seed, progress)
+        with faster_threads(lambda: generator(generator.latents(range(batch)))):
+            with progress.task("compare whole images", comparisons, spread=True, noun="comparisons") as advance:
+                weighed = weigh(generated, real, names, seed=seed, advance=advance)
+            layers, control = _layers(generator, samples, batch, seed, progress)
     # a healthy network narrows as well: the layer says where variety is lost, and not whether it is
     narrowest = by_layer.where_it_dies(layers, control) if weighed.verdict == COLLAPSED else None
     where = f" Relative to an untrained network, {narrowest} keeps the least of what differs between samples."

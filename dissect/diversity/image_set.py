@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 from ...hooks.errors import DissectError
 from ...segmenters import segment
 from ...segmenters.base import Segmenter
+from ..capture.replicas import namers, side_by_side
 from ..fidelity.features import Features, Standard, standardisation
 from ..generators.base import Generator
 from ..images.class_areas import shares
 from ..images.resize import thumbnails
 from ..runtime import distributed
+from ..runtime.resources import usual_batch
 
 SHOWN = 128  # pixels of a picture, at most
 
@@ -95,13 +98,25 @@ def look(
     Raises:
         DissectError: features that are not finite.
     """
+    device = torch.device(device)
+
+    @torch.no_grad()
+    def reduced(namer: Segmenter | None, images: Tensor) -> ImageSet:
+        images = images.to(device)
+        if namer is None:
+            return ImageSet.at(images, None, extract, 0)
+        parts = images.split(usual_batch(device, images.shape[2:]))  # labelling many images at once takes much memory
+        labels = torch.cat([segment(namer, part) for part in parts])
+        return ImageSet.at(images, labels, extract, len(namer.vocabulary))
+
+    batches = iter(batches)
+    first = list(islice(batches, 1))
+    pixels = first[0][0, 0].numel() if first else 0
+    networks = namers(namer, device, pixels) if namer else [(None,)]
     sets = []
-    classes = len(namer.vocabulary.names) if namer else 0
-    with torch.no_grad():
-        for images in batches:
-            images = images.to(device)
-            sets.append(ImageSet.at(images, segment(namer, images) if namer else None, extract, classes))
-            advance(len(images))
+    for images, image_set in side_by_side(reduced, networks, chain(first, batches)):
+        sets.append(image_set)
+        advance(len(images))
     return ImageSet.joined(distributed.in_order(sets))
 
 

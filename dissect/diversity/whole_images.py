@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -142,11 +141,10 @@ def figures(
     count = len(sides[0])
     subsets = [(torch.arange(count), torch.arange(len(reference))), *halves(count, len(reference), number, seed)]
     rows = []
-    for side, (rows_of_side, rows_of_reference) in distributed.mine(list(product(sides, subsets))):
-        by_metric = _figures(side[rows_of_side], reference[rows_of_reference])
-        rows.append([by_metric[metric] for metric in METRICS])
-        advance(1)
-    return np.array(distributed.in_order(rows)).reshape(len(sides), len(subsets), len(METRICS))
+    for rows_of_sides, rows_of_reference in distributed.mine(subsets):
+        rows.append(_figures([side[rows_of_sides] for side in sides], reference[rows_of_reference]))
+        advance(len(sides))
+    return np.array(distributed.in_order(rows)).reshape(len(subsets), len(sides), len(METRICS)).swapaxes(0, 1)
 
 
 def table_of(generated: NDArray[np.float64], zero: NDArray[np.float64]) -> pd.DataFrame:
@@ -172,14 +170,20 @@ def check_figures(figures: NDArray[np.float64], whose: str) -> None:
             )
 
 
-def _figures(features: Tensor, reference: Tensor) -> dict[str, float]:
-    """features (N, D), reference (M, D), M at least N -> the figures of `METRICS`."""
-    return distances.distances(features, reference) | {
-        "density": density(features, reference),
-        "vendi": vendi(features) / vendi(reference[: len(features)]),
-        "spread": spread(features, reference),
-        "twins": twins(features, twin_distance(reference, len(features))).share,
-    }
+def _figures(sides: Sequence[Tensor], reference: Tensor) -> list[list[float]]:
+    """S sets of features (N, D), reference (M, D), M at least N -> the figures of each in the order of `METRICS`."""
+    count = len(sides[0])
+    varied, near = vendi(reference[:count]), twin_distance(reference, count)
+    table = []
+    for features in sides:
+        by_metric = distances.distances(features, reference) | {
+            "density": density(features, reference),
+            "vendi": vendi(features) / varied,
+            "spread": spread(features, reference),
+            "twins": twins(features, near).share,
+        }
+        table.append([by_metric[metric] for metric in METRICS])
+    return table
 
 
 def _row(metric: str, generated: NDArray[np.float64], zero: NDArray[np.float64]) -> dict[str, str | float | bool]:

@@ -6,11 +6,12 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
 import torch
+from threadpoolctl import threadpool_limits
 
 BATCH = {"cuda": 64, "cpu": 16}  # samples, where nothing is known of their images
 GPU_PIXELS, GPU_MOST = 2**21, 512  # pixels that keep a GPU busy (an H100 is fastest so); samples at once, at most
@@ -100,6 +101,9 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "gnu_get_libc_version") else None  # another's mallopt may mean something else
 
 
+TRIALS = 3  # batches on which `Threads` tries
+
+
 class Threads:
     """Tries torch's usual number of threads and one thread on the first batches, then keeps to the faster.
 
@@ -108,7 +112,7 @@ class Threads:
 
     def __init__(self) -> None:
         many = torch.get_num_threads()
-        self._trials = [many, many, 1] if many > 1 else []  # the first batch is a warm-up
+        self._trials = [1, many, 1] if many > 1 else []  # the first batch is a warm-up
         self._seconds: dict[int, float] = {}
 
     def __enter__(self) -> None:
@@ -121,3 +125,17 @@ class Threads:
             self._seconds[self._trials.pop(0)] = time.perf_counter() - self._started
             if not self._trials:
                 torch.set_num_threads(min(self._seconds, key=lambda threads: self._seconds[threads]))
+
+
+@contextmanager
+def faster_threads(work: Callable[[], object]) -> Iterator[None]:
+    """Inside, torch and numpy have as many threads as `work` is faster with, all or one; see `Threads`."""
+    usual, threads = torch.get_num_threads(), Threads()
+    try:
+        for _ in range(TRIALS):
+            with threads:
+                work()
+        with threadpool_limits(torch.get_num_threads(), "blas"):
+            yield
+    finally:
+        torch.set_num_threads(usual)

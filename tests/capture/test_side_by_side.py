@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganatomy.dissect import Generator, NormalLatents, load_generator, run
-from ganatomy.dissect.capture.replicas import MOST, SMALL, pairs, side_by_side, twin
+from ganatomy.dissect.capture.replicas import MOST, SMALL, namers, pairs, side_by_side, twin
 from ganatomy.hooks.errors import DissectError
 from ganatomy.segmenters import load_segmenter
 
@@ -94,6 +94,9 @@ def test_ours_run_side_by_side_if_nobody_listens(colours: ColourSegmenter) -> No
     handle = model.module.layer4.register_forward_hook(lambda *_: None)
     assert len(pairs(model, namer, SMALL)) == 1
     handle.remove()
+    cpu = torch.device("cpu")
+    assert len(namers(namer, cpu, SMALL)) == min(3, MOST)
+    assert len(namers(namer, cpu, SMALL + 1)) == len(namers(colours, cpu, SMALL)) == 1
     networks = pairs(model, namer, SMALL)
     torch.set_num_threads(1)
     with torch.inference_mode():

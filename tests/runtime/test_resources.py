@@ -5,13 +5,15 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from ganatomy.dissect.runtime import resources
-from ganatomy.dissect.runtime.resources import at_work, exact_products, usual_batch
+from ganatomy.dissect.runtime.resources import at_work, exact_products, faster_threads, usual_batch
 
 MODERATE, LARGE = 2**21, 2**24  # float32 values: 8 MiB, which glibc keeps by itself, and 64 MiB, which it does not
 PAGES = LARGE * 4 // resource.getpagesize()
@@ -114,3 +116,19 @@ def test_what_the_user_told_the_allocator_holds(monkeypatch: pytest.MonkeyPatch)
         assert resources._glibc() is None
     finally:
         resources._glibc.cache_clear()
+
+
+@pytest.mark.parametrize("faster", [1, 2])
+def test_work_gets_the_faster_number_of_threads(faster: int) -> None:
+    def work() -> None:
+        time.sleep(0.001 if torch.get_num_threads() == faster else 0.05)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with faster_threads(work):
+            assert torch.get_num_threads() == faster
+            assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} <= {faster}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
