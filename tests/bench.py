@@ -1,12 +1,13 @@
-"""How near `dissect run` comes to the floor: the generator and segmenter forward passes alone.
+"""How near `dissect run` comes to the fastest plain pass: the generator and segmenter forward passes alone.
 
     python tests/bench.py                      # all cases
     python tests/bench.py --samples 1000 --case scenes --rounds 3
     python tests/bench.py --device cuda --case scenes --case large --case scan --case ablate --samples 10000
 
-Prints one JSON line a case. Floor and run alternate within one process and with the same number of threads, the floor
-in the batch size in which it is fastest and with memory kept as a run keeps it (`plain`: as torch comes, but for what
-glibc has learnt, in the same batch size); figures are medians over the rounds. `dissect run` is timed from the call to
+Prints one JSON line a case. Plain passes and runs alternate within one process and with the same number of threads, the
+plain passes in the batch size in which they are fastest: `floor` with memory kept as a run keeps it, `plain` as torch
+comes, but for what glibc has learnt; `fastest_plain` is the shorter of the two in each round, over which ratios are
+taken. Figures are medians over the rounds. `dissect run` is timed from the call to
 the finished tables, probe, hashing of the weights and label choice included, once without a test of the labels and once
 with each kind of test; `report` is the fast test and the HTML report. Peak memory is measured in a process of its own.
 
@@ -165,6 +166,8 @@ def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, obje
                     write_report(found)
                     taken["report"].append(seconds + time.perf_counter() - started)
     taken = {name: seconds for name, seconds in taken.items() if seconds}
+    fastest = [min(both) for both in zip(taken["plain"], taken["floor"], strict=True)]
+    taken = {"fastest_plain": fastest, **taken}
 
     def ratio(above: str, below: str) -> float | None:
         if above not in taken:
@@ -180,14 +183,14 @@ def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, obje
         **{f"{name}_s": round(statistics.median(seconds), 2) for name, seconds in taken.items()},
         "stages_s": stages,
         **({"refused": refused} if refused else {}),
-        "tables_over_floor": ratio("off", "floor"),
-        "fast_over_floor": ratio("fast", "floor"),
+        "tables_over_plain": ratio("off", "fastest_plain"),
+        "fast_over_plain": ratio("fast", "fastest_plain"),
         "fast_over_off": ratio("fast", "off"),
-        "report_over_floor": ratio("report", "floor"),
+        "report_over_plain": ratio("report", "fastest_plain"),
         **(
             {"full_over_off": ratio("full", "off")}
             if device == "cpu"
-            else {"bf16_over_floor": ratio("bfloat16", "floor")}
+            else {"bf16_over_plain": ratio("bfloat16", "fastest_plain")}
         ),
         **machine(device),
     }

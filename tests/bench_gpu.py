@@ -19,7 +19,7 @@ import click
 
 HERE = Path(__file__).parent
 SHOWN = (
-    *("case", "samples", "floor_s", "tables_over_floor", "fast_over_floor", "bf16_over_floor"),
+    *("case", "samples", "fastest_plain_s", "tables_over_plain", "fast_over_plain", "bf16_over_plain"),
     *("scan_over_plain", "ablate_over_plain", "peak_gib", "failed"),
 )
 CASES = (  # the dearest last
