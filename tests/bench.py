@@ -8,8 +8,9 @@ Prints one JSON line a case. Plain passes and runs alternate within one process 
 plain passes in the batch size in which they are fastest: `floor` with memory kept as a run keeps it, `plain` as torch
 comes, but for what glibc has learnt; `fastest_plain` is the shorter of the two in each round, over which ratios are
 taken. Figures are medians over the rounds. `dissect run` is timed from the call to
-the finished tables, probe, hashing of the weights and label choice included, once without a test of the labels and once
-with each kind of test; `report` is the fast test and the HTML report. Peak memory is measured in a process of its own.
+the finished tables, probe, hashing of the weights and label choice included, once without a test of the labels, once
+with each kind of test, and once with the fast test and the causal table (`causes`); `report` is the fast test and the
+HTML report. Peak memory is measured in a process of its own.
 
 Cases: `scenes` is the embedded generator, layer4 (256 units at 8×8); `wide` is a progressive GAN of 64 pixels
 with random weights and 256 units at 16×16; `large` is one of 256 pixels with 512 units at 8×8 in layer4 and a segmenter
@@ -101,6 +102,7 @@ def dissected(
     folder: Path,
     significance: str = "fast",
     precision: str = "float32",
+    causes: str = "off",
 ) -> tuple[float, Dissection]:
     """Seconds to finished tables."""
     started = time.perf_counter()
@@ -111,6 +113,7 @@ def dissected(
         samples=samples,
         significance=significance,
         precision=precision,
+        causes=causes,
         device=model.device.type,
         out=folder,
         quiet=True,
@@ -121,9 +124,11 @@ def dissected(
 def once(
     model: Generator, segmenter: Segmenter, case: str, samples: int, folder: Path, mode: str
 ) -> tuple[float, Dissection]:
-    """A run in one of `MODES`, or in bfloat16 without a test."""
+    """A run in one of `MODES`; with the fast test and `causes`; or in bfloat16 without a test."""
     if mode == "bfloat16":
         return dissected(model, segmenter, case, samples, folder, "off", mode)
+    if mode == "causes":
+        return dissected(model, segmenter, case, samples, folder, causes="fast")
     return dissected(model, segmenter, case, samples, folder, mode)
 
 
@@ -141,17 +146,18 @@ def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, obje
     samples = min(samples, LARGE) if case == "large" and device == "cpu" else samples
     some = min(samples // 4, 128 if device == "cpu" else 512)
     batch = best_batch(model, segmenter, some)
+    modes = (*MODES, "causes") if device == "cpu" else (*MODES[:2], "causes", "bfloat16")
     with suppress(UsageError), tempfile.TemporaryDirectory() as folder:  # a GPU loads what it needs at its first use
-        for mode in MODES if device == "cpu" else (*MODES[:2], "bfloat16"):
+        for mode in modes:
             once(model, segmenter, case, min(some, 256), Path(folder) / mode, mode)
     refused: dict[str, str] = {}
-    taken: dict[str, list[float]] = {name: [] for name in ("plain", "floor", *MODES, "report", "bfloat16")}
+    taken: dict[str, list[float]] = {name: [] for name in ("plain", "floor", *modes, "report")}
     for _ in range(rounds):
         torch.set_num_threads(threads)
         taken["plain"].append(floor(model, segmenter, samples, batch, kept=False))
         torch.set_num_threads(threads)
         taken["floor"].append(floor(model, segmenter, samples, batch))
-        for mode in MODES if device == "cpu" else (*MODES[:2], "bfloat16"):
+        for mode in modes:
             torch.set_num_threads(threads)
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -187,6 +193,7 @@ def compare(case: str, samples: int, rounds: int, device: str) -> dict[str, obje
         "fast_over_plain": ratio("fast", "fastest_plain"),
         "fast_over_off": ratio("fast", "off"),
         "report_over_plain": ratio("report", "fastest_plain"),
+        "causes_over_fast": ratio("causes", "fast"),
         **(
             {"full_over_off": ratio("full", "off")}
             if device == "cpu"
