@@ -98,21 +98,23 @@ def look(
     Raises:
         DissectError: features that are not finite.
     """
-    device = torch.device(device)
+    network_device = torch.device(device)
 
     @torch.no_grad()
     def reduced(namer: Segmenter | None, images: Tensor) -> ImageSet:
-        images = images.to(device)
+        images = images.to(network_device)
         if namer is None:
             return ImageSet.at(images, None, extract, 0)
-        parts = images.split(usual_batch(device, images.shape[2:]))  # labelling many images at once takes much memory
+        parts = images.split(
+            usual_batch(network_device, images.shape[2:])
+        )  # labelling many images at once takes much memory
         labels = torch.cat([segment(namer, part) for part in parts])
         return ImageSet.at(images, labels, extract, len(namer.vocabulary))
 
     batches = iter(batches)
     first = list(islice(batches, 1))
     pixels = first[0][0, 0].numel() if first else 0
-    networks = namers(namer, device, pixels) if namer else [(None,)]
+    networks: list[tuple[Segmenter | None]] = [*namers(namer, network_device, pixels)] if namer else [(None,)]
     sets = []
     for images, image_set in side_by_side(reduced, networks, chain(first, batches)):
         sets.append(image_set)
