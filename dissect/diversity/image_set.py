@@ -105,9 +105,8 @@ def look(
         images = images.to(network_device)
         if namer is None:
             return ImageSet.at(images, None, extract, 0)
-        parts = images.split(
-            usual_batch(network_device, images.shape[2:])
-        )  # labelling many images at once takes much memory
+        # labelling many images at once takes much memory
+        parts = images.split(usual_batch(network_device, images.shape[2:]))
         labels = torch.cat([segment(namer, part) for part in parts])
         return ImageSet.at(images, labels, extract, len(namer.vocabulary))
 
