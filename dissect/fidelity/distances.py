@@ -131,6 +131,38 @@ def frechet(features: Tensor, reference: Tensor) -> float:
     return float(fid_statistics_to_metric(*sides, False)["frechet_inception_distance"])
 
 
+def frechet_gradient(features: Tensor, reference: Tensor) -> Tensor:
+    """features (N, D), reference (M, D) -> (N, D) float64: the derivative of `frechet` by each feature vector.
+
+    With means μ and μ_r, covariances Σ and Σ_r, and R = Σ_r^½, the distance is |μ − μ_r|² + tr(Σ + Σ_r − 2 (R Σ R)^½)
+    (Dowson and Landau 1982). Its derivatives are 2 (μ − μ_r) by μ, and I − T by Σ, where T = R (R Σ R)^−½ R; hence, for
+    the vector x_i, 2 (μ − μ_r) / N + 2 (I − T) (x_i − μ) / (N − 1). Since x ↦ μ_r + T (x − μ) is the optimal map from
+    the one normal distribution to the other (Olkin and Pukelsheim 1982), this is the way that the map would take the
+    vector, backwards, times 2 / N.
+
+    Directions in which features or reference do not vary are left out of the inverse: x_i − μ has no component there.
+
+    >>> features = torch.randn(50, 2).double()
+    >>> frechet_gradient(features, features + torch.tensor([3.0, 4.0]))[0] * 50  # twice the way back
+    tensor([-6.0000, -8.0000], dtype=torch.float64)
+    """
+    features, reference = features.double(), reference.double()
+    mean, mean_of_reference = features.mean(0), reference.mean(0)
+    root = _symmetric_power(torch.cov(reference.T), 0.5)
+    transport = root @ _symmetric_power(root @ torch.cov(features.T) @ root, -0.5) @ root
+    centred = features - mean
+    by_covariance = 2 * (centred - centred @ transport) / (len(features) - 1)
+    return 2 * (mean - mean_of_reference) / len(features) + by_covariance
+
+
+def _symmetric_power(matrix: Tensor, power: float) -> Tensor:
+    """matrix (D, D), positive semidefinite, to a power, on the directions in which it is not zero."""
+    values, vectors = torch.linalg.eigh(matrix)
+    positive = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    powers = torch.where(positive, values.clamp(min=torch.finfo(values.dtype).tiny) ** power, 0)
+    return vectors * powers @ vectors.T
+
+
 def compare(
     sets: Mapping[str, Tensor],
     reference: Tensor,

@@ -21,6 +21,7 @@ from ganatomy.dissect.fidelity.distances import (
     distances,
     distinct,
     frechet,
+    frechet_gradient,
 )
 from ganatomy.dissect.fidelity.features import InceptionFeatures, SceneFeatures
 from ganatomy.dissect.fidelity.reference import FEWEST, open_reference
@@ -40,6 +41,35 @@ def test_frechet_distance_of_normals_in_closed_form() -> None:
     expected = 4 * (0.5**2 + (1 - 2) ** 2)  # Σ (difference of means)² + (difference of standard deviations)²
     assert frechet(one, other) == pytest.approx(expected, rel=0.02)
     assert distances(one[:500], other[:500])["frechet"] == frechet(one[:500], other[:500])
+
+
+@pytest.mark.parametrize("width", [4, 9])
+def test_frechet_gradient_is_that_of_autograd_and_of_finite_differences(width: int) -> None:
+    dice = np.random.default_rng(0)
+    features, reference = (
+        torch.from_numpy(dice.normal(shift, 1, (60, width)) @ dice.normal(0, 1, (width, width))) for shift in (0, 1)
+    )
+    found = frechet_gradient(features, reference)
+    variable = features.clone().requires_grad_()
+    root = torch.linalg.cholesky(torch.cov(reference.T))  # any root of the reference's covariance leaves the trace
+    traces = torch.linalg.eigvalsh(root.T @ torch.cov(variable.T) @ root).sqrt().sum()
+    apart = (variable.mean(0) - reference.mean(0)).square().sum()
+    distance = apart + torch.cov(variable.T).trace() + torch.cov(reference.T).trace() - 2 * traces
+    (expected,) = torch.autograd.grad(distance, variable)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+    step = 1e-5 * torch.from_numpy(dice.normal(0, 1, features.shape))
+    change = (frechet(features + step, reference) - frechet(features - step, reference)) / 2
+    assert (found * step).sum() == pytest.approx(change, rel=1e-4)
+
+
+def test_frechet_gradient_where_a_feature_does_not_vary() -> None:
+    """The third feature is constant in the samples, the fourth in both."""
+    features, reference = draw(0), draw(1, shift=0.5)
+    features[:, 2], features[:, 3], reference[:, 3] = 0.25, 2, 3
+    found = frechet_gradient(features, reference)
+    assert found.sum(0) == pytest.approx(2 * (features - reference).mean(0))  # moving all alike moves the mean alone
+    assert found[:, 3] * len(found) == pytest.approx(-2)
+    assert float(frechet_gradient(features, features).abs().max()) < 1e-9  # at the reference itself
 
 
 def test_kernel_distance_and_neighbours_by_brute_force() -> None:
