@@ -75,8 +75,8 @@ class Ground:
     clean: float
 
     @classmethod
-    def open(cls, layer: str) -> Ground:
-        generator, segmenter, extract = load_generator("progan_scenes"), ScenesSegmenter(), SceneFeatures()
+    def open(cls, generator: Generator, layer: str) -> Ground:
+        segmenter, extract = ScenesSegmenter(), SceneFeatures()
         width = Subject.open(generator, segmenter, layer).shape[0]
         features = _features(extract, images(generator, CLEAN))
         standard = Standard(features.mean(0), features.std(0))
@@ -108,9 +108,8 @@ def _distance(extract: SceneFeatures, reference: Reference, of: Tensor) -> float
     return frechet(reference.standard.apply(_features(extract, of)), reference.features)
 
 
-def measure(layer: str, kind: str, count: int, seeds: int, random_sets: int, progress: Progress) -> pd.DataFrame:
+def measure(ground: Ground, kind: str, count: int, seeds: int, random_sets: int, progress: Progress) -> pd.DataFrame:
     """One row a seed and detector: average precision, share undone; and of random sets."""
-    ground = Ground.open(layer)
     rows = []
     with progress.task(f"{kind}, {count} of {ground.width}", seeds) as advance:
         for seed in range(seeds):
@@ -195,9 +194,10 @@ def main(out: Path, layer: str, planted: int, kinds: tuple[str, ...], seeds: int
     """Plant, detect, repair, and print the table."""
     out.mkdir(parents=True, exist_ok=True)
     with Progress(quiet=False) as progress:
+        ground = Ground.open(load_generator("progan_scenes"), layer)
         rows = pd.DataFrame()
         for kind in kinds or KINDS:
-            rows = pd.concat([rows, measure(layer, kind, planted, seeds, random_sets, progress)], ignore_index=True)
+            rows = pd.concat([rows, measure(ground, kind, planted, seeds, random_sets, progress)], ignore_index=True)
             rows.to_csv(out / "benchmark.csv", index=False)
     print(table(rows))
 
