@@ -26,6 +26,7 @@ MEANINGS = {  # of a detector's score of a sample
     "metric": "its image is far from the reference",
     "greedy": "its image is far from the reference",
     "realism": "it is less realistic",
+    "frechet": "its image would have to change more to fit the reference",
 }
 UNITS, SAMPLES = 24, 32  # that are shown of each layer
 METRICS = {  # name on the page, and whether less is better

@@ -124,7 +124,8 @@ class Search:
             realism=self.realism,
             advance=lambda _: None,
         )
-        if more := images_drawn(self.detector, len(samples)):
+        by_gradient = self.extract is None or self.extract.differentiable
+        if more := images_drawn(self.detector, len(samples), by_gradient):
             with progress.task(f"detect: {self.detector}", more, spread=True) as advance:
                 scores = DETECTORS[self.detector](replace(view, advance=advance))
         else:
@@ -157,8 +158,8 @@ def find(
         run: a finished run, or its folder.
         detector: one of `DETECTORS`.
         layer: one of the run's; None is all, each by itself.
-        reference: a folder of images that the generator should draw, for `metric`, `greedy` and `realism`; None is the
-            embedded scenes, for a run with their segmenter.
+        reference: a folder of images that the generator should draw, for `metric`, `greedy`, `realism` and `frechet`;
+            None is the embedded scenes, for a run with their segmenter.
         inception: torch-fidelity's Inception file, or `download`; None compares by scene features.
         flags: for `flagged`, a text file of bad samples' numbers, or a folder of masks.
         realism: for `realism`, a differentiable score of images (N, 3, H, W) in [0, 1] -> (N,), or the

@@ -27,7 +27,7 @@ from ganatomy.dissect.subjects.subject import Subject
 from ganatomy.hooks import Edit, edited
 from ganatomy.hooks.errors import DissectError, UsageError
 
-from ..conftest import GREEN, RED, UNITS, Soft
+from ..conftest import CONSTANT, GREEN, RED, UNITS, Soft
 
 pytestmark = pytest.mark.slow
 
@@ -183,9 +183,46 @@ def test_metric_compares_each_units_top_images_with_the_reference(make: Make) ->
     assert found.units[GREEN] == pytest.approx(frechet(view.features[top], view.reference.features), rel=1e-6)
 
 
-def test_greedy_and_realism_find_the_unit_that_the_reference_lacks(make: Make) -> None:
+def test_greedy_realism_and_frechet_find_the_unit_that_the_reference_lacks(make: Make) -> None:
     assert detectors.greedy(make(100)).units.argmax() == GREEN
     assert detectors.realism(make(100)).units.argmax() == GREEN
+    assert detectors.frechet(make(100)).units.argmax() == GREEN
+
+
+def test_frechet_is_the_slope_of_the_distance_as_a_unit_is_ablated(make: Make, planted: Generator) -> None:
+    with torch.no_grad():
+        planted.module.colour.weight *= 0.5  # so that no colour is clamped, and the red differs from the reference too
+    view = make(100)
+
+    def distance(unit: int, kept: float) -> float:
+        def weaken(_module: object, _inputs: object, maps: Tensor) -> Tensor:
+            return maps * torch.where(torch.arange(UNITS) == unit, kept, 1.0)[:, None, None]
+
+        handle = planted.module.paint.register_forward_hook(weaken)
+        with torch.inference_mode():
+            features = MeanColours()(planted(planted.latents(range(100))))
+        handle.remove()
+        assert view.reference is not None
+        return frechet(view.reference.standard.apply(features), view.reference.features)
+
+    units = detectors.frechet(view).units
+    for unit in (RED, GREEN, CONSTANT):
+        slope = (distance(unit, 1.01) - distance(unit, 0.99)) / 0.02
+        assert abs(slope) > 1, unit
+        assert units[unit] == pytest.approx(slope, rel=1e-3), unit
+    silent = np.delete(units, [RED, GREEN, CONSTANT])
+    assert np.abs(silent).max() < 1e-6 * np.abs(units).max()
+
+
+def test_greedy_proposes_by_metric_where_features_have_no_gradient(make: Make) -> None:
+    rounded = MeanColours()
+    rounded.differentiable = False
+    view = make(100, extract=rounded)
+    scores = detectors.greedy(view)
+    assert scores.units.argmax() == GREEN
+    assert np.array_equal(scores.samples, detectors.metric(view).samples)
+    with pytest.raises(UsageError, match=r"gradient.*inception.*metric"):
+        detectors.frechet(view)
 
 
 def test_realism_takes_any_differentiable_score_and_is_exact_where_it_is_linear(make: Make, planted: Generator) -> None:
