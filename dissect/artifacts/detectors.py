@@ -33,7 +33,7 @@ RARE = 0.3  # activation rate up to which a unit at a position is rare (Choi et 
 AROUND, ANGLE = 8, 0.3  # latents around each, and how far: an angle
 FAR = 2**40  # number of the first of these latents: none that any run sees
 SORTED = 2**24  # activations that are sorted at once
-CANDIDATES, BY_METRIC, TRIED = 16, 32, 256  # of greedy removal: units by first-order effect, or by metric; samples
+CANDIDATES, OF_EACH, TRIED = 32, 8, 256  # of greedy removal: units by metric alone, or of each by two; samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +132,16 @@ def metric(view: LayerView) -> Scores:
 def greedy(view: LayerView) -> Scores:
     """Greedy removal: the most suspect units, tried in turn and kept out if images come nearer.
 
-    The 16 units of highest `frechet`, whose effect is estimated to first order, are ablated, each alone, on 256 of the
-    samples; in the order of the Fréchet distance that each leaves, they are ablated one after another, and a unit stays
-    out if that lowers the distance further. Where no gradient passes through the features, they are the 32 units of
-    highest `metric`. Score: by how much it lowered the distance, in its turn; the others get what they did alone, less
-    the greatest of these, so that units that stayed out come first. Samples are scored as by `frechet` or `metric`.
+    Candidates are the 8 units of highest `metric` and the 8 next of highest `frechet`, whose effect is estimated to
+    first order; where no gradient passes through the features, 32 by `metric`. They are ablated, each alone, on 256 of
+    the samples; in the order of the Fréchet distance that each leaves, they are ablated one after another, and a unit
+    stays out if that lowers the distance further. Score: by how much it did, in its turn; the others get what they did
+    alone, less the greatest of these, so that units that stayed out come first. Samples are scored as by `metric`.
     """
-    by_gradient = view.extract is not None and view.extract.differentiable
-    first = frechet(view) if by_gradient else metric(view)
+    first = metric(view)
     _, reference = _projected(view)
     width = len(first.units)
-    candidates = np.argsort(-first.units, kind="stable")[: CANDIDATES if by_gradient else BY_METRIC]
+    candidates = _proposed(view, first.units)
     start = _distance_without(view, [[]], reference)[0]
     alone = start - np.array(_distance_without(view, [[unit] for unit in candidates], reference))
     units = np.full(width, -np.inf)
@@ -154,7 +153,7 @@ def greedy(view: LayerView) -> Scores:
         if distance < smallest:
             units[unit], smallest = smallest - distance, distance
             removed.append(int(unit))
-    untried = np.isinf(units)  # they come last, in the order of the first scores
+    untried = np.isinf(units)  # they come last, in the order of `metric`
     units[untried] = units[~untried].min() - 2 + first.units[untried] / (1 + np.abs(first.units).max())
     return Scores(units=units, samples=first.samples)
 
@@ -230,7 +229,7 @@ def images_drawn(detector: str, samples: int, by_gradient: bool = True) -> int:
         case "local":
             return AROUND * samples
         case "greedy":
-            candidates = CANDIDATES if by_gradient else BY_METRIC
+            candidates = 2 * OF_EACH if by_gradient else CANDIDATES
             return (2 * candidates + 1) * min(samples, TRIED) + by_gradient * samples
         case "realism":
             return samples + -(-samples // round(1 / WORST))  # all, then the worst again, rounded up
@@ -287,6 +286,16 @@ def _projected(view: LayerView) -> tuple[Tensor, Tensor]:
     assert view.features is not None
     assert view.reference is not None
     return (view.features - mean) @ directions, (view.reference.features - mean) @ directions
+
+
+def _proposed(view: LayerView, by_metric: Floats) -> NDArray[np.intp]:
+    """The candidates of `greedy`: the first by `metric` and, where there is a gradient, as many by `frechet`."""
+    by_metric_order = np.argsort(-by_metric, kind="stable")
+    if view.extract is None or not view.extract.differentiable:
+        return by_metric_order[:CANDIDATES]
+    first = by_metric_order[:OF_EACH]
+    others = np.argsort(-frechet(view).units, kind="stable")
+    return np.concatenate([first, others[~np.isin(others, first)][:OF_EACH]])
 
 
 @torch.inference_mode()

@@ -330,7 +330,12 @@ artifact_options = _options(
             help="Layer; repeatable with --model.  [default: all of RUN; auto with --model]",
         ),
         _SEGMENTER,
-        _option("--detector", type=OneOf(DETECTORS), default="rare", help="How suspects are found."),
+        _option(
+            "--detector",
+            type=OneOf(DETECTORS),
+            default="rare",
+            help="How suspects are found. metric, greedy, realism and frechet compare with --reference.",
+        ),
         _REFERENCE,
         _INCEPTION,
         _FLAGS,
