@@ -33,7 +33,7 @@ RARE = 0.3  # activation rate up to which a unit at a position is rare (Choi et 
 AROUND, ANGLE = 8, 0.3  # latents around each, and how far: an angle
 FAR = 2**40  # number of the first of these latents: none that any run sees
 SORTED = 2**24  # activations that are sorted at once
-CANDIDATES, OF_EACH, TRIED = 32, 8, 256  # of greedy removal: units by metric alone, or of each by two; samples
+CANDIDATES, TRIED = 32, 256  # of greedy removal: units, samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,18 +130,17 @@ def metric(view: LayerView) -> Scores:
 
 
 def greedy(view: LayerView) -> Scores:
-    """Greedy removal: the most suspect units, tried in turn and kept out if images come nearer.
+    """Greedy removal: the most suspect units by `metric`, tried in turn and kept out if images come nearer.
 
-    Candidates are the 8 units of highest `metric` and the 8 next of highest `frechet`, whose effect is estimated to
-    first order; where no gradient passes through the features, 32 by `metric`. They are ablated, each alone, on 256 of
-    the samples; in the order of the Fréchet distance that each leaves, they are ablated one after another, and a unit
-    stays out if that lowers the distance further. Score: by how much it did, in its turn; the others get what they did
-    alone, less the greatest of these, so that units that stayed out come first. Samples are scored as by `metric`.
+    The 32 units of highest `metric` are ablated, each alone, on 256 of the samples; in the order of the Fréchet
+    distance that each leaves, they are ablated one after another, and a unit stays out if that lowers the distance
+    further. Score: by how much it did, in its turn; the others get what they did alone, less the greatest of these, so
+    that units that stayed out come first. Samples are scored as by `metric`.
     """
     first = metric(view)
     _, reference = _projected(view)
     width = len(first.units)
-    candidates = _proposed(view, first.units)
+    candidates = np.argsort(-first.units, kind="stable")[:CANDIDATES]
     start = _distance_without(view, [[]], reference)[0]
     alone = start - np.array(_distance_without(view, [[unit] for unit in candidates], reference))
     units = np.full(width, -np.inf)
@@ -220,17 +219,13 @@ DETECTORS: dict[str, Callable[[LayerView], Scores]] = {
 NEED_REFERENCE = ("metric", "greedy", "realism", "frechet")
 
 
-def images_drawn(detector: str, samples: int, by_gradient: bool = True) -> int:
-    """How many images, about, a detector draws beyond those of the samples: for its progress bar.
-
-    by_gradient: whether a gradient passes through the features.
-    """
+def images_drawn(detector: str, samples: int) -> int:
+    """How many images, about, a detector draws beyond those of the samples: for its progress bar."""
     match detector:
         case "local":
             return AROUND * samples
         case "greedy":
-            candidates = 2 * OF_EACH if by_gradient else CANDIDATES
-            return (2 * candidates + 1) * min(samples, TRIED) + by_gradient * samples
+            return (2 * CANDIDATES + 1) * min(samples, TRIED)
         case "realism":
             return samples + -(-samples // round(1 / WORST))  # all, then the worst again, rounded up
         case "frechet":
@@ -286,16 +281,6 @@ def _projected(view: LayerView) -> tuple[Tensor, Tensor]:
     assert view.features is not None
     assert view.reference is not None
     return (view.features - mean) @ directions, (view.reference.features - mean) @ directions
-
-
-def _proposed(view: LayerView, by_metric: Floats) -> NDArray[np.intp]:
-    """The candidates of `greedy`: the first by `metric` and, where there is a gradient, as many by `frechet`."""
-    by_metric_order = np.argsort(-by_metric, kind="stable")
-    if view.extract is None or not view.extract.differentiable:
-        return by_metric_order[:CANDIDATES]
-    first = by_metric_order[:OF_EACH]
-    others = np.argsort(-frechet(view).units, kind="stable")
-    return np.concatenate([first, others[~np.isin(others, first)][:OF_EACH]])
 
 
 @torch.inference_mode()

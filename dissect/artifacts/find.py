@@ -124,8 +124,7 @@ class Search:
             realism=self.realism,
             advance=lambda _: None,
         )
-        by_gradient = self.extract is None or self.extract.differentiable
-        if more := images_drawn(self.detector, len(samples), by_gradient):
+        if more := images_drawn(self.detector, len(samples)):
             with progress.task(f"detect: {self.detector}", more, spread=True) as advance:
                 scores = DETECTORS[self.detector](replace(view, advance=advance))
         else:
