@@ -76,8 +76,8 @@ def _effects(rows: pd.DataFrame, names: list[str], what: str, ax: Axes | None) -
     position = np.arange(len(rows))
     effect = rows.effect.to_numpy(np.float64)
     ax.barh(position, effect, color=np.where(effect < 0, BLUE, ORANGE), height=0.66)
-    lines = {"fmt": "none", "color": "black", "linewidth": 1, "capsize": 2}
-    ax.errorbar(effect, position, xerr=errors(effect, rows.low, rows.high), **lines)
+    ends = errors(effect, rows.low, rows.high)
+    ax.errorbar(effect, position, xerr=ends, fmt="none", color="black", linewidth=1, capsize=2)
     ax.axvline(0, color="black", linewidth=0.8)
     name_rows(ax, names)
     ax.set_xlabel(f"{what},\npercentage points (first-order), 95 % interval")
