@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..dissect.interventions.result import Effects
+from ..dissect.interventions.scan import SCAN, read_scan
+from ..dissect.interventions.scan_table import ESTIMATE
+from ..dissect.interventions.scan_verdict import caution, verification
 from ..dissect.interventions.verdict import verdict
 from ..dissect.runs.dissection import Dissection
-from ..dissect.storage.contract import COLUMNS, KEYS
-from ..dissect.storage.files import read_json, read_table
 from . import figures
 from .run_data import plain
 from .shelf import Shelf
@@ -35,12 +36,11 @@ def scan_results(run: Dissection) -> Scans:
     Raises:
         DissectError: a file of one is missing or damaged.
     """
-    columns = [*COLUMNS["scan"], *(f"pp:{name}" for name in run.classes["class"])]
     return [
-        (read_json(path, KEYS["scan"]), read_table(path.with_suffix(".csv"), columns))
+        read_scan(path, list(run.classes["class"]))
         for folder in run.scans
         for path in sorted(folder.glob("*.json"))
-        if path.name != "scan.json"
+        if path.name != SCAN
     ]
 
 
@@ -227,7 +227,8 @@ def pairs(
 def scan_pages(scans: Scans) -> list[dict[str, Any]]:
     """The content of a page for each scan. `data` is what its script draws: columns over units.
 
-    Units whose IoU is equal have no IoU rank, and those whose effect is equal have no causal rank.
+    Units whose IoU is equal have no IoU rank, and those whose effect is equal have no causal rank. Units that were not
+    ablated have neither an effect nor a causal rank.
     """
     pages = []
     for info, table in scans:
@@ -245,13 +246,17 @@ def scan_pages(scans: Scans) -> list[dict[str, Any]]:
                 "title": f"Each unit of {info['layer']} ablated by itself: its effect on {info['class']}",
                 "info": info,
                 "count": len(table),
+                "verification": verification(info, len(table)),
+                "caution": caution(info),
+                "estimated": bool(table.estimate.notna().any()),
                 "data": {
                     "layer": info["layer"],
                     "class": info["class"],
                     "label": table.label.tolist(),
                     "labelled": table.labelled.astype(bool).tolist(),
                     "changed": table.changed.astype(bool).tolist(),
-                    **{name: plain(table[name]) for name in ("unit", "iou", "change_pp", "low", "high")},
+                    "verified": table.verified.astype(bool).tolist(),
+                    **{name: plain(table[name]) for name in ("unit", "iou", "change_pp", "low", "high", *ESTIMATE)},
                     **{name: plain(rank) for name, rank in ranks.items()},
                     "classes": [name.removeprefix("pp:") for name in pp],
                     "effects": [plain(pp[name]) for name in pp],

@@ -16,16 +16,18 @@ Cases: `scenes` is the embedded generator, layer4 (256 units at 8×8); `wide` is
 with random weights and 256 units at 16×16; `large` is one of 256 pixels with 512 units at 8×8 in layer4 and a segmenter
 of the size of those for ADE20K (SegFormer-B1, 150 classes), both with random weights, on 96 samples. `scan` ablates
 each of the 256 units of `wide` alone on 64 samples, and compares that with 256 plain passes over them, forward and
-segmentation, timed before, between and after. `report` writes the report of 512 units on images of 256 pixels with the
-spectrum of photographs: seconds and megabytes. `watch` looks at `progan_scenes` as a training's callback does, page
-included, and compares that with drawing and segmenting the same 64 latents. `ablate` measures 20 units of `wide` off,
-with ten random sets, on 256 samples. On a GPU all samples of `large` are taken, lines hold the peak of its memory, and
-the run is timed once more in bfloat16.
+segmentation, timed before, between and after; and it verifies by need for five classes of `scenes`, layer5, 32
+samples, and compares time and the 20 strongest units with the exact scan's. `report` writes the report of 512 units
+on images of 256 pixels with the spectrum of photographs: seconds and megabytes. `watch` looks at `progan_scenes` as a
+training's callback does, page included, and compares that with drawing and segmenting the same 64 latents. `ablate`
+measures 20 units of `wide` off, with ten random sets, on 256 samples. On a GPU all samples of `large` are taken,
+lines hold the peak of its memory, and the run is timed once more in bfloat16.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,7 +41,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganatomy.dissect import Dissection, Generator, NormalLatents, Watch, ablate, load_generator, run
+from ganatomy.dissect import Dissection, Generator, NormalLatents, Scan, Watch, ablate, load_generator, run
+from ganatomy.dissect import scan as dissect_scan
 from ganatomy.dissect.generators.families.progan import ProGAN
 from ganatomy.dissect.interventions.areas import Variants, measure
 from ganatomy.dissect.runtime.resources import BATCH, Threads, at_work
@@ -237,6 +240,56 @@ def scan(device: str, case: str = "wide", parts: int = 4) -> dict[str, object]:
     }
 
 
+def by_need(device: str, layer: str = "layer5", samples: int = 32, top: int = 20) -> list[dict[str, object]]:
+    """Scans that verify by need, each in a folder of its own, beside the scan that ablates each unit."""
+    model, segmenter = generator("scenes", device), load_segmenter("scenes", device)
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        found = run(
+            model, layers=[layer], segmenter=segmenter, samples=200, significance="off", out=out / "run", quiet=True
+        )
+
+        def timed(label: str, exact: bool) -> tuple[float, Scan]:
+            started = time.perf_counter()
+            ranking = dissect_scan(
+                found,
+                label=label,
+                samples=samples,
+                top=top,
+                exact=exact,
+                generator=model,
+                segmenter=segmenter,
+                quiet=True,
+            )
+            return time.perf_counter() - started, ranking
+
+        rankings = {}
+        for label in ("tree", "sky", "door", "cloud", "dome"):
+            shutil.rmtree(found.folder / "interventions", ignore_errors=True)
+            rankings[label] = timed(label, exact=False)
+        shutil.rmtree(found.folder / "interventions")
+        exact_s = timed("tree", exact=True)[0]
+        for label, (seconds, ranking) in rankings.items():
+            strongest = timed(label, exact=True)[1].table.unit[:top]
+            lines.append(
+                {
+                    "case": "scan by need",
+                    "layer": layer,
+                    "class": label,
+                    "samples": samples,
+                    "exact_s": round(exact_s, 1),
+                    "seconds": round(seconds, 1),
+                    "share_of_exact": round(seconds / exact_s, 3),
+                    "ablated": ranking.info["verified"],
+                    "recall": float(strongest.isin(ranking.table.unit[:top]).mean()),
+                    "agreement": round(ranking.info["agreement"], 2),
+                    "caution": bool(ranking.caution),
+                }
+            )
+    return lines
+
+
 def ablated(device: str, case: str = "wide", samples: int = 256) -> dict[str, object]:
     """An ablation of 20 units with its ten random sets, over as many plain passes over its samples."""
     model, segmenter = generator(case, device), load_segmenter("scenes", device)
@@ -372,7 +425,7 @@ def main(samples: int, rounds: int, cases: tuple[str, ...], device: str) -> None
         if case == "memory":
             lines = [peak_memory(n) for n in (500, 5000)]
         elif case == "scan":
-            lines = [scan(device)]
+            lines = [scan(device), *by_need(device)]
         elif case == "ablate":
             lines = [ablated(device)]
         elif case == "watch":

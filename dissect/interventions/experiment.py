@@ -28,7 +28,7 @@ from .gradient_search import IMAGES, STEPS, optimise
 from .layout import CellByCell, Outcome, SetBySet, UnitSet
 from .places import Where, box_place, class_places, grid_places, mask_place
 from .result import Effects
-from .scan import is_scanned, scan_layer, scan_samples
+from .scan import is_scanned, scan_class, scan_samples
 from .tables import context_table, curve_table, sets_table
 from .task import GRADIENT, IOU, SCAN, Task
 from .unit_choice import MEASURED, level_value, matched_sets, random_orders, typical_high, unit_statistics
@@ -221,8 +221,8 @@ class Experiment:
         if task.by_gradient:
             return self._by_effect(mean if value is None else value, place, progress)
         if task.by_scan:
-            _, change = scan_layer(self.subject, self.run, progress=progress)
-            return Choice(np.argsort(change[:, :, self.target].mean(1), kind="stable"), task.top)
+            ranking = scan_class(self.subject, self.run, self.target, top=task.top, progress=progress)
+            return Choice(ranking.table.unit.to_numpy(copy=True), task.top)
         assert self.order is not None
         return Choice(self.order, task.top)
 

@@ -251,7 +251,7 @@ def _before_after(shots: Any, count: int = 6) -> list[Strip]:
 
 def scan_card(scan: Scan) -> Card:
     """IoU against effect, and the strongest units."""
-    rows = scan.table
+    rows = scan.table[scan.table.verified]
     low, high = float(rows.change_pp.min()), float(rows.change_pp.max())
     low, high = min(low, 0.0), max(high, 0.0)
     span, most = high - low or 1.0, float(rows.iou.max()) or 1.0
@@ -266,7 +266,7 @@ def scan_card(scan: Scan) -> Card:
     ]
     name = scan.info["class"]
     chart = Scatter(
-        title=f"IoU with {name} and effect on it, one point a unit",
+        title=f"IoU with {name} and effect on it, one point for each ablated unit",
         points=points[::-1],
         x_label=f"IoU with {name}",
         y_label="change, points",
@@ -275,6 +275,7 @@ def scan_card(scan: Scan) -> Card:
         zero=100 * -low / span,
     )
     columns = {"unit": "d", "label": "", "iou": ".2f", "change_pp": "+.3f", "low": "+.3f", "high": "+.3f"}
+    columns |= {"estimate": "+.3f"} if rows.estimate.notna().any() else {}
     return _card(scan, page=None, charts=[chart], tables=[table(rows.head(ROWS), columns)])
 
 

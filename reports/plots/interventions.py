@@ -53,8 +53,12 @@ def scan(scan: Scan, ax: Axes | None, named: int) -> Axes:
     """Effect of each unit alone against its IoU; see `Scan.plot`."""
     ax = axes_of(ax)
     rows, name = scan.table, scan.info["class"]
-    changed = rows.changed.astype(bool)
-    for group, colour, label in ((rows[~changed], GREY, "no significant change"), (rows[changed], BLUE, "q ≤ 0.05")):
+    changed, verified = rows.changed.astype(bool), rows.verified.astype(bool)
+    if not verified.all():
+        others = rows[~verified]
+        ax.scatter(others.iou, others.estimate, s=8, facecolors="none", edgecolors=GREY, label="estimate, not ablated")
+    groups = ((rows[verified & ~changed], GREY, "no significant change"), (rows[changed], BLUE, "q ≤ 0.05"))
+    for group, colour, label in groups:
         ax.scatter(group.iou, group.change_pp, s=12, color=colour, linewidths=0, label=label)
     strongest = rows.head(named)
     ax.errorbar(

@@ -313,6 +313,8 @@ scan_options = _options(
         _option("--class", "label", metavar="CLASS", required=True, help="Class by which the units are ranked."),
         _option("--layer", help="Layer of the run.  [default: each in turn]"),
         _option("--samples", default=64, help="How many of the run's samples, from the first."),
+        _option("--top", default=20, help="How many of the strongest units are to be known exactly."),
+        _option("--exact", is_flag=True, help="Ablate every unit, and not only those that an estimate ranks first."),
     ),
     _moved_options,
     option_group("Output", _OPEN),

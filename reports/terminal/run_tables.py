@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from ...dissect.interventions.scan_verdict import caution, verification
 from ..rows import format_number
 from .screen import ROWS, area_cells, changed_cell, format_interval, new_table, screen
 from .sentences import count
@@ -252,11 +253,11 @@ def _show_context(context: pd.DataFrame, label: str) -> None:
 
 def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     """The units of a layer with the strongest effects, and how well IoU predicts the effects."""
-    title = f"{info['layer']}: each unit ablated by itself, {info['samples']} samples"
-    columns = ("unit", "label~", "IoU", "IoU rank", "points", "95 % interval*", "effect rank", "also~")
+    title = f"{info['layer']}: units ablated by themselves, {info['samples']} samples"
+    columns = ("unit", "label~", "IoU", "IoU rank", "points", "95 % interval*", "estimate*", "effect rank", "also~")
     table = new_table(escape(title), *columns)
     others = [name for name in units if name.startswith("pp:") and name != f"pp:{info['class']}"]
-    for row in units.head(10).to_dict("records"):
+    for row in units[units.verified].head(10).to_dict("records"):
         side = max(others, key=lambda name: abs(row[name]))
         table.add_row(
             str(row["unit"]),
@@ -265,7 +266,8 @@ def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
             str(row["iou_rank"]),
             f"{row['change_pp']:+.3f}",
             format_interval(row["low"], row["high"], "+.3f"),
-            str(row["causal_rank"]),
+            format_number(row["estimate"], "+.3f"),
+            f"{row['causal_rank']:.0f}",
             f"{escape(side.removeprefix('pp:'))} {row[side]:+.2f}",
         )
     screen.print(table)
@@ -273,11 +275,14 @@ def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     between = format_interval(info["rank_correlation_low"], info["rank_correlation_high"], ".2f")
     screen.print(
         f"[dim]IoU with {label}. points: change of {label} in percentage points of the image "
-        f"({info['before_pp']:.2f} before). also: the other class that changes most. Ranks are among {len(units)} "
-        f"units. {info['changed']} units change {label} at a false discovery rate of 5 %; the 20 strongest add up to "
-        f"{info['strongest']:+.2f}. Rank correlation of IoU and effect: "
+        f"({info['before_pp']:.2f} before). estimate: the same to first order. also: the other class that changes "
+        f"most. {info['changed']} units change {label} at a false discovery rate of 5 %; the {info['top']} strongest "
+        f"add up to {info['strongest']:+.2f}. Rank correlation of IoU and effect: "
         f"{format_number(info['rank_correlation'], '.2f')} {between}."
     )
+    screen.print(f"[dim]{escape(verification(info, len(units)))}")
+    if warning := caution(info):
+        screen.print(f"[yellow]{escape(warning)}")
 
 
 def _list(units: Sequence[int]) -> str:

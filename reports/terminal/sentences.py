@@ -60,8 +60,9 @@ def of_run(run: Dissection) -> str:
 def of_scan(units: pd.DataFrame, info: dict[str, Any]) -> str:
     """How many units matter for a class, and which one matters most."""
     first = units.iloc[0]
+    ablated = count(len(units), "unit") if info["exact"] else f"{count(info['verified'], 'ablated unit')}"
     return (
-        f"{info['changed']} of {count(len(units), 'unit')} of {info['layer']} change {info['class']} if ablated alone; "
+        f"{info['changed']} of {ablated} of {info['layer']} change {info['class']} if ablated alone; "
         f"strongest: unit {first['unit']} ({first['change_pp']:+.2f} of {info['before_pp']:.2f} % of the image)."
     )
 
