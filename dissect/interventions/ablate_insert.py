@@ -210,6 +210,7 @@ def _intervene(
         generator, segmenter = reopen(opened_run(what), generator, segmenter, device, quiet)
     directions = None if run is None else lookup.directions_of(run, task.layer)
     subject = Subject.open(generator, segmenter, task.layer, batch_size, directions)
+    usual_name = task_name(task, noun)  # before it is known which criterion is taken where none is named
     task, reason = _with_criterion(task, subject, run)
     order = None if run is None else unit_order(task, run)
     config = asdict(task) | ({"mask_sha256": where.digest()} if where and where.kind == "mask" else {})
@@ -217,11 +218,7 @@ def _intervene(
     if run is not None and task.by_scan:
         config["scan_samples"] = scan_samples(run, task.layer)
     if name is None:
-        name = (
-            task_name(task, noun)
-            if run is None
-            else own_name(task_name(task, noun), run.folder / "interventions", config)
-        )
+        name = usual_name if run is None else own_name(usual_name, run.folder / "interventions", config)
     name = file_name(name)
     folder = None if run is None else run.folder / "interventions" / name
     if folder is not None and (kept := Effects.kept(folder, config)) is not None:

@@ -170,7 +170,8 @@ def task_name(task: Task, noun: str) -> str:
     """How the folder of a task is called when no name is given. noun: what is changed, unit or direction."""
     parts = [task.kind, task.label or f"{noun}s", task.layer]
     parts += [f"top{task.top}"] if task.units is None else ["+".join(map(str, task.units))]
-    parts += ["optimized"] if task.optimize else [f"by-{task.by}"] if task.units is None and task.by != GRADIENT else []
+    criterion = [] if task.units is not None or task.by in (None, GRADIENT) else [f"by-{task.by}"]
+    parts += ["optimized"] if task.optimize else criterion
     parts += [str(task.value)] if task.value not in ("zero", "typical") else []
     parts += [f"level{task.level:g}"] if task.level is not None else []
     parts += [task.where] if task.where not in (None, "grid") else []
