@@ -28,7 +28,7 @@ FAST, FULL, OFF = "fast", "full", "off"
 EFFORTS = (OFF, FAST, FULL)
 SAMPLES = 64  # for each class, at most
 FEWEST = 4  # for each class under `fast`
-PAIRS = 0.1  # under `fast`: pairs of a sample and a class for each sample of the run
+PAIRS = 0.12  # under `fast`: pairs of a sample and a class for each sample of the run
 LEAST_SHARE = 0.001  # under `fast`: of the run's pixels, for a class to be estimated
 
 
@@ -82,7 +82,7 @@ def chosen_draws(area: Floats, effort: str) -> dict[int, Draw]:
     Args:
         area: (N, C) share of each sample's pixels that each class has.
         effort: `full` estimates every class that occurs, in 64 draws; `fast` those of at least 0.1 % of the pixels, in
-            so many draws that there are 0.1 for each sample of the run, at least 4 and at most 64 for each class.
+            so many draws that there are 0.12 for each sample of the run, at least 4 and at most 64 for each class.
     """
     share = area.mean(0)
     classes = np.flatnonzero(share > 0 if effort == FULL else share >= LEAST_SHARE)

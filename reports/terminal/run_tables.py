@@ -71,7 +71,8 @@ def _show_best(run: Dissection, tested: bool) -> None:
             between = format_interval(row["iou_low"], row["iou_high"], ".3f")
             cells = [row["tier"], f"{row['iou']:.3f}", between, f"{row['position_iou']:.3f}", f"{row['q_value']:.2g}"]
         if estimated:
-            cells.append(format_number(row["effect"], "+.2g"))
+            effect = format_number(row["effect"], "+.2g")
+            cells.append(f"({effect})" if row["effect_low"] <= 0 <= row["effect_high"] else effect)
         name = [escape(row["layer"])] if several else []
         table.add_row(*name, str(row["unit"]), escape(row["label"]), *cells)
     screen.print(table)
@@ -85,7 +86,8 @@ def _show_best(run: Dissection, tested: bool) -> None:
     if estimated:
         screen.print(
             f"[dim]effect: percentage points of the image that ablating the {run.noun} adds to the label's class, "
-            "a first-order estimate; dissect ablate and dissect scan measure it."
+            "a first-order estimate, in brackets where its interval includes 0; dissect ablate and dissect scan "
+            "measure it."
         )
     elif obstacle := run.info.get("causes", {}).get("obstacle"):
         screen.print(f"[dim]What ablating the {run.noun}s does was not estimated: {escape(obstacle)}.")

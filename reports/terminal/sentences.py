@@ -50,8 +50,6 @@ def of_run(run: Dissection) -> str:
     strongly = f", {strong} of them strongly" if tested else ""
     row = best[0]
     beside = f"position {row['position_iou']:.2f}" if tested else f"chance {row['chance_iou']:.2f}"
-    if row["effect"] == row["effect"]:  # not NaN
-        beside += f"; ablated ≈ {row['effect']:+.2g} points"
     where = f" of {row['layer']}" if len(summary) > 1 else ""
     clearest = f"{noun} {row['unit']}{where} = {row['label']} (IoU {row['iou']:.2f}, {beside})"
     return f"{counts} {match}{strongly}; clearest: {clearest}."

@@ -65,7 +65,7 @@ def test_fast_leaves_rare_classes_out_and_full_takes_all() -> None:
     area[:, 0], area[::2, 1], area[5, 2] = 0.5, 0.4, 0.9  # the third: 0.09 % of the pixels
     fast, full = chosen_draws(area, FAST), chosen_draws(area, FULL)
     assert list(fast) == [0, 1]
-    assert {len(draw.samples) for draw in fast.values()} == {50}
+    assert {len(draw.samples) for draw in fast.values()} == {60}
     assert list(full) == [0, 1, 2]
     assert {len(draw.samples) for draw in full.values()} == {SAMPLES}
     assert set(full[2].samples) == {5}

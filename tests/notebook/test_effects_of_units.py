@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ganatomy.dissect import Dissection
-from ganatomy.reports.terminal import run_tables, sentences
+from ganatomy.reports.terminal import run_tables
 
 from ..conftest import NAMES, Go
 from ..support.effects import Floats, plant
@@ -68,8 +68,10 @@ def test_a_terminal_has_a_column_of_them(
     assert "effect" in text
     known = best.effect.dropna()
     assert len(known)
-    assert all(f"{value:+.2g}" in text for value in known)
-    assert f"{best.effect.iloc[0]:+.2g} points" in sentences.of_run(run)
+    for row in best.dropna(subset="effect").itertuples():
+        value = f"{row.effect:+.2g}"
+        assert (f"({value})" in text) == (row.effect_low <= 0 <= row.effect_high)
+        assert value in text
 
 
 def test_runs_without_effects_show_what_they_have(go: Go, capsys: pytest.CaptureFixture[str]) -> None:
