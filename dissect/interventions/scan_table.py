@@ -63,8 +63,8 @@ def tabulate(
         np.vstack([values.mean(0), weights @ values / samples]) for values in (change_pp, estimate_pp)
     )
     low, high = interval(changes[1:])
-    # without a test p is 1, so that q is never smaller than if every unit had been tested
-    q = benjamini_hochberg(np.where(verified, sign_flip_p(change_pp), 1))
+    # units that are not verified take part with their estimates, so that q is about that of an exact scan
+    q = benjamini_hochberg(sign_flip_p(np.where(verified, change_pp, estimate_pp)))
     iou = lookup.class_iou(run, layer, target)
     causal_rank = pd.Series(changes[0]).rank(method="min")
     table = pd.DataFrame(
@@ -115,14 +115,14 @@ def _checks(
     if measured.estimate is None or not len(measured.groups):
         return checks
     bound = bound_of_rest(measured.groups, measured.together, measured.estimate)
-    weakest = max(0.0, float(-np.sort(changes[0, verified])[:top][-1]))
+    removed = np.sort(-changes[0, verified])[::-1][:top]  # by the first units of the ranking
     return checks | {
         "groups": len(measured.groups),
         "group_units": int(measured.groups.sum(1).max()),
         "group_removed": bound.removed * 100,
         "bound": bound.bound * 100,
         "bound_high": bound.high * 100,
-        "weakest": weakest,
+        "certain": int((removed > bound.bound * 100).sum()),
     }
 
 

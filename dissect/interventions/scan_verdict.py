@@ -8,6 +8,7 @@ from typing import Any
 from ..storage.shown import interval
 
 TRUSTED = 0.6  # estimates whose rank correlation with exact effects is below this should not be trusted
+FEW = 0.25  # of the first units: if fewer than so many are certain, a unit may be missing that matters
 
 
 def verification(info: Mapping[str, Any], width: int) -> str:
@@ -24,7 +25,7 @@ def verification(info: Mapping[str, Any], width: int) -> str:
         sentences.append(
             f"The others were ablated in {info['groups']} random groups: as far as effects add up, each of them "
             f"removes at most {info['bound']:.3f} points from these samples (upper 95 % limit "
-            f"{info['bound_high']:.3f}); number {info['top']} of the ranking removes {info['weakest']:.3f}."
+            f"{info['bound_high']:.3f}). {_certain(info)}"
         )
     return " ".join(sentences)
 
@@ -38,14 +39,24 @@ def caution(info: Mapping[str, Any]) -> str:
             f"Do not trust the estimate for {info['layer']} and {info['class']}: its rank correlation with the exact "
             f"effects is {_agreement(info)}, below {TRUSTED}. Ablate every unit: --exact."
         )
-    if info["bound"] > info["weakest"]:
+    if info["certain"] < FEW * info["top"]:
         return (
-            f"Units may be missing among the first {info['top']}: one that was not ablated may remove up to "
-            f"{info['bound']:.3f} points of {info['class']}, and number {info['top']} removes "
-            f"{info['weakest']:.3f}. To be sure, ablate every unit: --exact."
+            f"Strong units may be missing: groups of units of {info['layer']} that were not ablated alone remove up to "
+            f"{info['bound']:.3f} points of {info['class']} more than first order tells. Ablate every unit: --exact."
         )
     return ""
 
 
+def _certain(info: Mapping[str, Any]) -> str:
+    """Which of the first units are certain to be the first ones."""
+    certain, top = info["certain"], info["top"]
+    if certain == top:
+        return f"That is less than each of the first {top} removes: none of them is missing."
+    which = (
+        f"Of the first {top}, {certain} remove more than that" if certain else f"None of the first {top} removes more"
+    )
+    return f"{which}; among the others, some may be missing (--exact finds all)."
+
+
 def _agreement(info: Mapping[str, Any]) -> str:
-    return interval(*(info[f"agreement{end}"] for end in ("", "_low", "_high")), ".2f", "")
+    return interval(info["agreement"], info["agreement_low"], info["agreement_high"], ".2f", "")

@@ -256,7 +256,7 @@ def _show_context(context: pd.DataFrame, label: str) -> None:
 def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     """The units of a layer with the strongest effects, and how well IoU predicts the effects."""
     title = f"{info['layer']}: units ablated by themselves, {info['samples']} samples"
-    columns = ("unit", "label~", "IoU", "IoU rank", "points", "95 % interval*", "estimate*", "effect rank", "also~")
+    columns = ("unit", "label~", "IoU", "IoU rank", "points", "95 % interval*", "estimate*", "also~")
     table = new_table(escape(title), *columns)
     others = [name for name in units if name.startswith("pp:") and name != f"pp:{info['class']}"]
     for row in units[units.verified].head(10).to_dict("records"):
@@ -269,7 +269,6 @@ def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
             f"{row['change_pp']:+.3f}",
             format_interval(row["low"], row["high"], "+.3f"),
             format_number(row["estimate"], "+.3f"),
-            f"{row['causal_rank']:.0f}",
             f"{escape(side.removeprefix('pp:'))} {row[side]:+.2f}",
         )
     screen.print(table)

@@ -156,7 +156,8 @@ def test_where_effects_are_linear_the_estimate_is_exact_and_few_units_are_ablate
         assert verified[f"pp:{name}"].to_numpy() == pytest.approx(100 * exact[verified.unit, :, k].mean(1), abs=1e-5)
     assert info["agreement"] == pytest.approx(1, abs=1e-3)
     assert not info["exact"]
-    assert info["bound"] <= info["weakest"]
+    assert info["bound"] <= -table.change_pp[5]
+    assert info["certain"] == 6
     assert scan.caution == ""
 
 
@@ -182,7 +183,8 @@ def test_units_that_no_gradient_tells_are_noticed(case: Callable[[Painted], Case
     missed = hidden[~hidden.verified]
     assert len(missed)  # else the scan would have nothing to notice
     exact = 100 * mosaic.alone()[:, :, 0].mean(1)
-    assert scan.info["bound"] >= -exact[missed.index].min() > scan.info["weakest"]
+    assert scan.info["bound"] >= -exact[missed.index].min() > -scan.table.change_pp[5]
+    assert scan.info["certain"] < 2
     assert "--exact" in scan.caution
     everything = mosaic.scan(exact=True)
     assert everything.table.unit[:3].tolist() == sorted(HIDDEN, key=lambda unit: exact[unit])
