@@ -52,10 +52,11 @@ def _certain(info: Mapping[str, Any]) -> str:
     certain, top = info["certain"], info["top"]
     if certain == top:
         return f"That is less than each of the first {top} removes: none of them is missing."
-    which = (
-        f"Of the first {top}, {certain} remove more than that" if certain else f"None of the first {top} removes more"
+    if not certain:
+        return f"None of the first {top} removes more, so that strong units may be missing (--exact finds all)."
+    return (
+        f"Of the first {top}, {certain} remove more than that; beyond these, units may be missing (--exact finds all)."
     )
-    return f"{which}; among the others, some may be missing (--exact finds all)."
 
 
 def _agreement(info: Mapping[str, Any]) -> str:

@@ -93,6 +93,13 @@ def test_scan_ranks_units(cli: Cli) -> None:
     assert result[0]["units"][0]["causal_rank"] == 1
 
 
+def test_scan_says_why_every_unit_was_ablated(cli: Cli) -> None:
+    done = cli("scan", RUN, "--class", "red", "--samples", 20, "--top", 2)
+    assert "without probabilities" in " ".join(done.stderr.split())
+    assert "--exact" in cli("scan", RUN, "--class", "red", "--samples", 20, "--exact").stderr
+    assert cli("scan", RUN, "--class", "red", "--top", 0).exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -15,7 +15,7 @@ from ganatomy.dissect.interventions.result import Effects
 from ganatomy.dissect.interventions.verdict import verdict
 from ganatomy.reports.pages import write_report
 
-from ..conftest import ColourSegmenter
+from ..conftest import ColourSegmenter, Soft
 from ..support.browser import expect, until
 
 
@@ -144,6 +144,25 @@ def test_points_and_rows_of_a_scan_lead_to_units(page: Any, run: dissect.Dissect
     tied = units.change_pp.duplicated(keep=False)
     assert {int(unit) for unit, rank in ranks.items() if rank == "–"} == set(units.unit[tied])
     assert shown(page, ".tall thead th").first.evaluate("(cell) => getComputedStyle(cell).position") == "sticky"
+
+
+@pytest.mark.slow
+def test_a_scan_by_need_shows_what_is_estimated(
+    page: Any, found: dissect.Dissection, planted: dissect.Generator
+) -> None:
+    scan = dissect.scan(found, label="red", samples=8, top=3, generator=planted, segmenter=Soft(), quiet=True)
+    verified = scan.table.verified
+    assert 0 < verified.sum() < len(verified)
+    open_page(page, found, scan.info["name"])
+    by_iou, by_estimate = (shown(page, f".scan-plot [data-across={across}]") for across in ("iou", "estimate"))
+    assert by_estimate.locator("circle.point").count() == verified.sum()
+    assert by_iou.locator("circle.estimated").count() == (~verified & scan.table.iou.notna()).sum()
+    rows = shown(page, ".scan tbody tr")
+    expect(rows.filter(has_text="not ablated")).to_have_count(int((~verified).sum()))
+    expect(rows.first.locator("th")).to_have_text(str(scan.table.unit[0]))
+    by_estimate.focus()
+    page.keyboard.press("End")
+    expect(shown(page, ".scan-readout a")).to_have_text(f"unit {scan.table.unit[verified].iloc[-1]}")
 
 
 @pytest.mark.slow
