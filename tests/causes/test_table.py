@@ -128,6 +128,16 @@ def test_a_finished_run_gets_it_and_a_longer_one_anew(dissected: Run) -> None:
         assert (longer.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
 
 
+def test_a_merged_run_gets_it_by_the_command_of_the_whole_run(dissected: Run, tmp_path: Path) -> None:
+    parts = [dissected(shard=f"{k}/2", out=tmp_path / f"part{k}", samples=300).folder for k in (1, 2)]
+    merged = dissect.merge(parts, out=tmp_path / "merged", quiet=True)
+    assert merged.causes is None
+    assert dissected(samples=300, out=merged.folder).causes is not None
+    whole = dissected(samples=300)
+    for name in ("units.csv", "causes.npz"):
+        assert (merged.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
 def test_where_there_is_no_gradient_the_run_says_why(dissected: Run) -> None:
     run = dissected(segmenter=ColourSegmenter())
     assert run.causes is None
