@@ -283,7 +283,7 @@ def by_need(device: str, layer: str = "layer5", samples: int = 32, top: int = 20
                     "share_of_exact": round(seconds / exact_s, 3),
                     "ablated": ranking.info["verified"],
                     "recall": float(strongest.isin(ranking.table.unit[:top]).mean()),
-                    "agreement": round(ranking.info["agreement"], 2),
+                    "agreement": ranking.info["agreement"],
                     "caution": bool(ranking.caution),
                 }
             )
