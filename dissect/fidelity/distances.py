@@ -143,8 +143,9 @@ def frechet_gradient(features: Tensor, reference: Tensor) -> Tensor:
     Directions in which features or reference do not vary are left out of the inverse: x_i − μ has no component there.
 
     >>> features = torch.randn(50, 2).double()
-    >>> frechet_gradient(features, features + torch.tensor([3.0, 4.0]))[0] * 50  # twice the way back
-    tensor([-6.0000, -8.0000], dtype=torch.float64)
+    >>> gradient = frechet_gradient(features, features + torch.tensor([3.0, 4.0]))
+    >>> (gradient[0] * 50).round(decimals=6).tolist()  # twice the way back
+    [-6.0, -8.0]
     """
     features, reference = features.double(), reference.double()
     mean, mean_of_reference = features.mean(0), reference.mean(0)

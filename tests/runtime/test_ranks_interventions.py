@@ -75,7 +75,7 @@ def work(folder: Path) -> Found:
         found |= {f"{name} {key}": value for key, value in vars(done).items() if key != "info"}
     found["scan"] = dissect.scan(run, label="green", samples=20, **opened).table
     with_photographs = opened | {"reference": folder.parent / "squares", "realism": less_green}
-    with mock.patch.object(detectors, "OF_EACH", 2):
+    with mock.patch.object(detectors, "CANDIDATES", 3):
         for detector in ("local", "greedy", "realism", "frechet"):
             suspects = dissect.artifacts.find(run, detector=detector, **with_photographs)
             found |= {f"{detector} {key}": table for key, table in suspects.tables.items()}
