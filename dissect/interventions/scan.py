@@ -34,7 +34,7 @@ from ..subjects.subject import Subject
 from .ablated_sets import SCAN, TRY_AGAIN, AblatedSets, alone, samples_on_disk
 from .by_need import random_groups, verify
 from .scan_table import TOP, Measured, exact_figures, tabulate, with_estimates
-from .scan_verdict import caution
+from .scan_verdict import caution, noun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ class Scan(Shown):
     info: layer, class, samples; `exact`, whether every unit is verified; `rank_correlation` (Spearman's, of IoU and
         area removed) with its 95 % interval over images; `strongest`, the changes of the `top` strongest units added
         up, each measured alone; `agreement` (Spearman's, of estimate and exact effect, over verified units), with its
-        interval; and what the groups of the other units say, see `by_need.Rest`.
+        interval; and what the groups of the other units say, see `by_need.Bound`.
     folder: where the scan of the layer is kept.
     """
 
@@ -89,7 +89,7 @@ class Scan(Shown):
 
     def _title(self) -> str:
         info = self.info
-        return f"each unit of {info['layer']} ablated alone, for {info['class']}, on {info['samples']} samples"
+        return f"each {noun(info)} of {info['layer']} ablated alone, for {info['class']}, on {info['samples']} samples"
 
     def _headline(self) -> str:
         info, top = self.info, self.table.iloc[0]
@@ -97,8 +97,8 @@ class Scan(Shown):
         value, low, high = (info[f"rank_correlation{end}"] for end in ("", "_low", "_high"))
         rho = with_interval(value, low, high, "+.2f", "")
         return (
-            f"strongest: unit {top.unit}, {effect} of {info['class']}; {info['changed']} of {len(self.table)} units "
-            f"change it; rank correlation of IoU and effect {rho}"
+            f"strongest: {noun(info)} {top.unit}, {effect} of {info['class']}; {info['changed']} of {len(self.table)} "
+            f"{noun(info)}s change it; rank correlation of IoU and effect {rho}"
         )
 
     @property
@@ -210,7 +210,9 @@ def scan_class(
     table, info = tabulate(run, layer, target, measured, top)
     name = f"{sets.path.name}-{_file_name(info['class'], target)}"
     why = None if not info["exact"] else _why_exact(exact, obstacle)
-    return Scan(folder=sets.path, table=table, info={"name": name, "layer": layer, "why_exact": why} | info)
+    return Scan(
+        folder=sets.path, table=table, info={"name": name, "layer": layer, "noun": run.noun, "why_exact": why} | info
+    )
 
 
 def _why_exact(requested: bool, obstacle: str) -> str:

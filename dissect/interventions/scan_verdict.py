@@ -15,9 +15,9 @@ def verification(info: Mapping[str, Any], width: int) -> str:
     """How many of the units were ablated, how well the estimate agrees with that, and what may be missing."""
     if info["exact"]:
         why = f" ({info['why_exact']})" if info["why_exact"] else ""
-        counted = f"Every unit was ablated by itself{why}."
+        counted = f"Every {noun(info)} was ablated by itself{why}."
     else:
-        counted = f"{info['verified']} of {width} units were ablated by themselves; the others are estimated."
+        counted = f"{info['verified']} of {width} {noun(info)}s were ablated by themselves; the others are estimated."
     sentences = [counted]
     if info["agreement"] is not None:
         sentences.append(f"Rank correlation of estimate and exact effect: {_agreement(info)}.")
@@ -30,6 +30,11 @@ def verification(info: Mapping[str, Any], width: int) -> str:
     return " ".join(sentences)
 
 
+def noun(info: Mapping[str, Any]) -> str:
+    """What was ablated: unit or direction. Scans of earlier versions do not say; theirs were units."""
+    return str(info.get("noun", "unit"))
+
+
 def caution(info: Mapping[str, Any]) -> str:
     """Why the ranking should not be trusted, and what to do; empty where nothing speaks against it."""
     if info["exact"]:
@@ -37,12 +42,13 @@ def caution(info: Mapping[str, Any]) -> str:
     if info["agreement"] is not None and info["agreement"] < TRUSTED:
         return (
             f"Do not trust the estimate for {info['layer']} and {info['class']}: its rank correlation with the exact "
-            f"effects is {_agreement(info)}, below {TRUSTED}. Ablate every unit: --exact."
+            f"effects is {_agreement(info)}, below {TRUSTED}. Ablate every {noun(info)}: --exact."
         )
     if info["certain"] < FEW * info["top"]:
         return (
-            f"Strong units may be missing: groups of units of {info['layer']} that were not ablated alone remove up to "
-            f"{info['bound']:.3f} points of {info['class']} more than first order tells. Ablate every unit: --exact."
+            f"Strong {noun(info)}s may be missing: groups of {noun(info)}s of {info['layer']} that were not ablated "
+            f"alone remove up to {info['bound']:.3f} points of {info['class']} more than first order tells. Ablate "
+            f"every {noun(info)}: --exact."
         )
     return ""
 
@@ -53,9 +59,10 @@ def _certain(info: Mapping[str, Any]) -> str:
     if certain == top:
         return f"That is less than each of the first {top} removes: none of them is missing."
     if not certain:
-        return f"None of the first {top} removes more, so that strong units may be missing (--exact finds all)."
+        return f"None of the first {top} removes more, so that strong {noun(info)}s may be missing (--exact finds all)."
     return (
-        f"Of the first {top}, {certain} remove more than that; beyond these, units may be missing (--exact finds all)."
+        f"Of the first {top}, {certain} remove more than that; beyond these, {noun(info)}s may be missing (--exact "
+        "finds all)."
     )
 
 

@@ -255,8 +255,9 @@ def _show_context(context: pd.DataFrame, label: str) -> None:
 
 def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     """The units of a layer with the strongest effects, and how well IoU predicts the effects."""
-    title = f"{info['layer']}: units ablated by themselves, {info['samples']} samples"
-    columns = ("unit", "label~", "IoU", "IoU rank", "points", "95 % interval*", "estimate*", "also~")
+    noun = info.get("noun", "unit")
+    title = f"{info['layer']}: {noun}s ablated by themselves, {info['samples']} samples"
+    columns = (noun, "label~", "IoU", "IoU rank", "points", "95 % interval*", "estimate*", "also~")
     table = new_table(escape(title), *columns)
     others = [name for name in units if name.startswith("pp:") and name != f"pp:{info['class']}"]
     for row in units[units.verified].head(10).to_dict("records"):
@@ -277,7 +278,7 @@ def show_scan(units: pd.DataFrame, info: dict[str, Any]) -> None:
     screen.print(
         f"[dim]IoU with {label}. points: change of {label} in percentage points of the image "
         f"({info['before_pp']:.2f} before). estimate: the same to first order. also: the other class that changes "
-        f"most. {info['changed']} units change {label} at a false discovery rate of 5 %; the {info['top']} strongest "
+        f"most. {info['changed']} {noun}s change {label} at a false discovery rate of 5 %; the {info['top']} strongest "
         f"add up to {info['strongest']:+.2f}. Rank correlation of IoU and effect: "
         f"{format_number(info['rank_correlation'], '.2f')} {between}."
     )

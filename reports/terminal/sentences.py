@@ -58,10 +58,11 @@ def of_run(run: Dissection) -> str:
 def of_scan(units: pd.DataFrame, info: dict[str, Any]) -> str:
     """How many units matter for a class, and which one matters most."""
     first = units.iloc[0]
-    ablated = count(len(units), "unit") if info["exact"] else f"{count(info['verified'], 'ablated unit')}"
+    noun = info.get("noun", "unit")
+    ablated = count(len(units), noun) if info["exact"] else count(info["verified"], f"ablated {noun}")
     return (
         f"{info['changed']} of {ablated} of {info['layer']} change {info['class']} if ablated alone; "
-        f"strongest: unit {first['unit']} ({first['change_pp']:+.2f} of {info['before_pp']:.2f} % of the image)."
+        f"strongest: {noun} {first['unit']} ({first['change_pp']:+.2f} of {info['before_pp']:.2f} % of the image)."
     )
 
 
