@@ -100,7 +100,7 @@ def audit(
         standard = standard_of(extract, real)
         generated, real = generated.standard(standard), real.standard(standard)
         comparisons = 2 * (rounds(real.features.shape[1]) + 1)
-        with faster_threads(lambda: generator(generator.latents(range(batch)))):
+        with faster_threads(lambda: generator(generator.latents(range(min(batch, samples))))):
             with progress.task("compare whole images", comparisons, spread=True, noun="comparisons") as advance:
                 weighed = weigh(generated, real, names, seed=seed, advance=advance)
             layers, control = _layers(generator, samples, batch, seed, progress)

@@ -101,9 +101,6 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "gnu_get_libc_version") else None  # another's mallopt may mean something else
 
 
-TRIALS = 3  # batches on which `Threads` tries
-
-
 class Threads:
     """Tries torch's usual number of threads and one thread on the first batches, then keeps to the faster.
 
@@ -114,6 +111,11 @@ class Threads:
         many = torch.get_num_threads()
         self._trials = [1, many, 1] if many > 1 else []  # the first batch is a warm-up
         self._seconds: dict[int, float] = {}
+
+    @property
+    def undecided(self) -> bool:
+        """Whether more batches are needed to tell; with one thread there is nothing to try."""
+        return bool(self._trials)
 
     def __enter__(self) -> None:
         if self._trials:
@@ -132,7 +134,7 @@ def faster_threads(work: Callable[[], object]) -> Iterator[None]:
     """Inside, torch and numpy have as many threads as `work` is faster with, all or one; see `Threads`."""
     usual, threads = torch.get_num_threads(), Threads()
     try:
-        for _ in range(TRIALS):
+        while threads.undecided:
             with threads:
                 work()
         with threadpool_limits(torch.get_num_threads(), "blas"):

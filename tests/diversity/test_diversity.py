@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,18 @@ def test_what_is_as_varied_raises_nothing(look: Audit, painter: Generator) -> No
     assert look(painter).info["created"] == found.info["created"]
     with pytest.raises(UsageError, match="holds another result"):
         look(painter, samples=151)
+
+
+class Bounded(NormalLatents):
+    """There are no more samples than 150, as where each is an image of a folder."""
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        assert max(indices) < 150
+        return super().__call__(indices)
+
+
+def test_a_batch_may_be_larger_than_the_number_of_samples(look: Audit, painter: Generator) -> None:
+    assert look(replace(painter, source=Bounded((6,))), batch_size=400).info["verdict"] == "varied"
 
 
 def test_a_class_that_is_never_drawn_is_named_first(look: Audit, real: Path) -> None:

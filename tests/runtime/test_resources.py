@@ -132,3 +132,14 @@ def test_work_gets_the_faster_number_of_threads(faster: int) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_where_there_is_one_thread_nothing_is_tried() -> None:
+    before, calls = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        with faster_threads(lambda: calls.append(1)):
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert not calls
