@@ -246,14 +246,14 @@ def by_need(device: str, layer: str = "layer5", samples: int = 32, top: int = 20
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        found = run(
+        layer_run = run(
             model, layers=[layer], segmenter=segmenter, samples=200, significance="off", out=out / "run", quiet=True
         )
 
         def timed(label: str, exact: bool) -> tuple[float, Scan]:
             started = time.perf_counter()
             ranking = dissect_scan(
-                found,
+                layer_run,
                 label=label,
                 samples=samples,
                 top=top,
@@ -266,9 +266,9 @@ def by_need(device: str, layer: str = "layer5", samples: int = 32, top: int = 20
 
         rankings = {}
         for label in ("tree", "sky", "door", "cloud", "dome"):
-            shutil.rmtree(found.folder / "interventions", ignore_errors=True)
+            shutil.rmtree(layer_run.folder / "interventions", ignore_errors=True)
             rankings[label] = timed(label, exact=False)
-        shutil.rmtree(found.folder / "interventions")
+        shutil.rmtree(layer_run.folder / "interventions")
         exact_s = timed("tree", exact=True)[0]
         for label, (seconds, ranking) in rankings.items():
             strongest = timed(label, exact=True)[1].table.unit[:top]

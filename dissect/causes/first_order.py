@@ -20,6 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ...hooks.directions import readings
 from ...hooks.errors import DissectError, UsageError
 from ...hooks.layers import find_layer
 from ...hooks.tap import Tap, single_tensor
@@ -29,7 +30,7 @@ from ..capture.replicas import Pair, side_by_side
 from ..generators.base import Generator
 from ..runtime import distributed
 from ..runtime.resources import at_work, usual_batch
-from ..subjects.subject import failing
+from ..subjects.subject import Subject, failing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Change:
         """
         if self.directions is not None:
             directions = self.directions.to(x)
-            x = torch.einsum("ku,nuhw->nkhw", directions, x)
+            x = readings(x, directions)
             steps = directions / directions.square().sum(1, keepdim=True)  # a step of 1 along the direction's product
             gradient = torch.einsum("ku,nuhw->nkhw", steps, gradient)
         value = 0.0 if self.value is None else self.value.to(x)[:, None, None]
@@ -95,7 +96,13 @@ class Estimator:
     generator: Generator
     segmenter: Segmenter
     layers: Mapping[str, Change]
-    batch: int | None = None  # samples of a forward pass; None is half of what a run takes, since gradients need memory
+    batch: int | None = None  # samples of a forward pass elsewhere; None is what is usual on the device
+
+    @classmethod
+    def of(cls, subject: Subject, change: Change) -> Estimator:
+        """Of the one layer of a subject."""
+        layers = {subject.layer: change}
+        return cls(generator=subject.generator, segmenter=subject.segmenter, layers=layers, batch=subject.batch)
 
     def __call__(self, pairs: Pairs, advance: Callable[[int], None] = lambda _: None) -> dict[str, Tensor]:
         """By layer, (P, U) float32 on the CPU: what changing a unit adds to the area of the pair's class, in [-1, 1].
@@ -110,7 +117,7 @@ class Estimator:
             UsageError: no gradient passes through the networks.
             DissectError: a network failed, or drew pixels that are not finite.
         """
-        size = self.batch or max(1, usual_batch(self.generator.device) // 2)
+        size = max(1, (self.batch or usual_batch(self.generator.device)) // 2)  # gradients need memory
         starts = distributed.mine(range(0, len(pairs), size))
         batches = [slice(start, min(start + size, len(pairs))) for start in starts]
         effects = []

@@ -126,13 +126,7 @@ class AblatedSets:
 
     @property
     def _estimator(self) -> Estimator:
-        subject = self.subject
-        return Estimator(
-            generator=subject.generator,
-            segmenter=subject.segmenter,
-            layers={subject.layer: Change(directions=subject.directions)},
-            batch=max(1, subject.batch // 2),  # gradients need memory
-        )
+        return Estimator.of(self.subject, Change(directions=self.subject.directions))
 
     def _rows(self) -> dict[bytes, int]:
         """Which row of the arrays a set has."""

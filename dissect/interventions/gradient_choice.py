@@ -93,9 +93,8 @@ class Trial:
         samples, weight = self.draw.samples[which], self.draw.weight[which]
         if change.place is not None and change.place.ndim == 3:
             change = replace(change, place=change.place[which])
-        estimator = _estimator(self.subject, change)
         pairs = Pairs(samples=samples.tolist(), classes=[self.target] * len(samples))
-        effects = estimator(pairs, advance)[self.subject.layer].double().numpy()
+        effects = Estimator.of(self.subject, change)(pairs, advance)[self.subject.layer].double().numpy()
         effect, low, high = mean_and_interval(100 * weight[:, None] * effects)
         order = np.argsort(self.sign * effect, kind="stable")
         return FirstOrder(order=order, effect=effect, low=low, high=high)
@@ -103,7 +102,7 @@ class Trial:
 
 def obstacle(subject: Subject) -> str:
     """Why no effect can be estimated, in a few words; empty where it can."""
-    return _estimator(subject, Change()).obstacle()
+    return Estimator.of(subject, Change()).obstacle()
 
 
 def ablation(subject: Subject, run: Dissection, target: int, value: Tensor) -> Trial:
@@ -150,10 +149,3 @@ def insertion(
     change = Change(value=value, directions=subject.directions, place=cells)
     stepwise = where.kind != "grid"  # half of the units in all cells at once would be another picture
     return Trial(subject=subject, target=target, change=change, draw=draw, sign=-1, stepwise=stepwise)
-
-
-def _estimator(subject: Subject, change: Change) -> Estimator:
-    batch = max(1, subject.batch // 2)  # gradients need memory
-    return Estimator(
-        generator=subject.generator, segmenter=subject.segmenter, layers={subject.layer: change}, batch=batch
-    )

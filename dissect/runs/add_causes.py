@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
-
 from ...hooks.errors import DissectError
 from ...segmenters.base import Segmenter
 from ..causes import table
@@ -17,6 +15,7 @@ from ..runtime import distributed
 from ..runtime.progress import Progress
 from ..storage.files import write_arrays, write_csv, write_json
 from .dissection import Dissection
+from .lookup import directions_of
 
 
 def lacks_causes(info: dict[str, Any], effort: str) -> bool:
@@ -39,11 +38,8 @@ def add_causes(
         OSError: a file could not be written.
     """
     started = time.perf_counter()
-    changes = {}
-    for layer in run.layers:
-        directions = run.directions(layer)
-        changes[layer] = Change(directions=None if directions is None else torch.from_numpy(directions))
-    estimator = Estimator(generator=generator, segmenter=segmenter, layers=changes, batch=batch and max(1, batch // 2))
+    changes = {layer: Change(directions=directions_of(run, layer)) for layer in run.layers}
+    estimator = Estimator(generator=generator, segmenter=segmenter, layers=changes, batch=batch)
     draws = chosen_draws(run.class_areas(), effort)
     count = len(next(iter(draws.values())).samples) if draws else 0
     record: dict[str, Any] = {"effort": effort, "draws": count, "classes": len(draws)}

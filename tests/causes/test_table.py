@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,9 +90,9 @@ Run = Callable[..., Dissection]
 
 @pytest.fixture
 def dissected(planted: Generator, tmp_path: Path) -> Run:
-    def call(**options: object) -> Dissection:
-        usual: dict[str, object] = {"segmenter": Soft(), "samples": 60, "out": tmp_path / "run", "quiet": True}
-        return dissect.run(planted, layers=[1], **(usual | options))  # type: ignore[arg-type]
+    def call(**options: Any) -> Dissection:
+        usual: dict[str, Any] = {"segmenter": Soft(), "samples": 60, "out": tmp_path / "run", "quiet": True}
+        return dissect.run(planted, layers=[1], **(usual | options))
 
     return call
 

@@ -49,26 +49,26 @@ def test_frechet_gradient_is_that_of_autograd_and_of_finite_differences(width: i
     features, reference = (
         torch.from_numpy(dice.normal(shift, 1, (60, width)) @ dice.normal(0, 1, (width, width))) for shift in (0, 1)
     )
-    found = frechet_gradient(features, reference)
+    gradient = frechet_gradient(features, reference)
     variable = features.clone().requires_grad_()
     root = torch.linalg.cholesky(torch.cov(reference.T))  # any root of the reference's covariance leaves the trace
     traces = torch.linalg.eigvalsh(root.T @ torch.cov(variable.T) @ root).sqrt().sum()
     apart = (variable.mean(0) - reference.mean(0)).square().sum()
     distance = apart + torch.cov(variable.T).trace() + torch.cov(reference.T).trace() - 2 * traces
     (expected,) = torch.autograd.grad(distance, variable)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-10)
     step = 1e-5 * torch.from_numpy(dice.normal(0, 1, features.shape))
     change = (frechet(features + step, reference) - frechet(features - step, reference)) / 2
-    assert (found * step).sum() == pytest.approx(change, rel=1e-4)
+    assert (gradient * step).sum() == pytest.approx(change, rel=1e-4)
 
 
 def test_frechet_gradient_where_a_feature_does_not_vary() -> None:
     """The third feature is constant in the samples, the fourth in both."""
     features, reference = draw(0), draw(1, shift=0.5)
     features[:, 2], features[:, 3], reference[:, 3] = 0.25, 2, 3
-    found = frechet_gradient(features, reference)
-    assert found.sum(0) == pytest.approx(2 * (features - reference).mean(0))  # moving all alike moves the mean alone
-    assert found[:, 3] * len(found) == pytest.approx(-2)
+    gradient = frechet_gradient(features, reference)
+    assert gradient.sum(0) == pytest.approx(2 * (features - reference).mean(0))  # moving all alike moves the mean alone
+    assert gradient[:, 3] * len(gradient) == pytest.approx(-2)
     assert float(frechet_gradient(features, features).abs().max()) < 1e-9  # at the reference itself
 
 

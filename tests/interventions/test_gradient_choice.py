@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,9 +60,16 @@ def test_without_a_gradient_a_scan_or_iou_chooses_and_the_reason_is_said(
     hard = ColourSegmenter()
     run = dissect.run(planted, layers=[1], segmenter=hard, samples=60, out=tmp_path / "hard", quiet=True)
 
-    def ablate(**options: object) -> dissect.Effects:
-        usual = {"generator": planted, "segmenter": hard, "samples": 8, "random_sets": 0, "label": "red", "top": 1}
-        return dissect.ablate(run, **(usual | options))  # type: ignore[arg-type]
+    def ablate(**options: Any) -> dissect.Effects:
+        usual: dict[str, Any] = {
+            "generator": planted,
+            "segmenter": hard,
+            "samples": 8,
+            "random_sets": 0,
+            "label": "red",
+            "top": 1,
+        }
+        return dissect.ablate(run, **(usual | options))
 
     capsys.readouterr()
     effects = ablate()

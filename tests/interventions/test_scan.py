@@ -86,8 +86,8 @@ class Mosaic(nn.Module):
         self.paint, self.painted = Cells(TWINS if painted is either else None), painted
 
     def forward(self, latents: Tensor) -> Tensor:
-        seen = self.painted(self.paint(latents))
-        red, green = seen[:, :RED].sum(1), seen[:, RED:].sum(1)
+        shown = self.painted(self.paint(latents))
+        red, green = shown[:, :RED].sum(1), shown[:, RED:].sum(1)
         return torch.stack([red, green, torch.zeros_like(red)], 1)
 
 
@@ -120,8 +120,8 @@ def case(tmp_path: Path) -> Callable[[Painted], Case]:
             output_range=(0, 1),
         )
         options = {"samples": 40, "significance": "off", "quiet": True}
-        found = dissect.run(generator, layers=["paint"], segmenter=Soft(), out=tmp_path / painted.__name__, **options)
-        return Case(generator, found)
+        run = dissect.run(generator, layers=["paint"], segmenter=Soft(), out=tmp_path / painted.__name__, **options)
+        return Case(generator, run)
 
     return planted
 

@@ -78,10 +78,10 @@ SOFT = (
 
 
 def test_two_processes_estimate_the_same_effects(namer: Path) -> None:
-    asked = ("run", *SOFT, "--samples", 300, "--causes", "full")
-    done = launch(2, *asked, "--out", "two")
+    command = ("run", *SOFT, "--samples", 300, "--causes", "full")
+    done = launch(2, *command, "--out", "two")
     assert done.returncode == 0, done.stderr
-    alone(*asked, "--out", "one", "--quiet")
+    alone(*command, "--out", "one", "--quiet")
     ours, theirs = (np.load(Path(folder) / "causes.npz") for folder in ("one", "two"))
     assert ours["paint/effect"].any()
     for name in ours.files:

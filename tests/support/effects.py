@@ -32,7 +32,10 @@ def plant(run: Dissection, *, classes: tuple[int, ...] = (0, 1, 3), seed: int = 
         (classes.index(k), row) if (k := names.index(label) if label else -1) in classes else None
         for row, label in enumerate(run.units.label)
     ]
-    pick = lambda array: [np.nan if at is None else array[at] for at in own]  # noqa: E731
+
+    def pick(array: Floats) -> list[float]:
+        return [np.nan if at is None else float(array[at]) for at in own]
+
     strongest = np.abs(effect).argmax(0)
     run.units.assign(
         effect=pick(effect),
