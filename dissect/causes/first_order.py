@@ -172,6 +172,11 @@ def _effects(
         images = generator(generator.latents(samples))
         generator.check_finite(images, samples)
         area = segmenter.probabilities(images).mean((2, 3))  # (n, C)
+        if area.shape[1] != len(segmenter.vocabulary):  # one class more or less would give each the effect of another
+            raise DissectError(
+                f"The probabilities of {segmenter.name} have {area.shape[1]} channels; there must be one for each of "
+                f"its {len(segmenter.vocabulary)} classes, in their order."
+            )
         taps = [tap[layer] for layer in layers]
         if not area.requires_grad:
             raise NoGradient(

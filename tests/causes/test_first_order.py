@@ -185,6 +185,13 @@ def test_an_obstacle_is_said() -> None:
     fine = Estimator(generator=generator(Linear()), segmenter=Channels(), layers=layers)
     assert fine.obstacle() == ""
     assert "labels" in Estimator(generator=generator(Linear()), segmenter=Labels(), layers=layers).obstacle()
+
+    class Shifted(Channels):
+        def probabilities(self, images: Tensor) -> Tensor:
+            return torch.cat([images[:, :1], images], 1)  # a background that is no class
+
+    shifted = Estimator(generator=generator(Linear()), segmenter=Shifted(), layers=layers)
+    assert "4 channels" in shifted.obstacle()
     detached = Estimator(generator=generator(Linear()), segmenter=Hard(), layers=layers)
     assert "no gradient" in detached.obstacle()
     with pytest.raises(NoGradient, match=r"hard.*linear"):
